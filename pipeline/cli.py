@@ -1,0 +1,212 @@
+"""``drllm-pipeline``: the command line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from rich.console import Console
+
+from pipeline import __version__
+from pipeline.actions import ACTION_SPACES
+from pipeline.errors import UserError
+from pipeline.search import SearchConfig
+from pipeline.tasks import TASKS
+
+EXIT_INCOMPLETE = 1
+EXIT_WRONG_CALL = 2
+
+
+class _Commands(click.Group):
+    """Turns a user's mistake into its message and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_WRONG_CALL)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    r"""Find better ways through a frozen language model: which layers to skip, run or repeat.
+
+    \b
+    First steps:
+      drllm-pipeline demo                    a search on an embedded model, in a few minutes
+      drllm-pipeline inspect runs/demo       what it found
+    """
+
+
+def _task_help() -> str:
+    width = max(len(name) for name in TASKS)
+    return "\n".join(f"  {name:<{width}}  {task.summary}" for name, task in TASKS.items())
+
+
+@main.command(
+    help=f"""Search a layer program for every question, into a folder of Parquet shards.
+
+Each question gets its own tree search: programs that skip or repeat layers of the frozen model are
+run on it, and the right ones within the budget are kept, shortest first. Whatever is committed is
+kept when the run is interrupted; the same command goes on where it stopped, with any number of
+actors.
+
+\b
+Tasks:
+{_task_help()}
+
+\b
+Examples:
+  drllm-pipeline search --model smollm2 --task arithmetic --limit 64 --out runs/sums
+  drllm-pipeline search --model meta-llama/Llama-3.2-3B-Instruct --task arc \\
+      --data allenai/ai2_arc:ARC-Easy --limit 1000 --out runs/arc
+  drllm-pipeline search --model ./my-model --task jsonl --data questions.jsonl --out runs/mine
+
+Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
+"""
+)
+@click.option("--model", required=True, help="Hub id, local folder, .gguf file, or 'smollm2' (embedded).")
+@click.option("--task", required=True, metavar="NAME", help="One of the tasks above.")
+@click.option("--data", help="jsonl, csv or parquet file or folder, or a hub data set (owner/name[:config]).")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumed if it exists.")
+@click.option("--budget", default=1.0, show_default=True, help="Longest program kept, as a fraction of the depth.")
+@click.option("--simulations", type=int, help="Programs tried per question.  [default: 50; cola: 200]")
+@click.option(
+    "--action-space",
+    type=click.Choice(sorted(ACTION_SPACES)),
+    default="drllm",
+    show_default=True,
+    help="drllm: skip 1-2 layers, repeat one. cola: skip or repeat blocks of 1-4, nested.",
+)
+@click.option("--limit", type=int, help="Only the first N questions.")
+@click.option("--split", default="train", show_default=True, help="Split of a hub data set or of 'arithmetic'.")
+@click.option("--seed", default=0, show_default=True, help="Seed of made questions and of every search.")
+@click.option("--actors", type=int, help="Model copies at work.  [default: as many as the cluster has room for]")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where actors run.")
+@click.option("--num-gpus", default=1.0, show_default=True, help="GPUs an actor reserves on cuda; may be a fraction.")
+@click.option("--cpus-per-actor", default=1, show_default=True, help="Cores, and torch threads, of an actor.")
+@click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision.")
+@click.option("--keep", default=4, show_default=True, help="Right programs kept per question, beside the identity.")
+@click.option(
+    "--group-size", default=8, show_default=True, help="Questions batched, handed out and committed together."
+)
+@click.option("--max-new-tokens", type=int, help="Most tokens of a generated answer.  [default: the task's own]")
+def search(
+    model: str,
+    task: str,
+    data: str | None,
+    out: Path,
+    budget: float,
+    simulations: int | None,
+    action_space: str,
+    limit: int | None,
+    split: str,
+    seed: int,
+    actors: int | None,
+    device: str,
+    num_gpus: float,
+    cpus_per_actor: int,
+    dtype: str,
+    keep: int,
+    group_size: int,
+    max_new_tokens: int | None,
+) -> None:
+    """Search a layer program for every question."""
+    from pipeline.run import SearchRequest
+
+    try:
+        settings = SearchConfig(
+            action_space=action_space,
+            simulations=simulations if simulations is not None else (200 if action_space == "cola" else 50),
+            budget=budget,
+        )
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    request = SearchRequest(
+        model=model,
+        task=task,
+        out=out,
+        data=data,
+        split=split,
+        limit=limit,
+        max_new_tokens=max_new_tokens,
+        search=settings,
+        seed=seed,
+        keep=keep,
+        group_size=group_size,
+        device=device,
+        dtype=dtype,
+        num_actors=actors,
+        cpus_per_actor=cpus_per_actor,
+        gpus_per_actor=num_gpus,
+    )
+    sys.exit(_search(request))
+
+
+def _search(request: Any) -> int:
+    """Run a search with its progress and its summary; returns the exit code."""
+    from pipeline.reporting import Reporter, summarize
+    from pipeline.run import run_search
+
+    console = Console(soft_wrap=True)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with Reporter(console) as reporter:
+            progress = run_search(request, show=reporter, announce=lambda line: console.print(line, highlight=False))
+    except KeyboardInterrupt:
+        console.print(
+            f"Stopped. Every committed question is kept in {request.out}; run the same command again to go on.",
+            highlight=False,
+        )
+        return EXIT_INCOMPLETE
+    summarize(progress, console)
+    if not progress.complete:
+        console.print(
+            f"Incomplete: {progress.failed_examples} questions were set aside, with their errors, in "
+            f"{request.out / 'failed'}. Run the same command again to try them again.",
+            highlight=False,
+        )
+        return EXIT_INCOMPLETE
+    console.print(
+        f"Shards: {request.out / 'paths'}\n"
+        f'Load:   pandas.read_parquet("{request.out / "paths"}")\n'
+        f"Look:   drllm-pipeline inspect {request.out}",
+        highlight=False,
+    )
+    return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--plots", type=click.Path(path_type=Path), help="Also write the pictures to this folder, as PNG.")
+def inspect(run: Path, plots: Path | None) -> None:
+    """Say what a path data set holds: a summary, and which layers its programs skip and repeat."""
+    from pipeline.inspection import inspect_run
+
+    inspect_run(run, Console(soft_wrap=True), plots=plots)
+
+
+@main.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Run folder."
+)
+@click.option("--limit", default=48, show_default=True, help="Questions to search.")
+def demo(out: Path, limit: int) -> None:
+    """Search arithmetic questions with the embedded SmolLM2, on this machine, in a few minutes."""
+    from pipeline.run import SearchRequest
+
+    sys.exit(_search(SearchRequest(model="smollm2", task="arithmetic", out=out, limit=limit, search=SearchConfig())))
+
+
+if __name__ == "__main__":
+    main()

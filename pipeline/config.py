@@ -1,0 +1,88 @@
+"""The settings of a run: everything that decides what its rows say, in one place.
+
+How many workers run it, and where, is no part of them: the same settings give the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.model_source import ModelSource
+from pipeline.search import SearchConfig
+from pipeline.tasks.base import Example
+
+SCHEMA_VERSION = 1
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What decides the rows of a run.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    model: ModelSource
+    """The frozen model, its weights pinned."""
+    task: str
+    """Name of the task."""
+    data: str | None = None
+    """Where the questions come from; None for a task that makes its own."""
+    data_sha256: str
+    """Fingerprint of the examples themselves; see ``fingerprint``."""
+    split: str = "train"
+    """Split of a hub data set or of a made task."""
+    limit: int | None = None
+    """At most this many questions."""
+    max_new_tokens: int | None = None
+    """Most tokens of a generated answer; None for the task's own default."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """What the search of each question may do."""
+    seed: int = 0
+    """Seed of the questions that a task makes, and of every search."""
+    keep: int = 4
+    """Right programs kept for each question, beside the identity program."""
+    group_size: int = 8
+    """Questions in a work group: the unit that is batched, handed out, lost and committed."""
+    device: str
+    """``cpu`` or ``cuda``."""
+    dtype: str
+    """The weights' precision."""
+    cpus_per_actor: int = 1
+    """Cores, and so torch threads, of an actor: sums in another order round differently."""
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "group_size", "cpus_per_actor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as flat JSON, as ``run.json`` holds them."""
+        flat: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        for name, value in asdict(self).items():
+            if isinstance(value, dict):
+                flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+            else:
+                flat[name] = value
+        del flat["model.location"]  # the same weights may lie elsewhere next time
+        return flat
+
+    @property
+    def run_id(self) -> str:
+        """Names the settings: two runs with the same id have the same rows."""
+        canonical = json.dumps(self.settings(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """SHA-256 over the examples in their order: changed data is another run."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+    return digest.hexdigest()

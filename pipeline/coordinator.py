@@ -1,0 +1,242 @@
+"""The driver's side of a search: work groups, a pool of actors, retries and commits.
+
+A group is handed to an actor that has loaded its model; its rows come back and are committed. An actor
+that dies is replaced and its group is handed out again. Nothing here decides what a row says.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+
+from pipeline.config import RunConfig
+from pipeline.errors import UserError
+from pipeline.evaluator import SearchEvaluator
+from pipeline.shards import RunFolder, ShardRecord
+from pipeline.tasks import Example
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.5
+#: Times that a group is handed out before its examples are set aside.
+MAX_ATTEMPTS = 3
+#: Actors that may die while loading, one after the other, before the run gives up.
+MAX_FAILED_STARTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    """How many actors run, and on what. No part of a run's settings: rows do not depend on it."""
+
+    num_actors: int
+    """Actors at once, at most; fewer where there are fewer groups or resources."""
+    cpus_per_actor: int
+    """Cores that an actor reserves."""
+    gpus_per_actor: float
+    """GPUs that an actor reserves; 0 on the CPU."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run is. The coordinator keeps it; whoever shows it only reads."""
+
+    num_examples: int
+    committed: list[ShardRecord] = field(default_factory=list)
+    resumed_examples: int = 0
+    failed_examples: int = 0
+    programs_run: int = 0
+    actors_ready: int = 0
+    actors_lost: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def done(self) -> int:
+        """Examples committed, by this call and earlier ones."""
+        return sum(len(record.example_ids) for record in self.committed)
+
+    @property
+    def baseline_correct(self) -> int:
+        """Questions that the untouched model gets right."""
+        return sum(record.baseline_correct for record in self.committed)
+
+    @property
+    def shorter(self) -> int:
+        """Questions that the model gets right, and a strictly shorter program too."""
+        return sum(record.shorter for record in self.committed)
+
+    @property
+    def corrected(self) -> int:
+        """Questions that the model gets wrong and a program right."""
+        return sum(record.corrected for record in self.committed)
+
+    @property
+    def seconds(self) -> float:
+        """Since the coordinator began."""
+        return time.monotonic() - self.started
+
+    @property
+    def complete(self) -> bool:
+        """Every example is committed."""
+        return self.done == self.num_examples
+
+
+@dataclass(kw_only=True)
+class _Worker:
+    """One actor and the one call that is under way on it."""
+
+    actor: ActorHandle[SearchEvaluator]
+    call: Any
+    group: int | None = None
+    programs_run: int = 0
+
+
+class Coordinator:
+    """Runs the work groups of a search that are not committed yet.
+
+    Args:
+        config: The run's settings.
+        pool: How many actors, and on what.
+        examples: Every example of the run, in order.
+        folder: Where rows are committed; opened already.
+        committed: The groups that are committed already.
+        show: Told of the progress about twice a second.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        pool: PoolConfig,
+        examples: Sequence[Example],
+        folder: RunFolder,
+        committed: dict[int, ShardRecord],
+        show: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        self._config = config
+        self._pool = pool
+        self._folder = folder
+        self._show = show
+        size = config.group_size
+        self._groups = [examples[start : start + size] for start in range(0, len(examples), size)]
+        self._todo = deque(group for group in range(len(self._groups)) if group not in committed)
+        self._attempts: dict[int, int] = {}
+        self._failed_starts = 0
+        self._workers: list[_Worker] = []
+        self.progress = Progress(num_examples=len(examples), committed=list(committed.values()))
+        self.progress.resumed_examples = self.progress.done
+
+    def run(self) -> Progress:
+        """Work until every group is committed or set aside; actors are gone when this returns.
+
+        Raises:
+            UserError: The model cannot be loaded, or actors die while loading it.
+        """
+        try:
+            while self._todo or any(worker.group is not None for worker in self._workers):
+                self._fill_pool()
+                calls = {worker.call: worker for worker in self._workers if worker.call is not None}
+                ready, _ = ray.wait(list(calls), num_returns=1, timeout=TICK_SECONDS)
+                for call in ready:
+                    self._finish(calls[call])
+                self._poll_programs_run()
+                self._show(self.progress)
+        finally:
+            for worker in self._workers:
+                ray.kill(worker.actor)
+            self._workers.clear()
+        return self.progress
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _fill_pool(self) -> None:
+        """Hand groups to idle actors, and start as many actors as there is work for."""
+        for worker in self._workers:
+            if worker.call is None and self._todo:
+                worker.group = self._todo.popleft()
+                worker.call = worker.actor.search.remote(self._groups[worker.group])
+        busy = sum(worker.group is not None for worker in self._workers)
+        while len(self._workers) < min(self._pool.num_actors, busy + len(self._todo)):
+            self._workers.append(self._start_worker())
+
+    def _start_worker(self) -> _Worker:
+        actor_class = ray.remote(
+            num_cpus=self._pool.cpus_per_actor,
+            num_gpus=self._pool.gpus_per_actor,
+            # The coordinator owns retries: an actor that Ray restarted would come back without its model.
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"progress": 1},
+        )(SearchEvaluator)
+        actor = actor_class.remote(self._config)
+        return _Worker(actor=actor, call=actor.load.remote())
+
+    def _finish(self, worker: _Worker) -> None:
+        """Take the result of a worker's call."""
+        call, worker.call = worker.call, None
+        group, worker.group = worker.group, None
+        try:
+            result = ray.get(call)
+        except RayTaskError as error:
+            self._take_back(group, error.cause if isinstance(error.cause, Exception) else error)
+        except RayActorError as error:
+            self._workers.remove(worker)
+            self.progress.actors_lost += 1
+            self.progress.actors_ready -= group is not None
+            logger.warning("an actor died and is replaced: %s", _first_line(error))
+            self._take_back(group, error)
+        else:
+            if group is None:
+                self._failed_starts = 0
+                self.progress.actors_ready += 1
+                self._folder.describe_model(result)
+            else:
+                self.progress.committed.append(self._folder.commit(group, result))
+
+    def _take_back(self, group: int | None, error: Exception) -> None:
+        """Queue a failed group again, or set its examples aside once it has failed too often."""
+        if group is None:
+            if isinstance(error, UserError):
+                raise UserError(str(error)) from None
+            self._failed_starts += 1
+            if not isinstance(error, RayActorError) or self._failed_starts >= MAX_FAILED_STARTS:
+                raise UserError(
+                    f"actors fail while they load the model ({_first_line(error)}); "
+                    "is there enough memory for one copy an actor? fewer --actors need less"
+                ) from error
+            return
+        self._attempts[group] = self._attempts.get(group, 0) + 1
+        if self._attempts[group] < MAX_ATTEMPTS:
+            self._todo.appendleft(group)
+            return
+        ids = [example.id for example in self._groups[group]]
+        self._folder.set_aside(group, ids, f"{type(error).__name__}: {_first_line(error)}")
+        self.progress.failed_examples += len(ids)
+        logger.error("group %d failed %d times and is set aside: %s", group, MAX_ATTEMPTS, _first_line(error))
+
+    def _poll_programs_run(self) -> None:
+        """Ask busy actors how many programs they have run; an answer that is late is not waited for."""
+        asked = {worker.actor.programs_run.remote(): worker for worker in self._workers if worker.group is not None}
+        if not asked:
+            return
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=TICK_SECONDS)
+        for call in answered:
+            try:
+                count = ray.get(call)
+            except RayActorError:
+                continue  # its search call fails too, and that is where it is dealt with
+            worker = asked[call]
+            self.progress.programs_run += count - worker.programs_run
+            worker.programs_run = count
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

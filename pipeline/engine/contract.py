@@ -1,0 +1,225 @@
+"""The decoder-layer contract: what the engine asks of a transformers model, and its check.
+
+Llama, Qwen2, Qwen3, Mistral, Gemma 2, Gemma 3 (text), Phi-3, OLMo 2, OLMoE and Qwen2-MoE share it in
+transformers 5: ``model.embed_tokens``, a list ``model.layers`` whose members take
+``(hidden_states, attention_mask, position_ids, past_key_values, position_embeddings)``,
+``model.norm``, ``model.rotary_emb`` and ``lm_head``. The model's own modules are called as they are;
+no modeling file is copied or patched.
+
+Shapes: B rows, T tokens, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import UserError
+
+FULL = "full_attention"
+SLIDING = "sliding_attention"
+
+_BODY_PARTS = ("embed_tokens", "layers", "norm", "rotary_emb")
+_LAYER_ARGUMENTS = (
+    "hidden_states",
+    "attention_mask",
+    "position_ids",
+    "past_key_values",
+    "position_embeddings",
+)
+# Rotary embeddings that depend on the longest position in the call, so that rows must not share one.
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+
+Rotary = dict[str | None, tuple[torch.Tensor, torch.Tensor]]
+
+
+class DecoderStack:
+    """The parts of a causal language model that a layer program composes.
+
+    Args:
+        hf_model: A transformers causal language model.
+
+    Raises:
+        UserError: The model is outside the contract; the message names its class and what differs.
+    """
+
+    def __init__(self, hf_model: Any) -> None:
+        _check_structure(hf_model)
+        self.hf_model = hf_model
+        self.body = hf_model.model
+        self.config = hf_model.config
+        self.layers: nn.ModuleList = self.body.layers
+        self.layer_types = _layer_types(hf_model)
+        self.window: int | None = getattr(self.config, "sliding_window", None)
+        self.attention: str = self.config._attn_implementation
+        self.softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
+        self._rotary_by_type = "layer_type" in inspect.signature(self.body.rotary_emb.forward).parameters
+        self._rope_by_row = any(kind in str(_rope_parameters(self.config)) for kind in _LENGTH_DEPENDENT_ROPE)
+
+    @property
+    def num_layers(self) -> int:
+        """Depth L."""
+        return len(self.layers)
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Token ids ``[B, T]`` to the residual stream ``[B, T, D]``."""
+        hidden: torch.Tensor = self.body.embed_tokens(token_ids)
+        return hidden
+
+    def rotary(self, hidden: torch.Tensor, positions: torch.Tensor, lengths: list[int]) -> Rotary:
+        """Cosines and sines ``[B, T, head_dim]`` of the positions ``[B, T]``, for each layer type.
+
+        ``lengths`` gives each row's valid tokens. The key is None where all layers share one.
+        """
+        kinds: list[str | None] = list(set(self.layer_types)) if self._rotary_by_type else [None]
+
+        def embed(rows: slice, length: int, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
+            arguments = (hidden[rows, :length], positions[rows, :length]) + ((kind,) if kind else ())
+            cos, sin = self.body.rotary_emb(*arguments)
+            return cos, sin
+
+        if not self._rope_by_row:
+            return {kind: embed(slice(None), hidden.shape[1], kind) for kind in kinds}
+        return {
+            kind: tuple(  # type: ignore[misc]
+                nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+                for parts in zip(
+                    *(
+                        [part[0] for part in embed(slice(row, row + 1), length, kind)]
+                        for row, length in enumerate(lengths)
+                    ),
+                    strict=True,
+                )
+            )
+            for kind in kinds
+        }
+
+    def run_layer(
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        *,
+        mask: torch.Tensor | None,
+        positions: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        cache: Any = None,
+    ) -> torch.Tensor:
+        """One decoder layer on ``hidden`` ``[B, T, D]``; returns the new residual stream."""
+        output = self.layers[layer](
+            hidden,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            position_embeddings=rotary,
+        )
+        result: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return result
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Final norm and language-model head: ``[..., D]`` to logits ``[..., V]``."""
+        logits: torch.Tensor = self.hf_model.lm_head(self.body.norm(hidden))
+        if self.softcap is not None:
+            logits = torch.tanh(logits / self.softcap) * self.softcap
+        return logits
+
+    def attention_mask(
+        self, positions: torch.Tensor, extent: int, layer_type: str, dtype: torch.dtype
+    ) -> torch.Tensor | None:
+        """Which of the keys 0…extent-1 each query at ``positions`` ``[B, T]`` may see.
+
+        A key's index is its token's position, so causality alone also hides padding, which lies
+        behind each row's tokens, and slots that are not written yet.
+
+        Returns:
+            ``[B, 1, T, extent]``: booleans for SDPA, an additive mask for eager attention; None
+            where SDPA's own causal (or unrestricted) attention says the same.
+        """
+        window = self.window if layer_type == SLIDING else None
+        num_queries = positions.shape[1]
+        if self.attention == "sdpa" and (window is None or extent <= window):
+            whole_prompt = num_queries == extent and num_queries > 1
+            newest_token = num_queries == 1 and bool((positions == extent - 1).all())
+            if whole_prompt or newest_token:
+                return None
+        keys = torch.arange(extent, device=positions.device)
+        queries = positions[:, None, :, None]
+        visible = keys <= queries
+        if window is not None:
+            visible &= keys > queries - window
+        if self.attention == "sdpa":
+            return visible
+        blocked = torch.finfo(dtype).min
+        return torch.zeros(visible.shape, dtype=dtype, device=positions.device).masked_fill(~visible, blocked)
+
+
+def _layer_types(hf_model: Any) -> list[str]:
+    config = hf_model.config
+    depth = len(hf_model.model.layers)
+    declared = getattr(config, "layer_types", None)
+    if declared is None:
+        sliding = getattr(config, "sliding_window", None) is not None
+        return [SLIDING if sliding else FULL] * depth
+    unknown = sorted(set(declared) - {FULL, SLIDING})
+    if unknown:
+        raise _refusal(hf_model, f"it has layers of type {', '.join(unknown)}")
+    return list(declared)
+
+
+def _rope_parameters(config: Any) -> Any:
+    return getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
+
+
+def _check_structure(hf_model: Any) -> None:
+    if getattr(hf_model.config, "is_encoder_decoder", False):
+        raise _refusal(hf_model, "it is an encoder-decoder")
+    body: Any = getattr(hf_model, "model", None)
+    missing = [f"model.{part}" for part in _BODY_PARTS if not hasattr(body, part)]
+    if not hasattr(hf_model, "lm_head"):
+        missing.append("lm_head")
+    if missing:
+        raise _refusal(hf_model, f"it has no {', '.join(missing)}")
+    accepted = inspect.signature(type(body.layers[0]).forward).parameters
+    # Layers hand other arguments on to their attention; the two that carry the data must be their own.
+    takes_others = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    required = _LAYER_ARGUMENTS[:2] if takes_others else _LAYER_ARGUMENTS
+    absent = [name for name in required if name not in accepted]
+    if absent:
+        raise _refusal(hf_model, f"its layers do not take {', '.join(absent)}")
+    if hf_model.config._attn_implementation not in ("sdpa", "eager"):
+        raise _refusal(
+            hf_model, f"it was loaded with {hf_model.config._attn_implementation!r} attention, not sdpa or eager"
+        )
+
+
+def _refusal(hf_model: Any, reason: str) -> UserError:
+    return UserError(
+        f"{type(hf_model).__name__} (model type {hf_model.config.model_type!r}) is outside the decoder-layer "
+        f"contract that layer programs need: {reason}. Tested architectures: Llama, Qwen2, Qwen3, Mistral, "
+        "Gemma 2, Gemma 3 (text), Phi-3, OLMo 2, OLMoE, Qwen2-MoE."
+    )
+
+
+@torch.inference_mode()
+def check_against_stock(hf_model: Any, logits: Any, *, tolerance: float) -> None:
+    """Refuse a model on which the identity program does not give what the stock model gives.
+
+    This catches an architecture whose parts have the contract's names but are put together in
+    another way (a scaled residual, say).
+
+    Args:
+        hf_model: The stock model.
+        logits: From token ids (a list) to the engine's logits ``[T, V]`` of the identity program.
+        tolerance: Largest allowed difference, relative to the largest stock logit.
+
+    Raises:
+        UserError: The logits differ.
+    """
+    vocabulary = hf_model.config.vocab_size
+    probe = [(7 * step + 3) % vocabulary for step in range(12)]
+    stock = hf_model(torch.tensor([probe], device=hf_model.device)).logits[0].float()
+    difference = (logits(probe).float() - stock).abs().max() / stock.abs().max().clamp(min=1e-6)
+    if not difference <= tolerance:
+        raise _refusal(hf_model, f"run layer by layer it gives other logits (off by {difference:.1e} of the largest)")

@@ -1,0 +1,134 @@
+"""From a model's name to a frozen transformers model and its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from pipeline.errors import UserError
+from pipeline.model_source import EMBEDDED_NAMES, embedded_file
+
+logger = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto`` takes CUDA where there is one.
+
+    Raises:
+        UserError: The device is unknown or not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.split(":")[0]
+    if kind not in DEVICES:
+        raise UserError(f"unknown device {device!r}; choose one of: {', '.join(DEVICES)}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' was asked for, but torch finds no GPU here; use --device cpu")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """``auto`` is float32 on the CPU and bfloat16 on CUDA.
+
+    Raises:
+        UserError: The dtype is unknown.
+    """
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}; choose one of: auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def load_transformers(
+    source: str, *, device: torch.device, dtype: torch.dtype, revision: str | None
+) -> tuple[Any, Any]:
+    """Load a causal language model in evaluation mode, with its tokenizer.
+
+    Args:
+        source: A hub id, a folder, a ``.gguf`` file or an embedded name.
+        device: Where the weights go.
+        dtype: The weights' precision.
+        revision: Commit on the hub; None for local files or the newest.
+
+    Raises:
+        UserError: The model cannot be read as a causal language model.
+    """
+    location = str(embedded_file()) if source.lower() in EMBEDDED_NAMES else source
+    if location.endswith(".gguf"):
+        location = str(_converted_gguf(Path(location)))
+    try:
+        config = AutoConfig.from_pretrained(location, revision=revision)
+        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise UserError(
+                f"model {source!r} is of type {config.model_type!r}, which is outside the decoder-layer contract: "
+                "transformers knows no causal language model of that type"
+            )
+        # safetensors only: pickled weights run code when they are read.
+        model = AutoModelForCausalLM.from_pretrained(
+            location, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"model {source!r} cannot be loaded: {error}") from error
+    model.requires_grad_(False)
+    return model.eval().to(device), tokenizer
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: ``$DRLLM_CACHE``, or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "drllm-pipeline"
+    return Path(os.environ.get("DRLLM_CACHE", default)).expanduser()
+
+
+def _converted_gguf(file: Path) -> Path:
+    """A folder of float32 safetensors with the file's weights, made once and kept.
+
+    Reading GGUF unpacks every block in Python and takes many times as long as reading the result.
+    """
+    if not file.is_file():
+        raise UserError(f"model file {str(file)!r} does not exist")
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    folder = cache_folder() / "gguf" / digest[:32]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            logger.info("converting %s to safetensors, once", file.name)
+            staging = Path(tempfile.mkdtemp(prefix=f"{digest[:8]}-", dir=folder.parent))
+            try:
+                _convert_gguf(file, staging)
+                staging.rename(folder)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    # The weights are unpacked now; the note that they came from blocks would forbid saving them.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)

@@ -1,0 +1,11 @@
+"""The one exception that the command line turns into a message instead of a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something that the user can put right: a path, a column, an option, a model.
+
+    The message says what is wrong, where, and the next thing to try. It must survive a trip
+    between processes, so it carries nothing but its text.
+    """

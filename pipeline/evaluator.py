@@ -1,0 +1,175 @@
+"""The evaluator: one frozen model, many trees. A work group goes in, finished rows come out.
+
+The trees of a group advance in step, and the programs that they propose run in one call. Nothing
+outside the group takes part, so its rows are the same whoever runs it, when, and beside what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from pipeline.config import RunConfig
+from pipeline.program import LayerProgram
+from pipeline.search import SearchTree, stable_seed
+from pipeline.tasks import Example, Outcome, Question, get_task
+
+#: From questions and their programs to outcomes; ``need_response`` asks for responses to the end.
+Score = Callable[[Sequence[Question], Sequence[LayerProgram], bool], list[Outcome]]
+
+
+@dataclass(slots=True)
+class _Searched:
+    """One question on its way through its tree."""
+
+    question: Question
+    tree: SearchTree
+    outcomes: dict[LayerProgram, Outcome] = field(default_factory=dict)
+
+
+def search_group(
+    questions: Sequence[Question],
+    *,
+    num_layers: int,
+    config: RunConfig,
+    score: Score,
+    on_step: Callable[[int], None] = lambda programs: None,
+) -> list[dict[str, Any]]:
+    """Search every question of a work group.
+
+    Args:
+        questions: The group's questions.
+        num_layers: Depth L of the model.
+        config: The run's settings.
+        score: Runs programs on questions.
+        on_step: Told how many programs each step ran.
+
+    Returns:
+        The rows to keep, question by question: the right programs within the budget, best first, and
+        the identity program's row. See ``pipeline.shards.SCHEMA``.
+    """
+    group = [
+        _Searched(
+            question,
+            SearchTree(num_layers=num_layers, config=config.search, seed=stable_seed(config.seed, question.example.id)),
+        )
+        for question in questions
+    ]
+    first = True
+    while True:
+        asked = [(item, program) for item in group if (program := item.tree.propose()) is not None]
+        if not asked:
+            break
+        # The identity's answer is always told in full: its row says what the base model did.
+        outcomes = score([item.question for item, _ in asked], [program for _, program in asked], first)
+        first = False
+        for (item, program), outcome in zip(asked, outcomes, strict=True):
+            item.outcomes[program] = outcome
+            item.tree.update(program, correct=outcome.correct, margin=outcome.margin)
+        on_step(len(asked))
+    return [row for item in group for row in _rows(item, config)]
+
+
+def _rows(item: _Searched, config: RunConfig) -> list[dict[str, Any]]:
+    tree, example = item.tree, item.question.example
+    identity = tree.identity
+    ranked = [verdict.program for verdict in tree.ranked()]
+    kept = ranked[: config.keep]
+    if identity.program not in kept:
+        kept.append(identity.program)
+    layer_executions = sum(outcome.layer_executions for outcome in item.outcomes.values())
+    return [
+        {
+            "example_id": example.id,
+            "task": example.task,
+            "prompt": item.question.prompt,
+            "answer": example.answer,
+            "response": item.outcomes[program].response,
+            "program": list(program.layers),
+            "counts": None if program.counts is None else list(program.counts),
+            "length": len(program),
+            "num_layers": program.num_layers,
+            "saved_layers": program.saved_layers,
+            "correct": item.outcomes[program].correct,
+            "score": item.outcomes[program].margin,
+            "baseline_correct": identity.correct,
+            "is_best": ranked[:1] == [program],
+            "rank": ranked.index(program) + 1 if program in ranked else 0,
+            "simulations": tree.simulations,
+            "evaluations": len(item.outcomes),
+            "layer_executions": layer_executions,
+            "model": config.model.name,
+            "run_id": config.run_id,
+        }
+        for program in kept
+    ]
+
+
+class SearchEvaluator:
+    """The Ray actor: loads one frozen copy of the model and searches work groups on it.
+
+    ``programs_run`` may be asked for while ``search`` runs.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._task = get_task(config.task, max_new_tokens=config.max_new_tokens)
+        self._programs_run = 0
+        self._model: Any = None
+
+    def load(self) -> dict[str, Any]:
+        """Load the model; returns what the run notes about it.
+
+        Raises:
+            UserError: The model cannot be loaded, or is outside the contract.
+        """
+        import torch
+        import transformers
+
+        from pipeline.engine import FrozenModel
+
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        torch.set_num_threads(self._config.cpus_per_actor)
+        source = self._config.model
+        self._model = FrozenModel.load(
+            source.location,
+            device=self._config.device,
+            dtype=self._config.dtype,
+            revision=source.hub_revision,
+        )
+        chat = self._task.chat and self._model.tokenizer.chat_template is not None
+        return {
+            "class": type(self._model.hf_model).__name__,
+            "num_layers": self._model.num_layers,
+            "chat_template_applied": chat,
+            "special_tokens_added": not chat,
+        }
+
+    def search(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
+        """Search one work group; returns its rows."""
+        import torch
+
+        # OpenMP keeps the number of threads by calling thread, and Ray may call from another one.
+        torch.set_num_threads(self._config.cpus_per_actor)
+        model, task = self._model, self._task
+        return search_group(
+            [task.prepare(example, model.tokenizer) for example in examples],
+            num_layers=model.num_layers,
+            config=self._config,
+            score=lambda questions, programs, need_response: task.scoring.score(
+                model, questions, programs, need_response=need_response
+            ),
+            on_step=self._count,
+        )
+
+    @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]
+    def programs_run(self) -> int:
+        """Programs run by this actor so far."""
+        return self._programs_run
+
+    def _count(self, programs: int) -> None:
+        self._programs_run += programs

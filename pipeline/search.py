@@ -1,0 +1,297 @@
+"""The search: a Monte Carlo tree of layer programs for one question, by ask and tell.
+
+``propose`` asks for a program to run, ``update`` takes its result back. Nothing here knows a
+model, a question or a process: any callable from programs to rewards can answer.
+
+    tree = SearchTree(num_layers=30, config=SearchConfig(), seed=stable_seed(0, "question-7"))
+    while (program := tree.propose()) is not None:
+        tree.update(program, correct=..., margin=...)
+    tree.best()
+
+The method is the papers' (Dr.LLM, arXiv 2510.12773, §3.1; CoLa, arXiv 2507.07996, §3): UCB with a
+length penalty from the identity program. Their released code selects down to a childless node and
+so grows a chain; here a node gets more children as it is visited more (progressive widening), and
+two orders of the same edits meet in one node (a table of transpositions).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline.actions import ACTION_SPACES
+from pipeline.program import LayerProgram
+
+ROOT_INDEX = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What a search may do and how it weighs. The defaults are measured in the README.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    action_space: str = "drllm"
+    """Which edits lead from a program to the next: ``drllm`` or ``cola``."""
+    simulations: int = 50
+    """Programs tried per question, beside the identity program."""
+    budget: float = 1.0
+    """The longest acceptable program, as a fraction of the model's depth L."""
+    max_length: float = 2.0
+    """The longest program tried at all, as a fraction of L."""
+    exploration: float = 1.8
+    """c of the UCB: the weight of seldom visited children."""
+    length_penalty: float = 3.0
+    """λ of the UCB: the price of a program as long as the model."""
+    random_child: float = 0.1
+    """Probability of descending to a random child instead of the UCB's."""
+    widening: float = 1.0
+    """A node of v visits has up to ``widening * v ** widening_power`` children."""
+    widening_power: float = 0.5
+    stop_when_found: bool = False
+    """Stop at the first right and strictly shorter program, or the first right one where the
+    identity is wrong (the papers' rule), instead of using every simulation."""
+
+    def __post_init__(self) -> None:
+        if self.action_space not in ACTION_SPACES:
+            known = ", ".join(sorted(ACTION_SPACES))
+            raise ValueError(f"unknown action space {self.action_space!r}; choose one of: {known}")
+        if self.simulations < 1:
+            raise ValueError(f"simulations must be at least 1, got {self.simulations}")
+        if not (math.isfinite(self.budget) and self.budget > 0):
+            raise ValueError(f"budget must be above 0 (1.0 allows the model's own depth), got {self.budget}")
+        if not (math.isfinite(self.max_length) and self.max_length >= 1):
+            raise ValueError(f"max_length must be at least 1.0, got {self.max_length}")
+        if not 0 <= self.random_child <= 1:
+            raise ValueError(f"random_child is a probability, got {self.random_child}")
+        if self.widening <= 0 or not 0 <= self.widening_power <= 1:
+            raise ValueError("widening must be above 0 and widening_power in [0, 1]")
+
+
+#: The constants as published. Both papers stop early; CoLa's search is the longer one.
+PAPER_PRESETS: dict[str, SearchConfig] = {
+    "drllm": SearchConfig(action_space="drllm", simulations=50, length_penalty=3.0, stop_when_found=True),
+    "cola": SearchConfig(action_space="cola", simulations=200, length_penalty=5.0),
+}
+
+
+def stable_seed(run_seed: int, example_id: str) -> int:
+    """A seed for one example that is the same on every machine, actor and Python version."""
+    digest = hashlib.sha256(f"{run_seed}\0{example_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What running one program on the question said.
+
+    Attributes:
+        program: The program.
+        correct: Whether its answer is right.
+        margin: How far the answer is from turning; positive where it is right.
+    """
+
+    program: LayerProgram
+    correct: bool
+    margin: float
+
+
+@dataclass(slots=True)
+class Node:
+    """One program in the tree. ``depth`` counts the edits from the root on the first way found."""
+
+    program: LayerProgram
+    depth: int
+    visits: int = 0
+    value: float = 0.0
+    children: list[int] = field(default_factory=list)
+    untried: list[LayerProgram] | None = None
+    exhausted: bool = False
+
+
+class SearchTree:
+    """A search over the layer programs of one question.
+
+    Several programs may be asked for before the first is told back: a visit counts from the moment
+    that its program is proposed, so that parallel proposals spread out (a virtual loss).
+
+    Args:
+        num_layers: Depth L of the model.
+        config: What the search may do.
+        seed: State of the search's own random numbers; see ``stable_seed``.
+    """
+
+    def __init__(self, *, num_layers: int, config: SearchConfig, seed: int) -> None:
+        self.config = config
+        self.num_layers = num_layers
+        self.max_program_length = max(1, int(config.max_length * num_layers + 1e-9))
+        self.nodes = [Node(LayerProgram.identity(num_layers), depth=0)]
+        self.verdicts: dict[LayerProgram, Verdict] = {}
+        self.simulations = 0
+        self._index = {self.nodes[ROOT_INDEX].program: ROOT_INDEX}
+        self._actions = ACTION_SPACES[config.action_space]
+        self._pending: dict[LayerProgram, list[int]] = {}
+        # Only .random() is used: its sequence is fixed by the language's documentation.
+        self._random = random.Random(seed)
+
+    # -- ask and tell ----------------------------------------------------------------------
+
+    def propose(self) -> LayerProgram | None:
+        """The next program to run; None once the search is over or must first be told a result.
+
+        The identity program comes first and is no simulation. No program is proposed twice.
+        """
+        root = self.nodes[ROOT_INDEX]
+        if not self.verdicts:
+            if root.program in self._pending:
+                return None
+            return self._ask([ROOT_INDEX])
+        if self.simulations >= self.config.simulations or self._found_enough():
+            return None
+        while not root.exhausted:
+            path = self._descend()
+            if path is not None:
+                self.simulations += 1
+                return self._ask(path)
+        return None
+
+    def update(self, program: LayerProgram, *, correct: bool, margin: float) -> None:
+        """Take the result of a proposed program back.
+
+        Raises:
+            ValueError: The program was not asked for, or was told already.
+        """
+        path = self._pending.pop(program, None)
+        if path is None:
+            raise ValueError(f"program {program} was not asked for, or its result was told already")
+        self.verdicts[program] = Verdict(program=program, correct=correct, margin=margin)
+        for index in path:
+            self.nodes[index].value += float(correct)
+
+    @property
+    def done(self) -> bool:
+        """True once nothing is left to ask and nothing to be told."""
+        if self._pending or not self.verdicts:
+            return False
+        spent = self.simulations >= self.config.simulations
+        return spent or self._found_enough() or self.nodes[ROOT_INDEX].exhausted
+
+    # -- results ---------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Verdict:
+        """What the untouched model said.
+
+        Raises:
+            ValueError: The identity program has not been told yet.
+        """
+        verdict = self.verdicts.get(self.nodes[ROOT_INDEX].program)
+        if verdict is None:
+            raise ValueError("the identity program has no result yet")
+        return verdict
+
+    def ranked(self) -> list[Verdict]:
+        """The right programs within the budget, best first: shortest, then by the largest margin."""
+        right = (v for v in self.verdicts.values() if v.correct and v.program.within(self.config.budget))
+        return sorted(right, key=lambda v: (len(v.program), -v.margin, v.program.layers))
+
+    def best(self) -> Verdict | None:
+        """The best right program within the budget; None if there is none."""
+        ranked = self.ranked()
+        return ranked[0] if ranked else None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Every node with its statistics, for golden tests and for looking at a tree."""
+        return [
+            {
+                "program": str(node.program),
+                "visits": node.visits,
+                "value": node.value,
+                "children": list(node.children),
+            }
+            for node in self.nodes
+        ]
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _ask(self, path: list[int]) -> LayerProgram:
+        for index in path:
+            self.nodes[index].visits += 1
+        program = self.nodes[path[-1]].program
+        self._pending[program] = path
+        return program
+
+    def _found_enough(self) -> bool:
+        if not self.config.stop_when_found:
+            return False
+        best, identity = self.best(), self.identity
+        return best is not None and (not identity.correct or len(best.program) < self.num_layers)
+
+    def _descend(self) -> list[int] | None:
+        """Walk from the root to a new node; None where the way ended in an exhausted one."""
+        path = [ROOT_INDEX]
+        while True:
+            index = path[-1]
+            child = self._expand(index)
+            if child is not None:
+                return [*path, child]
+            open_children = [c for c in self.nodes[index].children if not self.nodes[c].exhausted]
+            if not open_children:
+                self.nodes[index].exhausted = True
+                return None
+            path.append(self._select(self.nodes[index], open_children))
+
+    def _expand(self, index: int) -> int | None:
+        """Give a node one new child, if its visits allow one more and an untried edit is left."""
+        node = self.nodes[index]
+        if node.untried is None:
+            node.untried = self._actions(node.program, self.max_program_length)
+        no_way_on = all(self.nodes[child].exhausted for child in node.children)
+        allowed = self.config.widening * max(1, node.visits) ** self.config.widening_power
+        while node.untried and (no_way_on or len(node.children) < allowed):
+            program = self._draw(node.untried)
+            known = self._index.get(program)
+            if known is None:
+                child = len(self.nodes)
+                self.nodes.append(Node(program, depth=node.depth + 1))
+                self._index[program] = child
+                node.children.append(child)
+                return child
+            # An edge only ever leads deeper, which keeps the graph free of cycles: an edit that
+            # undoes an earlier one is no way forward.
+            if self.nodes[known].depth > node.depth:
+                node.children.append(known)
+                no_way_on = no_way_on and self.nodes[known].exhausted
+        return None
+
+    def _select(self, node: Node, children: list[int]) -> int:
+        if self._random.random() < self.config.random_child:
+            return children[int(self._random.random() * len(children))]
+        log_visits = math.log(max(node.visits, 1))
+
+        def ucb(index: int) -> float:
+            child = self.nodes[index]
+            visits = max(child.visits, 1)
+            return (
+                child.value / visits
+                + self.config.exploration * math.sqrt(log_visits / visits)
+                - self.config.length_penalty * len(child.program) / self.num_layers
+            )
+
+        return max(children, key=ucb)
+
+    def _draw(self, untried: list[LayerProgram]) -> LayerProgram:
+        """Take one untried program out, each equally likely."""
+        chosen = int(self._random.random() * len(untried))
+        untried[chosen], untried[-1] = untried[-1], untried[chosen]
+        return untried.pop()
+
+
+def with_overrides(config: SearchConfig, **changes: Any) -> SearchConfig:
+    """A copy of ``config`` with the given fields changed; fields given as None stay as they are."""
+    return replace(config, **{name: value for name, value in changes.items() if value is not None})

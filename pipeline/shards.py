@@ -1,0 +1,312 @@
+"""Path data sets on disk: the schema, the commit protocol, and reading back.
+
+    RUN/run.json            settings, library versions, schema version
+    RUN/paths/*.parquet     one row per kept program
+    RUN/manifest/*.json     one record per committed shard; a shard without one does not exist
+    RUN/failed/*.jsonl      examples set aside, each with its error
+    RUN/README.md           data set card
+    RUN/_SUCCESS            last, on a complete run only
+
+A commit writes under a unique name outside ``paths/``, closes, reopens and checks, moves into place
+and then writes the manifest record, which is the commit. A crash before the record leaves nothing
+that a reader sees; the group is run again and its file written over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import RunConfig
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("response", pa.string()),
+        pa.field("program", pa.list_(pa.int16()), nullable=False),
+        pa.field("counts", pa.list_(pa.int8())),
+        pa.field("length", pa.int16(), nullable=False),
+        pa.field("num_layers", pa.int16(), nullable=False),
+        pa.field("saved_layers", pa.int16(), nullable=False),
+        pa.field("correct", pa.bool_(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("baseline_correct", pa.bool_(), nullable=False),
+        pa.field("is_best", pa.bool_(), nullable=False),
+        pa.field("rank", pa.int16(), nullable=False),
+        pa.field("simulations", pa.int32(), nullable=False),
+        pa.field("evaluations", pa.int32(), nullable=False),
+        pa.field("layer_executions", pa.int64(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+
+#: What each column means, for the data set card.
+COLUMNS = {
+    "example_id": "the question; at most one identity row and `keep` right programs each",
+    "task": "the task's name",
+    "prompt": "the exact text given to the tokenizer, chat template applied",
+    "answer": "the reference answer",
+    "response": "what the program answered",
+    "program": "the layers that ran, in order",
+    "counts": "how often each layer ran; null where the program does not keep the layers' order",
+    "length": "layers run: the program's length",
+    "num_layers": "the model's depth L",
+    "saved_layers": "L - length",
+    "correct": "whether the program's answer is right",
+    "score": "the margin: how far the verdict is from turning, positive where right",
+    "baseline_correct": "whether the untouched model is right on this question",
+    "is_best": "the shortest right program within the budget, then the one of the largest margin",
+    "rank": "place among the right programs within the budget, from 1; 0 for an identity row that is none",
+    "simulations": "programs that the search tried on this question beside the identity",
+    "evaluations": "distinct programs run on this question",
+    "layer_executions": "layers run for this question by the whole search, once a row and pass",
+    "model": "the model as the run was told",
+    "run_id": "names the run's settings",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardRecord:
+    """One committed work group, as its manifest record says.
+
+    Attributes:
+        group: Number of the work group.
+        file: The shard, relative to the run folder.
+        rows: Rows in it.
+        example_ids: The group's questions.
+        sha256: Of the file's bytes.
+        baseline_correct: Questions that the untouched model gets right.
+        shorter: Of those, questions with a strictly shorter right program.
+        corrected: Questions that only another program gets right.
+        evaluations: Programs run.
+        layer_executions: Layers run.
+    """
+
+    group: int
+    file: str
+    rows: int
+    example_ids: list[str]
+    sha256: str
+    baseline_correct: int
+    shorter: int
+    corrected: int
+    evaluations: int
+    layer_executions: int
+
+
+class RunFolder:
+    """The folder of one run, for its one writer."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+        self._staging = self.root / "_staging"
+
+    # -- opening ---------------------------------------------------------------------------
+
+    def open(self, config: RunConfig, *, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
+        """Create the folder, or take up the run that it holds.
+
+        Args:
+            config: The settings of this call.
+            provenance: What else ``run.json`` notes, such as library versions.
+
+        Returns:
+            The records of the groups that are committed already.
+
+        Raises:
+            UserError: The folder holds a run with other settings (the message names them), or is
+                none of ours.
+        """
+        settings_file = self.root / "run.json"
+        if settings_file.exists():
+            self._check_settings(read_json(settings_file), config)
+        elif self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
+        for folder in (self._staging, self.root / "paths", self.root / "manifest"):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"run folder {self.root} cannot be written: {error.strerror}") from None
+        for leftover in self._staging.iterdir():
+            leftover.unlink()
+        if not settings_file.exists():
+            self._write_text(
+                settings_file,
+                json.dumps({"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2) + "\n",
+            )
+        return read_manifest(self.root)
+
+    def describe_model(self, facts: dict[str, Any]) -> None:
+        """Add to ``run.json`` what only a loaded model tells, once."""
+        settings_file = self.root / "run.json"
+        stored = read_json(settings_file)
+        if "loaded_model" not in stored:
+            self._write_text(settings_file, json.dumps({**stored, "loaded_model": facts}, indent=2) + "\n")
+
+    @staticmethod
+    def _check_settings(stored: dict[str, Any], config: RunConfig) -> None:
+        before, now = stored.get("settings", {}), config.settings()
+        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if differing:
+            lines = "".join(f"\n  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing)
+            raise UserError(
+                f"the run folder was made with other settings:{lines}\n"
+                "give the same settings to go on with it, or another folder to --out"
+            )
+
+    # -- committing ------------------------------------------------------------------------
+
+    def commit(self, group: int, rows: Sequence[dict[str, Any]]) -> ShardRecord:
+        """Write one work group's rows and make them part of the run.
+
+        Raises:
+            OSError: The disk does not take them; nothing is committed then.
+        """
+        table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
+        name = f"group-{group:06d}"
+        staged = self._staging / f"{name}-{uuid.uuid4().hex}.parquet"
+        pq.write_table(table, staged, compression="zstd")
+        self._check_shard(staged, table)
+        with staged.open("rb+") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            os.fsync(handle.fileno())
+        shard = self.root / "paths" / f"{name}.parquet"
+        staged.replace(shard)
+
+        best = [row for row in rows if row["is_best"]]
+        first = {row["example_id"]: row for row in rows}
+        record = ShardRecord(
+            group=group,
+            file=shard.relative_to(self.root).as_posix(),
+            rows=len(rows),
+            example_ids=list(first),
+            sha256=digest,
+            baseline_correct=sum(row["baseline_correct"] for row in first.values()),
+            shorter=sum(row["baseline_correct"] and row["saved_layers"] > 0 for row in best),
+            corrected=sum(not row["baseline_correct"] for row in best),
+            evaluations=sum(row["evaluations"] for row in first.values()),
+            layer_executions=sum(row["layer_executions"] for row in first.values()),
+        )
+        fields = {name: getattr(record, name) for name in ShardRecord.__slots__}
+        self._write_text(self.root / "manifest" / f"{name}.json", json.dumps(fields, indent=1) + "\n")
+        return record
+
+    def set_aside(self, group: int, example_ids: Sequence[str], error: str) -> None:
+        """Note examples that could not be evaluated, each with its error."""
+        lines = (json.dumps({"example_id": example_id, "error": error}) for example_id in example_ids)
+        (self.root / "failed").mkdir(exist_ok=True)
+        self._write_text(self.root / "failed" / f"group-{group:06d}.jsonl", "\n".join(lines) + "\n")
+
+    def clear_failures(self) -> None:
+        """Forget examples set aside by an earlier call: they are tried again."""
+        for file in (self.root / "failed").glob("*.jsonl"):
+            file.unlink()
+
+    def write_card(self, text: str) -> None:
+        """Write the data set card."""
+        self._write_text(self.root / "README.md", text)
+
+    def mark_complete(self) -> None:
+        """Say that every example is committed. The last thing that a complete run writes."""
+        self._staging.rmdir()
+        self._write_text(self.root / "_SUCCESS", "")
+
+    @staticmethod
+    def _check_shard(file: Path, table: pa.Table) -> None:
+        reread = pq.read_table(file)
+        if not reread.schema.equals(SCHEMA) or not reread.equals(table):
+            raise OSError(f"{file} does not read back as it was written")
+
+    def _write_text(self, target: Path, text: str) -> None:
+        staged = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+        with staged.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        staged.replace(target)
+
+
+# -- reading back --------------------------------------------------------------------------
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file of a run.
+
+    Raises:
+        UserError: It cannot be read, or is no JSON object.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file.parent} is no run folder: it has no {file.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file} does not hold a JSON object")
+    return value
+
+
+def read_manifest(root: str | Path) -> dict[int, ShardRecord]:
+    """The committed groups of a run, by number.
+
+    Raises:
+        UserError: A record is damaged, or names a file outside ``paths/``.
+    """
+    records: dict[int, ShardRecord] = {}
+    for file in sorted((Path(root) / "manifest").glob("*.json")):
+        try:
+            record = ShardRecord(**read_json(file))
+            inside = Path(record.file).parent == Path("paths") and isinstance(record.group, int)
+        except TypeError as error:
+            raise UserError(f"manifest record {file} is damaged: {error}") from None
+        if not inside:
+            raise UserError(f"manifest record {file} is damaged: {record.file!r} is no shard in paths/")
+        records[record.group] = record
+    return records
+
+
+def read_paths(run: str | Path) -> pd.DataFrame:
+    """The committed rows of a run, in the order of its questions.
+
+    Args:
+        run: A run folder.
+
+    Returns:
+        A data frame with the columns of ``SCHEMA``; empty where nothing is committed yet.
+
+    Raises:
+        UserError: The folder is no run, or a committed shard is missing or damaged.
+    """
+    root = Path(run).expanduser()
+    read_json(root / "run.json")
+    tables = [_read_shard(root, record) for _, record in sorted(read_manifest(root).items())]
+    frame: pd.DataFrame = (pa.concat_tables(tables) if tables else SCHEMA.empty_table()).to_pandas()
+    return frame
+
+
+def _read_shard(root: Path, record: ShardRecord) -> pa.Table:
+    file = root / record.file
+    try:
+        table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"committed shard {file} cannot be read: {error}") from None
+    if not table.schema.equals(SCHEMA) or table.num_rows != record.rows:
+        raise UserError(f"committed shard {file} is not what its manifest record says")
+    return table

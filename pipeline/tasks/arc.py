@@ -1,0 +1,76 @@
+"""AI2 ARC: four-way science questions, answered by letter or by the likelihood of the options' text.
+
+Rows are in the hub's schema: ``id``, ``question``, ``choices`` with ``text`` and ``label``, ``answerKey``.
+"""
+
+from __future__ import annotations
+
+from string import ascii_uppercase
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.tasks.base import DataRequest, Example, Task
+from pipeline.tasks.data import Row, check_options, read_examples
+from pipeline.tasks.scoring import Choice
+
+
+def read_letters(request: DataRequest) -> list[Example]:
+    """Questions that list their options; the answer is a letter."""
+
+    def to_example(row: Row) -> tuple[str, str, tuple[str, ...]]:
+        texts, reference = _choices(row)
+        letters = tuple(ascii_uppercase[: len(texts)])
+        listed = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, texts))
+        question = f"Question: {row.text('question')}\n{listed}\nAnswer with the letter of the correct option only."
+        return question, letters[reference], letters
+
+    return read_examples(request, task="arc", to_example=to_example)
+
+
+def read_texts(request: DataRequest) -> list[Example]:
+    """Questions without their options; the answer is an option's text."""
+
+    def to_example(row: Row) -> tuple[str, str, tuple[str, ...]]:
+        texts, reference = _choices(row)
+        return f"Question: {row.text('question')}\nAnswer:", texts[reference], texts
+
+    return read_examples(request, task="arc-likelihood", to_example=to_example)
+
+
+def _choices(row: Row) -> tuple[tuple[str, ...], int]:
+    """The options' texts and the index of the right one.
+
+    Labels are letters in most rows and numbers in some; only their order matters.
+    """
+    key = row.text("answerKey")
+    choices: Any = row.values.get("choices")
+    if choices is None:
+        row.text("choices")
+    if not isinstance(choices, dict) or not {"text", "label"} <= choices.keys():
+        raise UserError(f"{row.where}: column 'choices' must hold an object with 'text' and 'label' lists")
+    texts, labels = list(choices["text"]), [str(label) for label in choices["label"]]
+    if len(texts) != len(labels) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise UserError(f"{row.where}: 'choices' must have as many texts as labels, none of them empty")
+    check_options(row, key, labels)
+    if len(texts) > len(ascii_uppercase):
+        raise UserError(f"{row.where}: more than {len(ascii_uppercase)} options")
+    return tuple(texts), labels.index(key)
+
+
+ARC = Task(
+    name="arc",
+    summary="AI2 ARC, options in the prompt, answered by letter",
+    read=read_letters,
+    scoring=Choice(per_character=False),
+    chat=True,
+    hub_data="allenai/ai2_arc:ARC-Easy",
+)
+
+ARC_LIKELIHOOD = Task(
+    name="arc-likelihood",
+    summary="AI2 ARC, answered by the likelihood of each option's text per character",
+    read=read_texts,
+    scoring=Choice(per_character=True),
+    chat=False,
+    hub_data="allenai/ai2_arc:ARC-Easy",
+)

@@ -1,0 +1,111 @@
+"""Arithmetic with a few worked examples: questions made from a seed, no data needed.
+
+Three kinds in turn: sums of one-digit numbers, the times table, sums of two-digit numbers. The
+embedded model gets part of each right, so there is something to shorten and something to correct.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from pipeline.errors import UserError
+from pipeline.tasks.base import DataRequest, Example, Task
+from pipeline.tasks.scoring import ExactMatch
+
+SPLITS = ("train", "test")
+DEFAULT_LIMIT = 192
+NUM_WORKED = 4
+#: One in this many questions is held out.
+HOLD_OUT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """``left sign right``, with its value."""
+
+    kind: str
+    left: int
+    right: int
+
+    @property
+    def text(self) -> str:
+        sign = "*" if self.kind == "times-table" else "+"
+        return f"{self.left} {sign} {self.right} ="
+
+    @property
+    def value(self) -> int:
+        return self.left * self.right if self.kind == "times-table" else self.left + self.right
+
+    @property
+    def split(self) -> str:
+        """The same for both orders of the operands, so that 3 + 4 never trains what 4 + 3 tests."""
+        low, high = sorted((self.left, self.right))
+        digest = hashlib.sha256(f"{self.kind} {low} {high}".encode()).digest()
+        return "test" if digest[0] % HOLD_OUT == 0 else "train"
+
+
+KINDS: dict[str, tuple[range, range]] = {
+    "sums": (range(10), range(10)),
+    "times-table": (range(1, 11), range(1, 11)),
+    "two-digit-sums": (range(10, 100), range(10, 100)),
+}
+
+
+def read(request: DataRequest) -> list[Example]:
+    """Make the questions of one split, the kinds in turn, each in an order drawn from the seed.
+
+    Worked examples come from the training split alone and are never the question itself.
+
+    Raises:
+        UserError: Data was given, or the split is unknown.
+    """
+    if request.data is not None:
+        raise UserError("task 'arithmetic' makes its own questions; leave --data out")
+    if request.split not in SPLITS:
+        raise UserError(f"task 'arithmetic' has no split {request.split!r}; choose one of: {', '.join(SPLITS)}")
+    limit = DEFAULT_LIMIT if request.limit is None else request.limit
+    # Text seeds are hashed the same way by every Python.
+    rng = random.Random(f"arithmetic {request.split} {request.seed}")
+    problems = {kind: [Problem(kind, a, b) for a, b in product(*ranges)] for kind, ranges in KINDS.items()}
+    worked = {kind: [p for p in problems[kind] if p.split == "train"] for kind in KINDS}
+    asked = {kind: [p for p in problems[kind] if p.split == request.split] for kind in KINDS}
+    for kind in KINDS:
+        rng.shuffle(asked[kind])
+
+    examples = []
+    for _, problem in zip(range(limit), _in_turn(list(asked.values()))):
+        candidates = [p for p in worked[problem.kind] if {p.left, p.right} != {problem.left, problem.right}]
+        shown = rng.sample(candidates, NUM_WORKED)
+        lines = [f"{p.text} {p.value}" for p in shown] + [problem.text]
+        sign = "x" if problem.kind == "times-table" else "+"
+        examples.append(
+            Example(
+                id=f"arithmetic-{request.split}-{problem.kind}-{problem.left}{sign}{problem.right}",
+                task="arithmetic",
+                question="\n".join(lines),
+                answer=str(problem.value),
+            )
+        )
+    return examples
+
+
+def _in_turn(queues: list[list[Problem]]) -> Iterator[Problem]:
+    """One of each queue after the other, until all are empty."""
+    for position in range(max(len(queue) for queue in queues)):
+        for queue in queues:
+            if position < len(queue):
+                yield queue[position]
+
+
+ARITHMETIC = Task(
+    name="arithmetic",
+    summary="sums and times table with worked examples, made from the seed (no data needed)",
+    read=read,
+    scoring=ExactMatch(max_new_tokens=8),
+    chat=False,
+    needs_data=False,
+)

@@ -1,0 +1,161 @@
+"""What a task is made of: a reader of examples, a way to prompt, and a scoring.
+
+data --read--> Example --prepare--> Question --score with a program--> Outcome
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipeline.program import LayerProgram
+
+if TYPE_CHECKING:
+    from pipeline.engine import FrozenModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One question with its reference answer, before any model is known.
+
+    Attributes:
+        id: Unique in a run and the same in every run over the same data.
+        task: Name of the task.
+        question: What the model is told: the user's turn of a chat, or the text to continue.
+        answer: The reference answer; one of ``options`` where there are any.
+        options: The answers that the model chooses among; empty where it writes freely.
+    """
+
+    id: str
+    task: str
+    question: str
+    answer: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataRequest:
+    """Which examples are wanted.
+
+    Attributes:
+        data: A file, a folder or a hub data set (``owner/name`` or ``owner/name:config``); None for a
+            task that makes its own questions.
+        split: Split of a hub data set or of a made task.
+        limit: At most this many, in the data's order; None for all.
+        seed: For a task that makes its own questions.
+    """
+
+    data: str | None = None
+    split: str = "train"
+    limit: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """An example as one model reads it.
+
+    Attributes:
+        example: The example.
+        prompt: The exact text given to the tokenizer, chat template applied.
+        prompt_ids: Its tokens.
+        answers: Tokens of each option, or of the one reference answer, as they follow the prompt.
+    """
+
+    example: Example
+    prompt: str
+    prompt_ids: list[int]
+    answers: list[list[int]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a program made of a question.
+
+    Attributes:
+        correct: The reward.
+        margin: How far the verdict is from turning: positive where right, negative where wrong.
+        response: What the program answered; None where the verdict needed no reading to the end.
+        layer_executions: Layers run, counting a layer once a row and pass.
+    """
+
+    correct: bool
+    margin: float
+    response: str | None
+    layer_executions: int
+
+
+class Scoring(Protocol):
+    """How answers to one kind of question are judged."""
+
+    def targets(self, example: Example) -> Sequence[str]:
+        """The texts whose tokens a question carries as ``answers``."""
+        ...
+
+    def score(
+        self,
+        model: FrozenModel,
+        questions: Sequence[Question],
+        programs: Sequence[LayerProgram],
+        *,
+        need_response: bool,
+    ) -> list[Outcome]:
+        """Judge each question under its program, in as few model calls as the kind allows."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A family of questions.
+
+    Attributes:
+        name: What ``--task`` takes.
+        summary: One line for ``--help``.
+        read: From a request to examples.
+        scoring: How answers are judged.
+        chat: Whether the question is a user's turn in the model's chat template; otherwise the model
+            continues it as text.
+        needs_data: Whether ``--data`` must be given.
+        hub_data: Where the data is on the hub, for messages.
+    """
+
+    name: str
+    summary: str
+    read: Callable[[DataRequest], list[Example]]
+    scoring: Scoring
+    chat: bool
+    needs_data: bool = True
+    hub_data: str | None = None
+
+    def prepare(self, example: Example, tokenizer: Any) -> Question:
+        """Render and tokenize one example for one model."""
+        chat = self.chat and tokenizer.chat_template is not None
+        prompt = example.question
+        if chat:
+            turns = [{"role": "user", "content": example.question}]
+            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        # A chat template writes the special tokens itself; adding them again would double the first.
+        prompt_ids = tokenizer(prompt, add_special_tokens=not chat).input_ids
+        answers = [
+            _continuation(tokenizer, prompt, prompt_ids, text, add_special_tokens=not chat)
+            for text in self.scoring.targets(example)
+        ]
+        return Question(example=example, prompt=prompt, prompt_ids=prompt_ids, answers=answers)
+
+
+def _continuation(
+    tokenizer: Any, prompt: str, prompt_ids: list[int], text: str, *, add_special_tokens: bool
+) -> list[int]:
+    """Tokens of ``text`` where it follows the prompt."""
+    text = text if prompt[-1:].isspace() else f" {text}"
+    whole: list[int] = tokenizer(prompt + text, add_special_tokens=add_special_tokens).input_ids
+    if whole[: len(prompt_ids)] == prompt_ids and len(whole) > len(prompt_ids):
+        return whole[len(prompt_ids) :]
+    # The tokenizer merges across the border; the answer alone is what the model would have to write.
+    alone: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return alone

@@ -1,0 +1,173 @@
+"""Reading rows of questions: jsonl, csv and parquet files or folders, and data sets on the hub.
+
+Every error names the place (file and line) and what was expected there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.tasks.base import DataRequest, Example
+
+FILE_TYPES = (".jsonl", ".csv", ".parquet")
+
+#: From a row to (question, answer, options); raises UserError for a row that makes no sense.
+ToExample = Callable[["Row"], tuple[str, str, tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of data and the place that it came from."""
+
+    where: str
+    values: dict[str, Any]
+
+    def text(self, *columns: str) -> str:
+        """The first of the given columns that the row has, as text.
+
+        Raises:
+            UserError: None of them is there, or its value is empty or no text or number.
+        """
+        for column in columns:
+            if column in self.values:
+                value = self.values[column]
+                if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
+                    return str(value)
+                raise UserError(f"{self.where}: column {column!r} must hold text, found {_short(value)}")
+        wanted = " or ".join(repr(column) for column in columns)
+        raise UserError(f"{self.where}: there is no column {wanted}; it has: {', '.join(self.values) or 'no columns'}")
+
+
+def read_examples(request: DataRequest, *, task: str, to_example: ToExample) -> list[Example]:
+    """Read the requested rows and make examples of them.
+
+    An example's id is its row's ``id``, or the task's name and the row's number.
+
+    Raises:
+        UserError: The data is missing, empty or malformed, or two rows have one id.
+    """
+    assert request.data is not None
+    examples: list[Example] = []
+    seen: dict[str, str] = {}
+    for number, row in enumerate(read_rows(request.data, split=request.split)):
+        if request.limit is not None and len(examples) == request.limit:
+            break
+        question, answer, options = to_example(row)
+        identifier = row.text("id") if "id" in row.values else f"{task}-{number:06d}"
+        if identifier in seen:
+            raise UserError(
+                f"{row.where}: id {identifier!r} was already used at {seen[identifier]}; ids must be unique"
+            )
+        seen[identifier] = row.where
+        examples.append(Example(id=identifier, task=task, question=question, answer=answer, options=options))
+    if not examples:
+        raise UserError(f"{request.data}: there are no rows in it")
+    return examples
+
+
+def read_rows(data: str, *, split: str) -> Iterator[Row]:
+    """Rows of a file, of a folder's files in the order of their names, or of a hub data set."""
+    path = Path(data).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in FILE_TYPES)
+        if not files:
+            raise UserError(f"data folder {data!r} holds no {', '.join(FILE_TYPES)} file")
+        for file in files:
+            yield from _read_file(file)
+    elif path.is_file():
+        if path.suffix not in FILE_TYPES:
+            raise UserError(f"data file {data!r} is of an unknown type; it must end in {', '.join(FILE_TYPES)}")
+        yield from _read_file(path)
+    elif path.suffix in FILE_TYPES or data.startswith((".", "/", "~")) or data.count("/") != 1:
+        raise UserError(f"data {data!r} does not exist; give a file, a folder or a hub data set (owner/name[:config])")
+    else:
+        yield from _read_hub(data, split)
+
+
+def _read_file(file: Path) -> Iterator[Row]:
+    readers: dict[str, Callable[[Path], Iterable[tuple[str, Any]]]] = {
+        ".jsonl": _read_jsonl,
+        ".csv": _read_csv,
+        ".parquet": _read_parquet,
+    }
+    for where, values in readers[file.suffix](file):
+        if not isinstance(values, dict):
+            raise UserError(f"{where}: expected an object with columns, found {_short(values)}")
+        yield Row(where, values)
+
+
+def _read_jsonl(file: Path) -> Iterator[tuple[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        number = 0
+        try:
+            for number, line in enumerate(lines, start=1):
+                where = f"{file}, line {number}"
+                if not line.strip():
+                    continue
+                try:
+                    yield where, json.loads(line)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise UserError(f"{where}: this is not JSON ({error})") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{file}, line {number + 1}: this is not UTF-8 text") from None
+
+
+def _read_csv(file: Path) -> Iterator[tuple[str, Any]]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines)
+        try:
+            for values in reader:
+                if None in values or None in values.values():
+                    raise UserError(f"{file}, line {reader.line_num}: the row has not as many fields as the header")
+                yield f"{file}, line {reader.line_num}", values
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{file}, line {reader.line_num + 1}: this is not CSV ({error})") from None
+
+
+def _read_parquet(file: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        number = 0
+        for batch in pq.ParquetFile(file).iter_batches():
+            for values in batch.to_pylist():
+                number += 1
+                yield f"{file}, row {number}", values
+    except pa.ArrowException as error:
+        raise UserError(f"{file}: this is not a Parquet file ({error})") from None
+
+
+def _read_hub(data: str, split: str) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    name, _, config = data.partition(":")
+    try:
+        rows = load_dataset(name, config or None, split=split)
+    except Exception as error:
+        # The hub's client raises errors of many libraries; each means that the data cannot be had.
+        raise UserError(
+            f"data {data!r} (split {split!r}) cannot be read: there is no such file or folder, "
+            f"and the hub answers: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'}"
+        ) from None
+    for number, values in enumerate(rows, start=1):
+        yield Row(f"{data}, row {number}", dict(values))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def check_options(row: Row, answer: str, options: Sequence[str]) -> None:
+    """Raise UserError unless there are two options or more and the answer is one of them."""
+    if len(options) < 2:
+        raise UserError(f"{row.where}: a multiple-choice question needs two options or more, found {len(options)}")
+    if answer not in options:
+        raise UserError(f"{row.where}: the answer {answer!r} is none of the options {list(options)!r}")

@@ -1,0 +1,254 @@
+"""Four ways to judge an answer, each from the fewest forward passes that settle it.
+
+Correctness is always 0 or 1; the margin says how far the logits are from the other verdict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from pipeline.program import LayerProgram
+from pipeline.tasks.base import Example, Outcome, Question
+from pipeline.tasks.grading import MathGrader
+
+if TYPE_CHECKING:
+    from pipeline.engine import FrozenModel
+
+# A boxed answer that is closed, with up to one level of braces inside.
+_FINAL_ANSWER = re.compile(r"\\boxed\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
+_ANSWER_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The model answers with the option that it finds likeliest.
+
+    Options of one token (letters) need the prompt's last position alone; longer ones are each read
+    as a continuation.
+
+    Attributes:
+        per_character: Divide an option's log-likelihood by its length in characters, so that long
+            options are not punished (lm-evaluation-harness calls this ``acc_norm``).
+
+    The margin is the reference option's (log-likelihood, per character or not) minus the best other's.
+    """
+
+    per_character: bool
+
+    def targets(self, example: Example) -> Sequence[str]:
+        return example.options
+
+    def score(
+        self,
+        model: FrozenModel,
+        questions: Sequence[Question],
+        programs: Sequence[LayerProgram],
+        *,
+        need_response: bool,
+    ) -> list[Outcome]:
+        rows: list[tuple[list[int], list[list[int]]]] = []  # tokens run, continuations that it tells
+        owners: list[int] = []
+        for index, question in enumerate(questions):
+            single = all(len(answer) == 1 for answer in question.answers)
+            groups = [question.answers] if single else [[answer] for answer in question.answers]
+            for group in groups:
+                # The last token of a continuation is never run: nothing after it is asked.
+                rows.append((question.prompt_ids + group[0][:-1], group))
+                owners.append(index)
+
+        logits = model.logits(
+            [tokens for tokens, _ in rows],
+            [programs[owner] for owner in owners],
+            starts=[len(questions[owner].prompt_ids) - 1 for owner in owners],
+        )
+        scores: list[list[float]] = [[] for _ in questions]
+        passes = [0] * len(questions)
+        for (_, group), owner, row_logits in zip(rows, owners, logits):
+            log_probs = row_logits.log_softmax(-1)
+            passes[owner] += 1
+            for answer in group:
+                at = torch.arange(len(answer), device=log_probs.device)
+                picked = log_probs[at, torch.tensor(answer, device=log_probs.device)]
+                scores[owner].append(float(picked.sum()))
+        return [
+            self._outcome(question, scores[index], passes[index] * len(programs[index]))
+            for index, question in enumerate(questions)
+        ]
+
+    def _outcome(self, question: Question, scores: list[float], layer_executions: int) -> Outcome:
+        options = question.example.options
+        if self.per_character:
+            scores = [score / max(len(option), 1) for score, option in zip(scores, options)]
+        chosen = max(range(len(options)), key=lambda index: scores[index])
+        reference = options.index(question.example.answer)
+        others = [score for index, score in enumerate(scores) if index != reference]
+        return Outcome(
+            correct=options[chosen] == question.example.answer,
+            margin=scores[reference] - max(others),
+            response=options[chosen],
+            layer_executions=layer_executions,
+        )
+
+
+@dataclass(frozen=True)
+class ExactMatch:
+    """The model's greedy answer, up to its first line end, must be the reference to the letter.
+
+    One teacher-forced pass settles most verdicts: greedy decoding gives the reference if and only if
+    each of its tokens is the arg-max at its place. Tokens are generated only where the text could
+    still become the reference through other tokens, or where the response is wanted.
+
+    Attributes:
+        max_new_tokens: Most tokens of an answer that is generated.
+
+    The margin is the smallest gap on the way between the reference's token and the best other one; at
+    the first token that differs, where the answer is wrong.
+    """
+
+    max_new_tokens: int
+
+    def targets(self, example: Example) -> Sequence[str]:
+        return (example.answer,)
+
+    def score(
+        self,
+        model: FrozenModel,
+        questions: Sequence[Question],
+        programs: Sequence[LayerProgram],
+        *,
+        need_response: bool,
+    ) -> list[Outcome]:
+        logits = model.logits(
+            [question.prompt_ids + question.answers[0] for question in questions],
+            programs,
+            starts=[len(question.prompt_ids) - 1 for question in questions],
+        )
+        outcomes: list[Outcome | None] = []
+        for question, program, row_logits in zip(questions, programs, logits):
+            agreed, margin = _agreement(row_logits, question.answers[0])
+            text = model.tokenizer.decode(agreed, skip_special_tokens=True)
+            ended = agreed[-1] in model.end_tokens
+            verdict = _verdict(text, question.example.answer, ended=ended)
+            settled = verdict is not None and (verdict or not need_response)
+            outcomes.append(
+                Outcome(
+                    correct=bool(verdict),
+                    margin=margin if verdict else -abs(margin),
+                    response=question.example.answer if verdict else None,
+                    layer_executions=len(program),
+                )
+                if settled
+                else None
+            )
+
+        open_rows = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        if open_rows:
+            decoded = model.decode(
+                [questions[index].prompt_ids for index in open_rows],
+                [programs[index] for index in open_rows],
+                max_new_tokens=max(self.max_new_tokens, *(len(questions[i].answers[0]) + 1 for i in open_rows)),
+                stop=lambda tokens: "\n" in model.tokenizer.decode(tokens).lstrip(" "),
+            )
+            for index, row in zip(open_rows, decoded):
+                text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
+                response = _first_line(text)
+                correct = response == questions[index].example.answer
+                _, teacher_margin = _agreement(logits[index], questions[index].answers[0])
+                outcomes[index] = Outcome(
+                    correct=correct,
+                    margin=row.gap if correct else -abs(teacher_margin),
+                    response=response,
+                    layer_executions=len(programs[index]) * (1 + row.passes),
+                )
+        return [outcome for outcome in outcomes if outcome is not None]
+
+
+@dataclass(frozen=True)
+class Graded:
+    r"""The model writes its solution, and math-verify compares the final answer with the reference.
+
+    Attributes:
+        max_new_tokens: Most tokens of a solution.
+        grader: Compares a solution with the reference, in a process of its own.
+
+    A solution ends where its ``\boxed{…}`` closes. The margin is the smallest gap on
+    the way between a chosen token and the runner-up, negative where the answer is wrong: how far the
+    logits are from another text.
+    """
+
+    max_new_tokens: int
+    grader: MathGrader = field(default_factory=MathGrader, compare=False)
+
+    def targets(self, example: Example) -> Sequence[str]:
+        return ()
+
+    def score(
+        self,
+        model: FrozenModel,
+        questions: Sequence[Question],
+        programs: Sequence[LayerProgram],
+        *,
+        need_response: bool,
+    ) -> list[Outcome]:
+        decoded = model.decode(
+            [question.prompt_ids for question in questions],
+            programs,
+            max_new_tokens=self.max_new_tokens,
+            stop=lambda tokens: _has_final_answer(model.tokenizer.decode(tokens[-_ANSWER_TOKENS:])),
+        )
+        outcomes = []
+        for question, program, row in zip(questions, programs, decoded):
+            response = model.tokenizer.decode(row.tokens, skip_special_tokens=True).strip()
+            correct = self.grader.equal(response, question.example.answer)
+            outcomes.append(
+                Outcome(
+                    correct=correct,
+                    margin=row.gap if correct else -row.gap,
+                    response=response,
+                    layer_executions=len(program) * row.passes,
+                )
+            )
+        return outcomes
+
+
+def _agreement(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], float]:
+    """How far greedy decoding follows the reference.
+
+    Args:
+        logits: ``[len(reference) + 1, vocab]``, from the prompt's last position on.
+        reference: The reference's tokens.
+
+    Returns:
+        The tokens that greedy decoding gives up to the first that differs, or the reference and the
+        token after it; and the smallest gap on the way, negative at a token that differs.
+    """
+    top = logits.topk(2, dim=-1)
+    chosen = top.indices[:, 0].tolist()
+    gaps = (top.values[:, 0] - top.values[:, 1]).tolist()
+    for position, token in enumerate(reference):
+        if chosen[position] != token:
+            behind = float(logits[position, token] - top.values[position, 0])
+            return [*reference[:position], chosen[position]], behind
+    return [*reference, chosen[len(reference)]], min(gaps[: len(reference) + 1])
+
+
+def _verdict(text: str, answer: str, *, ended: bool) -> bool | None:
+    """Whether a text that may go on is the answer; None where what follows decides."""
+    complete = ended or "\n" in text.lstrip(" ")
+    said = _first_line(text)
+    if complete:
+        return said == answer
+    return None if answer.startswith(said) or said == answer else False
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip(" ").partition("\n")[0].strip()
+
+
+def _has_final_answer(text: str) -> bool:
+    return _FINAL_ANSWER.search(text) is not None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -155,13 +153,19 @@ def _search(request: Any) -> int:
     from pipeline.run import run_search
 
     console = Console(soft_wrap=True)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with Reporter(console) as reporter:
             progress = run_search(request, show=reporter, announce=lambda line: console.print(line, highlight=False))
     except KeyboardInterrupt:
         console.print(
             f"Stopped. Every committed question is kept in {request.out}; run the same command again to go on.",
+            highlight=False,
+        )
+        return EXIT_INCOMPLETE
+    except OSError as error:
+        console.print(
+            f"Stopped: the run folder cannot be written ({error}). Every committed question is kept in {request.out}; "
+            "make room and run the same command again to go on.",
             highlight=False,
         )
         return EXIT_INCOMPLETE
@@ -180,10 +184,6 @@ def _search(request: Any) -> int:
         highlight=False,
     )
     return 0
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 @main.command()

@@ -17,6 +17,8 @@ from pipeline.program import LayerProgram
 from pipeline.search import SearchTree, stable_seed
 from pipeline.tasks import Example, Outcome, Question, get_task
 
+_MOST_COUNTED = 127
+
 #: From questions and their programs to outcomes; ``need_response`` asks for responses to the end.
 Score = Callable[[Sequence[Question], Sequence[LayerProgram], bool], list[Outcome]]
 
@@ -89,7 +91,7 @@ def _rows(item: _Searched, config: RunConfig) -> list[dict[str, Any]]:
             "answer": example.answer,
             "response": item.outcomes[program].response,
             "program": list(program.layers),
-            "counts": None if program.counts is None else list(program.counts),
+            "counts": _storable(program.counts),
             "length": len(program),
             "num_layers": program.num_layers,
             "saved_layers": program.saved_layers,
@@ -106,6 +108,11 @@ def _rows(item: _Searched, config: RunConfig) -> list[dict[str, Any]]:
         }
         for program in kept
     ]
+
+
+def _storable(counts: tuple[int, ...] | None) -> list[int] | None:
+    """Counts as the shards hold them: a byte each, so a layer that runs more than 127 times has none."""
+    return None if counts is None or max(counts) > _MOST_COUNTED else list(counts)
 
 
 class SearchEvaluator:

@@ -132,6 +132,6 @@ def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
     files = []
     for name, figure in (("lengths", lengths), ("layers", layers)):
         file = folder / f"{name}.png"
-        FigureCanvasAgg(figure).print_png(file)
+        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
         files.append(file)
     return files

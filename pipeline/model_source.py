@@ -91,12 +91,15 @@ def _model_files(folder: Path) -> list[Path]:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise UserError(f"model folder {str(folder)!r} has no .safetensors weights (pickled weights are not read)")
-    return [folder / "config.json", *weights]
+    # The tokenizer and the end tokens decide answers as much as the weights do.
+    others = [file for kind in ("*.json", "*.jinja", "tokenizer.model") for file in folder.glob(kind)]
+    return sorted([*others, *weights])
 
 
 def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
+        digest.update(f"{file.name}\0".encode())
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"

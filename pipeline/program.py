@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from operator import index
 
 _TEXT_TERM = re.compile(r"(\d+)(?:-(\d+))?")
 
@@ -32,7 +33,7 @@ class LayerProgram:
     num_layers: int
 
     def __init__(self, layers: Iterable[int], num_layers: int) -> None:
-        layers = tuple(int(layer) for layer in layers)
+        layers = tuple(index(layer) for layer in layers)
         if num_layers < 1:
             raise ValueError(f"num_layers must be at least 1, got {num_layers}")
         if not layers:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
@@ -22,6 +26,8 @@ from pipeline.search import SearchConfig
 from pipeline.shards import RunFolder
 from pipeline.tasks import DataRequest, Example, get_task
 
+#: Set by Ray in the process that a submitted job starts.
+_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
 
 
@@ -51,7 +57,12 @@ class SearchRequest:
             raise UserError(f"unknown device {self.device!r}; choose one of: {', '.join(DEVICES)}")
         if self.dtype not in DTYPES:
             raise UserError(f"unknown dtype {self.dtype!r}; choose one of: {', '.join(DTYPES)}")
-        for name, value in (("actors", self.num_actors), ("cpus-per-actor", self.cpus_per_actor)):
+        for name, value in (
+            ("actors", self.num_actors),
+            ("cpus-per-actor", self.cpus_per_actor),
+            ("keep", self.keep),
+            ("group-size", self.group_size),
+        ):
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, got {value}")
         if self.gpus_per_actor <= 0:
@@ -78,11 +89,17 @@ def run_search(
         UserError: Something in the request is wrong. Nothing was started then.
         KeyboardInterrupt: The run was interrupted; everything committed stays.
     """
+    if _RAY_JOB in os.environ and not request.out.is_absolute():
+        raise UserError(
+            f"in a Ray job --out must be an absolute path: {str(request.out)!r} would lie in the job's temporary copy "
+            "of the working directory and vanish with it"
+        )
     examples = read_examples(request)
     model = resolve_model(request.model)
     _quiet_ray()
     try:
         config, pool = _plan(request, model, examples)
+        _interrupt_on_sigterm()
         folder = RunFolder(request.out)
         committed = folder.open(config, provenance=_provenance())
         folder.clear_failures()
@@ -129,12 +146,14 @@ def _plan(request: SearchRequest, model: ModelSource, examples: list[Example]) -
     gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
     device = ("cuda" if gpus else "cpu") if request.device == "auto" else request.device
     dtype = ("bfloat16" if device == "cuda" else "float32") if request.dtype == "auto" else request.dtype
-    if device == "cuda" and gpus < request.gpus_per_actor:
+    # A cluster that was joined may be bringing up its GPU nodes; one of our own never will.
+    joined = "RAY_ADDRESS" in os.environ
+    if device == "cuda" and gpus < request.gpus_per_actor and not joined:
         raise UserError(
             f"--device cuda with {request.gpus_per_actor:g} GPUs an actor, but the Ray cluster has {gpus:g} GPUs; "
             "use --device cpu, or a smaller --num-gpus"
         )
-    if cpus < request.cpus_per_actor:
+    if cpus < request.cpus_per_actor and not joined:
         raise UserError(f"--cpus-per-actor {request.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
     try:
         config = RunConfig(
@@ -172,6 +191,16 @@ def _provenance() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {"versions": versions}
+
+
+def _interrupt_on_sigterm() -> None:
+    """A job that is stopped ends as on Ctrl-C. Set after Ray's start, which takes the signal for itself."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _quiet_ray() -> None:

@@ -32,6 +32,12 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+
+def _list_of(item: pa.DataType) -> pa.DataType:
+    """A list whose items bear Parquet's own name, so that a file reads back with this very schema."""
+    return pa.list_(pa.field("element", item))
+
+
 SCHEMA = pa.schema(
     [
         pa.field("example_id", pa.string(), nullable=False),
@@ -39,8 +45,8 @@ SCHEMA = pa.schema(
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("answer", pa.string(), nullable=False),
         pa.field("response", pa.string()),
-        pa.field("program", pa.list_(pa.int16()), nullable=False),
-        pa.field("counts", pa.list_(pa.int8())),
+        pa.field("program", _list_of(pa.int16()), nullable=False),
+        pa.field("counts", _list_of(pa.int8())),
         pa.field("length", pa.int16(), nullable=False),
         pa.field("num_layers", pa.int16(), nullable=False),
         pa.field("saved_layers", pa.int16(), nullable=False),
@@ -137,21 +143,34 @@ class RunFolder:
         settings_file = self.root / "run.json"
         if settings_file.exists():
             self._check_settings(read_json(settings_file), config)
-        elif self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        elif self.root.exists() and (not self.root.is_dir() or any(map(self._is_foreign, self.root.iterdir()))):
             raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
-        for folder in (self._staging, self.root / "paths", self.root / "manifest"):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"run folder {self.root} cannot be written: {error.strerror}") from None
-        for leftover in self._staging.iterdir():
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            # First of all: a folder without it is not taken for ours the next time.
+            if not settings_file.exists():
+                self._write_text(
+                    settings_file,
+                    json.dumps({"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2) + "\n",
+                )
+            for folder in (self._staging, self.root / "paths", self.root / "manifest"):
+                folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run folder {self.root} cannot be written: {error.strerror}") from None
+        committed = {
+            group: record for group, record in read_manifest(self.root).items() if (self.root / record.file).is_file()
+        }
+        # A crash leaves staged files, and a shard that was moved but never recorded; somebody who
+        # deleted a shard wants its group searched again.
+        listed = {self.root / record.file for record in committed.values()}
+        for leftover in {*self._staging.iterdir(), *(self.root / "paths").iterdir()} - listed:
             leftover.unlink()
-        if not settings_file.exists():
-            self._write_text(
-                settings_file,
-                json.dumps({"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2) + "\n",
-            )
-        return read_manifest(self.root)
+        return committed
+
+    @staticmethod
+    def _is_foreign(entry: Path) -> bool:
+        """False for what a crash while ``run.json`` is written leaves."""
+        return not entry.name.startswith(".run.json-")
 
     def describe_model(self, facts: dict[str, Any]) -> None:
         """Add to ``run.json`` what only a loaded model tells, once."""
@@ -162,7 +181,9 @@ class RunFolder:
 
     @staticmethod
     def _check_settings(stored: dict[str, Any], config: RunConfig) -> None:
-        before, now = stored.get("settings", {}), config.settings()
+        before, now = stored.get("settings"), config.settings()
+        if not isinstance(before, dict):
+            raise UserError("run.json of the run folder holds no settings; give another folder to --out")
         differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         if differing:
             lines = "".join(f"\n  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing)

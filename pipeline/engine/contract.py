@@ -30,8 +30,6 @@ _LAYER_ARGUMENTS = (
     "past_key_values",
     "position_embeddings",
 )
-# Rotary embeddings that depend on the longest position in the call, so that rows must not share one.
-_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 Rotary = dict[str | None, tuple[torch.Tensor, torch.Tensor]]
 
@@ -55,9 +53,11 @@ class DecoderStack:
         self.layer_types = _layer_types(hf_model)
         self.window: int | None = getattr(self.config, "sliding_window", None)
         self.attention: str = self.config._attn_implementation
+        #: Beyond this text length the rotary embedding changes for the whole text, so rows cannot share
+        #: one and keys from before are void. None where positions alone decide.
+        self.rope_switch: int | None = _rope_switch(self.config)
         self.softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
         self._rotary_by_type = "layer_type" in inspect.signature(self.body.rotary_emb.forward).parameters
-        self._rope_by_row = any(kind in str(_rope_parameters(self.config)) for kind in _LENGTH_DEPENDENT_ROPE)
 
     @property
     def num_layers(self) -> int:
@@ -81,7 +81,7 @@ class DecoderStack:
             cos, sin = self.body.rotary_emb(*arguments)
             return cos, sin
 
-        if not self._rope_by_row:
+        if self.rope_switch is None:
             return {kind: embed(slice(None), hidden.shape[1], kind) for kind in kinds}
         return {
             kind: tuple(  # type: ignore[misc]
@@ -168,6 +168,15 @@ def _layer_types(hf_model: Any) -> list[str]:
     return list(declared)
 
 
+def _rope_switch(config: Any) -> int | None:
+    """Text length beyond which the rotary embedding changes for the whole text (longrope); None if never."""
+    if "'longrope'" not in str(_rope_parameters(config)):
+        return None
+    parameters: dict[str, Any] = _rope_parameters(config)
+    original = parameters.get("original_max_position_embeddings")
+    return int(original or getattr(config, "original_max_position_embeddings", config.max_position_embeddings))
+
+
 def _rope_parameters(config: Any) -> Any:
     return getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None)
 
@@ -188,6 +197,9 @@ def _check_structure(hf_model: Any) -> None:
     absent = [name for name in required if name not in accepted]
     if absent:
         raise _refusal(hf_model, f"its layers do not take {', '.join(absent)}")
+    if "'dynamic'" in str(_rope_parameters(hf_model.config)):
+        # Its module remembers the longest text that it has seen: results would depend on earlier calls.
+        raise _refusal(hf_model, "its rotary embedding ('dynamic') depends on the texts that ran before")
     if hf_model.config._attn_implementation not in ("sdpa", "eager"):
         raise _refusal(
             hf_model, f"it was loaded with {hf_model.config._attn_implementation!r} attention, not sdpa or eager"

@@ -206,9 +206,14 @@ class FrozenModel:
             yield batch
 
     def _prefill(
-        self, token_ids: list[TokenIds], programs: list[LayerProgram], *, slots: KVSlots | None
+        self,
+        token_ids: list[TokenIds],
+        programs: list[LayerProgram],
+        *,
+        slots: KVSlots | None,
+        slot_rows: list[int] | None = None,
     ) -> torch.Tensor:
-        """The prompts' residual streams before the final norm, ``[B, T, D]``, padded at the right."""
+        """Whole texts' residual streams before the final norm, ``[B, T, D]``, padded at the right."""
         lengths = [len(ids) for ids in token_ids]
         extent = max(lengths)
         # Padding lies behind the text, where causal attention never looks; any valid id will do.
@@ -222,7 +227,24 @@ class FrozenModel:
             lengths=lengths,
             extent=extent,
             slots=slots,
+            slot_rows=slot_rows,
         )
+
+    def _run_newest(
+        self, texts: list[list[int]], programs: list[LayerProgram], slots: KVSlots, slot_rows: list[int]
+    ) -> torch.Tensor:
+        """The residual streams of each text's last token, ``[B, D]``; the slots hold all before it."""
+        positions = [len(text) - 1 for text in texts]
+        return run_programs(
+            self.stack,
+            self.stack.embed(torch.tensor([[text[-1]] for text in texts], device=self.device)),
+            programs,
+            positions=torch.tensor([[position] for position in positions], device=self.device),
+            lengths=[1] * len(texts),
+            extent=max(positions) + 1,
+            slots=slots,
+            slot_rows=slot_rows,
+        )[:, 0]
 
     def _decode_batch(
         self,
@@ -258,17 +280,16 @@ class FrozenModel:
             active = going
             if not active:
                 break
-            # The newest token of each row stands behind its prompt and the tokens before it.
-            positions = [lengths[row] + len(tokens[row]) - 1 for row in active]
-            newest = torch.tensor([[tokens[row][-1]] for row in active], device=self.device)
-            last = run_programs(
-                self.stack,
-                self.stack.embed(newest),
-                [programs[row] for row in active],
-                positions=torch.tensor([[position] for position in positions], device=self.device),
-                lengths=[1] * len(active),
-                extent=max(positions) + 1,
-                slots=slots,
-                slot_rows=active,
-            )[:, 0]
+            texts = {row: [*prompts[row], *tokens[row]] for row in active}
+            # A text that outgrows the rotary embedding of its prompt is read anew from its beginning.
+            outgrown = {row for row in active if len(texts[row]) - 1 == self.stack.rope_switch}
+            states = {
+                row: self._prefill([texts[row]], [programs[row]], slots=slots, slot_rows=[row])[0, -1]
+                for row in outgrown
+            }
+            going = [row for row in active if row not in outgrown]
+            if going:
+                newest = self._run_newest([texts[row] for row in going], [programs[row] for row in going], slots, going)
+                states.update(zip(going, newest))
+            last = torch.stack([states[row] for row in active])
         return [Decoded(tokens=row_tokens, gap=gap, passes=len(row_tokens)) for row_tokens, gap in zip(tokens, gaps)]

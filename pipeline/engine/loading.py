@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pipeline.errors import UserError
@@ -72,9 +72,9 @@ def load_transformers(
         UserError: The model cannot be read as a causal language model.
     """
     location = str(embedded_file()) if source.lower() in EMBEDDED_NAMES else source
-    if location.endswith(".gguf"):
-        location = str(_converted_gguf(Path(location)))
     try:
+        if location.endswith(".gguf"):
+            location = str(_converted_gguf(Path(location)))
         config = AutoConfig.from_pretrained(location, revision=revision)
         if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise UserError(
@@ -82,16 +82,37 @@ def load_transformers(
                 "transformers knows no causal language model of that type"
             )
         # safetensors only: pickled weights run code when they are read.
-        model = AutoModelForCausalLM.from_pretrained(
-            location, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        model, report = AutoModelForCausalLM.from_pretrained(
+            location,
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
+        absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        if absent:
+            raise UserError(
+                f"model {source!r} cannot be loaded: its files lack {len(absent)} weights, first {absent[0]}"
+            )
         tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"model {source!r} cannot be loaded: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        # Files from outside: transformers, safetensors and gguf each have errors of their own for them.
+        raise UserError(f"model {source!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    model.generation_config = _plain_greedy(model.generation_config)
     model.requires_grad_(False)
     return model.eval().to(device), tokenizer
+
+
+def _plain_greedy(given: GenerationConfig) -> GenerationConfig:
+    """The model's end and padding tokens without its penalties and sampling.
+
+    A label says what the layers make of a question; a repetition penalty on top would be part of it.
+    """
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{name: getattr(given, name) for name in names})
 
 
 def cache_folder() -> Path:

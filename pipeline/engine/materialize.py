@@ -57,8 +57,11 @@ def materialize(hf_model: Any, program: LayerProgram) -> Any:
 
 
 def _share(module: nn.Module) -> Any:
-    """A copy of a tree of modules whose parameters and buffers are the originals."""
+    """A copy of a tree of modules whose parameters and buffers are the originals; hooks are its own."""
     clone = copy.copy(module)
+    for name, value in vars(module).items():
+        if isinstance(value, dict) and name.endswith("hooks"):
+            setattr(clone, name, copy.copy(value))
     clone._parameters = dict(module._parameters)
     clone._buffers = dict(module._buffers)
     clone._modules = {name: None if child is None else _share(child) for name, child in module._modules.items()}
@@ -80,9 +83,6 @@ def _reorder_config(config: Any, program: LayerProgram) -> Any:
     config.num_hidden_layers = len(program)
     if getattr(config, "layer_types", None) is not None:
         config.layer_types = [config.layer_types[layer] for layer in program]
-    if hasattr(config, "max_window_layers"):
-        # Only a source of layer_types, which is explicit now; kept inside its own bound.
-        config.max_window_layers = min(config.max_window_layers, len(program))
     if hasattr(config, "mlp_only_layers"):
         # Qwen-MoE: a layer's MLP is dense by its index, which the program changes.
         dense = [

@@ -46,7 +46,7 @@ def _choices(row: Row) -> tuple[tuple[str, ...], int]:
     choices: Any = row.values.get("choices")
     if choices is None:
         row.text("choices")
-    if not isinstance(choices, dict) or not {"text", "label"} <= choices.keys():
+    if not isinstance(choices, dict) or not all(isinstance(choices.get(part), list) for part in ("text", "label")):
         raise UserError(f"{row.where}: column 'choices' must hold an object with 'text' and 'label' lists")
     texts, labels = list(choices["text"]), [str(label) for label in choices["label"]]
     if len(texts) != len(labels) or not all(isinstance(text, str) and text.strip() for text in texts):

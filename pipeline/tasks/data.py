@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,7 @@ def read_examples(request: DataRequest, *, task: str, to_example: ToExample) -> 
     assert request.data is not None
     examples: list[Example] = []
     seen: dict[str, str] = {}
-    for number, row in enumerate(read_rows(request.data, split=request.split)):
-        if request.limit is not None and len(examples) == request.limit:
-            break
+    for number, row in enumerate(islice(read_rows(request.data, split=request.split), request.limit)):
         question, answer, options = to_example(row)
         identifier = row.text("id") if "id" in row.values else f"{task}-{number:06d}"
         if identifier in seen:
@@ -75,7 +74,7 @@ def read_rows(data: str, *, split: str) -> Iterator[Row]:
     """Rows of a file, of a folder's files in the order of their names, or of a hub data set."""
     path = Path(data).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in FILE_TYPES)
+        files = sorted(file for file in path.iterdir() if file.suffix in FILE_TYPES and file.is_file())
         if not files:
             raise UserError(f"data folder {data!r} holds no {', '.join(FILE_TYPES)} file")
         for file in files:
@@ -103,31 +102,26 @@ def _read_file(file: Path) -> Iterator[Row]:
 
 
 def _read_jsonl(file: Path) -> Iterator[tuple[str, Any]]:
-    with file.open(encoding="utf-8") as lines:
-        number = 0
+    for number, line in enumerate(_text_lines(file), start=1):
+        where = f"{file}, line {number}"
+        if not line.strip():
+            continue
         try:
-            for number, line in enumerate(lines, start=1):
-                where = f"{file}, line {number}"
-                if not line.strip():
-                    continue
-                try:
-                    yield where, json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
-                    raise UserError(f"{where}: this is not JSON ({error})") from None
-        except UnicodeDecodeError:
-            raise UserError(f"{file}, line {number + 1}: this is not UTF-8 text") from None
+            values = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UserError(f"{where}: this is not JSON ({error})") from None
+        yield where, values
 
 
 def _read_csv(file: Path) -> Iterator[tuple[str, Any]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        try:
-            for values in reader:
-                if None in values or None in values.values():
-                    raise UserError(f"{file}, line {reader.line_num}: the row has not as many fields as the header")
-                yield f"{file}, line {reader.line_num}", values
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{file}, line {reader.line_num + 1}: this is not CSV ({error})") from None
+    reader = csv.DictReader(_text_lines(file))
+    try:
+        for values in reader:
+            if None in values or None in values.values():
+                raise UserError(f"{file}, line {reader.line_num}: the row has not as many fields as the header")
+            yield f"{file}, line {reader.line_num}", values
+    except csv.Error as error:
+        raise UserError(f"{file}, line {reader.line_num + 1}: this is not CSV ({error})") from None
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[str, Any]]:
@@ -140,8 +134,19 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, Any]]:
             for values in batch.to_pylist():
                 number += 1
                 yield f"{file}, row {number}", values
-    except pa.ArrowException as error:
-        raise UserError(f"{file}: this is not a Parquet file ({error})") from None
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{file}: this is not a Parquet file ({' '.join(str(error).split())})") from None
+
+
+def _text_lines(file: Path) -> Iterator[str]:
+    """Lines with their ends; each is decoded by itself, so that an error can name it."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                # Spreadsheets begin their UTF-8 files with a byte order mark.
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                raise UserError(f"{file}, line {number}: this is not UTF-8 text") from None
 
 
 def _read_hub(data: str, split: str) -> Iterator[Row]:

@@ -53,6 +53,8 @@ class MathGrader:
         return response.rstrip().endswith(f"\\boxed{{{reference}}}")
 
     def _ask(self, response: str, reference: str) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it died between two comparisons, through no fault of this one
         process = self._process or self._start()
         assert process.stdin is not None
         try:

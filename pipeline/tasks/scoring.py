@@ -5,18 +5,19 @@ Correctness is always 0 or 1; the margin says how far the logits are from the ot
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import torch
 
 from pipeline.program import LayerProgram
 from pipeline.tasks.base import Example, Outcome, Question
 from pipeline.tasks.grading import MathGrader
 
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.engine import FrozenModel
 
 # A boxed answer that is closed, with up to one level of braces inside.
@@ -72,9 +73,7 @@ class Choice:
             log_probs = row_logits.log_softmax(-1)
             passes[owner] += 1
             for answer in group:
-                at = torch.arange(len(answer), device=log_probs.device)
-                picked = log_probs[at, torch.tensor(answer, device=log_probs.device)]
-                scores[owner].append(float(picked.sum()))
+                scores[owner].append(float(log_probs[list(range(len(answer))), answer].sum()))
         return [
             self._outcome(question, scores[index], passes[index] * len(programs[index]))
             for index, question in enumerate(questions)
@@ -87,9 +86,10 @@ class Choice:
         chosen = max(range(len(options)), key=lambda index: scores[index])
         reference = options.index(question.example.answer)
         others = [score for index, score in enumerate(scores) if index != reference]
+        correct, margin = _judged(options[chosen] == question.example.answer, scores[reference] - max(others))
         return Outcome(
-            correct=options[chosen] == question.example.answer,
-            margin=scores[reference] - max(others),
+            correct=correct,
+            margin=margin,
             response=options[chosen],
             layer_executions=layer_executions,
         )
@@ -106,8 +106,8 @@ class ExactMatch:
     Attributes:
         max_new_tokens: Most tokens of an answer that is generated.
 
-    The margin is the smallest gap on the way between the reference's token and the best other one; at
-    the first token that differs, where the answer is wrong.
+    The margin is the smallest gap between a reference token's logit and the best other one's, over the
+    whole reference read after the prompt (and the token that ends it, where all of it is right).
     """
 
     max_new_tokens: int
@@ -130,15 +130,16 @@ class ExactMatch:
         )
         outcomes: list[Outcome | None] = []
         for question, program, row_logits in zip(questions, programs, logits):
-            agreed, margin = _agreement(row_logits, question.answers[0])
+            agreed, gap = _agreement(row_logits, question.answers[0])
             text = model.tokenizer.decode(agreed, skip_special_tokens=True)
             ended = agreed[-1] in model.end_tokens
             verdict = _verdict(text, question.example.answer, ended=ended)
             settled = verdict is not None and (verdict or not need_response)
+            correct, margin = _judged(bool(verdict), abs(gap) if verdict else -abs(gap))
             outcomes.append(
                 Outcome(
-                    correct=bool(verdict),
-                    margin=margin if verdict else -abs(margin),
+                    correct=correct,
+                    margin=margin,
                     response=question.example.answer if verdict else None,
                     layer_executions=len(program),
                 )
@@ -147,21 +148,25 @@ class ExactMatch:
             )
 
         open_rows = [index for index, outcome in enumerate(outcomes) if outcome is None]
-        if open_rows:
+        # Each row's own limit, whatever else is in the call: an answer is cut where it always is.
+        limits = {index: max(self.max_new_tokens, len(questions[index].answers[0]) + 1) for index in open_rows}
+        for limit in sorted(set(limits.values())):
+            rows = [index for index in open_rows if limits[index] == limit]
             decoded = model.decode(
-                [questions[index].prompt_ids for index in open_rows],
-                [programs[index] for index in open_rows],
-                max_new_tokens=max(self.max_new_tokens, *(len(questions[i].answers[0]) + 1 for i in open_rows)),
+                [questions[index].prompt_ids for index in rows],
+                [programs[index] for index in rows],
+                max_new_tokens=limit,
                 stop=lambda tokens: "\n" in model.tokenizer.decode(tokens).lstrip(" "),
             )
-            for index, row in zip(open_rows, decoded):
+            for index, row in zip(rows, decoded):
                 text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
                 response = _first_line(text)
-                correct = response == questions[index].example.answer
-                _, teacher_margin = _agreement(logits[index], questions[index].answers[0])
+                right = response == questions[index].example.answer
+                _, gap = _agreement(logits[index], questions[index].answers[0])
+                correct, margin = _judged(right, row.gap if right else -abs(gap))
                 outcomes[index] = Outcome(
                     correct=correct,
-                    margin=row.gap if correct else -abs(teacher_margin),
+                    margin=margin,
                     response=response,
                     layer_executions=len(programs[index]) * (1 + row.passes),
                 )
@@ -216,6 +221,11 @@ class Graded:
         return outcomes
 
 
+def _judged(correct: bool, margin: float) -> tuple[bool, float]:
+    """A verdict over logits that are not numbers (an overflow) is none: it counts as surely wrong."""
+    return (False, -math.inf) if math.isnan(margin) else (correct, margin)
+
+
 def _agreement(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], float]:
     """How far greedy decoding follows the reference.
 
@@ -225,25 +235,28 @@ def _agreement(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], f
 
     Returns:
         The tokens that greedy decoding gives up to the first that differs, or the reference and the
-        token after it; and the smallest gap on the way, negative at a token that differs.
+        token after it; and the smallest gap along the reference, negative where a token differs.
     """
     top = logits.topk(2, dim=-1)
     chosen = top.indices[:, 0].tolist()
-    gaps = (top.values[:, 0] - top.values[:, 1]).tolist()
+    target = top.indices.new_tensor(reference)
+    read = logits[: len(reference)]
+    own = read.gather(1, target[:, None])[:, 0]
+    best_other = top.values[:-1, 1].where(top.indices[:-1, 0] == target, top.values[:-1, 0])
+    gap = float((own - best_other).min())
     for position, token in enumerate(reference):
         if chosen[position] != token:
-            behind = float(logits[position, token] - top.values[position, 0])
-            return [*reference[:position], chosen[position]], behind
-    return [*reference, chosen[len(reference)]], min(gaps[: len(reference) + 1])
+            return [*reference[:position], chosen[position]], gap
+    return [*reference, chosen[-1]], min(gap, float(top.values[-1, 0] - top.values[-1, 1]))
 
 
 def _verdict(text: str, answer: str, *, ended: bool) -> bool | None:
     """Whether a text that may go on is the answer; None where what follows decides."""
     complete = ended or "\n" in text.lstrip(" ")
-    said = _first_line(text)
     if complete:
-        return said == answer
-    return None if answer.startswith(said) or said == answer else False
+        return _first_line(text) == answer
+    # A character of several bytes may still be on its way.
+    return None if answer.startswith(_first_line(text.rstrip("\ufffd"))) else False
 
 
 def _first_line(text: str) -> str:

@@ -1,0 +1,69 @@
+"""From an example to the text and the tokens that one model reads."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.tasks import TASKS, Example
+
+BEGIN = 1
+
+
+class Tokenizer:
+    """A token a character, behind a begin token; ``merges`` are pairs that become one token."""
+
+    def __init__(self, chat_template=None, merges=()):
+        self.chat_template, self.merges = chat_template, merges
+
+    def __call__(self, text, add_special_tokens):
+        for merge in self.merges:
+            text = text.replace(merge, chr(sum(map(ord, merge))))
+        return SimpleNamespace(input_ids=[BEGIN] * add_special_tokens + [ord(character) for character in text])
+
+    def apply_chat_template(self, turns, *, tokenize, add_generation_prompt):
+        assert not tokenize and add_generation_prompt and [turn["role"] for turn in turns] == ["user"]
+        return f"\x01<user>{turns[0]['content']}<model>\n"
+
+
+def prepared(task, tokenizer, prompt="1 + 1 ="):
+    """One question with the answer "B"; a choice task's options are A and B."""
+    options = ("A", "B") if task.startswith("arc") else ()
+    return TASKS[task].prepare(Example(id="q", task=task, question=prompt, answer="B", options=options), tokenizer)
+
+
+def tokens(text):
+    """A token a character."""
+    return [ord(character) for character in text]
+
+
+@pytest.mark.parametrize(("prompt", "answer"), [("1 + 1 =", " B"), ("1 + 1 = ", "B"), ("1 + 1 =\n", "B")])
+def test_an_answer_follows_its_prompt(prompt, answer):
+    """Catches an answer glued to its prompt, or behind two spaces: other tokens than the model would write."""
+    question = prepared("jsonl", Tokenizer(), prompt)
+    assert question.prompt == prompt
+    assert question.prompt_ids == [BEGIN, *tokens(prompt)]
+    assert question.answers == [tokens(answer)]
+
+
+def test_a_merge_across_the_border_leaves_the_prompt_alone():
+    """Catches an answer's tokens cut out of a text whose prompt was tokenized in another way."""
+    question = prepared("jsonl", Tokenizer(merges=["= "]))
+    assert question.prompt_ids == [BEGIN, *tokens("1 + 1 =")]
+    assert question.answers == [tokens(" B")]
+
+
+def test_a_chat_template_brings_its_own_special_tokens():
+    """Catches a begin token that is doubled, or missing where the model has no template."""
+    chat = prepared("arc", Tokenizer(chat_template="yes"))
+    assert chat.prompt == "\x01<user>1 + 1 =<model>\n"
+    assert chat.prompt_ids == tokens(chat.prompt) and chat.prompt_ids.count(BEGIN) == 1
+    assert chat.answers == [tokens("A"), tokens("B")]
+    plain = prepared("arc", Tokenizer())
+    assert plain.prompt_ids == [BEGIN, *tokens("1 + 1 =")] and plain.answers == [tokens(" A"), tokens(" B")]
+
+
+def test_a_text_task_ignores_the_chat_template():
+    """Catches a continuation task asked as a chat: its worked examples would be no text to continue."""
+    assert prepared("arithmetic", Tokenizer(chat_template="yes")).prompt == "1 + 1 ="

@@ -1,0 +1,216 @@
+"""The tasks themselves: from rows, or from a seed, to examples and prompts."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.tasks import TASKS, DataRequest, get_task
+from pipeline.tasks.arithmetic import DEFAULT_LIMIT, KINDS
+
+MANY = 900  # every question of the two small kinds, and some of the third
+
+
+def made(**request):
+    """Arithmetic questions."""
+    return TASKS["arithmetic"].read(DataRequest(**request))
+
+
+def parsed(line):
+    """``"3 + 4 = 7"`` as its sign, its operands without their order, and its value."""
+    left, sign, right, value = re.fullmatch(r"(\d+) ([+*]) (\d+) = ?(\d*)", line).groups()
+    return (sign, *sorted((int(left), int(right)))), int(value) if value else None
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads rows, written to a jsonl file, with a task."""
+
+    def read_rows(task, *rows):
+        file = tmp_path / "rows.jsonl"
+        file.write_text("\n".join(json.dumps(row) for row in rows))
+        return TASKS[task].read(DataRequest(data=str(file)))
+
+    return read_rows
+
+
+# -- arithmetic ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both_splits():
+    """Nearly every question of both splits."""
+    return {split: made(split=split, limit=MANY) for split in ("train", "test")}
+
+
+def test_train_and_test_share_no_question(both_splits):
+    """Catches a held-out question that was trained on with its operands swapped."""
+    asked = {
+        split: {parsed(e.question.splitlines()[-1])[0] for e in examples} for split, examples in both_splits.items()
+    }
+    assert asked["train"] and asked["test"] and not asked["train"] & asked["test"]
+    for kind in ("sums", "times-table"):
+        assert sum(e.id.startswith(f"arithmetic-{s}-{kind}-") for s, part in both_splits.items() for e in part) == 100
+
+
+def test_worked_examples_are_true_and_give_nothing_away(both_splits):
+    """Catches a prompt that shows its own answer, shows a held-out question, or teaches a wrong sum."""
+    held_out = {parsed(e.question.splitlines()[-1])[0] for e in both_splits["test"]}
+    for example in both_splits["train"] + both_splits["test"]:
+        *worked, question = map(parsed, example.question.splitlines())
+        assert len(worked) == 4
+        for (sign, left, right), value in (*worked, (question[0], int(example.answer))):
+            assert value == (left * right if sign == "*" else left + right)
+        assert not {problem for problem, _ in worked} & (held_out | {question[0]})
+        assert question[1] is None and example.question.endswith("=")
+
+
+def test_questions_follow_the_seed():
+    """Catches questions from global random state, or a seed that changes nothing."""
+    assert made(seed=3) == made(seed=3)
+    assert {e.question for e in made(seed=3)} != {e.question for e in made(seed=4)}
+    assert [e.id for e in made(seed=0, limit=2)] == [e.id for e in made(seed=0, limit=50)][:2]
+
+
+def test_a_limit_keeps_the_kinds_in_turn():
+    """Catches a small limit that gives one kind of question alone, or a limit that is ignored."""
+    assert len(made()) == DEFAULT_LIMIT
+    ids = [example.id for example in made(limit=6)]
+    assert [kind for identifier in ids for kind in KINDS if f"train-{kind}-" in identifier] == [*KINDS, *KINDS]
+
+
+def test_ids_are_unique(both_splits):
+    """Catches two questions that share an id, within a split or between the two."""
+    ids = [example.id for examples in both_splits.values() for example in examples]
+    assert len(set(ids)) == len(ids)
+
+
+def test_what_arithmetic_refuses():
+    """Catches data that is silently not read, and a split that gives no question."""
+    with pytest.raises(UserError, match="leave --data out"):
+        made(data="rows.jsonl")
+    with pytest.raises(UserError, match=r"no split 'validation'.*train, test"):
+        made(split="validation")
+
+
+# -- ARC ----------------------------------------------------------------------------------
+
+
+def arc_row(labels="ABCD", key="C", **changes):
+    """A row in the hub's schema."""
+    texts = ["ice", "sand", "iron ore", "air"][: len(labels)]
+    return {
+        "id": "q1",
+        "question": "Hard?",
+        "choices": {"text": texts, "label": list(labels)},
+        "answerKey": key,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("labels", "key"), [("ABCD", "C"), ("1234", "3"), ("1234", 3), ([1, 2, 3, 4], "3"), ("WXYZ", "Y")]
+)
+def test_arc_labels_of_any_kind_become_letters(read, labels, key):
+    """Catches numeric labels that are shown, or compared, as they stand."""
+    (example,) = read("arc", arc_row(labels, key))
+    assert (example.id, example.answer, example.options) == ("q1", "C", ("A", "B", "C", "D"))
+    assert "Hard?\nA. ice\nB. sand\nC. iron ore\nD. air\n" in example.question
+
+
+def test_arc_by_likelihood_shows_no_options(read):
+    """Catches the options' text in the prompt of the task that is to find them likely."""
+    (example,) = read("arc-likelihood", arc_row())
+    assert example.question == "Question: Hard?\nAnswer:"
+    assert (example.answer, example.options) == ("iron ore", ("ice", "sand", "iron ore", "air"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (arc_row(key="E"), r"answer 'E' is none of the options \['A', 'B', 'C', 'D'\]"),
+        (arc_row("A", "A"), "two options or more, found 1"),
+        (arc_row(choices={"text": ["ice"], "label": ["A", "B"]}, key="A"), "as many texts as labels"),
+        (arc_row(choices={"text": ["ice", " "], "label": ["A", "B"]}, key="A"), "none of them empty"),
+        (arc_row(choices={"text": ["ice", 5], "label": ["A", "B"]}, key="A"), "none of them empty"),
+        (arc_row(choices={"text": ["ice", "air"]}), "'text' and 'label' lists"),
+        (arc_row(choices={"text": 5, "label": 5}), "'text' and 'label' lists"),
+        (arc_row(choices={"text": "ice", "label": "ABC"}), "'text' and 'label' lists"),
+        (arc_row(choices=["ice", "air"]), "'text' and 'label' lists"),
+        (arc_row(choices=None), "column 'choices'"),
+        ({"question": "Hard?", "answerKey": "A"}, "no column 'choices'; it has: question, answerKey"),
+        (arc_row(choices={"text": ["x"] * 27, "label": list(range(27))}, key="1"), "more than 26"),
+    ],
+)
+@pytest.mark.parametrize("task", ["arc", "arc-likelihood"])
+def test_a_bad_arc_row_is_named(read, task, row, message):
+    """Catches a malformed question that is searched, or ends in a traceback."""
+    with pytest.raises(UserError, match=rf"line 1: .*{message}"):
+        read(task, row)
+
+
+# -- word problems and own rows -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [("3 + 4 = 7\n#### 7", "7"), ("#### 1,234,567", "1234567"), ("a #### b\n#### -5 ", "-5"), ("####0.5", "0.5")],
+)
+def test_gsm8k_reference_is_behind_the_marks(read, answer, reference):
+    """Catches a reference with its solution, its spaces or its thousands separators."""
+    (example,) = read("gsm8k", {"question": "How many?", "answer": answer})
+    assert example.answer == reference
+    assert example.question.startswith("How many?\n") and r"\boxed{" in example.question
+
+
+@pytest.mark.parametrize("answer", ["7", "the answer is 7 ###", "7 #### "])
+def test_gsm8k_without_a_final_answer(read, answer):
+    """Catches a whole solution that is taken for the reference."""
+    with pytest.raises(UserError, match=r"line 1: .*no final answer after '####'"):
+        read("gsm8k", {"question": "How many?", "answer": answer})
+
+
+@pytest.mark.parametrize("question", ["query", "problem", "question"])
+@pytest.mark.parametrize("answer", ["gt_ans", "answer"])
+def test_dart_math_columns(read, question, answer):
+    """Catches a column name of one of DART-Math's releases that is not known."""
+    (example,) = read("dart-math", {question: "Solve.", answer: r" \frac{1}{2} "})
+    assert example.question.startswith("Solve.\n") and example.answer == r"\frac{1}{2}"
+
+
+def test_dart_math_without_its_columns(read):
+    """Catches an error that does not say which columns would do."""
+    with pytest.raises(UserError, match="no column 'query' or 'problem' or 'question'; it has: text"):
+        read("dart-math", {"text": "Solve."})
+
+
+def test_own_rows_keep_their_prompt_to_the_letter(read):
+    """Catches a prompt that is stripped, or an answer that keeps spaces nothing could match."""
+    (example,) = read("jsonl", {"prompt": " a\n b ", "answer": " two words\n"})
+    assert (example.question, example.answer) == (" a\n b ", "two words")
+
+
+# -- choosing one -------------------------------------------------------------------------
+
+
+def test_get_task():
+    """Catches a task whose length of answers is changed for everybody."""
+    assert {name: get_task(name).name for name in TASKS} == {name: name for name in TASKS}
+    assert get_task("gsm8k", max_new_tokens=5).scoring.max_new_tokens == 5
+    assert get_task("gsm8k").scoring.max_new_tokens == 256
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "message"),
+    [
+        ("mmlu", None, "unknown task 'mmlu'; choose one of: arithmetic, arc,"),
+        ("arc", 5, "'arc' generates no text; leave --max-new-tokens out"),
+        ("gsm8k", 0, "--max-new-tokens must be at least 1, got 0"),
+    ],
+)
+def test_get_task_refusals(name, tokens, message):
+    """Catches a mistyped task, or an option without effect, that passes."""
+    with pytest.raises(UserError, match=message):
+        get_task(name, max_new_tokens=tokens)

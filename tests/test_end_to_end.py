@@ -1,0 +1,207 @@
+"""Whole runs on real Ray: the command as a user types it, its faults, and its resumption."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny import save_tiny_model, write_questions
+
+from pipeline.shards import read_manifest, read_paths
+
+pytestmark = pytest.mark.ray
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+NUM_QUESTIONS = 16
+LIMIT_SECONDS = 150
+
+
+class Bench:
+    """A tiny model, questions, and the search command on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = save_tiny_model(folder / "model")
+        self.data = write_questions(folder / "questions.jsonl", NUM_QUESTIONS)
+
+    def arguments(self, out: Path, *, actors: int) -> list[str]:
+        options = f"--task arc --simulations 120 --group-size 2 --seed 3 --budget 1.5 --actors {actors}"
+        return ["search", "--model", str(self.model), "--data", str(self.data), "--out", str(out), *options.split()]
+
+    def start(self, out: Path, *, actors: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", *self.arguments(out, actors=actors)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=REPOSITORY,
+        )
+
+    def run(self, out: Path, *, actors: int) -> str:
+        process = self.start(out, actors=actors)
+        text, _ = process.communicate(timeout=LIMIT_SECONDS)
+        assert process.returncode == 0, text
+        return text
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bench) -> Path:
+    """The run that every other one must equal."""
+    out = bench.folder / "undisturbed"
+    bench.run(out, actors=2)
+    return out
+
+
+def shards(run: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((run / "paths").iterdir())}
+
+
+def wait_for(condition, process: subprocess.Popen[str], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert process.poll() is None, f"the run ended before {what}: {process.stdout.read()}"
+        assert time.monotonic() < deadline, f"no {what} in time"
+        time.sleep(0.02)
+
+
+def evaluators(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The actors' processes that work for a run."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "SearchEvaluator" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_run_says_what_it_holds(undisturbed):
+    """Catches a run that ends well with marks, rows or the base model's own answers missing."""
+    assert (undisturbed / "_SUCCESS").exists()
+    assert "configs:" in (undisturbed / "README.md").read_text()
+    assert not (undisturbed / "_staging").exists()
+    rows = read_paths(undisturbed)
+    assert rows.example_id.nunique() == NUM_QUESTIONS
+    identity = rows[rows.program.map(lambda program: list(program) == list(range(6)))]
+    assert sorted(identity.example_id) == sorted(rows.example_id.unique()), "one identity row for each question"
+    best = rows[rows.is_best]
+    assert best.example_id.is_unique and best.correct.all() and (best["rank"] == 1).all()
+    assert (~identity.correct).any() and identity.correct.any(), "the questions must test both outcomes"
+    assert (rows.length <= 9).all()
+
+
+def test_one_worker_equals_two(bench, undisturbed):
+    """Catches rows that depend on who searched an example, when, or beside what."""
+    out = bench.folder / "one"
+    bench.run(out, actors=1)
+    assert shards(out) == shards(undisturbed)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_interrupted_and_resumed_equals_undisturbed(bench, undisturbed, sent):
+    """Catches a signal that loses committed rows, ends in a traceback, or leaves a run that cannot go on."""
+    out = bench.folder / f"stopped-{sent.name}"
+    process = bench.start(out, actors=1)
+    wait_for(lambda: len(list((out / "manifest").glob("group-*.json"))) >= 2, process, "second commit")
+    process.send_signal(sent)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, text
+    assert "run the same command again" in text and "Traceback" not in text
+    kept = len(read_manifest(out))
+    assert 2 <= kept < NUM_QUESTIONS // 2 and not (out / "_SUCCESS").exists()
+    assert read_paths(out).example_id.nunique() == 2 * kept
+
+    text = bench.run(out, actors=2)
+    assert f"{2 * kept} of them committed already" in text
+    assert shards(out) == shards(undisturbed)
+
+
+def test_a_driver_killed_without_warning_loses_nothing_committed(bench, undisturbed):
+    """Catches anything that is only written at the end of a run."""
+    out = bench.folder / "killed"
+    process = bench.start(out, actors=1)
+    wait_for(lambda: list((out / "manifest").glob("group-*.json")), process, "first commit")
+    process.kill()
+    process.communicate()
+    assert read_manifest(out)
+    bench.run(out, actors=2)
+    assert shards(out) == shards(undisturbed)
+
+
+def test_a_dead_actor_is_replaced(bench, undisturbed):
+    """Catches a lost group, a group committed twice, and a run that waits for a dead actor for ever."""
+    out = bench.folder / "actor-killed"
+    process = bench.start(out, actors=2)
+    wait_for(lambda: list((out / "manifest").glob("group-*.json")), process, "first commit")
+    victims = evaluators(process)
+    assert victims
+    victims[0].kill()
+    text, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0, text
+    assert shards(out) == shards(undisturbed)
+
+
+def test_other_settings_are_refused_before_anything_is_touched(bench, undisturbed):
+    """Catches two runs mixed in one folder; the message names the setting and both values."""
+    before = shards(undisturbed)
+    command = [sys.executable, "-m", "pipeline.cli", *bench.arguments(undisturbed, actors=1), "--seed", "4"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS)
+    assert ended.returncode == 2
+    assert "seed: 3 there, 4 now" in ended.stderr and "Traceback" not in ended.stderr
+    assert shards(undisturbed) == before and (undisturbed / "_SUCCESS").exists()
+
+
+def test_a_model_outside_the_contract_is_named(bench):
+    """Catches a traceback from inside an actor where a sentence would do."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = bench.folder / "gpt2"
+    shutil.copytree(bench.model, folder)
+    GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=257)).save_pretrained(folder)
+    arguments = bench.arguments(bench.folder / "gpt2-run", actors=1)
+    arguments[arguments.index("--model") + 1] = str(folder)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert "GPT2LMHeadModel" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
+    """Catches a job that starts a cluster of its own, or cannot import the package from its working directory."""
+    binaries = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "RAY_ADDRESS": ""}
+    del environment["RAY_ADDRESS"]
+
+    def ray(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(binaries / "ray"), *words],
+            capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=LIMIT_SECONDS,
+        )  # fmt: skip
+
+    started = ray("start", "--head", "--port=0", "--dashboard-port=8266", "--num-cpus=2")
+    try:
+        assert started.returncode == 0, started.stderr
+        out = bench.folder / "job"
+        submit = ["job", "submit", "--address", "http://127.0.0.1:8266", "--working-dir", ".", "--"]
+        relative = ray(*submit, "python", "jobs/search.py", *bench.arguments(Path("runs/x"), actors=2)[1:])
+        assert relative.returncode != 0 and "absolute path" in relative.stdout + relative.stderr
+        job = ray(*submit, "python", "jobs/search.py", *bench.arguments(out, actors=2)[1:])
+        assert job.returncode == 0, job.stdout + job.stderr
+        assert shards(out) == shards(undisturbed)
+    finally:
+        ray("stop", "--force")

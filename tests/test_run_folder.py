@@ -1,0 +1,140 @@
+"""A run folder that is damaged, taken up again, or none of ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from shard_rows import CONFIG, opened, rows
+
+from pipeline import read_paths
+from pipeline.errors import UserError
+from pipeline.search import SearchConfig
+from pipeline.shards import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    """A run folder that holds nothing yet."""
+    return opened(tmp_path / "run")
+
+
+# -- damage -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: "{not json",
+        lambda record: json.dumps([record]),
+        lambda record: json.dumps({key: value for key, value in record.items() if key != "file"}),
+        lambda record: json.dumps({**record, "surplus": 1}),
+        *(
+            lambda record, file=file: json.dumps({**record, "file": file})
+            for file in ("../../x", "paths/../../x", "/etc/passwd", "run.json", "", 7, None)
+        ),
+        lambda record: json.dumps({**record, "group": "0"}),
+    ],
+)
+def test_a_damaged_record_is_named(run, damage):
+    """Catches a traceback at a broken record, or a record that leads the reader out of its folder."""
+    run.commit(0, rows("a"))
+    file = run.root / "manifest" / "group-000000.json"
+    file.write_text(damage(json.loads(file.read_text())))
+    for use in (lambda: read_paths(run.root), lambda: opened(run.root)):
+        with pytest.raises(UserError, match=r"group-000000\.json"):
+            use()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:-9]),
+        lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+        lambda file: pq.write_table(pq.read_table(file).slice(1), file),
+        lambda file: pq.write_table(pq.read_table(file).drop_columns("score"), file),
+    ],
+)
+def test_a_damaged_shard_is_named(run, damage):
+    """Catches rows that vanish silently, or a traceback of pyarrow, where a committed shard is damaged."""
+    run.commit(0, rows("a"))
+    damage(run.root / "paths" / "group-000000.parquet")
+    with pytest.raises(UserError, match=r"committed shard .*group-000000\.parquet"):
+        read_paths(run.root)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+def test_a_damaged_run_json_is_named(run, text):
+    """Catches a traceback where the settings themselves cannot be read."""
+    (run.root / "run.json").write_text(text, encoding="latin-1")
+    for use in (lambda: read_paths(run.root), lambda: opened(run.root)):
+        with pytest.raises(UserError, match=r"run\.json"):
+            use()
+
+
+def test_a_folder_that_is_no_run_is_not_read(tmp_path):
+    """Catches an empty data frame for a mistyped path."""
+    with pytest.raises(UserError, match=r"no-run is no run folder.*run\.json"):
+        read_paths(tmp_path / "no-run")
+
+
+# -- opening ------------------------------------------------------------------------------
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    """Catches a run that spills into a folder, or over a file, that holds something else."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_bytes(b"")
+    (tmp_path / "file").write_text("")
+    for name in ("photos", "file"):
+        with pytest.raises(UserError, match=f"{name} exists and is no run folder"):
+            opened(tmp_path / name)
+    with pytest.raises(UserError, match="cannot be written"):
+        opened(tmp_path / "file" / "below")
+    assert [file.name for file in (tmp_path / "photos").iterdir()] == ["cat.png"]
+
+
+def test_other_settings_are_named_with_both_values(run):
+    """Catches rows of two settings in one data set, or a refusal that does not say what differs."""
+    other = dataclasses.replace(CONFIG, seed=5, search=SearchConfig(budget=0.5))
+    with pytest.raises(UserError) as refusal:
+        RunFolder(run.root).open(other, provenance={})
+    assert "\n  search.budget: 1.0 there, 0.5 now\n  seed: 0 there, 5 now\n" in str(refusal.value)
+    assert "keep" not in str(refusal.value)
+
+
+def test_the_same_weights_elsewhere_are_the_same_run(run):
+    """Catches a run that cannot go on because the model's folder was moved."""
+    moved = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, location="there"))
+    assert RunFolder(run.root).open(moved, provenance={}) == {}
+
+
+def test_resuming_finds_what_was_committed(run):
+    """Catches a resumed run that searches committed questions again, or trusts what was only staged."""
+    records = {group: run.commit(group, rows(example)) for group, example in ((0, "a"), (4, "e"))}
+    (run.root / "_staging" / "group-000001-half.parquet").write_bytes(b"PAR1")
+    before = (run.root / "run.json").read_bytes()
+    assert RunFolder(run.root).open(CONFIG, provenance={"versions": "newer"}) == records
+    assert not any((run.root / "_staging").iterdir())
+    assert (run.root / "run.json").read_bytes() == before
+
+
+def test_failures_are_noted_and_forgotten(run):
+    """Catches a question that stays in failed/ after a later call has searched it."""
+    run.set_aside(2, ["x", "y"], "OSError: no")
+    lines = (run.root / "failed" / "group-000002.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"example_id": i, "error": "OSError: no"} for i in "xy"]
+    run.clear_failures()
+    assert not any((run.root / "failed").iterdir())
+
+
+def test_a_finished_run_is_marked_and_tidy(run):
+    """Catches a mark without an end, or staging that stays in a finished folder."""
+    run.commit(0, rows("a"))
+    run.mark_complete()
+    assert (run.root / "_SUCCESS").exists() and not (run.root / "_staging").exists()
+    assert set(RunFolder(run.root).open(CONFIG, provenance={})) == {0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -184,8 +185,12 @@ def test_a_model_outside_the_contract_is_named(bench):
 def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
     """Catches a job that starts a cluster of its own, or cannot import the package from its working directory."""
     binaries = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "RAY_ADDRESS": ""}
-    del environment["RAY_ADDRESS"]
+    environment = {
+        **os.environ,
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
 
     def ray(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -22,10 +22,11 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.actions import ACTION_SPACES
+from pipeline.actions import ACTION_SPACES, Edit
 from pipeline.program import LayerProgram
 
 ROOT_INDEX = 0
+NO_PARENT = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +50,13 @@ class SearchConfig:
     """The longest program tried at all, as a fraction of L."""
     exploration: float = 0.05
     """c of the UCB: the weight of seldom visited children."""
-    length_penalty: float = 3.0
+    length_penalty: float = 1.0
     """λ of the UCB: the price of a program as long as the model."""
     random_child: float = 0.1
     """Probability of descending to a random child instead of the UCB's."""
+    recall: float = 0.5
+    """Probability that a new child is the edit that has gained most elsewhere in the tree, instead of
+    any edit: most edits do alike wherever they are made."""
     backup: str = "max"
     """What a node is worth: ``mean`` of the rewards below it (the papers' Q/v), or ``max``, the best
     of them, which suits an evaluation without chance."""
@@ -80,8 +84,9 @@ class SearchConfig:
             raise ValueError(f"backup must be 'mean' or 'max', got {self.backup!r}")
         if self.margin_scale is not None and self.margin_scale <= 0:
             raise ValueError(f"margin_scale must be above 0, got {self.margin_scale}")
-        if not 0 <= self.random_child <= 1:
-            raise ValueError(f"random_child is a probability, got {self.random_child}")
+        for name in ("random_child", "recall"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability, got {getattr(self, name)}")
         if self.widening <= 0 or not 0 <= self.widening_power <= 1:
             raise ValueError("widening must be above 0 and widening_power in [0, 1]")
 
@@ -90,6 +95,7 @@ _PUBLISHED = SearchConfig(
     exploration=1.8,
     length_penalty=3.0,
     random_child=0.1,
+    recall=0.0,
     backup="mean",
     margin_scale=None,
     widening=1.0,
@@ -125,14 +131,28 @@ class Verdict:
 
 @dataclass(slots=True)
 class Node:
-    """One program in the tree. ``depth`` counts the edits from the root on the first way found."""
+    """One program in the tree.
+
+    Attributes:
+        program: The program.
+        depth: Edits from the root on the way that found it.
+        parent: The node that it was first made from; NO_PARENT for the root.
+        edit: The label of the edit that made it.
+        visits: Proposals of it and of what lies below.
+        value: Sum or greatest of what those were worth, by ``SearchConfig.backup``.
+        children: Nodes one edit deeper.
+        untried: Edits that have not been looked at; None before the first expansion.
+        exhausted: Nothing new can be found below.
+    """
 
     program: LayerProgram
     depth: int
+    parent: int = NO_PARENT
+    edit: str = ""
     visits: int = 0
     value: float = 0.0
     children: list[int] = field(default_factory=list)
-    untried: list[LayerProgram] | None = None
+    untried: list[Edit] | None = None
     exhausted: bool = False
 
 
@@ -158,6 +178,8 @@ class SearchTree:
         self._index = {self.nodes[ROOT_INDEX].program: ROOT_INDEX}
         self._actions = ACTION_SPACES[config.action_space]
         self._pending: dict[LayerProgram, list[int]] = {}
+        self._worths: dict[LayerProgram, float] = {}
+        self._gains: dict[str, list[float]] = {}
         # Only .random() is used: its sequence is fixed by the language's documentation.
         self._random = random.Random(seed)
 
@@ -192,7 +214,8 @@ class SearchTree:
         if path is None:
             raise ValueError(f"program {program} was not asked for, or its result was told already")
         self.verdicts[program] = Verdict(program=program, correct=correct, margin=margin)
-        worth = self._worth(correct, margin)
+        worth = self._worths[program] = self._worth(correct, margin)
+        self._learn(self.nodes[path[-1]], worth)
         for index in path:
             node = self.nodes[index]
             node.value = max(node.value, worth) if self.config.backup == "max" else node.value + worth
@@ -256,6 +279,14 @@ class SearchTree:
         # tanh does not overflow, whatever the margin.
         return 0.5 + 0.5 * math.tanh(0.5 * margin / self.config.margin_scale)
 
+    def _learn(self, node: Node, worth: float) -> None:
+        """Note what the edit that made a node gained over its parent, where that is known by now."""
+        if node.parent == NO_PARENT:
+            return
+        before = self._worths.get(self.nodes[node.parent].program)
+        if before is not None:
+            self._gains.setdefault(node.edit, []).append(worth - before)
+
     def _found_enough(self) -> bool:
         if not self.config.stop_when_found:
             return False
@@ -284,12 +315,12 @@ class SearchTree:
         no_way_on = all(self.nodes[child].exhausted for child in node.children)
         allowed = self.config.widening * max(1, node.visits) ** self.config.widening_power
         while node.untried and (no_way_on or len(node.children) < allowed):
-            program = self._draw(node.untried)
-            known = self._index.get(program)
+            edit = self._draw(node)
+            known = self._index.get(edit.program)
             if known is None:
                 child = len(self.nodes)
-                self.nodes.append(Node(program, depth=node.depth + 1))
-                self._index[program] = child
+                self.nodes.append(Node(edit.program, depth=node.depth + 1, parent=index, edit=edit.label))
+                self._index[edit.program] = child
                 node.children.append(child)
                 return child
             # An edge only ever leads deeper, which keeps the graph free of cycles: an edit that
@@ -315,8 +346,21 @@ class SearchTree:
 
         return max(children, key=ucb)
 
-    def _draw(self, untried: list[LayerProgram]) -> LayerProgram:
-        """Take one untried program out, each equally likely."""
-        chosen = int(self._random.random() * len(untried))
+    def _draw(self, node: Node) -> Edit:
+        """Take one untried edit out of a node: the most gainful known one, or any."""
+        untried = node.untried
+        assert untried
+        chosen = None
+        if self._gains and self._random.random() < self.config.recall:
+            known = [index for index, edit in enumerate(untried) if edit.label in self._gains]
+            chosen = max(known, key=lambda index: self._promise(node, untried[index]), default=None)
+        if chosen is None:
+            chosen = int(self._random.random() * len(untried))
         untried[chosen], untried[-1] = untried[-1], untried[chosen]
         return untried.pop()
+
+    def _promise(self, node: Node, edit: Edit) -> float:
+        """An edit's mean gain so far, with the layers that it saves at the UCB's price."""
+        gains = self._gains[edit.label]
+        saved = len(node.program) - len(edit.program)
+        return sum(gains) / len(gains) + self.config.length_penalty * saved / self.num_layers

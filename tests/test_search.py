@@ -40,7 +40,7 @@ def random_walk(seed: int, evaluations: int) -> int:
     for step in range(evaluations):
         if step % 6 == 0:
             program = LayerProgram.identity(NUM_LAYERS)
-        program = rng.choice(ACTION_SPACES["drllm"](program, 2 * NUM_LAYERS))
+        program = rng.choice(ACTION_SPACES["drllm"](program, 2 * NUM_LAYERS)).program
         if planted(program)[0]:
             best = min(best, len(program))
     return best
@@ -204,6 +204,8 @@ def test_the_papers_constants_are_the_presets():
         ("budget", float("nan")),
         ("max_length", 0.5),
         ("random_child", 1.5),
+        ("recall", -0.1),
+        ("backup", "median"),
         ("widening", 0.0),
         ("margin_scale", 0.0),
     ],

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
@@ -130,6 +130,8 @@ class Coordinator:
         self._attempts: dict[int, int] = {}
         self._failed_starts = 0
         self._workers: list[_Worker] = []
+        self._polls: dict[Any, _Worker] = {}
+        self._next_poll = 0.0
         self.progress = Progress(num_examples=len(examples), committed=list(committed.values()))
         self.progress.resumed_examples = self.progress.done
 
@@ -143,8 +145,8 @@ class Coordinator:
             while self._todo or any(worker.group is not None for worker in self._workers):
                 self._fill_pool()
                 calls = {worker.call: worker for worker in self._workers if worker.call is not None}
-                ready, _ = ray.wait(list(calls), num_returns=1, timeout=TICK_SECONDS)
-                for call in ready:
+                ray.wait(list(calls), num_returns=1, timeout=TICK_SECONDS)
+                for call in _answered(calls):
                     self._finish(calls[call])
                 self._poll_programs_run()
                 self._show(self.progress)
@@ -186,8 +188,10 @@ class Coordinator:
             result = ray.get(call)
         except RayTaskError as error:
             self._take_back(group, error.cause if isinstance(error.cause, Exception) else error)
-        except RayActorError as error:
+        except RayError as error:
+            # It died, or what it answered is lost with its node; either way another one takes its place.
             self._workers.remove(worker)
+            ray.kill(worker.actor)
             self.progress.actors_lost += 1
             self.progress.actors_ready -= group is not None
             logger.warning("an actor died and is replaced: %s", _first_line(error))
@@ -206,7 +210,7 @@ class Coordinator:
             if isinstance(error, UserError):
                 raise UserError(str(error)) from None
             self._failed_starts += 1
-            if not isinstance(error, RayActorError) or self._failed_starts >= MAX_FAILED_STARTS:
+            if not isinstance(error, RayError) or self._failed_starts >= MAX_FAILED_STARTS:
                 raise UserError(
                     f"actors fail while they load the model ({_first_line(error)}); "
                     "is there enough memory for one copy an actor? fewer --actors need less"
@@ -222,19 +226,24 @@ class Coordinator:
         logger.error("group %d failed %d times and is set aside: %s", group, MAX_ATTEMPTS, _first_line(error))
 
     def _poll_programs_run(self) -> None:
-        """Ask busy actors how many programs they have run; an answer that is late is not waited for."""
-        asked = {worker.actor.programs_run.remote(): worker for worker in self._workers if worker.group is not None}
-        if not asked:
-            return
-        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=TICK_SECONDS)
-        for call in answered:
+        """Ask busy actors now and then how many programs they have run; nothing waits for the answers."""
+        for call in _answered(self._polls):
+            worker = self._polls.pop(call)
             try:
                 count = ray.get(call)
-            except RayActorError:
+            except RayError:
                 continue  # its search call fails too, and that is where it is dealt with
-            worker = asked[call]
             self.progress.programs_run += count - worker.programs_run
             worker.programs_run = count
+        if not self._polls and time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + TICK_SECONDS
+            busy = [worker for worker in self._workers if worker.group is not None]
+            self._polls = {worker.actor.programs_run.remote(): worker for worker in busy}
+
+
+def _answered(calls: dict[Any, _Worker]) -> list[Any]:
+    """Those of the calls whose answers are there."""
+    return ray.wait(list(calls), num_returns=len(calls), timeout=0)[0] if calls else []
 
 
 def _first_line(error: Exception) -> str:

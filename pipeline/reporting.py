@@ -14,6 +14,7 @@ from rich.table import Table
 from pipeline.coordinator import Progress
 
 PLAIN_LINE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 class Reporter(AbstractContextManager["Reporter"]):
@@ -61,7 +62,9 @@ class Reporter(AbstractContextManager["Reporter"]):
 def describe(progress: Progress) -> str:
     """The facts of a moment, on one line."""
     if progress.actors_ready == 0 and progress.done < progress.num_examples:
-        return f"loading the model ({progress.seconds:.0f} s)"
+        waiting = f"loading the model ({progress.seconds:.0f} s)"
+        # Loading takes as long as it takes; an actor that the cluster has no room for waits for ever.
+        return waiting + (", or waiting for room on the cluster" if progress.seconds > PATIENCE_SECONDS else "")
     rate = progress.programs_run / max(progress.seconds, 1e-9)
     facts = [
         f"{rate:.1f} programs/s",

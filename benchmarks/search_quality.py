@@ -26,7 +26,7 @@ from rich.table import Table
 
 from pipeline import FrozenModel, LayerProgram
 from pipeline.actions import drllm
-from pipeline.search import PAPER_PRESETS, SearchConfig, SearchTree, stable_seed
+from pipeline.search import PUBLISHED, SearchConfig, SearchTree, stable_seed
 from pipeline.tasks import DataRequest, Outcome, Question, get_task
 
 #: Random edits start over from the identity after at most this many.
@@ -62,7 +62,7 @@ class Contender:
 
 def contenders(simulations: int) -> list[Contender]:
     """The searches compared, at the same number of simulations and without early stops."""
-    published = replace(PAPER_PRESETS["drllm"], simulations=simulations, stop_when_found=False)
+    published = replace(PUBLISHED["drllm"], simulations=simulations, stop_when_found=False)
     ours = SearchConfig(simulations=simulations)
     return [
         # One child a node: selection only ever lengthens the chain, as in the released code.

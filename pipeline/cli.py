@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from pipeline import __version__
 from pipeline.actions import ACTION_SPACES
 from pipeline.errors import UserError
-from pipeline.search import SearchConfig
+from pipeline.search import PRESETS, SearchConfig
 from pipeline.tasks import TASKS
 
 EXIT_INCOMPLETE = 1
@@ -82,6 +83,13 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
     show_default=True,
     help="drllm: skip 1-2 layers, repeat one. cola: skip or repeat blocks of 1-4, nested.",
 )
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="default",
+    show_default=True,
+    help="published: the papers' constants, Dr.LLM's early stop included. default: what finds more.",
+)
 @click.option("--limit", type=int, help="Only the first N questions.")
 @click.option("--split", default="train", show_default=True, help="Split of a hub data set or of 'arithmetic'.")
 @click.option("--seed", default=0, show_default=True, help="Seed of made questions and of every search.")
@@ -103,6 +111,7 @@ def search(
     budget: float,
     simulations: int | None,
     action_space: str,
+    preset: str,
     limit: int | None,
     split: str,
     seed: int,
@@ -119,10 +128,9 @@ def search(
     from pipeline.run import SearchRequest
 
     try:
-        settings = SearchConfig(
-            action_space=action_space,
-            simulations=simulations if simulations is not None else (200 if action_space == "cola" else 50),
-            budget=budget,
+        chosen = PRESETS[preset][action_space]
+        settings = replace(
+            chosen, budget=budget, simulations=chosen.simulations if simulations is None else simulations
         )
     except ValueError as error:
         raise UserError(f"--{error}") from None

@@ -34,7 +34,7 @@ class SearchConfig:
     """What a search may do and how it weighs.
 
     The defaults find more than the published constants at equal evaluations on the default task:
-    see ``benchmarks/search_quality.py`` and the README. Those constants are ``PAPER_PRESETS``.
+    see ``benchmarks/search_quality.py`` and the README. Those constants are ``PUBLISHED``.
 
     Raises:
         ValueError: A field is out of its range.
@@ -52,6 +52,8 @@ class SearchConfig:
     """c of the UCB: the weight of seldom visited children."""
     length_penalty: float = 1.0
     """λ of the UCB: the price of a program as long as the model."""
+    right_first: bool = True
+    """Length has no price until a right program is known: first right, then short."""
     random_child: float = 0.1
     """Probability of descending to a random child instead of the UCB's."""
     recall: float = 0.5
@@ -96,16 +98,23 @@ _PUBLISHED = SearchConfig(
     length_penalty=3.0,
     random_child=0.1,
     recall=0.0,
+    right_first=False,
     backup="mean",
     margin_scale=None,
     widening=1.0,
     stop_when_found=True,
 )
 #: The constants as published, on a tree that branches (how wide it grows is not in the papers).
-PAPER_PRESETS: dict[str, SearchConfig] = {
+PUBLISHED: dict[str, SearchConfig] = {
     "drllm": _PUBLISHED,
     "cola": replace(_PUBLISHED, action_space="cola", simulations=200, length_penalty=5.0, stop_when_found=False),
 }
+#: What a search uses unless told otherwise: CoLa's larger space gets its larger number of simulations.
+DEFAULTS: dict[str, SearchConfig] = {
+    "drllm": SearchConfig(),
+    "cola": SearchConfig(action_space="cola", simulations=200),
+}
+PRESETS = {"default": DEFAULTS, "published": PUBLISHED}
 
 
 def stable_seed(run_seed: int, example_id: str) -> int:
@@ -180,6 +189,7 @@ class SearchTree:
         self._pending: dict[LayerProgram, list[int]] = {}
         self._worths: dict[LayerProgram, float] = {}
         self._gains: dict[str, list[float]] = {}
+        self._found_right = False
         # Only .random() is used: its sequence is fixed by the language's documentation.
         self._random = random.Random(seed)
 
@@ -214,6 +224,7 @@ class SearchTree:
         if path is None:
             raise ValueError(f"program {program} was not asked for, or its result was told already")
         self.verdicts[program] = Verdict(program=program, correct=correct, margin=margin)
+        self._found_right |= correct and program.within(self.config.budget)
         worth = self._worths[program] = self._worth(correct, margin)
         self._learn(self.nodes[path[-1]], worth)
         for index in path:
@@ -272,6 +283,12 @@ class SearchTree:
         program = self.nodes[path[-1]].program
         self._pending[program] = path
         return program
+
+    @property
+    def _price(self) -> float:
+        """Of a program as long as the model, at this moment."""
+        waits = self.config.right_first and not self._found_right
+        return 0.0 if waits else self.config.length_penalty
 
     def _worth(self, correct: bool, margin: float) -> float:
         if correct or self.config.margin_scale is None:
@@ -341,7 +358,7 @@ class SearchTree:
             return (
                 (child.value if self.config.backup == "max" else child.value / visits)
                 + self.config.exploration * math.sqrt(log_visits / visits)
-                - self.config.length_penalty * len(child.program) / self.num_layers
+                - self._price * len(child.program) / self.num_layers
             )
 
         return max(children, key=ucb)
@@ -363,4 +380,4 @@ class SearchTree:
         """An edit's mean gain so far, with the layers that it saves at the UCB's price."""
         gains = self._gains[edit.label]
         saved = len(node.program) - len(edit.program)
-        return sum(gains) / len(gains) + self.config.length_penalty * saved / self.num_layers
+        return sum(gains) / len(gains) + self._price * saved / self.num_layers

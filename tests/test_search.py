@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.actions import ACTION_SPACES
 from pipeline.program import LayerProgram
-from pipeline.search import PAPER_PRESETS, ROOT_INDEX, SearchConfig, SearchTree, stable_seed
+from pipeline.search import PUBLISHED, ROOT_INDEX, SearchConfig, SearchTree, stable_seed
 
 GOLDEN = Path(__file__).parent / "golden"
 NUM_LAYERS = 12
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_tree(space):
     assert search(config, seed=5).to_json() != search(config, seed=6).to_json()
 
 
-GOLDEN_CONFIGS = {"default": SearchConfig(), **PAPER_PRESETS}
+GOLDEN_CONFIGS = {"default": SearchConfig(), **PUBLISHED}
 
 
 def golden_tree(name: str) -> list[dict]:
@@ -179,7 +179,7 @@ def test_best_is_shortest_then_of_the_largest_margin_within_the_budget():
 
 def test_the_papers_stop_rule():
     """Catches a search that goes on after the preset's stop: one right and shorter program is enough."""
-    config = replace(PAPER_PRESETS["drllm"], simulations=50)
+    config = replace(PUBLISHED["drllm"], simulations=50)
     right = search(config, reward=lambda program: (True, 1.0))
     assert len(right.best().program) < NUM_LAYERS and right.simulations < 50
     generous = replace(config, budget=2.0)
@@ -189,7 +189,7 @@ def test_the_papers_stop_rule():
 
 def test_the_papers_constants_are_the_presets():
     """Catches a preset that drifts from what was published."""
-    drllm, cola = PAPER_PRESETS["drllm"], PAPER_PRESETS["cola"]
+    drllm, cola = PUBLISHED["drllm"], PUBLISHED["cola"]
     assert (drllm.exploration, drllm.length_penalty, drllm.random_child, drllm.simulations) == (1.8, 3.0, 0.1, 50)
     assert (cola.exploration, cola.length_penalty, cola.random_child, cola.simulations) == (1.8, 5.0, 0.1, 200)
     assert drllm.max_length == cola.max_length == 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.search import PRESETS, SearchConfig
 from pipeline.tasks import TASKS
 
+_NAME = "drllm-pipeline"
 EXIT_INCOMPLETE = 1
 EXIT_WRONG_CALL = 2
 
@@ -188,10 +190,16 @@ def _search(request: Any) -> int:
     console.print(
         f"Shards: {request.out / 'paths'}\n"
         f'Load:   pandas.read_parquet("{request.out / "paths"}")\n'
-        f"Look:   drllm-pipeline inspect {request.out}",
+        f"Look:   {_own_name()} inspect {request.out}",
         highlight=False,
     )
     return 0
+
+
+def _own_name() -> str:
+    """How this command can be called again from the same shell."""
+    called = sys.argv[0]
+    return called if Path(called).name == _NAME and shutil.which(_NAME) != called else _NAME
 
 
 @main.command()

@@ -46,9 +46,22 @@ class PoolConfig:
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run is. The coordinator keeps it; whoever shows it only reads."""
+    """How far a run is. The coordinator keeps it; whoever shows it only reads.
+
+    Attributes:
+        num_examples: Examples of the whole run.
+        programs_an_example: Most programs that a search runs, the identity included.
+        committed: What is committed, by this call and earlier ones.
+        resumed_examples: Of those, examples that were committed before this call.
+        failed_examples: Examples set aside by this call.
+        programs_run: Programs run by this call's actors.
+        actors_ready: Actors that have loaded the model.
+        actors_lost: Actors that died.
+        started: When the coordinator began, on the monotonic clock.
+    """
 
     num_examples: int
+    programs_an_example: int
     committed: list[ShardRecord] = field(default_factory=list)
     resumed_examples: int = 0
     failed_examples: int = 0
@@ -132,7 +145,11 @@ class Coordinator:
         self._workers: list[_Worker] = []
         self._polls: dict[Any, _Worker] = {}
         self._next_poll = 0.0
-        self.progress = Progress(num_examples=len(examples), committed=list(committed.values()))
+        self.progress = Progress(
+            num_examples=len(examples),
+            programs_an_example=config.search.simulations + 1,
+            committed=list(committed.values()),
+        )
         self.progress.resumed_examples = self.progress.done
 
     def run(self) -> Progress:

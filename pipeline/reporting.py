@@ -80,11 +80,12 @@ def describe(progress: Progress) -> str:
 
 
 def time_left(progress: Progress) -> str:
-    """How long the rest takes at the pace so far, counted in groups that this call has committed."""
-    here = progress.done - progress.resumed_examples
-    if here == 0:
+    """How long the rest takes at the pace so far, if every search uses all of its simulations."""
+    if progress.programs_run == 0:
         return "?"
-    seconds = round(progress.seconds / here * (progress.num_examples - progress.done - progress.failed_examples))
+    examples = progress.num_examples - progress.resumed_examples - progress.failed_examples
+    programs = max(examples * progress.programs_an_example - progress.programs_run, 0)
+    seconds = round(progress.seconds / progress.programs_run * programs)
     return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
 
 

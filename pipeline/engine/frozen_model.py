@@ -53,7 +53,7 @@ class FrozenModel:
         UserError: The model is outside the contract.
     """
 
-    def __init__(self, hf_model: Any, tokenizer: Any = None, *, max_batch_tokens: int = 4096) -> None:
+    def __init__(self, hf_model: Any, tokenizer: Any = None, *, max_batch_tokens: int = 8192) -> None:
         self.hf_model = hf_model.eval()
         self.tokenizer = tokenizer
         self.max_batch_tokens = max_batch_tokens

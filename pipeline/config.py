@@ -16,8 +16,6 @@ from pipeline.search import SearchConfig
 from pipeline.tasks.base import Example
 
 SCHEMA_VERSION = 1
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)

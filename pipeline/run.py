@@ -18,10 +18,10 @@ import ray
 
 from pipeline import __version__
 from pipeline.card import data_set_card
-from pipeline.config import DEVICES, DTYPES, RunConfig, fingerprint
+from pipeline.config import RunConfig, fingerprint
 from pipeline.coordinator import Coordinator, PoolConfig, Progress
 from pipeline.errors import UserError
-from pipeline.model_source import ModelSource, resolve_model
+from pipeline.model_source import DEVICES, DTYPES, ModelSource, resolve_model
 from pipeline.search import SearchConfig
 from pipeline.shards import RunFolder
 from pipeline.tasks import DataRequest, Example, get_task

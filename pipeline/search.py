@@ -53,7 +53,7 @@ class SearchConfig:
     length_penalty: float = 1.0
     """λ of the UCB: the price of a program as long as the model."""
     right_first: bool = True
-    """Length has no price until a right program is known: first right, then short."""
+    """Length has no price until a right program of any length is known: first right, then short."""
     random_child: float = 0.1
     """Probability of descending to a random child instead of the UCB's."""
     recall: float = 0.5
@@ -224,7 +224,7 @@ class SearchTree:
         if path is None:
             raise ValueError(f"program {program} was not asked for, or its result was told already")
         self.verdicts[program] = Verdict(program=program, correct=correct, margin=margin)
-        self._found_right |= correct and program.within(self.config.budget)
+        self._found_right |= correct
         worth = self._worths[program] = self._worth(correct, margin)
         self._learn(self.nodes[path[-1]], worth)
         for index in path:

@@ -31,6 +31,8 @@ from pipeline.tasks import DataRequest, Outcome, Question, get_task
 
 #: Random edits start over from the identity after at most this many.
 MAX_RANDOM_EDITS = 6
+#: All questions advance together here, so their shared beginnings take more room than in an evaluator.
+CACHE_BYTES = 6 << 30
 
 
 class RandomEdits(SearchTree):
@@ -116,7 +118,7 @@ def summarize(trees: list[SearchTree]) -> dict[str, Any]:
 def main(num_questions: int, simulations: int, split: str, seed: int, threads: int, out: Path) -> None:
     """Compare searches at equal evaluations."""
     torch.set_num_threads(threads)
-    model = FrozenModel.load("smollm2", device="cpu", dtype="float32")
+    model = FrozenModel.load("smollm2", device="cpu", dtype="float32", prefix_cache_bytes=CACHE_BYTES)
     task = get_task("arithmetic")
     examples = task.read(DataRequest(limit=num_questions, split=split, seed=seed))
     questions = [task.prepare(example, model.tokenizer) for example in examples]

@@ -17,6 +17,8 @@ from pipeline.program import LayerProgram
 from pipeline.search import SearchTree, stable_seed
 from pipeline.tasks import Example, Outcome, Question, get_task
 
+#: For the residual streams that programs of one question share.
+PREFIX_CACHE_BYTES = 1 << 30
 _MOST_COUNTED = 127
 
 #: From questions and their programs to outcomes; ``need_response`` asks for responses to the end.
@@ -147,6 +149,7 @@ class SearchEvaluator:
             device=self._config.device,
             dtype=self._config.dtype,
             revision=source.hub_revision,
+            prefix_cache_bytes=PREFIX_CACHE_BYTES,
         )
         chat = self._task.chat and self._model.tokenizer.chat_template is not None
         return {
@@ -163,6 +166,7 @@ class SearchEvaluator:
         # OpenMP keeps the number of threads by calling thread, and Ray may call from another one.
         torch.set_num_threads(self._config.cpus_per_actor)
         model, task = self._model, self._task
+        model.prefixes.clear()  # rounding may depend on what is kept, and a group on nothing outside it
         return search_group(
             [task.prepare(example, model.tokenizer) for example in examples],
             num_layers=model.num_layers,

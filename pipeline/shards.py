@@ -82,7 +82,7 @@ COLUMNS = {
     "rank": "place among the right programs within the budget, from 1; 0 for an identity row that is none",
     "simulations": "programs that the search tried on this question beside the identity",
     "evaluations": "distinct programs run on this question",
-    "layer_executions": "layers run for this question by the whole search, once a row and pass",
+    "layer_executions": "layers that the programs tried ask for, once a row and pass, whether or not they shared one",
     "model": "the model as the run was told",
     "run_id": "names the run's settings",
 }

@@ -8,7 +8,7 @@ programs cost a call more only where they differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -27,6 +27,8 @@ def run_programs(
     extent: int,
     slots: KVSlots | None = None,
     slot_rows: Sequence[int] | None = None,
+    done: Sequence[int] | None = None,
+    on_layer: Callable[[int, int, torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Compose each row's layers on its residual stream.
 
@@ -39,6 +41,9 @@ def run_programs(
         extent: Keys 0…extent-1 take part in the attention.
         slots: Where keys and values are kept; None to keep nothing.
         slot_rows: Each row's index in ``slots``, where that is not its index here.
+        done: How many layers of each row's program ``hidden`` has behind it; None for none.
+        on_layer: Told, after each layer of each row, the row, how many of its layers have run, and its
+            residual stream ``[T, D]``, a view that the next layer leaves behind.
 
     Returns:
         The residual stream before the final norm, ``[B, T, D]``.
@@ -47,7 +52,7 @@ def run_programs(
     rotary = stack.rotary(hidden, positions, lengths)
     masks = {kind: stack.attention_mask(positions, extent, kind, hidden.dtype) for kind in set(stack.layer_types)}
     kv_rows = torch.tensor(range(len(programs)) if slot_rows is None else slot_rows, device=device)
-    cursors = [0] * len(programs)
+    cursors = [0] * len(programs) if done is None else list(done)
 
     while True:
         waiting = [row for row, program in enumerate(programs) if cursors[row] < len(program)]
@@ -83,8 +88,10 @@ def run_programs(
             cache=cache,
         )
         hidden = output if everyone else hidden.index_copy(0, index, output)
-        for row in rows:
+        for place, row in enumerate(rows):
             cursors[row] += 1
+            if on_layer is not None:
+                on_layer(row, cursors[row], output[place])
 
 
 def _of_kind(rotary: Rotary, kind: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ from pipeline.engine.contract import DecoderStack, check_against_stock
 from pipeline.engine.execute import run_programs
 from pipeline.engine.kv import KVSlots
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
+from pipeline.engine.prefixes import PrefixCache
 from pipeline.program import LayerProgram
 
 TokenIds = Sequence[int]
@@ -48,15 +49,21 @@ class FrozenModel:
         tokenizer: Its tokenizer; may be None where only token ids are used.
         max_batch_tokens: Most tokens, padding included, that one pass holds; longer calls are split,
             so memory does not grow with the number of rows.
+        prefix_cache_bytes: Most bytes in which ``logits`` keeps residual streams, so that programs of one
+            text that begin alike run their beginning once; 0 keeps nothing. See ``prefixes``.
 
     Raises:
         UserError: The model is outside the contract.
     """
 
-    def __init__(self, hf_model: Any, tokenizer: Any = None, *, max_batch_tokens: int = 8192) -> None:
+    def __init__(
+        self, hf_model: Any, tokenizer: Any = None, *, max_batch_tokens: int = 8192, prefix_cache_bytes: int = 0
+    ) -> None:
         self.hf_model = hf_model.eval()
         self.tokenizer = tokenizer
         self.max_batch_tokens = max_batch_tokens
+        #: What ``logits`` has kept; ``prefixes.clear()`` makes it forget.
+        self.prefixes = PrefixCache(prefix_cache_bytes)
         self.stack = DecoderStack(hf_model)
         identity = LayerProgram.identity(self.num_layers)
         check_against_stock(
@@ -67,7 +74,13 @@ class FrozenModel:
 
     @classmethod
     def load(
-        cls, source: str, *, device: str = "auto", dtype: str = "auto", revision: str | None = None
+        cls,
+        source: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        prefix_cache_bytes: int = 0,
     ) -> FrozenModel:
         """Load a model by hub id, folder, ``.gguf`` file or embedded name (``smollm2``).
 
@@ -76,13 +89,15 @@ class FrozenModel:
             device: ``auto``, ``cpu`` or ``cuda``.
             dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16``, ``float16``.
             revision: Commit on the hub.
+            prefix_cache_bytes: As for the constructor.
 
         Raises:
             UserError: There is no such model, device or dtype, or the model is outside the contract.
         """
         place = choose_device(device)
         precision = choose_dtype(dtype, place)
-        return cls(*load_transformers(source, device=place, dtype=precision, revision=revision))
+        hf_model, tokenizer = load_transformers(source, device=place, dtype=precision, revision=revision)
+        return cls(hf_model, tokenizer, prefix_cache_bytes=prefix_cache_bytes)
 
     @property
     def num_layers(self) -> int:
@@ -113,7 +128,7 @@ class FrozenModel:
         *,
         starts: Sequence[int] | None = None,
     ) -> list[torch.Tensor]:
-        """Logits of each row under its program, in one pass without a cache.
+        """Logits of each row under its program, in one pass over its whole text.
 
         Args:
             token_ids: One text a row, of any lengths.
@@ -131,7 +146,7 @@ class FrozenModel:
         results: list[torch.Tensor | None] = [None] * len(token_ids)
         for rows in self._batches([len(ids) for ids in token_ids]):
             batch = [token_ids[row] for row in rows]
-            hidden = self._prefill(batch, [programs[row] for row in rows], slots=None)
+            hidden = self._prefill(batch, [programs[row] for row in rows])
             wanted = torch.cat([hidden[i, starts[row] : len(ids)] for i, (row, ids) in enumerate(zip(rows, batch))])
             sizes = [len(ids) - starts[row] for row, ids in zip(rows, batch)]
             for row, part in zip(rows, torch.split(self.stack.head(wanted).float(), sizes)):
@@ -210,24 +225,42 @@ class FrozenModel:
         token_ids: list[TokenIds],
         programs: list[LayerProgram],
         *,
-        slots: KVSlots | None,
+        slots: KVSlots | None = None,
         slot_rows: list[int] | None = None,
     ) -> torch.Tensor:
-        """Whole texts' residual streams before the final norm, ``[B, T, D]``, padded at the right."""
+        """Whole texts' residual streams before the final norm, ``[B, T, D]``, padded at the right.
+
+        Without slots to fill, each row starts from the longest beginning of its program that was kept.
+        """
         lengths = [len(ids) for ids in token_ids]
         extent = max(lengths)
         # Padding lies behind the text, where causal attention never looks; any valid id will do.
         padded = [[int(token) for token in ids] + [0] * (extent - len(ids)) for ids in token_ids]
         positions = torch.arange(extent, device=self.device).expand(len(padded), extent)
+        hidden = self.stack.embed(torch.tensor(padded, device=self.device))
+        sharing = slots is None and self.prefixes.max_bytes > 0
+        done = [0] * len(padded)
+        if sharing:
+            for row, (ids, program) in enumerate(zip(token_ids, programs)):
+                done[row], state = self.prefixes.longest(ids, program.layers)
+                if state is not None:
+                    hidden[row, : len(ids)] = state
+
+        def keep(row: int, layers_run: int, state: torch.Tensor) -> None:
+            text = token_ids[row]
+            self.prefixes.keep(text, programs[row].layers[:layers_run], state[: len(text)])
+
         return run_programs(
             self.stack,
-            self.stack.embed(torch.tensor(padded, device=self.device)),
+            hidden,
             programs,
             positions=positions,
             lengths=lengths,
             extent=extent,
             slots=slots,
             slot_rows=slot_rows,
+            done=done,
+            on_layer=keep if sharing else None,
         )
 
     def _run_newest(

@@ -81,7 +81,7 @@ class Outcome:
         correct: The reward.
         margin: How far the verdict is from turning: positive where right, negative where wrong.
         response: What the program answered; None where the verdict needed no reading to the end.
-        layer_executions: Layers run, counting a layer once a row and pass.
+        layer_executions: Layers that the program asks for, once a row and pass, shared or not.
     """
 
     correct: bool

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from pipeline import FrozenModel, LayerProgram
 from pipeline.actions import drllm
-from pipeline.search import PUBLISHED, SearchConfig, SearchTree, stable_seed
+from pipeline.search import PUBLISHED, ROOT_INDEX, Node, SearchConfig, SearchTree, stable_seed
 from pipeline.tasks import DataRequest, Outcome, Question, get_task
 
 #: Random edits start over from the identity after at most this many.
@@ -38,19 +38,16 @@ CACHE_BYTES = 6 << 30
 class RandomEdits(SearchTree):
     """No search: one to six random edits of the identity, each time anew."""
 
-    def propose(self) -> LayerProgram | None:
-        if not self.verdicts or self.simulations >= self.config.simulations:
-            return super().propose() if not self.verdicts else None
-        while True:
+    def _descend(self) -> list[int]:
+        program = self.identity.program
+        while program in self._index:
             program = self.identity.program
             for _ in range(1 + int(self._random.random() * MAX_RANDOM_EDITS)):
                 edits = drllm(program, self.max_program_length)
-                if edits:
-                    program = edits[int(self._random.random() * len(edits))].program
-            if program not in self.verdicts:
-                self.simulations += 1
-                self._pending[program] = [0]
-                return program
+                program = edits[int(self._random.random() * len(edits))].program
+        self._index[program] = len(self.nodes)
+        self.nodes.append(Node(program, depth=1, parent=ROOT_INDEX))
+        return [ROOT_INDEX, self._index[program]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,30 +161,36 @@ def _search(request: Any) -> int:
     """Run a search with its progress and its summary; returns the exit code."""
     from pipeline.reporting import Reporter, summarize
     from pipeline.run import run_search
+    from pipeline.shards import RunFolderError
 
     console = Console(soft_wrap=True)
     try:
         with Reporter(console) as reporter:
-            progress = run_search(request, show=reporter, announce=lambda line: console.print(line, highlight=False))
+            progress = run_search(
+                request, show=reporter, announce=lambda line: console.print(line, highlight=False, markup=False)
+            )
     except KeyboardInterrupt:
         console.print(
             f"Stopped. Every committed question is kept in {request.out}; run the same command again to go on.",
             highlight=False,
+            markup=False,
         )
         return EXIT_INCOMPLETE
-    except OSError as error:
+    except RunFolderError as error:
         console.print(
-            f"Stopped: the run folder cannot be written ({error}). Every committed question is kept in {request.out}; "
+            f"Stopped: {error}. Every committed question is kept in {request.out}; "
             "make room and run the same command again to go on.",
             highlight=False,
+            markup=False,
         )
         return EXIT_INCOMPLETE
     summarize(progress, console)
     if not progress.complete:
         console.print(
-            f"Incomplete: {progress.failed_examples} questions were set aside, with their errors, in "
-            f"{request.out / 'failed'}. Run the same command again to try them again.",
+            f"Incomplete: {progress.failed_examples} questions were set aside; {request.out / 'failed'} names them and "
+            "their errors. Those of groups that failed are tried again by the same command.",
             highlight=False,
+            markup=False,
         )
         return EXIT_INCOMPLETE
     console.print(
@@ -192,6 +198,7 @@ def _search(request: Any) -> int:
         f'Load:   pandas.read_parquet("{request.out / "paths"}")\n'
         f"Look:   {_own_name()} inspect {request.out}",
         highlight=False,
+        markup=False,
     )
     return 0
 

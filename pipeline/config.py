@@ -68,7 +68,8 @@ class RunConfig:
                 flat.update({f"{name}.{key}": inner for key, inner in value.items()})
             else:
                 flat[name] = value
-        del flat["model.location"]  # the same weights may lie elsewhere next time
+        # The same weights and questions may lie elsewhere next time; their fingerprints stay.
+        del flat["model.location"], flat["data"]
         return flat
 
     @property

@@ -53,7 +53,7 @@ class Progress:
         programs_an_example: Most programs that a search runs, the identity included.
         committed: What is committed, by this call and earlier ones.
         resumed_examples: Of those, examples that were committed before this call.
-        failed_examples: Examples set aside by this call.
+        given_up: Examples of groups that failed too often in this call.
         programs_run: Programs run by this call's actors.
         actors_ready: Actors that have loaded the model.
         actors_lost: Actors that died.
@@ -64,7 +64,7 @@ class Progress:
     programs_an_example: int
     committed: list[ShardRecord] = field(default_factory=list)
     resumed_examples: int = 0
-    failed_examples: int = 0
+    given_up: int = 0
     programs_run: int = 0
     actors_ready: int = 0
     actors_lost: int = 0
@@ -74,6 +74,11 @@ class Progress:
     def done(self) -> int:
         """Examples committed, by this call and earlier ones."""
         return sum(len(record.example_ids) for record in self.committed)
+
+    @property
+    def failed_examples(self) -> int:
+        """Examples set aside, by this call and earlier ones."""
+        return self.given_up + sum(len(record.failed) for record in self.committed)
 
     @property
     def baseline_correct(self) -> int:
@@ -142,6 +147,14 @@ class Coordinator:
         self._todo = deque(group for group in range(len(self._groups)) if group not in committed)
         self._attempts: dict[int, int] = {}
         self._failed_starts = 0
+        self._actor_class = ray.remote(
+            num_cpus=pool.cpus_per_actor,
+            num_gpus=pool.gpus_per_actor,
+            # The coordinator owns retries: an actor that Ray restarted would come back without its model.
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"progress": 1},
+        )(SearchEvaluator)
         self._workers: list[_Worker] = []
         self._polls: dict[Any, _Worker] = {}
         self._next_poll = 0.0
@@ -186,15 +199,7 @@ class Coordinator:
             self._workers.append(self._start_worker())
 
     def _start_worker(self) -> _Worker:
-        actor_class = ray.remote(
-            num_cpus=self._pool.cpus_per_actor,
-            num_gpus=self._pool.gpus_per_actor,
-            # The coordinator owns retries: an actor that Ray restarted would come back without its model.
-            max_restarts=0,
-            max_task_retries=0,
-            concurrency_groups={"progress": 1},
-        )(SearchEvaluator)
-        actor = actor_class.remote(self._config)
+        actor = self._actor_class.remote(self._config)
         return _Worker(actor=actor, call=actor.load.remote())
 
     def _finish(self, worker: _Worker) -> None:
@@ -211,7 +216,7 @@ class Coordinator:
             ray.kill(worker.actor)
             self.progress.actors_lost += 1
             self.progress.actors_ready -= group is not None
-            logger.warning("an actor died and is replaced: %s", _first_line(error))
+            logger.warning("an actor died and is replaced: %s", _one_line(error))
             self._take_back(group, error)
         else:
             if group is None:
@@ -219,28 +224,35 @@ class Coordinator:
                 self.progress.actors_ready += 1
                 self._folder.describe_model(result)
             else:
-                self.progress.committed.append(self._folder.commit(group, result))
+                self.progress.committed.append(self._folder.commit(group, result.rows, result.failed))
 
     def _take_back(self, group: int | None, error: Exception) -> None:
         """Queue a failed group again, or set its examples aside once it has failed too often."""
+        preempted = bool(getattr(error, "preempted", False))
         if group is None:
             if isinstance(error, UserError):
                 raise UserError(str(error)) from None
-            self._failed_starts += 1
-            if not isinstance(error, RayError) or self._failed_starts >= MAX_FAILED_STARTS:
+            self._failed_starts += not preempted
+            # While any actor works, those that fail to start cost time and nothing else.
+            if not isinstance(error, RayError) or (
+                self._failed_starts >= MAX_FAILED_STARTS and self.progress.actors_ready == 0
+            ):
                 raise UserError(
-                    f"actors fail while they load the model ({_first_line(error)}); "
+                    f"actors fail while they load the model ({_one_line(error)}); "
                     "is there enough memory for one copy an actor? fewer --actors need less"
                 ) from error
+            return
+        if preempted:
+            self._todo.appendleft(group)  # its machine was taken away, which is no fault of the group's
             return
         self._attempts[group] = self._attempts.get(group, 0) + 1
         if self._attempts[group] < MAX_ATTEMPTS:
             self._todo.appendleft(group)
             return
-        ids = [example.id for example in self._groups[group]]
-        self._folder.set_aside(group, ids, f"{type(error).__name__}: {_first_line(error)}")
-        self.progress.failed_examples += len(ids)
-        logger.error("group %d failed %d times and is set aside: %s", group, MAX_ATTEMPTS, _first_line(error))
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        self._folder.set_aside(group, {example.id: reason for example in self._groups[group]})
+        self.progress.given_up += len(self._groups[group])
+        logger.error("group %d failed %d times and is set aside: %s", group, MAX_ATTEMPTS, reason)
 
     def _poll_programs_run(self) -> None:
         """Ask busy actors now and then how many programs they have run; nothing waits for the answers."""
@@ -263,6 +275,6 @@ def _answered(calls: dict[Any, _Worker]) -> list[Any]:
     return ray.wait(list(calls), num_returns=len(calls), timeout=0)[0] if calls else []
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _one_line(error: Exception) -> str:
+    """An error's text without its line breaks; Ray's say the cause only after the first."""
+    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from pipeline.config import RunConfig
+from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.search import SearchTree, stable_seed
 from pipeline.tasks import Example, Outcome, Question, get_task
@@ -117,6 +118,19 @@ def _storable(counts: tuple[int, ...] | None) -> list[int] | None:
     return None if counts is None or max(counts) > _MOST_COUNTED else list(counts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupResult:
+    """What an actor made of a work group.
+
+    Attributes:
+        rows: The rows to keep; see ``pipeline.shards.SCHEMA``.
+        failed: Questions that the model cannot be asked, each with its error.
+    """
+
+    rows: list[dict[str, Any]]
+    failed: dict[str, str]
+
+
 class SearchEvaluator:
     """The Ray actor: loads one frozen copy of the model and searches work groups on it.
 
@@ -133,7 +147,7 @@ class SearchEvaluator:
         """Load the model; returns what the run notes about it.
 
         Raises:
-            UserError: The model cannot be loaded, or is outside the contract.
+            UserError: The model cannot be loaded, is outside the contract, or the budget allows no layer.
         """
         import torch
         import transformers
@@ -151,6 +165,11 @@ class SearchEvaluator:
             revision=source.hub_revision,
             prefix_cache_bytes=PREFIX_CACHE_BYTES,
         )
+        if not LayerProgram((0,), self._model.num_layers).within(self._config.search.budget):
+            raise UserError(
+                f"--budget {self._config.search.budget:g} allows less than one of the model's "
+                f"{self._model.num_layers} layers"
+            )
         chat = self._task.chat and self._model.tokenizer.chat_template is not None
         return {
             "class": type(self._model.hf_model).__name__,
@@ -159,16 +178,23 @@ class SearchEvaluator:
             "special_tokens_added": not chat,
         }
 
-    def search(self, examples: Sequence[Example]) -> list[dict[str, Any]]:
-        """Search one work group; returns its rows."""
+    def search(self, examples: Sequence[Example]) -> GroupResult:
+        """Search one work group."""
         import torch
 
         # OpenMP keeps the number of threads by calling thread, and Ray may call from another one.
         torch.set_num_threads(self._config.cpus_per_actor)
         model, task = self._model, self._task
         model.prefixes.clear()  # rounding may depend on what is kept, and a group on nothing outside it
-        return search_group(
-            [task.prepare(example, model.tokenizer) for example in examples],
+        questions, failed = [], {}
+        for example in examples:
+            try:
+                questions.append(self._prepare(example))
+            except Exception as error:
+                # Whatever a tokenizer or a chat template makes of one question, the others go on.
+                failed[example.id] = f"{type(error).__name__}: {error}"
+        rows = search_group(
+            questions,
             num_layers=model.num_layers,
             config=self._config,
             score=lambda questions, programs, need_response: task.scoring.score(
@@ -176,6 +202,16 @@ class SearchEvaluator:
             ),
             on_step=self._count,
         )
+        return GroupResult(rows=rows, failed=failed)
+
+    def _prepare(self, example: Example) -> Question:
+        question = self._task.prepare(example, self._model.tokenizer)
+        needed = len(question.prompt_ids) + self._task.scoring.room(question)
+        if needed > self._model.context_length:
+            raise ValueError(
+                f"the question needs {needed} tokens with its answer, the model reads {self._model.context_length}"
+            )
+        return question
 
     @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]
     def programs_run(self) -> int:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.errors import UserError
 from pipeline.reporting import share
-from pipeline.shards import read_json, read_paths
+from pipeline.shards import read_paths, read_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,11 +25,11 @@ def inspect_run(run: Path, console: Console, *, plots: Path | None = None) -> No
     Raises:
         UserError: The folder is no run, or a shard is damaged.
     """
-    settings = read_json(run / "run.json").get("settings", {})
+    settings = read_settings(run)
     rows = read_paths(run)
     state = "complete" if (run / "_SUCCESS").exists() else "incomplete"
     console.print(
-        f"[bold]{run}[/]: {settings.get('task')} with {settings.get('model.name')}, {state}; "
+        f"[bold]{escape(str(run))}[/]: {settings.get('task')} with {settings.get('model.name')}, {state}; "
         f"{rows.example_id.nunique()} questions, {len(rows)} programs kept",
         highlight=False,
     )
@@ -39,7 +40,7 @@ def inspect_run(run: Path, console: Console, *, plots: Path | None = None) -> No
     console.print(_layers(rows))
     if plots is not None:
         for file in draw(rows, plots):
-            console.print(f"wrote {file}", highlight=False)
+            console.print(f"wrote {file}", highlight=False, markup=False)
 
 
 def _outcomes(rows: pd.DataFrame) -> Table:

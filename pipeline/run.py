@@ -8,7 +8,7 @@ import platform
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ from pipeline.coordinator import Coordinator, PoolConfig, Progress
 from pipeline.errors import UserError
 from pipeline.model_source import DEVICES, DTYPES, ModelSource, resolve_model
 from pipeline.search import SearchConfig
-from pipeline.shards import RunFolder
+from pipeline.shards import RunFolder, read_json
 from pipeline.tasks import DataRequest, Example, get_task
 
 #: Set by Ray in the process that a submitted job starts.
@@ -94,15 +94,18 @@ def run_search(
             f"in a Ray job --out must be an absolute path: {str(request.out)!r} would lie in the job's temporary copy "
             "of the working directory and vanish with it"
         )
-    examples = read_examples(request)
-    model = resolve_model(request.model)
-    _quiet_ray()
+    try:
+        examples = read_examples(request)
+        model = resolve_model(request.model)
+    except OSError as error:
+        raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
+    folder = RunFolder(request.out)
     try:
         config, pool = _plan(request, model, examples)
-        _interrupt_on_sigterm()
-        folder = RunFolder(request.out)
-        committed = folder.open(config, provenance=_provenance())
-        folder.clear_failures()
+        provenance = _provenance(request)
+        committed = folder.open(config, provenance=provenance)
+        _announce_other_versions(request.out, provenance, announce)
+        folder.clear_failures(committed)
         coordinator = Coordinator(
             config=config, pool=pool, examples=examples, folder=folder, committed=committed, show=show
         )
@@ -120,6 +123,7 @@ def run_search(
             folder.mark_complete()
         return progress
     finally:
+        folder.close()
         ray.shutdown()
 
 
@@ -140,40 +144,41 @@ def read_examples(request: SearchRequest) -> list[Example]:
 
 def _plan(request: SearchRequest, model: ModelSource, examples: list[Example]) -> tuple[RunConfig, PoolConfig]:
     """Join or start a Ray cluster and settle what depends on it: the device and the actors."""
-    # Bare on purpose: a job on a cluster joins it, a laptop starts its own.
-    ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    own_cluster = _start_ray()
     resources = ray.cluster_resources()
     gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
     device = ("cuda" if gpus else "cpu") if request.device == "auto" else request.device
     dtype = ("bfloat16" if device == "cuda" else "float32") if request.dtype == "auto" else request.dtype
-    # A cluster that was joined may be bringing up its GPU nodes; one of our own never will.
-    joined = "RAY_ADDRESS" in os.environ
-    if device == "cuda" and gpus < request.gpus_per_actor and not joined:
+    # A cluster that was joined may be bringing up its nodes; one of our own never will.
+    if device == "cuda" and gpus < request.gpus_per_actor and own_cluster:
         raise UserError(
             f"--device cuda with {request.gpus_per_actor:g} GPUs an actor, but the Ray cluster has {gpus:g} GPUs; "
             "use --device cpu, or a smaller --num-gpus"
         )
-    if cpus < request.cpus_per_actor and not joined:
-        raise UserError(f"--cpus-per-actor {request.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
-    try:
-        config = RunConfig(
-            model=model,
-            task=request.task,
-            data=request.data,
-            data_sha256=fingerprint(examples),
-            split=request.split,
-            limit=request.limit,
-            max_new_tokens=request.max_new_tokens,
-            search=request.search,
-            seed=request.seed,
-            keep=request.keep,
-            group_size=request.group_size,
-            device=device,
-            dtype=dtype,
-            cpus_per_actor=request.cpus_per_actor,
+    if request.device == "auto" and not gpus and cpus < request.cpus_per_actor:
+        raise UserError(
+            "the Ray cluster has no GPU and too few CPUs yet; say what is to come with --device and --actors"
         )
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    if cpus < request.cpus_per_actor and own_cluster:
+        raise UserError(f"--cpus-per-actor {request.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
+    task = get_task(request.task)
+    search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
+    config = RunConfig(
+        model=model,
+        task=request.task,
+        data=request.data,
+        data_sha256=fingerprint(examples),
+        split=request.split,
+        limit=request.limit,
+        max_new_tokens=request.max_new_tokens,
+        search=search,
+        seed=request.seed,
+        keep=request.keep,
+        group_size=request.group_size,
+        device=device,
+        dtype=dtype,
+        cpus_per_actor=request.cpus_per_actor,
+    )
     fitting = int(gpus // request.gpus_per_actor) if device == "cuda" else int(cpus // request.cpus_per_actor)
     pool = PoolConfig(
         num_actors=request.num_actors or max(fitting, 1),
@@ -183,26 +188,53 @@ def _plan(request: SearchRequest, model: ModelSource, examples: list[Example]) -
     return config, pool
 
 
-def _provenance() -> dict[str, Any]:
+def _provenance(request: SearchRequest) -> dict[str, Any]:
     versions = {"drllm-pipeline": __version__, "python": platform.python_version()}
     for package in _NOTED_PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {"versions": versions}
+    return {"data": request.data, "versions": versions}
+
+
+def _announce_other_versions(out: Path, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:
+    """Warn where a run is taken up with other libraries: their rounding may differ in a last bit."""
+    before, now = read_json(out / "run.json").get("versions"), provenance["versions"]
+    if isinstance(before, dict):
+        changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+        if changed:
+            announce(
+                f"Warning: the run was begun with other versions ({'; '.join(changed)}); margins may round differently."
+            )
+
+
+def _start_ray() -> bool:
+    """Join the cluster that this process belongs to, or start one; True if it is our own.
+
+    Raises:
+        UserError: There is an address of a cluster that does not answer.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    _interrupt_on_sigterm()
+    try:
+        # Bare on purpose: a job on a cluster joins it, a laptop starts its own.
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"no Ray cluster can be joined or started: {error}") from None
+    except SystemExit:
+        raise KeyboardInterrupt from None  # Ray's own answer to a signal while it starts
+    _interrupt_on_sigterm()  # once more: Ray takes the signal for itself
+    # There is no public way to tell the two apart.
+    node = ray._private.worker._global_node
+    return node is not None and node.is_head()
 
 
 def _interrupt_on_sigterm() -> None:
-    """A job that is stopped ends as on Ctrl-C. Set after Ray's start, which takes the signal for itself."""
+    """A job that is stopped ends as on Ctrl-C."""
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)
-
-
-def _quiet_ray() -> None:
-    """Ray's own notes about its start are no news to somebody who waits for a search."""
-    logging.getLogger("ray").setLevel(logging.ERROR)

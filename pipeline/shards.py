@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
@@ -63,6 +64,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_LOCK_NAME = ".lock"
+
 #: What each column means, for the data set card.
 COLUMNS = {
     "example_id": "the question; at most one identity row and `keep` right programs each",
@@ -88,6 +91,10 @@ COLUMNS = {
 }
 
 
+class RunFolderError(OSError):
+    """The disk does not take a commit. What was committed before stays."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
     """One committed work group, as its manifest record says.
@@ -96,7 +103,8 @@ class ShardRecord:
         group: Number of the work group.
         file: The shard, relative to the run folder.
         rows: Rows in it.
-        example_ids: The group's questions.
+        example_ids: The group's questions that have rows.
+        failed: Questions set aside, each with its error.
         sha256: Of the file's bytes.
         baseline_correct: Questions that the untouched model gets right.
         shorter: Of those, questions with a strictly shorter right program.
@@ -109,6 +117,7 @@ class ShardRecord:
     file: str
     rows: int
     example_ids: list[str]
+    failed: dict[str, str]
     sha256: str
     baseline_correct: int
     shorter: int
@@ -123,6 +132,7 @@ class RunFolder:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser()
         self._staging = self.root / "_staging"
+        self._lock = FileLock(self.root / _LOCK_NAME, timeout=0)
 
     # -- opening ---------------------------------------------------------------------------
 
@@ -137,40 +147,57 @@ class RunFolder:
             The records of the groups that are committed already.
 
         Raises:
-            UserError: The folder holds a run with other settings (the message names them), or is
-                none of ours.
+            UserError: The folder holds a run with other settings (the message names them), is none of
+                ours, or is being written by another search.
         """
         settings_file = self.root / "run.json"
         if settings_file.exists():
-            self._check_settings(read_json(settings_file), config)
+            self._check_settings(read_settings(self.root), config)
         elif self.root.exists() and (not self.root.is_dir() or any(map(self._is_foreign, self.root.iterdir()))):
             raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            # First of all: a folder without it is not taken for ours the next time.
-            if not settings_file.exists():
-                self._write_text(
-                    settings_file,
-                    json.dumps({"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2) + "\n",
-                )
-            for folder in (self._staging, self.root / "paths", self.root / "manifest"):
-                folder.mkdir(exist_ok=True)
+            self._lock.acquire()
+            return self._take_up(config, provenance)
+        except Timeout:
+            raise UserError(f"another search is writing {self.root}; wait for its end, or stop it") from None
         except OSError as error:
+            self.close()
             raise UserError(f"run folder {self.root} cannot be written: {error.strerror}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_up(self, config: RunConfig, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
+        """Make what a run folder has, drop what a crash left, and read what is committed."""
+        settings_file = self.root / "run.json"
+        # First of all: a folder without it is not taken for ours the next time.
+        if not settings_file.exists():
+            self._write_text(
+                settings_file,
+                json.dumps({"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2) + "\n",
+            )
+        for folder in (self._staging, self.root / "paths", self.root / "manifest"):
+            folder.mkdir(exist_ok=True)
         committed = {
             group: record for group, record in read_manifest(self.root).items() if (self.root / record.file).is_file()
         }
         # A crash leaves staged files, and a shard that was moved but never recorded; somebody who
         # deleted a shard wants its group searched again.
         listed = {self.root / record.file for record in committed.values()}
-        for leftover in {*self._staging.iterdir(), *(self.root / "paths").iterdir()} - listed:
+        for leftover in {*self._staging.iterdir(), *(self.root / "paths").glob("group-*.parquet")} - listed:
             leftover.unlink()
+        (self.root / "_SUCCESS").unlink(missing_ok=True)  # a complete run says so again
         return committed
 
     @staticmethod
     def _is_foreign(entry: Path) -> bool:
         """False for what a crash while ``run.json`` is written leaves."""
-        return not entry.name.startswith(".run.json-")
+        return not entry.name.startswith((".run.json-", _LOCK_NAME))
+
+    def close(self) -> None:
+        """Let another search write the folder."""
+        self._lock.release()
 
     def describe_model(self, facts: dict[str, Any]) -> None:
         """Add to ``run.json`` what only a loaded model tells, once."""
@@ -180,10 +207,8 @@ class RunFolder:
             self._write_text(settings_file, json.dumps({**stored, "loaded_model": facts}, indent=2) + "\n")
 
     @staticmethod
-    def _check_settings(stored: dict[str, Any], config: RunConfig) -> None:
-        before, now = stored.get("settings"), config.settings()
-        if not isinstance(before, dict):
-            raise UserError("run.json of the run folder holds no settings; give another folder to --out")
+    def _check_settings(before: dict[str, Any], config: RunConfig) -> None:
+        now = config.settings()
         differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         if differing:
             lines = "".join(f"\n  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing)
@@ -194,12 +219,23 @@ class RunFolder:
 
     # -- committing ------------------------------------------------------------------------
 
-    def commit(self, group: int, rows: Sequence[dict[str, Any]]) -> ShardRecord:
+    def commit(self, group: int, rows: Sequence[dict[str, Any]], failed: dict[str, str] | None = None) -> ShardRecord:
         """Write one work group's rows and make them part of the run.
 
+        Args:
+            group: Number of the work group.
+            rows: Its rows.
+            failed: Its questions that cannot be searched, each with its error.
+
         Raises:
-            OSError: The disk does not take them; nothing is committed then.
+            RunFolderError: The disk does not take them; nothing is committed then.
         """
+        try:
+            return self._commit(group, rows, failed or {})
+        except OSError as error:
+            raise RunFolderError(f"run folder {self.root} cannot be written: {error}") from error
+
+    def _commit(self, group: int, rows: Sequence[dict[str, Any]], failed: dict[str, str]) -> ShardRecord:
         table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
         name = f"group-{group:06d}"
         staged = self._staging / f"{name}-{uuid.uuid4().hex}.parquet"
@@ -218,6 +254,7 @@ class RunFolder:
             file=shard.relative_to(self.root).as_posix(),
             rows=len(rows),
             example_ids=list(first),
+            failed=failed,
             sha256=digest,
             baseline_correct=sum(row["baseline_correct"] for row in first.values()),
             shorter=sum(row["baseline_correct"] and row["saved_layers"] > 0 for row in best),
@@ -225,20 +262,23 @@ class RunFolder:
             evaluations=sum(row["evaluations"] for row in first.values()),
             layer_executions=sum(row["layer_executions"] for row in first.values()),
         )
+        if failed:
+            self.set_aside(group, failed)
         fields = {name: getattr(record, name) for name in ShardRecord.__slots__}
         self._write_text(self.root / "manifest" / f"{name}.json", json.dumps(fields, indent=1) + "\n")
         return record
 
-    def set_aside(self, group: int, example_ids: Sequence[str], error: str) -> None:
-        """Note examples that could not be evaluated, each with its error."""
-        lines = (json.dumps({"example_id": example_id, "error": error}) for example_id in example_ids)
+    def set_aside(self, group: int, failed: dict[str, str]) -> None:
+        """Note examples that could not be searched, each with its error."""
+        lines = (json.dumps({"example_id": example_id, "error": error}) for example_id, error in failed.items())
         (self.root / "failed").mkdir(exist_ok=True)
         self._write_text(self.root / "failed" / f"group-{group:06d}.jsonl", "\n".join(lines) + "\n")
 
-    def clear_failures(self) -> None:
-        """Forget examples set aside by an earlier call: they are tried again."""
-        for file in (self.root / "failed").glob("*.jsonl"):
-            file.unlink()
+    def clear_failures(self, committed: dict[int, ShardRecord]) -> None:
+        """Forget groups that an earlier call gave up: they are tried again."""
+        for file in (self.root / "failed").glob("group-*.jsonl"):
+            if int(file.stem.removeprefix("group-")) not in committed:
+                file.unlink()
 
     def write_card(self, text: str) -> None:
         """Write the data set card."""
@@ -267,6 +307,18 @@ class RunFolder:
 # -- reading back --------------------------------------------------------------------------
 
 
+def read_settings(root: Path) -> dict[str, Any]:
+    """The settings that a run was made with.
+
+    Raises:
+        UserError: The folder is no run, or holds no settings.
+    """
+    settings = read_json(root / "run.json").get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(f"{root / 'run.json'} holds no settings")
+    return settings
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file of a run.
 
@@ -275,7 +327,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{file.parent} is no run folder: it has no {file.name}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
@@ -325,9 +377,10 @@ def read_paths(run: str | Path) -> pd.DataFrame:
 def _read_shard(root: Path, record: ShardRecord) -> pa.Table:
     file = root / record.file
     try:
-        table = pq.read_table(file)
+        content = file.read_bytes()
+        table = pq.read_table(pa.BufferReader(content))
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"committed shard {file} cannot be read: {error}") from None
-    if not table.schema.equals(SCHEMA) or table.num_rows != record.rows:
+    if hashlib.sha256(content).hexdigest() != record.sha256 or not table.schema.equals(SCHEMA):
         raise UserError(f"committed shard {file} is not what its manifest record says")
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.config import RunConfig
 from pipeline.model_source import ModelSource
-from pipeline.shards import RunFolder
+from pipeline.shards import RunFolder, ShardRecord
 
 CONFIG = RunConfig(
     model=ModelSource(name="stub", location="here", revision="sha256:0"),
@@ -43,3 +43,9 @@ def opened(root) -> RunFolder:
     folder = RunFolder(root)
     folder.open(CONFIG, provenance={})
     return folder
+
+
+def reopened(folder: RunFolder, config: RunConfig = CONFIG) -> dict[int, ShardRecord]:
+    """What the next call finds, after the process that held the folder is gone."""
+    folder.close()
+    return folder.open(config, provenance={})

@@ -182,6 +182,27 @@ def test_a_model_outside_the_contract_is_named(bench):
     assert "GPT2LMHeadModel" in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_a_question_that_does_not_fit_is_set_aside(bench):
+    """Catches a question beyond the model's context that is searched all the same, or takes its group with it."""
+    lines = bench.data.read_text().splitlines()[:4]
+    lines[1] = lines[1].replace("Which of these", "Which of these, " + "and think it over well, " * 40)
+    data = bench.folder / "long.jsonl"
+    data.write_text("\n".join(lines))
+    out = bench.folder / "long"
+    arguments = [*bench.arguments(out, actors=1), "--simulations", "5"]
+    arguments[arguments.index("--data") + 1] = str(data)
+    for _ in ("first", "again"):
+        ended = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *arguments],
+            capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
+        )  # fmt: skip
+        assert ended.returncode == 1, ended.stdout + ended.stderr
+        assert "1 questions were set aside" in ended.stdout
+        assert "the model reads 512" in (out / "failed" / "group-000000.jsonl").read_text()
+        assert sorted(read_paths(out).example_id.unique()) == ["tiny-00", "tiny-02", "tiny-03"]
+        assert not (out / "_SUCCESS").exists()
+
+
 def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
     """Catches a job that starts a cluster of its own, or cannot import the package from its working directory."""
     binaries = Path(sys.executable).parent

@@ -7,7 +7,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from shard_rows import CONFIG, opened, rows
+from shard_rows import CONFIG, opened, reopened, rows
 
 from pipeline import read_paths
 from pipeline.errors import UserError
@@ -43,7 +43,7 @@ def test_a_damaged_record_is_named(run, damage):
     run.commit(0, rows("a"))
     file = run.root / "manifest" / "group-000000.json"
     file.write_text(damage(json.loads(file.read_text())))
-    for use in (lambda: read_paths(run.root), lambda: opened(run.root)):
+    for use in (lambda: read_paths(run.root), lambda: reopened(run)):
         with pytest.raises(UserError, match=r"group-000000\.json"):
             use()
 
@@ -71,7 +71,7 @@ def test_a_damaged_shard_is_named(run, damage):
 def test_a_damaged_run_json_is_named(run, text):
     """Catches a traceback where the settings themselves cannot be read."""
     (run.root / "run.json").write_text(text, encoding="latin-1")
-    for use in (lambda: read_paths(run.root), lambda: opened(run.root)):
+    for use in (lambda: read_paths(run.root), lambda: reopened(run)):
         with pytest.raises(UserError, match=r"run\.json"):
             use()
 
@@ -102,7 +102,7 @@ def test_other_settings_are_named_with_both_values(run):
     """Catches rows of two settings in one data set, or a refusal that does not say what differs."""
     other = dataclasses.replace(CONFIG, seed=5, search=SearchConfig(budget=0.5))
     with pytest.raises(UserError) as refusal:
-        RunFolder(run.root).open(other, provenance={})
+        reopened(run, other)
     assert "\n  search.budget: 1.0 there, 0.5 now\n  seed: 0 there, 5 now\n" in str(refusal.value)
     assert "keep" not in str(refusal.value)
 
@@ -110,7 +110,7 @@ def test_other_settings_are_named_with_both_values(run):
 def test_the_same_weights_elsewhere_are_the_same_run(run):
     """Catches a run that cannot go on because the model's folder was moved."""
     moved = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, location="there"))
-    assert RunFolder(run.root).open(moved, provenance={}) == {}
+    assert reopened(run, moved) == {}
 
 
 def test_resuming_finds_what_was_committed(run):
@@ -118,18 +118,23 @@ def test_resuming_finds_what_was_committed(run):
     records = {group: run.commit(group, rows(example)) for group, example in ((0, "a"), (4, "e"))}
     (run.root / "_staging" / "group-000001-half.parquet").write_bytes(b"PAR1")
     before = (run.root / "run.json").read_bytes()
-    assert RunFolder(run.root).open(CONFIG, provenance={"versions": "newer"}) == records
+    run.close()
+    assert run.open(CONFIG, provenance={"versions": "newer"}) == records
     assert not any((run.root / "_staging").iterdir())
     assert (run.root / "run.json").read_bytes() == before
 
 
 def test_failures_are_noted_and_forgotten(run):
     """Catches a question that stays in failed/ after a later call has searched it."""
-    run.set_aside(2, ["x", "y"], "OSError: no")
+    run.set_aside(2, {"x": "OSError: no", "y": "OSError: no"})
+    record = run.commit(3, rows("a"), {"z": "ValueError: too long"})
+    assert record.failed == {"z": "ValueError: too long"} and record.example_ids == ["a"]
     lines = (run.root / "failed" / "group-000002.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"example_id": i, "error": "OSError: no"} for i in "xy"]
-    run.clear_failures()
-    assert not any((run.root / "failed").iterdir())
+    run.clear_failures({3: record})
+    assert [file.name for file in (run.root / "failed").iterdir()] == ["group-000003.jsonl"], (
+        "its group is not run again"
+    )
 
 
 def test_a_finished_run_is_marked_and_tidy(run):
@@ -137,4 +142,34 @@ def test_a_finished_run_is_marked_and_tidy(run):
     run.commit(0, rows("a"))
     run.mark_complete()
     assert (run.root / "_SUCCESS").exists() and not (run.root / "_staging").exists()
-    assert set(RunFolder(run.root).open(CONFIG, provenance={})) == {0}
+    assert set(reopened(run)) == {0}
+    assert not (run.root / "_SUCCESS").exists(), "a run that is taken up has yet to end"
+
+
+def test_a_deleted_shard_is_searched_again(run):
+    """Catches a run that ends well without the rows that somebody deleted."""
+    run.commit(0, rows("a"))
+    run.commit(1, rows("b"))
+    (run.root / "paths" / "group-000000.parquet").unlink()
+    assert set(reopened(run)) == {1}
+
+
+def test_a_stray_shard_is_removed_and_other_files_stay(run):
+    """Catches uncommitted rows that pandas would read from the folder, and a clean-up that goes too far."""
+    run.commit(0, rows("a"))
+    (run.root / "paths" / "group-000007.parquet").write_bytes(b"PAR1")
+    (run.root / "paths" / ".ipynb_checkpoints").mkdir()
+    reopened(run)
+    assert sorted(file.name for file in (run.root / "paths").iterdir()) == [
+        ".ipynb_checkpoints",
+        "group-000000.parquet",
+    ]
+
+
+def test_one_writer_at_a_time(run):
+    """Catches two drivers that delete each other's staged files."""
+    with pytest.raises(UserError, match="another search is writing"):
+        RunFolder(run.root).open(CONFIG, provenance={})
+    run.commit(0, rows("a"))
+    run.close()
+    assert set(opened(run.root).open(CONFIG, provenance={})) == {0}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from shard_rows import CONFIG, opened, rows
+from shard_rows import opened, reopened, rows
 
 from pipeline import read_paths, shards
 from pipeline.shards import COLUMNS, SCHEMA, RunFolder
@@ -101,10 +101,9 @@ def test_a_crash_anywhere_in_a_commit_leaves_nothing(run, monkeypatch, owner, st
         run.commit(1, rows("b"))
     assert set(read_paths(run.root).example_id) == {"a"}
 
-    again = RunFolder(run.root)
-    assert set(again.open(CONFIG, provenance={})) == {0}
+    assert set(reopened(run)) == {0}
     assert not any((run.root / "_staging").iterdir())
-    again.commit(1, rows("b"))
+    run.commit(1, rows("b"))
     for frame in (read_paths(run.root), pd.read_parquet(run.root / "paths")):
         assert frame.example_id.tolist() == ["a", "a", "b", "b"]
 

@@ -83,19 +83,12 @@ class DecoderStack:
 
         if self.rope_switch is None:
             return {kind: embed(slice(None), hidden.shape[1], kind) for kind in kinds}
-        return {
-            kind: tuple(  # type: ignore[misc]
-                nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
-                for parts in zip(
-                    *(
-                        [part[0] for part in embed(slice(row, row + 1), length, kind)]
-                        for row, length in enumerate(lengths)
-                    ),
-                    strict=True,
-                )
-            )
-            for kind in kinds
-        }
+        result: Rotary = {}
+        for kind in kinds:
+            rows = [embed(slice(row, row + 1), length, kind) for row, length in enumerate(lengths)]
+            cos, sin = (nn.utils.rnn.pad_sequence([row[part][0] for row in rows], batch_first=True) for part in (0, 1))
+            result[kind] = (cos, sin)
+        return result
 
     def run_layer(
         self,

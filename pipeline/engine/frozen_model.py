@@ -111,6 +111,11 @@ class FrozenModel:
         return device
 
     @property
+    def context_length(self) -> int:
+        """Most tokens of a text that the model was made for."""
+        return int(self.hf_model.config.max_position_embeddings)
+
+    @property
     def end_tokens(self) -> frozenset[int]:
         """Tokens that end a generated text."""
         declared = self.hf_model.generation_config.eos_token_id

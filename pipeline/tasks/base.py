@@ -93,6 +93,15 @@ class Outcome:
 class Scoring(Protocol):
     """How answers to one kind of question are judged."""
 
+    @property
+    def margins_compare(self) -> bool:
+        """Whether a wrong answer's margin says how near it is to the reference."""
+        ...
+
+    def room(self, question: Question) -> int:
+        """Most tokens that are read or written behind the question's prompt."""
+        ...
+
     def targets(self, example: Example) -> Sequence[str]:
         """The texts whose tokens a question carries as ``answers``."""
         ...

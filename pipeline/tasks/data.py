@@ -39,10 +39,18 @@ class Row:
             if column in self.values:
                 value = self.values[column]
                 if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
-                    return str(value)
+                    return self._encodable(column, str(value))
                 raise UserError(f"{self.where}: column {column!r} must hold text, found {_short(value)}")
         wanted = " or ".join(repr(column) for column in columns)
         raise UserError(f"{self.where}: there is no column {wanted}; it has: {', '.join(self.values) or 'no columns'}")
+
+    def _encodable(self, column: str, text: str) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # JSON can say half of a surrogate pair, which no tokenizer and no file takes.
+            raise UserError(f"{self.where}: column {column!r} holds a character that is no Unicode text") from None
+        return text
 
 
 def read_examples(request: DataRequest, *, task: str, to_example: ToExample) -> list[Example]:

@@ -41,6 +41,13 @@ class Choice:
 
     per_character: bool
 
+    @property
+    def margins_compare(self) -> bool:
+        return True
+
+    def room(self, question: Question) -> int:
+        return max(len(answer) for answer in question.answers)
+
     def targets(self, example: Example) -> Sequence[str]:
         return example.options
 
@@ -112,6 +119,14 @@ class ExactMatch:
 
     max_new_tokens: int
 
+    @property
+    def margins_compare(self) -> bool:
+        return True
+
+    def room(self, question: Question) -> int:
+        # An answer that is longer than the limit must still fit, with the token that ends it.
+        return max(self.max_new_tokens, len(question.answers[0]) + 1)
+
     def targets(self, example: Example) -> Sequence[str]:
         return (example.answer,)
 
@@ -149,7 +164,7 @@ class ExactMatch:
 
         open_rows = [index for index, outcome in enumerate(outcomes) if outcome is None]
         # Each row's own limit, whatever else is in the call: an answer is cut where it always is.
-        limits = {index: max(self.max_new_tokens, len(questions[index].answers[0]) + 1) for index in open_rows}
+        limits = {index: self.room(questions[index]) for index in open_rows}
         for limit in sorted(set(limits.values())):
             rows = [index for index in open_rows if limits[index] == limit]
             decoded = model.decode(
@@ -188,6 +203,14 @@ class Graded:
 
     max_new_tokens: int
     grader: MathGrader = field(default_factory=MathGrader, compare=False)
+
+    @property
+    def margins_compare(self) -> bool:
+        # The gap of a wrong text says how near another text is, not how near the reference.
+        return False
+
+    def room(self, question: Question) -> int:
+        return self.max_new_tokens
 
     def targets(self, example: Example) -> Sequence[str]:
         return ()

@@ -163,7 +163,7 @@ class RunFolder:
             raise UserError(f"another search is writing {self.root}; wait for its end, or stop it") from None
         except OSError as error:
             self.close()
-            raise UserError(f"run folder {self.root} cannot be written: {error.strerror}") from None
+            raise UserError(f"run folder {self.root} cannot be written: {error.strerror or error}") from None
         except BaseException:
             self.close()
             raise
@@ -232,6 +232,8 @@ class RunFolder:
         """
         try:
             return self._commit(group, rows, failed or {})
+        except RunFolderError:
+            raise
         except OSError as error:
             raise RunFolderError(f"run folder {self.root} cannot be written: {error}") from error
 
@@ -297,11 +299,14 @@ class RunFolder:
 
     def _write_text(self, target: Path, text: str) -> None:
         staged = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-        with staged.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        staged.replace(target)
+        try:
+            with staged.open("w", encoding="utf-8") as handle:
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
+            staged.replace(target)
+        except OSError as error:
+            raise RunFolderError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 # -- reading back --------------------------------------------------------------------------

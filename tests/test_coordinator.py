@@ -1,0 +1,73 @@
+"""What the coordinator makes of failures, without a cluster: who pays for them, and when it gives up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ray.exceptions import RayActorError
+from shard_rows import CONFIG, opened
+
+from pipeline.coordinator import MAX_ATTEMPTS, MAX_FAILED_STARTS, Coordinator, PoolConfig
+from pipeline.errors import UserError
+from pipeline.tasks import Example
+
+POOL = PoolConfig(num_actors=2, cpus_per_actor=1, gpus_per_actor=0.0)
+
+
+def died(*, preempted: bool = False) -> RayActorError:
+    return RayActorError(error_msg="the actor died:\n  its node ran out of memory", preempted=preempted)
+
+
+@pytest.fixture
+def coordinator(tmp_path) -> Coordinator:
+    """Twenty examples in groups of eight, none of them committed."""
+    examples = [Example(id=f"q{n}", task="arithmetic", question="1 + 1 =", answer="2") for n in range(20)]
+    return Coordinator(config=CONFIG, pool=POOL, examples=examples, folder=opened(tmp_path / "run"), committed={})
+
+
+def failed_ids(coordinator: Coordinator) -> list[str]:
+    files = sorted((coordinator._folder.root / "failed").glob("*.jsonl"))
+    return [json.loads(line)["example_id"] for file in files for line in file.read_text().splitlines()]
+
+
+def test_groups_are_fixed_runs_of_the_examples(coordinator):
+    """Catches groups whose composition depends on what is left to do: their rows would too."""
+    assert [[example.id for example in group] for group in coordinator._groups] == [
+        [f"q{n}" for n in range(start, min(start + 8, 20))] for start in (0, 8, 16)
+    ]
+
+
+def test_a_preemption_costs_no_retry(coordinator):
+    """Catches spot machines that use up the retries of groups that are fine."""
+    for _ in range(5 * MAX_ATTEMPTS):
+        group = coordinator._todo.popleft()
+        coordinator._take_back(group, died(preempted=True))
+    assert list(coordinator._todo) == [0, 1, 2] and failed_ids(coordinator) == []
+
+
+def test_a_group_that_keeps_failing_is_set_aside_with_its_cause(coordinator):
+    """Catches a run that tries a bad group for ever, and an error that names no cause."""
+    for _ in range(MAX_ATTEMPTS):
+        assert coordinator._todo.popleft() == 0
+        coordinator._take_back(0, died())
+    assert list(coordinator._todo) == [1, 2]
+    assert failed_ids(coordinator) == [f"q{n}" for n in range(8)]
+    assert "ran out of memory" in (coordinator._folder.root / "failed" / "group-000000.jsonl").read_text()
+    assert coordinator.progress.failed_examples == 8 and not coordinator.progress.complete
+
+
+def test_starts_that_fail_end_the_run_only_while_nobody_works(coordinator):
+    """Catches a long run that a few lost machines abort, and one that starts actors for ever."""
+    coordinator.progress.actors_ready = 1
+    for _ in range(3 * MAX_FAILED_STARTS):
+        coordinator._take_back(None, died())
+    coordinator.progress.actors_ready = 0
+    with pytest.raises(UserError, match=r"while they load the model .*ran out of memory"):
+        coordinator._take_back(None, died())
+
+
+def test_a_mistake_of_the_user_ends_the_run_at_once(coordinator):
+    """Catches a model outside the contract that is loaded three times before somebody is told."""
+    with pytest.raises(UserError, match="no such thing"):
+        coordinator._take_back(None, UserError("no such thing"))

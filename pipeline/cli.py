@@ -33,16 +33,21 @@ class _Commands(click.Group):
             sys.exit(EXIT_WRONG_CALL)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Find better ways through a frozen language model: which layers to skip, run or repeat.
+
+\b
+First steps:
+  drllm-pipeline demo                 a search on an embedded model, in a few minutes
+  drllm-pipeline inspect runs/demo    what it found
+  drllm-pipeline search --help        your own model and questions
+""",
+)
 @click.version_option(__version__)
 def main() -> None:
-    r"""Find better ways through a frozen language model: which layers to skip, run or repeat.
-
-    \b
-    First steps:
-      drllm-pipeline demo                    a search on an embedded model, in a few minutes
-      drllm-pipeline inspect runs/demo       what it found
-    """
+    """The group of all commands."""
 
 
 def _task_help() -> str:
@@ -51,6 +56,7 @@ def _task_help() -> str:
 
 
 @main.command(
+    short_help="Search a program for every question.",
     help=f"""Search a layer program for every question, into a folder of Parquet shards.
 
 Each question gets its own tree search: programs that skip or repeat layers of the frozen model are
@@ -70,13 +76,15 @@ Examples:
   drllm-pipeline search --model ./my-model --task jsonl --data questions.jsonl --out runs/mine
 
 Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
-"""
+""",
 )
 @click.option("--model", required=True, help="Hub id, local folder, .gguf file, or 'smollm2' (embedded).")
 @click.option("--task", required=True, metavar="NAME", help="One of the tasks above.")
 @click.option("--data", help="jsonl, csv or parquet file or folder, or a hub data set (owner/name[:config]).")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumed if it exists.")
-@click.option("--budget", default=1.0, show_default=True, help="Longest program kept, as a fraction of the depth.")
+@click.option(
+    "--budget", default=1.0, show_default=True, help="Longest program kept, as a fraction of the depth; at most 2."
+)
 @click.option("--simulations", type=int, help="Programs tried per question.  [default: 50; cola: 200]")
 @click.option(
     "--action-space",
@@ -170,8 +178,9 @@ def _search(request: Any) -> int:
                 request, show=reporter, announce=lambda line: console.print(line, highlight=False, markup=False)
             )
     except KeyboardInterrupt:
+        kept = f"Every committed question is kept in {request.out}" if request.out.exists() else "Nothing was begun"
         console.print(
-            f"Stopped. Every committed question is kept in {request.out}; run the same command again to go on.",
+            f"Stopped. {kept}; run the same command again to go on.",
             highlight=False,
             markup=False,
         )
@@ -209,7 +218,7 @@ def _own_name() -> str:
     return called if Path(called).name == _NAME and shutil.which(_NAME) != called else _NAME
 
 
-@main.command()
+@main.command(short_help="Say what a path data set holds.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--plots", type=click.Path(path_type=Path), help="Also write the pictures to this folder, as PNG.")
 def inspect(run: Path, plots: Path | None) -> None:

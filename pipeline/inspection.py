@@ -103,6 +103,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
     # The object-oriented interface needs no display and no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,9 @@ def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
     edges = [edge - 0.5 for edge in range(int(best.length.min()), int(best.length.max()) + 2)] if len(best) else 10
     axes.hist(list(parts.values()), bins=edges, stacked=True, label=list(parts))
     axes.axvline(float(rows.num_layers.iloc[0]), color="black", linestyle=":", label="the model's depth")
-    axes.set(xlabel="layers run by the best program", ylabel="questions")
+    axes.set(title="Length of the best programs", xlabel="layers run", ylabel="questions")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
 
     layers = Figure(figsize=(7, 3.5), layout="constrained")
@@ -127,7 +130,7 @@ def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
     axes.bar(positions, [100 * part for part in repeated], label="repeated")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
-    axes.set(xlabel="layer", ylabel="% of best programs")
+    axes.set(title="Layers that the best programs skip (down) and repeat (up)", xlabel="layer", ylabel="% of them")
     axes.legend()
 
     files = []

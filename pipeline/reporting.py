@@ -43,7 +43,9 @@ class Reporter(AbstractContextManager["Reporter"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
+        if self._bar is not None and self._task_id is not None:
+            if self._bar.tasks[0].total is None:
+                self._bar.remove_task(self._task_id)  # nothing was shown yet, and nothing need stay
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
@@ -106,7 +108,7 @@ def summarize(progress: Progress, console: Console) -> None:
     evaluations = sum(record.evaluations for record in progress.committed)
     layers = sum(record.layer_executions for record in progress.committed)
     console.print(
-        f"{evaluations:,} programs run, {layers:,} layer executions; {progress.seconds:.0f} s in this call.",
+        f"{evaluations:,} programs run, {layers:,} layer executions; {progress.seconds:.0f} s of search.",
         highlight=False,
     )
 

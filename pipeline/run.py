@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -100,6 +101,7 @@ def run_search(
     except OSError as error:
         raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
     folder = RunFolder(request.out)
+    folder.check(partial(_config, request, model, examples))
     try:
         config, pool = _plan(request, model, examples)
         provenance = _provenance(request)
@@ -161,9 +163,23 @@ def _plan(request: SearchRequest, model: ModelSource, examples: list[Example]) -
         )
     if cpus < request.cpus_per_actor and own_cluster:
         raise UserError(f"--cpus-per-actor {request.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
+    config = _config(request, model, examples, device=device, dtype=dtype)
+    fitting = int(gpus // request.gpus_per_actor) if device == "cuda" else int(cpus // request.cpus_per_actor)
+    pool = PoolConfig(
+        num_actors=request.num_actors or max(fitting, 1),
+        cpus_per_actor=request.cpus_per_actor,
+        gpus_per_actor=request.gpus_per_actor if device == "cuda" else 0.0,
+    )
+    return config, pool
+
+
+def _config(
+    request: SearchRequest, model: ModelSource, examples: list[Example], *, device: str, dtype: str
+) -> RunConfig:
+    """The run's settings, with ``auto`` settled."""
     task = get_task(request.task)
     search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
-    config = RunConfig(
+    return RunConfig(
         model=model,
         task=request.task,
         data=request.data,
@@ -179,13 +195,6 @@ def _plan(request: SearchRequest, model: ModelSource, examples: list[Example]) -
         dtype=dtype,
         cpus_per_actor=request.cpus_per_actor,
     )
-    fitting = int(gpus // request.gpus_per_actor) if device == "cuda" else int(cpus // request.cpus_per_actor)
-    pool = PoolConfig(
-        num_actors=request.num_actors or max(fitting, 1),
-        cpus_per_actor=request.cpus_per_actor,
-        gpus_per_actor=request.gpus_per_actor if device == "cuda" else 0.0,
-    )
-    return config, pool
 
 
 def _provenance(request: SearchRequest) -> dict[str, Any]:

@@ -82,6 +82,8 @@ class SearchConfig:
             raise ValueError(f"budget must be above 0 (1.0 allows the model's own depth), got {self.budget}")
         if not (math.isfinite(self.max_length) and self.max_length >= 1):
             raise ValueError(f"max_length must be at least 1.0, got {self.max_length}")
+        if self.budget > self.max_length:
+            raise ValueError(f"budget must be at most {self.max_length} (the longest program tried), got {self.budget}")
         if self.backup not in ("mean", "max"):
             raise ValueError(f"backup must be 'mean' or 'max', got {self.backup!r}")
         if self.margin_scale is not None and self.margin_scale <= 0:

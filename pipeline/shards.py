@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,7 @@ _LOCK_NAME = ".lock"
 COLUMNS = {
     "example_id": "the question; at most one identity row and `keep` right programs each",
     "task": "the task's name",
-    "prompt": "the exact text given to the tokenizer, chat template applied",
+    "prompt": "the exact text given to the tokenizer, chat template applied where the task has one",
     "answer": "the reference answer",
     "response": "what the program answered",
     "program": "the layers that ran, in order",
@@ -150,11 +150,7 @@ class RunFolder:
             UserError: The folder holds a run with other settings (the message names them), is none of
                 ours, or is being written by another search.
         """
-        settings_file = self.root / "run.json"
-        if settings_file.exists():
-            self._check_settings(read_settings(self.root), config)
-        elif self.root.exists() and (not self.root.is_dir() or any(map(self._is_foreign, self.root.iterdir()))):
-            raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
+        self.check(lambda **_: config)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -167,6 +163,22 @@ class RunFolder:
         except BaseException:
             self.close()
             raise
+
+    def check(self, settle: Callable[..., RunConfig]) -> None:
+        """Refuse a folder that is none of ours, or that holds a run with other settings.
+
+        Args:
+            settle: From the ``device`` and ``dtype`` of the run in the folder to this call's settings, so
+                that a call can be checked before it knows the machine that it will run on.
+
+        Raises:
+            UserError: The folder is refused; the message says why.
+        """
+        if (self.root / "run.json").exists():
+            stored = read_settings(self.root)
+            self._check_settings(stored, settle(device=str(stored.get("device")), dtype=str(stored.get("dtype"))))
+        elif self.root.exists() and (not self.root.is_dir() or any(map(self._is_foreign, self.root.iterdir()))):
+            raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
 
     def _take_up(self, config: RunConfig, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
         """Make what a run folder has, drop what a crash left, and read what is committed."""
@@ -211,6 +223,8 @@ class RunFolder:
         now = config.settings()
         differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         if differing:
+            # Other questions follow from other settings; their hash says nothing more.
+            differing = [key for key in differing if key != "data_sha256"] or differing
             lines = "".join(f"\n  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing)
             raise UserError(
                 f"the run folder was made with other settings:{lines}\n"

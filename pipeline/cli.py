@@ -228,7 +228,7 @@ def inspect(run: Path, plots: Path | None) -> None:
     inspect_run(run, Console(soft_wrap=True), plots=plots)
 
 
-@main.command()
+@main.command(short_help="Search with the embedded model, in minutes.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Run folder."
 )

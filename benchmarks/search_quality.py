@@ -115,7 +115,7 @@ def summarize(trees: list[SearchTree]) -> dict[str, Any]:
 def main(num_questions: int, simulations: int, split: str, seed: int, threads: int, out: Path) -> None:
     """Compare searches at equal evaluations."""
     torch.set_num_threads(threads)
-    model = FrozenModel.load("smollm2", device="cpu", dtype="float32", prefix_cache_bytes=CACHE_BYTES)
+    model = FrozenModel.load("smollm2", device="cpu", dtype="float32", cache_bytes=CACHE_BYTES)
     task = get_task("arithmetic")
     examples = task.read(DataRequest(limit=num_questions, split=split, seed=seed))
     questions = [task.prepare(example, model.tokenizer) for example in examples]

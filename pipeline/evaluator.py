@@ -163,7 +163,7 @@ class SearchEvaluator:
             device=self._config.device,
             dtype=self._config.dtype,
             revision=source.hub_revision,
-            prefix_cache_bytes=PREFIX_CACHE_BYTES,
+            cache_bytes=PREFIX_CACHE_BYTES,
         )
         if not LayerProgram((0,), self._model.num_layers).within(self._config.search.budget):
             raise UserError(

@@ -3,20 +3,24 @@
 Llama, Qwen2, Qwen3, Mistral, Gemma 2, Gemma 3 (text), Phi-3, OLMo 2, OLMoE and Qwen2-MoE share it in
 transformers 5: ``model.embed_tokens``, a list ``model.layers`` whose members take
 ``(hidden_states, attention_mask, position_ids, past_key_values, position_embeddings)``,
-``model.norm``, ``model.rotary_emb`` and ``lm_head``. The model's own modules are called as they are;
-no modeling file is copied or patched.
+``model.norm``, ``model.rotary_emb`` and ``lm_head``. The model's own modules are called as they are, on
+copies that share its weights and name the engine's attention function; no modeling file is copied or
+patched.
 
-Shapes: B rows, T tokens, D hidden size, V vocabulary.
+Shapes: B rows, T tokens, N tokens of several texts one behind the other, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
 import torch
 from torch import nn
 
+from pipeline.engine.attention import PACKED, MaskOf, Piecewise
+from pipeline.engine.sharing import replace_config, share
 from pipeline.errors import UserError
 
 FULL = "full_attention"
@@ -31,6 +35,7 @@ _LAYER_ARGUMENTS = (
     "position_embeddings",
 )
 
+#: Cosines and sines ``[T, head_dim]`` by layer type; the key is None where all layers share them.
 Rotary = dict[str | None, tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -49,7 +54,10 @@ class DecoderStack:
         self.hf_model = hf_model
         self.body = hf_model.model
         self.config = hf_model.config
-        self.layers: nn.ModuleList = self.body.layers
+        self.layers: nn.ModuleList = share(self.body.layers)
+        config = copy.deepcopy(self.config)
+        config._attn_implementation = PACKED
+        replace_config(self.layers, self.config, config)
         self.layer_types = _layer_types(hf_model)
         self.window: int | None = getattr(self.config, "sliding_window", None)
         self.attention: str = self.config._attn_implementation
@@ -69,25 +77,15 @@ class DecoderStack:
         hidden: torch.Tensor = self.body.embed_tokens(token_ids)
         return hidden
 
-    def rotary(self, hidden: torch.Tensor, positions: torch.Tensor, lengths: list[int]) -> Rotary:
-        """Cosines and sines ``[B, T, head_dim]`` of the positions ``[B, T]``, for each layer type.
-
-        ``lengths`` gives each row's valid tokens. The key is None where all layers share one.
-        """
-        kinds: list[str | None] = list(set(self.layer_types)) if self._rotary_by_type else [None]
-
-        def embed(rows: slice, length: int, kind: str | None) -> tuple[torch.Tensor, torch.Tensor]:
-            arguments = (hidden[rows, :length], positions[rows, :length]) + ((kind,) if kind else ())
-            cos, sin = self.body.rotary_emb(*arguments)
-            return cos, sin
-
-        if self.rope_switch is None:
-            return {kind: embed(slice(None), hidden.shape[1], kind) for kind in kinds}
+    def rotary(self, length: int) -> Rotary:
+        """Cosines and sines of the positions 0…length-1, as a text of that length reads them."""
+        positions = torch.arange(length, device=self.hf_model.device)[None]
+        like = torch.empty(0, dtype=self.hf_model.dtype, device=self.hf_model.device)
+        kinds: list[str | None] = [*sorted(set(self.layer_types))] if self._rotary_by_type else [None]
         result: Rotary = {}
         for kind in kinds:
-            rows = [embed(slice(row, row + 1), length, kind) for row, length in enumerate(lengths)]
-            cos, sin = (nn.utils.rnn.pad_sequence([row[part][0] for row in rows], batch_first=True) for part in (0, 1))
-            result[kind] = (cos, sin)
+            cos, sin = self.body.rotary_emb(*((like, positions) if kind is None else (like, positions, kind)))
+            result[kind] = (cos[0], sin[0])
         return result
 
     def run_layer(
@@ -95,21 +93,44 @@ class DecoderStack:
         layer: int,
         hidden: torch.Tensor,
         *,
-        mask: torch.Tensor | None,
         positions: torch.Tensor,
         rotary: tuple[torch.Tensor, torch.Tensor],
-        cache: Any = None,
+        attention: Piecewise,
     ) -> torch.Tensor:
-        """One decoder layer on ``hidden`` ``[B, T, D]``; returns the new residual stream."""
+        """One decoder layer on packed tokens.
+
+        Args:
+            layer: Its index.
+            hidden: Residual stream ``[N, D]``.
+            positions: Each token's position in its text, ``[N]``.
+            rotary: Their cosines and sines, ``[N, head_dim]``.
+            attention: Which tokens see which.
+
+        Returns:
+            The new residual stream, ``[N, D]``.
+
+        Raises:
+            KeysTaken: ``attention`` is ``KeysOnly``; it holds the keys and values now.
+        """
+        cos, sin = rotary
         output = self.layers[layer](
-            hidden,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            position_embeddings=rotary,
+            hidden[None],
+            attention_mask=attention,
+            position_ids=positions[None],
+            past_key_values=None,
+            position_embeddings=(cos[None], sin[None]),
         )
         result: torch.Tensor = output[0] if isinstance(output, tuple) else output
-        return result
+        return result[0]
+
+    def of_kind(self, rotary: Rotary, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The cosines and sines that a layer reads."""
+        return rotary[None] if None in rotary else rotary[self.layer_types[layer]]
+
+    def mask_of(self, layer: int) -> MaskOf:
+        """The masks of a layer's kind: see ``attention_mask``."""
+        kind = self.layer_types[layer]
+        return lambda positions, extent: self.attention_mask(positions, extent, kind, self.hf_model.dtype)
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Final norm and language-model head: ``[..., D]`` to logits ``[..., V]``."""

@@ -1,98 +1,257 @@
-"""Layer-synchronous execution: rows with different programs share every layer call they can.
+"""Layer-synchronous execution: everything that needs the same layer next runs it in one call.
 
-All rows start at the first position of their programs. Each step runs one layer on all rows that need
-it next; the lowest such layer goes first, so that rows which loop back catch up with those which
-wait, and rows which skip ahead are rejoined. A batch of equal programs is one call a layer; different
-programs cost a call more only where they differ.
+What runs is a *strand*: some tokens of one text and the programs that have agreed so far. Strands wait
+at the layer that their programs name next; the lowest such layer goes first, so that programs which loop
+back catch up with those that wait, and programs which skip ahead are rejoined. A strand whose programs
+part ways splits. So weights are read once a layer for all that need it, and no two programs run
+the same layers on the same text twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
+from pipeline.engine.attention import Continuations, KeysOnly, KeysTaken, Tails, WholeTexts
 from pipeline.engine.contract import DecoderStack, Rotary
-from pipeline.engine.kv import KVSlots
+from pipeline.engine.kv import KVSlots, Slot, slots_of
 from pipeline.program import LayerProgram
 
 
-def run_programs(
-    stack: DecoderStack,
-    hidden: torch.Tensor,
-    programs: Sequence[LayerProgram],
-    *,
-    positions: torch.Tensor,
-    lengths: list[int],
-    extent: int,
-    slots: KVSlots | None = None,
-    slot_rows: Sequence[int] | None = None,
-    done: Sequence[int] | None = None,
-    on_layer: Callable[[int, int, torch.Tensor], None] | None = None,
-) -> torch.Tensor:
-    """Compose each row's layers on its residual stream.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Text:
+    """A text to run.
 
-    Args:
-        stack: The frozen model's parts.
-        hidden: Residual stream after the embeddings, ``[B, T, D]``; rows are padded at the right.
-        programs: One a row.
-        positions: Each token's position in its row's text, ``[B, T]``.
-        lengths: Valid tokens of each row among T.
-        extent: Keys 0…extent-1 take part in the attention.
-        slots: Where keys and values are kept; None to keep nothing.
-        slot_rows: Each row's index in ``slots``, where that is not its index here.
-        done: How many layers of each row's program ``hidden`` has behind it; None for none.
-        on_layer: Told, after each layer of each row, the row, how many of its layers have run, and its
-            residual stream ``[T, D]``, a view that the next layer leaves behind.
-
-    Returns:
-        The residual stream before the final norm, ``[B, T, D]``.
+    Attributes:
+        tokens: Its token ids, T of them.
+        rotary: Cosines and sines of its positions, ``[T, head_dim]``.
+        wanted: The first position whose final state is wanted.
+        rows: The rows of the call that read it, a program each.
     """
-    device = hidden.device
-    rotary = stack.rotary(hidden, positions, lengths)
-    masks = {kind: stack.attention_mask(positions, extent, kind, hidden.dtype) for kind in set(stack.layer_types)}
-    kv_rows = torch.tensor(range(len(programs)) if slot_rows is None else slot_rows, device=device)
-    cursors = [0] * len(programs) if done is None else list(done)
 
-    while True:
-        waiting = [row for row, program in enumerate(programs) if cursors[row] < len(program)]
-        if not waiting:
-            return hidden
-        layer = min(programs[row].layers[cursors[row]] for row in waiting)
-        rows = [row for row in waiting if programs[row].layers[cursors[row]] == layer]
-        everyone = len(rows) == len(programs)
-        index = torch.tensor(rows, device=device)
+    tokens: Sequence[int]
+    rotary: Rotary
+    wanted: int
+    rows: list[int]
 
-        def pick(tensor: torch.Tensor, index: torch.Tensor = index, everyone: bool = everyone) -> torch.Tensor:
-            return tensor if everyone else tensor.index_select(0, index)
 
-        kind = stack.layer_types[layer]
-        mask = masks[kind]
-        cos, sin = _of_kind(rotary, kind)
-        shared_rotary = cos.shape[0] == 1
-        row_positions = pick(positions)
-        cache = None
-        if slots is not None:
-            cache = slots.at(
-                slots=torch.tensor([cursors[row] for row in rows], device=device),
-                rows=pick(kv_rows),
-                positions=row_positions,
-                extent=extent,
+@dataclass(slots=True)
+class Strand:
+    """Tokens of one text after some layers, with the rows whose programs agree so far.
+
+    Attributes:
+        text: Which text.
+        hidden: Residual stream ``[T, D]``.
+        depth: Layers behind it.
+        rows: The rows.
+    """
+
+    text: int
+    hidden: torch.Tensor
+    depth: int
+    rows: list[int]
+
+
+#: Told of each run of a layer on a whole text: the strand after it (its state may be cut to the wanted
+#: positions at a program's end), and the layer's keys and values ``[heads, T, head_dim]``.
+OnLayer = Callable[[Strand, torch.Tensor, torch.Tensor], None]
+
+
+class Executor:
+    """Runs layer programs on a stack and counts what it runs.
+
+    Attributes:
+        layers_run: Layers run so far, one for each strand, or row of new tokens, in each call.
+    """
+
+    def __init__(self, stack: DecoderStack) -> None:
+        self.stack = stack
+        self.layers_run = 0
+
+    def run_texts(
+        self,
+        texts: Sequence[Text],
+        strands: Sequence[Strand],
+        programs: Sequence[LayerProgram],
+        *,
+        on_layer: OnLayer,
+    ) -> dict[int, torch.Tensor]:
+        """Run whole texts to the ends of their programs.
+
+        Args:
+            texts: The texts.
+            strands: Where to start from; every row is in one of them.
+            programs: One a row.
+            on_layer: Told of every layer that has run.
+
+        Returns:
+            For each row the residual stream before the final norm at its text's wanted positions,
+            ``[T - wanted, D]``.
+        """
+        waiting = list(strands)
+        results: dict[int, torch.Tensor] = {}
+        while waiting:
+            layer = min(programs[row].layers[strand.depth] for strand in waiting for row in strand.rows)
+            whole: list[Strand] = []
+            ending: list[Strand] = []
+            others: list[Strand] = []
+            for strand in waiting:
+                here = [row for row in strand.rows if programs[row].layers[strand.depth] == layer]
+                if len(here) < len(strand.rows):
+                    apart = [row for row in strand.rows if row not in here]
+                    others.append(Strand(strand.text, strand.hidden, strand.depth, apart))
+                if here:
+                    ends = all(len(programs[row]) == strand.depth + 1 for row in here)
+                    goal = ending if ends and texts[strand.text].wanted > 0 else whole
+                    goal.append(Strand(strand.text, strand.hidden, strand.depth, here))
+            for group, run in ((whole, self._run_whole), (ending, self._run_ending)):
+                if group:
+                    self.layers_run += len(group)
+                    run(layer, group, texts, on_layer)
+            waiting = others
+            for strand in whole + ending:
+                done = [row for row in strand.rows if len(programs[row]) == strand.depth]
+                wanted = strand.hidden[-(len(texts[strand.text].tokens) - texts[strand.text].wanted) :]
+                results.update((row, wanted) for row in done)
+                if len(done) < len(strand.rows):
+                    strand.rows = [row for row in strand.rows if row not in done]
+                    waiting.append(strand)
+        return results
+
+    def take_keys(
+        self, layer: int, texts: Sequence[Text], hidden: Sequence[torch.Tensor]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values ``[heads, T, head_dim]`` that a layer makes of states ``[T, D]``, and no more."""
+        made = KeysOnly(self.stack.attention)
+        self._keys_only(layer, texts, hidden, made)
+        lengths = [len(text.tokens) for text in texts]
+        return list(zip(torch.split(made.keys[0], lengths, dim=1), torch.split(made.values[0], lengths, dim=1)))
+
+    def run_newest(
+        self,
+        hidden: Sequence[torch.Tensor],
+        positions: Sequence[Sequence[int]],
+        rotary: Sequence[Rotary],
+        programs: Sequence[LayerProgram],
+        *,
+        store: KVSlots,
+        store_rows: Sequence[int],
+    ) -> list[torch.Tensor]:
+        """Run new tokens of each row over what the row's slots hold of its text so far.
+
+        Args:
+            hidden: Embeddings of each row's new tokens, ``[t, D]``.
+            positions: Their positions in the row's text.
+            rotary: Their cosines and sines, ``[t, head_dim]``.
+            programs: One a row.
+            store: Keys and values of everything before; the new ones are added.
+            store_rows: Each row's index in the store.
+
+        Returns:
+            For each row the residual stream before the final norm, ``[t, D]``.
+        """
+        states = list(hidden)
+        slots: list[list[Slot]] = [slots_of(program) for program in programs]
+        depths = [0] * len(programs)
+        device = states[0].device
+        where = [torch.tensor(row, device=device) for row in positions]
+        packed: tuple[list[int], torch.Tensor, Rotary] | None = None
+        while waiting := [row for row, program in enumerate(programs) if depths[row] < len(program)]:
+            layer = min(programs[row].layers[depths[row]] for row in waiting)
+            rows = [row for row in waiting if programs[row].layers[depths[row]] == layer]
+            if packed is None or packed[0] != rows:
+                packed = (rows, torch.cat([where[row] for row in rows]), _packed_rotary([rotary[row] for row in rows]))
+            output = self.stack.run_layer(
+                layer,
+                torch.cat([states[row] for row in rows]),
+                positions=packed[1],
+                rotary=self.stack.of_kind(packed[2], layer),
+                attention=Continuations(
+                    store,
+                    slots=[slots[row][depths[row]] for row in rows],
+                    rows=[store_rows[row] for row in rows],
+                    positions=[positions[row] for row in rows],
+                    mask_of=self.stack.mask_of(layer),
+                    kernel_name=self.stack.attention,
+                ),
             )
-        output = stack.run_layer(
+            self.layers_run += len(rows)
+            for row, state in zip(rows, torch.split(output, [len(positions[row]) for row in rows])):
+                states[row] = state
+                depths[row] += 1
+        return states
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _run_whole(self, layer: int, group: list[Strand], texts: Sequence[Text], on_layer: OnLayer) -> None:
+        """Run a layer on all tokens of each strand's text."""
+        read = [texts[strand.text] for strand in group]
+        lengths = [len(text.tokens) for text in read]
+        attention = WholeTexts(lengths, self.stack.mask_of(layer), self.stack.attention)
+        output = self.stack.run_layer(
             layer,
-            pick(hidden),
-            mask=None if mask is None else pick(mask),
-            positions=row_positions,
-            rotary=(cos, sin) if shared_rotary else (pick(cos), pick(sin)),
-            cache=cache,
+            torch.cat([strand.hidden for strand in group]),
+            positions=self._positions([0] * len(read), lengths),
+            rotary=self.stack.of_kind(_packed_rotary([text.rotary for text in read]), layer),
+            attention=attention,
         )
-        hidden = output if everyone else hidden.index_copy(0, index, output)
-        for place, row in enumerate(rows):
-            cursors[row] += 1
-            if on_layer is not None:
-                on_layer(row, cursors[row], output[place])
+        self._advance(group, torch.split(output, lengths), lengths, attention, on_layer)
+
+    def _run_ending(self, layer: int, group: list[Strand], texts: Sequence[Text], on_layer: OnLayer) -> None:
+        """Run the last layer of some programs: keys and values of all tokens, the rest of the wanted ones."""
+        read = [texts[strand.text] for strand in group]
+        lengths = [len(text.tokens) for text in read]
+        tails = [len(text.tokens) - text.wanted for text in read]
+        made = KeysOnly(self.stack.attention)
+        self._keys_only(layer, read, [strand.hidden for strand in group], made)
+        output = self.stack.run_layer(
+            layer,
+            torch.cat([strand.hidden[text.wanted :] for strand, text in zip(group, read)]),
+            positions=self._positions([text.wanted for text in read], lengths),
+            rotary=self.stack.of_kind(_packed_rotary([text.rotary for text in read], [t.wanted for t in read]), layer),
+            attention=Tails(made, lengths, tails, self.stack.mask_of(layer)),
+        )
+        self._advance(group, torch.split(output, tails), lengths, made, on_layer)
+
+    def _keys_only(self, layer: int, texts: Sequence[Text], hidden: Sequence[torch.Tensor], made: KeysOnly) -> None:
+        try:
+            self.stack.run_layer(
+                layer,
+                torch.cat(list(hidden)),
+                positions=self._positions([0] * len(texts), [len(text.tokens) for text in texts]),
+                rotary=self.stack.of_kind(_packed_rotary([text.rotary for text in texts]), layer),
+                attention=made,
+            )
+        except KeysTaken:
+            return
+        raise AssertionError("a layer gave an output without asking for attention")
+
+    def _advance(
+        self,
+        group: list[Strand],
+        states: Sequence[torch.Tensor],
+        lengths: list[int],
+        made: WholeTexts | KeysOnly,
+        on_layer: OnLayer,
+    ) -> None:
+        keys, values = torch.split(made.keys[0], lengths, dim=1), torch.split(made.values[0], lengths, dim=1)
+        for strand, state, text_keys, text_values in zip(group, states, keys, values):
+            strand.hidden = state
+            strand.depth += 1
+            on_layer(strand, text_keys, text_values)
+
+    def _positions(self, starts: list[int], ends: list[int]) -> torch.Tensor:
+        device = self.stack.hf_model.device
+        return torch.cat([torch.arange(start, end, device=device) for start, end in zip(starts, ends)])
 
 
-def _of_kind(rotary: Rotary, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return rotary[None] if None in rotary else rotary[kind]
+def _packed_rotary(parts: Sequence[Rotary], starts: Sequence[int] | None = None) -> Rotary:
+    """The rotary embeddings of several texts one behind the other, each from its start on."""
+    starts = starts or [0] * len(parts)
+
+    def packed(kind: str | None, which: int) -> torch.Tensor:
+        return torch.cat([part[kind][which][start:] for part, start in zip(parts, starts)])
+
+    return {kind: (packed(kind, 0), packed(kind, 1)) for kind in parts[0]}

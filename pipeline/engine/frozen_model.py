@@ -7,38 +7,22 @@ else is in the call.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from pipeline.engine.contract import DecoderStack, check_against_stock
-from pipeline.engine.execute import run_programs
-from pipeline.engine.kv import KVSlots
+from pipeline.engine.decoding import Decoded, GreedyDecoding, Propose, Stop
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
 from pipeline.engine.prefixes import PrefixCache
+from pipeline.engine.reading import Reader
 from pipeline.program import LayerProgram
 
 TokenIds = Sequence[int]
 
 #: How far the identity program may be from the stock model, relative to the largest logit.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decoded:
-    """What greedy decoding gave for one row.
-
-    Attributes:
-        tokens: The new token ids, the end-of-sequence token included where it came.
-        gap: The smallest distance between a chosen token's logit and the runner-up's on the way: how
-            far the logits are from another answer.
-        passes: Forward passes made: one for the prompt and one for each further token.
-    """
-
-    tokens: list[int]
-    gap: float
-    passes: int
 
 
 class FrozenModel:
@@ -49,7 +33,7 @@ class FrozenModel:
         tokenizer: Its tokenizer; may be None where only token ids are used.
         max_batch_tokens: Most tokens, padding included, that one pass holds; longer calls are split,
             so memory does not grow with the number of rows.
-        prefix_cache_bytes: Most bytes in which ``logits`` keeps residual streams, so that programs of one
+        cache_bytes: Most bytes in which ``logits`` keeps residual streams, so that programs of one
             text that begin alike run their beginning once; 0 keeps nothing. See ``prefixes``.
 
     Raises:
@@ -57,14 +41,15 @@ class FrozenModel:
     """
 
     def __init__(
-        self, hf_model: Any, tokenizer: Any = None, *, max_batch_tokens: int = 8192, prefix_cache_bytes: int = 0
+        self, hf_model: Any, tokenizer: Any = None, *, max_batch_tokens: int = 8192, cache_bytes: int = 0
     ) -> None:
         self.hf_model = hf_model.eval()
         self.tokenizer = tokenizer
         self.max_batch_tokens = max_batch_tokens
         #: What ``logits`` has kept; ``prefixes.clear()`` makes it forget.
-        self.prefixes = PrefixCache(prefix_cache_bytes)
+        self.prefixes = PrefixCache(cache_bytes)
         self.stack = DecoderStack(hf_model)
+        self._reader = Reader(self.stack, self.prefixes)
         identity = LayerProgram.identity(self.num_layers)
         check_against_stock(
             hf_model,
@@ -80,7 +65,7 @@ class FrozenModel:
         device: str = "auto",
         dtype: str = "auto",
         revision: str | None = None,
-        prefix_cache_bytes: int = 0,
+        cache_bytes: int = 0,
     ) -> FrozenModel:
         """Load a model by hub id, folder, ``.gguf`` file or embedded name (``smollm2``).
 
@@ -89,7 +74,7 @@ class FrozenModel:
             device: ``auto``, ``cpu`` or ``cuda``.
             dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16``, ``float16``.
             revision: Commit on the hub.
-            prefix_cache_bytes: As for the constructor.
+            cache_bytes: As for the constructor.
 
         Raises:
             UserError: There is no such model, device or dtype, or the model is outside the contract.
@@ -97,12 +82,17 @@ class FrozenModel:
         place = choose_device(device)
         precision = choose_dtype(dtype, place)
         hf_model, tokenizer = load_transformers(source, device=place, dtype=precision, revision=revision)
-        return cls(hf_model, tokenizer, prefix_cache_bytes=prefix_cache_bytes)
+        return cls(hf_model, tokenizer, cache_bytes=cache_bytes)
 
     @property
     def num_layers(self) -> int:
         """Depth L."""
         return self.stack.num_layers
+
+    @property
+    def layers_run(self) -> int:
+        """Layers run so far, one a text (or row of new tokens) and call: what sharing leaves to run."""
+        return self._reader.executor.layers_run
 
     @property
     def device(self) -> torch.device:
@@ -150,11 +140,11 @@ class FrozenModel:
         starts = [0] * len(token_ids) if starts is None else starts
         results: list[torch.Tensor | None] = [None] * len(token_ids)
         for rows in self._batches([len(ids) for ids in token_ids]):
-            batch = [token_ids[row] for row in rows]
-            hidden = self._prefill(batch, [programs[row] for row in rows])
-            wanted = torch.cat([hidden[i, starts[row] : len(ids)] for i, (row, ids) in enumerate(zip(rows, batch))])
-            sizes = [len(ids) - starts[row] for row, ids in zip(rows, batch)]
-            for row, part in zip(rows, torch.split(self.stack.head(wanted).float(), sizes)):
+            states = self._reader.read(
+                [token_ids[row] for row in rows], [programs[row] for row in rows], [starts[row] for row in rows]
+            )
+            parts = torch.split(self.stack.head(torch.cat(states)).float(), [len(state) for state in states])
+            for row, part in zip(rows, parts):
                 results[row] = part
         return [result for result in results if result is not None]
 
@@ -165,16 +155,20 @@ class FrozenModel:
         programs: Sequence[LayerProgram],
         *,
         max_new_tokens: int,
-        stop: Callable[[list[int]], bool] | None = None,
+        stop: Stop | None = None,
+        propose: Propose | None = None,
     ) -> list[Decoded]:
         """Greedy decoding with a cache slot for each position of each program.
+
+        Proposed tokens are read in one pass and kept as far as greedy decoding would have chosen them:
+        a good guess saves passes, a bad one costs a little work, and neither changes a token.
 
         Args:
             token_ids: One prompt a row.
             programs: One program a row, kept for every generated token.
             max_new_tokens: Most new tokens a row.
-            stop: Given a row's new tokens so far, whether to end it; the model's own end-of-sequence
-                tokens always do.
+            stop: Ends a row early; the model's own end-of-sequence tokens always end it.
+            propose: Guesses how a row goes on.
 
         Raises:
             ValueError: As for ``logits``, or ``max_new_tokens`` is below 1.
@@ -184,10 +178,16 @@ class FrozenModel:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         results: list[Decoded | None] = [None] * len(token_ids)
         for rows in self._batches([len(ids) + max_new_tokens for ids in token_ids]):
-            decoded = self._decode_batch(
-                [token_ids[row] for row in rows], [programs[row] for row in rows], max_new_tokens, stop
+            decoding = GreedyDecoding(
+                self._reader,
+                [token_ids[row] for row in rows],
+                [programs[row] for row in rows],
+                max_new_tokens=max_new_tokens,
+                ends=self.end_tokens,
+                stop=stop and partial(_by_place, stop, rows),
+                propose=propose and partial(_by_place, propose, rows),
             )
-            for row, result in zip(rows, decoded):
+            for row, result in zip(rows, decoding.run()):
                 results[row] = result
         return [result for result in results if result is not None]
 
@@ -215,119 +215,19 @@ class FrozenModel:
                 )
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Rows in batches of like length, each at most ``max_batch_tokens`` with its padding."""
+        """Rows in batches of at most ``max_batch_tokens``, the longest first, those of a length together."""
         batch: list[int] = []
+        tokens = 0
         for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-            if batch and (len(batch) + 1) * lengths[batch[0]] > self.max_batch_tokens:
+            if batch and tokens + lengths[row] > self.max_batch_tokens:
                 yield batch
-                batch = []
+                batch, tokens = [], 0
             batch.append(row)
+            tokens += lengths[row]
         if batch:
             yield batch
 
-    def _prefill(
-        self,
-        token_ids: list[TokenIds],
-        programs: list[LayerProgram],
-        *,
-        slots: KVSlots | None = None,
-        slot_rows: list[int] | None = None,
-    ) -> torch.Tensor:
-        """Whole texts' residual streams before the final norm, ``[B, T, D]``, padded at the right.
 
-        Without slots to fill, each row starts from the longest beginning of its program that was kept.
-        """
-        lengths = [len(ids) for ids in token_ids]
-        extent = max(lengths)
-        # Padding lies behind the text, where causal attention never looks; any valid id will do.
-        padded = [[int(token) for token in ids] + [0] * (extent - len(ids)) for ids in token_ids]
-        positions = torch.arange(extent, device=self.device).expand(len(padded), extent)
-        hidden = self.stack.embed(torch.tensor(padded, device=self.device))
-        sharing = slots is None and self.prefixes.max_bytes > 0
-        done = [0] * len(padded)
-        if sharing:
-            for row, (ids, program) in enumerate(zip(token_ids, programs)):
-                done[row], state = self.prefixes.longest(ids, program.layers)
-                if state is not None:
-                    hidden[row, : len(ids)] = state
-
-        def keep(row: int, layers_run: int, state: torch.Tensor) -> None:
-            text = token_ids[row]
-            self.prefixes.keep(text, programs[row].layers[:layers_run], state[: len(text)])
-
-        return run_programs(
-            self.stack,
-            hidden,
-            programs,
-            positions=positions,
-            lengths=lengths,
-            extent=extent,
-            slots=slots,
-            slot_rows=slot_rows,
-            done=done,
-            on_layer=keep if sharing else None,
-        )
-
-    def _run_newest(
-        self, texts: list[list[int]], programs: list[LayerProgram], slots: KVSlots, slot_rows: list[int]
-    ) -> torch.Tensor:
-        """The residual streams of each text's last token, ``[B, D]``; the slots hold all before it."""
-        positions = [len(text) - 1 for text in texts]
-        return run_programs(
-            self.stack,
-            self.stack.embed(torch.tensor([[text[-1]] for text in texts], device=self.device)),
-            programs,
-            positions=torch.tensor([[position] for position in positions], device=self.device),
-            lengths=[1] * len(texts),
-            extent=max(positions) + 1,
-            slots=slots,
-            slot_rows=slot_rows,
-        )[:, 0]
-
-    def _decode_batch(
-        self,
-        prompts: list[TokenIds],
-        programs: list[LayerProgram],
-        max_new_tokens: int,
-        stop: Callable[[list[int]], bool] | None,
-    ) -> list[Decoded]:
-        lengths = [len(ids) for ids in prompts]
-        slots = KVSlots(
-            num_slots=max(len(program) for program in programs),
-            num_rows=len(prompts),
-            max_tokens=max(lengths) + max_new_tokens,
-        )
-        ends = self.end_tokens
-        tokens: list[list[int]] = [[] for _ in prompts]
-        gaps = [float("inf")] * len(prompts)
-        active = list(range(len(prompts)))
-
-        hidden = self._prefill(prompts, programs, slots=slots)
-        last = torch.stack([hidden[row, length - 1] for row, length in enumerate(lengths)])
-        while True:
-            top = self.stack.head(last).float().topk(2, dim=-1)
-            chosen = top.indices[:, 0].tolist()
-            distance = (top.values[:, 0] - top.values[:, 1]).tolist()
-            going = []
-            for row, token, gap in zip(active, chosen, distance):
-                tokens[row].append(token)
-                gaps[row] = min(gaps[row], gap)
-                ended = token in ends or len(tokens[row]) == max_new_tokens
-                if not ended and not (stop is not None and stop(tokens[row])):
-                    going.append(row)
-            active = going
-            if not active:
-                break
-            texts = {row: [*prompts[row], *tokens[row]] for row in active}
-            # A text that outgrows the rotary embedding of its prompt is read anew from its beginning.
-            outgrown = {row for row in active if len(texts[row]) - 1 == self.stack.rope_switch}
-            states = {
-                row: self._prefill([texts[row]], [programs[row]], slots=slots, slot_rows=[row])[0, -1]
-                for row in outgrown
-            }
-            going = [row for row in active if row not in outgrown]
-            if going:
-                newest = self._run_newest([texts[row] for row in going], [programs[row] for row in going], slots, going)
-                states.update(zip(going, newest))
-            last = torch.stack([states[row] for row in active])
-        return [Decoded(tokens=row_tokens, gap=gap, passes=len(row_tokens)) for row_tokens, gap in zip(tokens, gaps)]
+def _by_place(answer: Callable[[int, list[int]], Any], rows: list[int], place: int, tokens: list[int]) -> Any:
+    """Ask about a call's row by its place in a batch."""
+    return answer(rows[place], tokens)

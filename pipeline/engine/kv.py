@@ -1,77 +1,73 @@
-"""Keys and values for layer programs: one slot for each position of the program.
+"""Keys and values for layer programs: one slot for each run of a layer.
 
-A repeated layer runs at two positions of its program and must keep two sets of keys and values.
-Stock caches index by the layer's own ``layer_idx``, which gives a repeated layer the keys of both
-runs: logits come out wrong and nothing complains. Here a slot is chosen by the caller.
+A repeated layer runs twice in its program and must keep two sets of keys and values. Stock caches
+index by the layer's own ``layer_idx``, which gives a repeated layer the keys of both runs: logits
+come out wrong and nothing complains. Here a slot is a layer and how often it ran before, so each
+position of a program has its own, and programs that differ elsewhere still share a slot's tensor.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+
+from pipeline.program import LayerProgram
+
+#: A layer, and how many of its runs came before.
+Slot = tuple[int, int]
+
+
+def slots_of(program: LayerProgram) -> list[Slot]:
+    """The slot of each position of a program; no two are equal."""
+    runs: dict[int, int] = {}
+    slots = []
+    for layer in program:
+        slots.append((layer, runs.get(layer, 0)))
+        runs[layer] = slots[-1][1] + 1
+    return slots
 
 
 class KVSlots:
-    """Keys and values of a batch of rows, by program position, row and token position.
+    """Keys and values of a batch of rows, by slot, row and token position.
 
-    Storage is ``[slots, rows, heads, tokens, head_dim]``, made at the first write. A token's index is
-    its position in the text, so padding written behind a row's tokens is overwritten as it grows.
+    Each slot's tensors are ``[rows, heads, tokens, head_dim]``, made when the slot is first written. A
+    token's index is its position in the text; what lies behind a row's tokens is never read.
 
     Args:
-        num_slots: Length of the longest program in the batch.
-        num_rows: Rows B in the batch.
+        num_rows: Rows in the batch.
         max_tokens: Most tokens that a row will ever hold.
     """
 
-    def __init__(self, *, num_slots: int, num_rows: int, max_tokens: int) -> None:
-        self._shape = (num_slots, num_rows, max_tokens)
-        self._keys: torch.Tensor | None = None
-        self._values: torch.Tensor | None = None
+    def __init__(self, *, num_rows: int, max_tokens: int) -> None:
+        self.num_rows = num_rows
+        self._max_tokens = max_tokens
+        self._stores: dict[Slot, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def at(self, *, slots: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, extent: int) -> SlotView:
-        """The view that one call of one layer works on.
+    def fill(self, slot: Slot, row: int, keys: torch.Tensor, values: torch.Tensor, *, start: int = 0) -> None:
+        """Write one row's keys and values ``[heads, t, head_dim]`` from token position ``start`` on."""
+        end = start + keys.shape[1]
+        for store, new in zip(self._slot(slot, keys, values, heads=keys.shape[0]), (keys, values)):
+            store[row, :, start:end] = new
 
-        Args:
-            slots: Program position of each row in the call, ``[b]``.
-            rows: Index of each row in the batch, ``[b]``.
-            positions: Token positions being run, ``[b, t]``.
-            extent: Keys 0…extent-1 take part in the attention.
-        """
-        return SlotView(self, slots, rows, positions, extent)
-
-    def write_and_read(
-        self, view: SlotView, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store new keys and values ``[b, heads, t, head_dim]``; return all up to the view's extent."""
-        if self._keys is None or self._values is None:
-            self._keys, self._values = self._allocate(keys), self._allocate(values)
-        slots, rows = view.slots, view.rows
-        for store, new in ((self._keys, keys), (self._values, values)):
-            # Indices on both sides of a slice put the indexed axes first: [b, t, heads, head_dim].
-            store[slots[:, None], rows[:, None], :, view.positions] = new.transpose(1, 2)
-        return self._keys[slots, rows, :, : view.extent], self._values[slots, rows, :, : view.extent]
-
-    def _allocate(self, like: torch.Tensor) -> torch.Tensor:
-        num_slots, num_rows, max_tokens = self._shape
-        _, heads, _, head_dim = like.shape
-        return like.new_zeros(num_slots, num_rows, heads, max_tokens, head_dim)
-
-
-class SlotView:
-    """What a layer gets as ``past_key_values``: it answers ``update`` and ignores ``layer_idx``."""
-
-    def __init__(
-        self, store: KVSlots, slots: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, extent: int
+    def append(
+        self, slot: Slot, rows: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> None:
-        self._store = store
-        self.slots = slots
-        self.rows = rows
-        self.positions = positions
-        self.extent = extent
+        """Write one token of each row: keys and values ``[b, heads, head_dim]`` at ``positions`` ``[b]``."""
+        for store, new in zip(self._slot(slot, keys, values, heads=keys.shape[1]), (keys, values)):
+            store[rows, :, positions] = new
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    def read(self, slot: Slot, extent: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """All rows' keys and values up to a token position: two views ``[rows, heads, extent, head_dim]``."""
+        keys, values = self._stores[slot]
+        return keys[:, :, :extent], values[:, :, :extent]
+
+    def _slot(
+        self, slot: Slot, keys: torch.Tensor, values: torch.Tensor, *, heads: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Called by the attention module in place of a transformers cache."""
-        return self._store.write_and_read(self, key_states, value_states)
+        if slot not in self._stores:
+            shape = (self.num_rows, heads, self._max_tokens)
+            # Zeros, not whatever lies there: a row that idles along must not meet a number that is none.
+            self._stores[slot] = (
+                keys.new_zeros(*shape, keys.shape[-1]),
+                values.new_zeros(*shape, values.shape[-1]),
+            )
+        return self._stores[slot]

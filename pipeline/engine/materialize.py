@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.engine.contract import DecoderStack
+from pipeline.engine.sharing import replace_config, share
 from pipeline.program import LayerProgram
 
 
@@ -38,34 +39,20 @@ def materialize(hf_model: Any, program: LayerProgram) -> Any:
     if program.num_layers != stack.num_layers:
         raise ValueError(f"the program is for {program.num_layers} layers, the model has {stack.num_layers}")
 
-    model = _share(hf_model)
+    model = share(hf_model)
     config = _reorder_config(hf_model.config, program)
     layers = nn.ModuleList()
     for position, layer in enumerate(program):
-        clone = _share(stack.layers[layer])
+        clone = share(hf_model.model.layers[layer])
         for module in clone.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = position
         layers.append(clone)
     layers.register_state_dict_post_hook(_separate_repeats)  # type: ignore[no-untyped-call]
     model.model.layers = layers
-    for module in model.modules():
-        if getattr(module, "config", None) is hf_model.config:
-            module.config = config
+    replace_config(model, hf_model.config, config)
     model.generation_config = copy.deepcopy(hf_model.generation_config)
     return model
-
-
-def _share(module: nn.Module) -> Any:
-    """A copy of a tree of modules whose parameters and buffers are the originals; hooks are its own."""
-    clone = copy.copy(module)
-    for name, value in vars(module).items():
-        if isinstance(value, dict) and name.endswith("hooks"):
-            setattr(clone, name, copy.copy(value))
-    clone._parameters = dict(module._parameters)
-    clone._buffers = dict(module._buffers)
-    clone._modules = {name: None if child is None else _share(child) for name, child in module._modules.items()}
-    return clone
 
 
 def _separate_repeats(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: dict[str, Any]) -> None:

@@ -1,7 +1,11 @@
 """Shared prefixes: what a text's residual stream is after the first layers of a program.
 
 Programs of one question differ from each other in an edit or two. Whatever comes before the first
-difference is run once and kept, and the next program starts from there.
+difference is run once and kept in a trie: a text's embeddings at the root, a layer more at each step
+down. The next program starts from the deepest node on its way.
+
+Only the residual stream is kept. Where decoding needs the keys and values of a shared prefix they are
+made again from it, which is a small part of a layer's work and none of the memory.
 """
 
 from __future__ import annotations
@@ -11,11 +15,26 @@ from collections.abc import Sequence
 
 import torch
 
-_Key = tuple[int, tuple[int, ...]]
+
+class Prefix:
+    """A node: one text after some layers.
+
+    Attributes:
+        state: The residual stream ``[T, D]``; None at the root, where it is the embeddings.
+        children: The nodes a layer deeper, by that layer.
+    """
+
+    __slots__ = ("children", "layer", "parent", "state")
+
+    def __init__(self, parent: Prefix | None, layer: int, state: torch.Tensor | None) -> None:
+        self.parent = parent
+        self.layer = layer
+        self.state = state
+        self.children: dict[int, Prefix] = {}
 
 
 class PrefixCache:
-    """Residual streams ``[T, D]`` by text and by the layers that made them; least recently used out.
+    """Residual streams by text and by the layers that made them; the least recently used go first.
 
     Args:
         max_bytes: Most bytes kept; 0 keeps nothing.
@@ -23,46 +42,86 @@ class PrefixCache:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._states: OrderedDict[_Key, torch.Tensor] = OrderedDict()
-        self._texts: dict[tuple[int, ...], int] = {}
+        self._roots: dict[tuple[int, ...], Prefix] = {}
+        self._nodes: OrderedDict[Prefix, None] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._nodes)
 
     def clear(self) -> None:
         """Forget everything, so that what comes next depends on nothing that came before."""
-        self._states.clear()
-        self._texts.clear()
+        self._roots.clear()
+        self._nodes.clear()
         self._bytes = 0
 
-    def longest(self, text: Sequence[int], layers: Sequence[int]) -> tuple[int, torch.Tensor | None]:
-        """The longest kept beginning of a program on a text.
+    def longest(
+        self, text: Sequence[int], layers: Sequence[int], *, in_longer_texts: bool = True
+    ) -> list[torch.Tensor]:
+        """What is kept of a program's beginning on a text.
+
+        Args:
+            text: Its tokens.
+            layers: The program's layers.
+            in_longer_texts: Whether a kept text that begins with this one will do: earlier tokens never
+                see later ones.
 
         Returns:
-            How many layers it has, and the residual stream after them; 0 and None where nothing is kept.
+            The residual streams ``[T, D]`` after the first layer, the second, and so on without a gap;
+            empty where nothing is kept.
         """
-        known = self._texts.get(tuple(text))
-        if known is not None:
-            for length in range(len(layers), 0, -1):
-                key = (known, tuple(layers[:length]))
-                state = self._states.get(key)
-                if state is not None:
-                    self._states.move_to_end(key)
-                    return length, state
-        return 0, None
+        root = self._root(tuple(text), in_longer_texts)
+        path: list[Prefix] = []
+        while root is not None and len(path) < len(layers):
+            child = (path[-1] if path else root).children.get(layers[len(path)])
+            if child is None:
+                break
+            path.append(child)
+        # From the deepest up, so that no node is ever younger than one that leads to it.
+        for node in reversed(path):
+            self._nodes.move_to_end(node)
+        return [node.state[: len(text)] for node in path if node.state is not None]
 
     def keep(self, text: Sequence[int], layers: Sequence[int], state: torch.Tensor) -> None:
-        """Keep the residual stream ``[T, D]`` of a text after the given layers."""
-        size = state.numel() * state.element_size()
-        if size > self.max_bytes:
+        """Keep the residual stream ``[T, D]`` of a text after the given layers.
+
+        A state whose way from the root is not kept is not kept either: it could not be found.
+        """
+        size = _size(state)
+        if size > self.max_bytes or not layers:
             return
-        key = (self._texts.setdefault(tuple(text), len(self._texts)), tuple(layers))
-        if key in self._states:
+        node = self._roots.setdefault(tuple(text), Prefix(None, -1, None))
+        for layer in layers[:-1]:
+            if layer not in node.children:
+                return
+            node = node.children[layer]
+        last = layers[-1]
+        if last in node.children:
             return
         # A slice of a batch would keep the whole batch alive.
-        self._states[key] = state.clone()
+        child = node.children[last] = Prefix(node, last, state.clone())
+        self._nodes[child] = None
         self._bytes += size
+        while node.parent is not None:
+            self._nodes.move_to_end(node)
+            node = node.parent
         while self._bytes > self.max_bytes:
-            _, dropped = self._states.popitem(last=False)
-            self._bytes -= dropped.numel() * dropped.element_size()
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """The oldest node has no children: they would have made it younger."""
+        oldest, _ = self._nodes.popitem(last=False)
+        assert not oldest.children and oldest.parent is not None and oldest.state is not None
+        del oldest.parent.children[oldest.layer]
+        self._bytes -= _size(oldest.state)
+
+    def _root(self, text: tuple[int, ...], in_longer_texts: bool) -> Prefix | None:
+        exact = self._roots.get(text)
+        if exact is not None or not in_longer_texts:
+            return exact
+        longer = (root for known, root in self._roots.items() if known[: len(text)] == text)
+        return next(longer, None)
+
+
+def _size(state: torch.Tensor) -> int:
+    return state.numel() * state.element_size()

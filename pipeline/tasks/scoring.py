@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.engine import FrozenModel
+    from pipeline.engine.decoding import Decoded
 
 # A boxed answer that is closed, with up to one level of braces inside.
 _FINAL_ANSWER = re.compile(r"\\boxed\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
@@ -167,11 +168,8 @@ class ExactMatch:
         limits = {index: self.room(questions[index]) for index in open_rows}
         for limit in sorted(set(limits.values())):
             rows = [index for index in open_rows if limits[index] == limit]
-            decoded = model.decode(
-                [questions[index].prompt_ids for index in rows],
-                [programs[index] for index in rows],
-                max_new_tokens=limit,
-                stop=lambda tokens: "\n" in model.tokenizer.decode(tokens).lstrip(" "),
+            decoded = self._decode(
+                model, [questions[index] for index in rows], [programs[index] for index in rows], limit, need_response
             )
             for index, row in zip(rows, decoded):
                 text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
@@ -182,10 +180,36 @@ class ExactMatch:
                 outcomes[index] = Outcome(
                     correct=correct,
                     margin=margin,
-                    response=response,
+                    response=response if right or need_response else None,
                     layer_executions=len(programs[index]) * (1 + row.passes),
                 )
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def _decode(
+        self,
+        model: FrozenModel,
+        questions: list[Question],
+        programs: list[LayerProgram],
+        limit: int,
+        need_response: bool,
+    ) -> list[Decoded]:
+        """Write the answers, along the reference as far as it goes, until no further token is needed."""
+
+        def stop(row: int, tokens: list[int]) -> bool:
+            text, answer = model.tokenizer.decode(tokens), questions[row].example.answer
+            return _read_enough(text, answer, need_response=need_response)
+
+        def propose(row: int, tokens: list[int]) -> list[int]:
+            reference = questions[row].answers[0]
+            return reference[len(tokens) :] if reference[: len(tokens)] == tokens else []
+
+        return model.decode(
+            [question.prompt_ids for question in questions],
+            programs,
+            max_new_tokens=limit,
+            stop=stop,
+            propose=propose,
+        )
 
 
 @dataclass(frozen=True)
@@ -227,7 +251,7 @@ class Graded:
             [question.prompt_ids for question in questions],
             programs,
             max_new_tokens=self.max_new_tokens,
-            stop=lambda tokens: _has_final_answer(model.tokenizer.decode(tokens[-_ANSWER_TOKENS:])),
+            stop=lambda row, tokens: _has_final_answer(model.tokenizer.decode(tokens[-_ANSWER_TOKENS:])),
         )
         outcomes = []
         for question, program, row in zip(questions, programs, decoded):
@@ -280,6 +304,13 @@ def _verdict(text: str, answer: str, *, ended: bool) -> bool | None:
         return _first_line(text) == answer
     # A character of several bytes may still be on its way.
     return None if answer.startswith(_first_line(text.rstrip("\ufffd"))) else False
+
+
+def _read_enough(text: str, answer: str, *, need_response: bool) -> bool:
+    """Whether a text that is being written needs no further token."""
+    if need_response:
+        return "\n" in text.lstrip(" ")
+    return _verdict(text, answer, ended=False) is not None
 
 
 def _first_line(text: str) -> str:

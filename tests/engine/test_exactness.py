@@ -155,7 +155,7 @@ def test_decode_reports_gap_and_passes_and_obeys_stop(llama, programs, prompt):
     rows, wanted = [prompt(9), prompt(5)], [programs["repeat"], programs["block-repeat"]]
     free = llama.generate(rows, wanted, max_new_tokens=NEW)
     marker = free[0][1]
-    results = llama.decode(rows, wanted, max_new_tokens=NEW, stop=lambda tokens: tokens[-1] == marker)
+    results = llama.decode(rows, wanted, max_new_tokens=NEW, stop=lambda row, tokens: tokens[-1] == marker)
     for ids, program, result, tokens in zip(rows, wanted, results, free):
         end = tokens.index(marker) + 1 if marker in tokens else len(tokens)
         assert result.tokens == tokens[:end]

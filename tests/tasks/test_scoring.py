@@ -47,11 +47,11 @@ class StubModel:
             for ids, program, start in zip(token_ids, programs, starts)
         ]
 
-    def decode(self, token_ids, programs, *, max_new_tokens, stop):
+    def decode(self, token_ids, programs, *, max_new_tokens, stop, propose=None):
         rows = []
-        for ids, program in zip(token_ids, programs):
+        for row, (ids, program) in enumerate(zip(token_ids, programs)):
             tokens, gap = [], math.inf
-            while len(tokens) < max_new_tokens and END not in tokens and not (tokens and stop(tokens)):
+            while len(tokens) < max_new_tokens and END not in tokens and not (tokens and stop(row, tokens)):
                 top = torch.tensor(self.prefer(program, ids + tokens)).topk(2)
                 tokens.append(int(top.indices[0]))
                 gap = min(gap, float(top.values[0] - top.values[1]))

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pipeline import __version__
 from pipeline.actions import ACTION_SPACES
+from pipeline.config import DEFAULT_CACHE_GIB
 from pipeline.errors import UserError
 from pipeline.search import PRESETS, SearchConfig
 from pipeline.tasks import TASKS
@@ -112,6 +113,17 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 @click.option(
     "--group-size", default=8, show_default=True, help="Questions batched, handed out and committed together."
 )
+@click.option(
+    "--leaves",
+    type=int,
+    help="Programs of a question tried at once: more fill batches, fewer learn sooner.  [default: the task's own]",
+)
+@click.option(
+    "--cache-gib",
+    default=DEFAULT_CACHE_GIB,
+    show_default=True,
+    help="Memory of an actor, beside the model's, for layers that programs share.",
+)
 @click.option("--max-new-tokens", type=int, help="Most tokens of a generated answer.  [default: the task's own]")
 def search(
     model: str,
@@ -132,6 +144,8 @@ def search(
     dtype: str,
     keep: int,
     group_size: int,
+    leaves: int | None,
+    cache_gib: float,
     max_new_tokens: int | None,
 ) -> None:
     """Search a layer program for every question."""
@@ -156,6 +170,8 @@ def search(
         seed=seed,
         keep=keep,
         group_size=group_size,
+        leaves=leaves,
+        cache_gib=cache_gib,
         device=device,
         dtype=dtype,
         num_actors=actors,

@@ -16,6 +16,7 @@ from pipeline.search import SearchConfig
 from pipeline.tasks.base import Example
 
 SCHEMA_VERSION = 1
+DEFAULT_CACHE_GIB = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,10 @@ class RunConfig:
     """Right programs kept for each question, beside the identity program."""
     group_size: int = 8
     """Questions in a work group: the unit that is batched, handed out, lost and committed."""
+    leaves: int = 1
+    """Programs that a tree proposes at once."""
+    cache_gib: float = DEFAULT_CACHE_GIB
+    """Memory of an actor for shared prefixes; too little costs time and nothing else."""
     device: str
     """``cpu`` or ``cuda``."""
     dtype: str
@@ -56,9 +61,11 @@ class RunConfig:
     """Cores, and so torch threads, of an actor: sums in another order round differently."""
 
     def __post_init__(self) -> None:
-        for name in ("keep", "group_size", "cpus_per_actor"):
+        for name in ("keep", "group_size", "leaves", "cpus_per_actor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.cache_gib < 0:
+            raise ValueError(f"cache_gib must not be below 0, got {self.cache_gib}")
 
     def settings(self) -> dict[str, Any]:
         """The settings as flat JSON, as ``run.json`` holds them."""
@@ -68,8 +75,9 @@ class RunConfig:
                 flat.update({f"{name}.{key}": inner for key, inner in value.items()})
             else:
                 flat[name] = value
-        # The same weights and questions may lie elsewhere next time; their fingerprints stay.
-        del flat["model.location"], flat["data"]
+        # The same weights and questions may lie elsewhere next time; their fingerprints stay. The memory
+        # decides how fast a run is, not what it finds.
+        del flat["model.location"], flat["data"], flat["cache_gib"]
         return flat
 
     @property

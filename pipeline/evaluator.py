@@ -18,8 +18,6 @@ from pipeline.program import LayerProgram
 from pipeline.search import SearchTree, stable_seed
 from pipeline.tasks import Example, Outcome, Question, get_task
 
-#: For the residual streams that programs of one question share.
-PREFIX_CACHE_BYTES = 1 << 30
 _MOST_COUNTED = 127
 
 #: From questions and their programs to outcomes; ``need_response`` asks for responses to the end.
@@ -65,7 +63,7 @@ def search_group(
     ]
     first = True
     while True:
-        asked = [(item, program) for item in group if (program := item.tree.propose()) is not None]
+        asked = [(item, program) for item in group for program in _proposals(item.tree, config.leaves)]
         if not asked:
             break
         # The identity's answer is always told in full: its row says what the base model did.
@@ -76,6 +74,14 @@ def search_group(
             item.tree.update(program, correct=outcome.correct, margin=outcome.margin)
         on_step(len(asked))
     return [row for item in group for row in _rows(item, config)]
+
+
+def _proposals(tree: SearchTree, most: int) -> list[LayerProgram]:
+    """What a tree wants to know next: the identity alone at first, then up to ``most`` programs."""
+    programs: list[LayerProgram] = []
+    while len(programs) < most and (program := tree.propose()) is not None:
+        programs.append(program)
+    return programs
 
 
 def _rows(item: _Searched, config: RunConfig) -> list[dict[str, Any]]:
@@ -163,7 +169,7 @@ class SearchEvaluator:
             device=self._config.device,
             dtype=self._config.dtype,
             revision=source.hub_revision,
-            cache_bytes=PREFIX_CACHE_BYTES,
+            cache_bytes=int(self._config.cache_gib * (1 << 30)),
         )
         if not LayerProgram((0,), self._model.num_layers).within(self._config.search.budget):
             raise UserError(

@@ -19,7 +19,7 @@ import ray
 
 from pipeline import __version__
 from pipeline.card import data_set_card
-from pipeline.config import RunConfig, fingerprint
+from pipeline.config import DEFAULT_CACHE_GIB, RunConfig, fingerprint
 from pipeline.coordinator import Coordinator, PoolConfig, Progress
 from pipeline.errors import UserError
 from pipeline.model_source import DEVICES, DTYPES, ModelSource, resolve_model
@@ -47,6 +47,8 @@ class SearchRequest:
     seed: int = 0
     keep: int = 4
     group_size: int = 8
+    leaves: int | None = None
+    cache_gib: float = DEFAULT_CACHE_GIB
     device: str = "auto"
     dtype: str = "auto"
     num_actors: int | None = None
@@ -63,9 +65,12 @@ class SearchRequest:
             ("cpus-per-actor", self.cpus_per_actor),
             ("keep", self.keep),
             ("group-size", self.group_size),
+            ("leaves", self.leaves),
         ):
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, got {value}")
+        if self.cache_gib < 0:
+            raise UserError(f"--cache-gib must not be below 0 (0 shares nothing), got {self.cache_gib:g}")
         if self.gpus_per_actor <= 0:
             raise UserError(f"--num-gpus must be above 0, got {self.gpus_per_actor}")
 
@@ -191,6 +196,8 @@ def _config(
         seed=request.seed,
         keep=request.keep,
         group_size=request.group_size,
+        leaves=task.scoring.leaves if request.leaves is None else request.leaves,
+        cache_gib=request.cache_gib,
         device=device,
         dtype=dtype,
         cpus_per_actor=request.cpus_per_actor,

@@ -181,13 +181,12 @@ class Continuations:
             part = slice(offset, offset + size)
             self.store.fill(slot, row, keys[0, :, part], values[0, :, part], start=positions[0])
             extent = positions[-1] + 1
-            row_keys, row_values = self.store.read(slot, extent)
+            [place] = self.store.places(slot, [row])
+            own = slice(place, place + 1)
+            all_keys, all_values = self.store.read(slot, extent)
             where = torch.tensor([positions], device=queries.device)
-            outputs.append(
-                kernel(
-                    queries[:, :, part], row_keys[row : row + 1], row_values[row : row + 1], self.mask_of(where, extent)
-                )[0]
-            )
+            mask = self.mask_of(where, extent)
+            outputs.append(kernel(queries[:, :, part], all_keys[own], all_values[own], mask)[0])
             offset += size
         return _joined(outputs)[None]
 
@@ -197,24 +196,26 @@ class Continuations:
         own_queries, own_keys, own_values = (packed[0].transpose(0, 1) for packed in (queries, keys, values))
         output = torch.empty_like(own_queries)
         for slot in sorted(set(self.slots)):
-            here = [place for place, other in enumerate(self.slots) if other == slot]
-            places = torch.tensor(here, device=device)
-            rows = torch.tensor([self.rows[place] for place in here], device=device)
-            where = torch.tensor([self.positions[place][0] for place in here], device=device)
-            self.store.append(slot, rows, where, own_keys[places], own_values[places])
-            extent = int(where.max()) + 1
+            here = [index for index, other in enumerate(self.slots) if other == slot]
+            packed = torch.tensor(here, device=device)
+            places = torch.tensor(self.store.places(slot, [self.rows[index] for index in here]), device=device)
+            ends = [self.positions[index][0] for index in here]
+            where = torch.tensor(ends, device=device)
+            self.store.append(slot, places, where, own_keys[packed], own_values[packed])
+            extent = max(ends) + 1
             all_keys, all_values = self.store.read(slot, extent)
-            if 2 * len(here) > self.store.num_rows:
-                # Most rows take part: let the others idle along rather than copy what these have.
-                asked = own_queries.new_zeros(self.store.num_rows, *own_queries.shape[1:])
-                asked[rows] = own_queries[places]
-                reach = where.new_full((self.store.num_rows,), extent - 1)
-                reach[rows] = where
-                attended = kernel(asked[:, :, None], all_keys, all_values, self.mask_of(reach[:, None], extent))[rows]
+            users = len(all_keys)
+            if 2 * len(here) > users:
+                # Most of its users take part: let the others idle along rather than copy what these have.
+                asked = own_queries.new_zeros(users, *own_queries.shape[1:])
+                asked[places] = own_queries[packed]
+                reach = where.new_full((users,), extent - 1)
+                reach[places] = where
+                attended = kernel(asked[:, :, None], all_keys, all_values, self.mask_of(reach[:, None], extent))[places]
             else:
                 mask = self.mask_of(where[:, None], extent)
-                attended = kernel(own_queries[places][:, :, None], all_keys[rows], all_values[rows], mask)
-            output[places] = attended[:, 0]
+                attended = kernel(own_queries[packed][:, :, None], all_keys[places], all_values[places], mask)
+            output[packed] = attended[:, 0]
         return output[None]
 
 

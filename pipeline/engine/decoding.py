@@ -97,7 +97,8 @@ class GreedyDecoding:
         self._switch = reader.stack.rope_switch
         self._propose = propose if self._switch is None else None
         self._rows = [_Row(prompt=list(prompt)) for prompt in prompts]
-        self._store = KVSlots(num_rows=len(prompts), max_tokens=max(map(len, prompts)) + max_new_tokens)
+        longest = max(map(len, prompts)) + max_new_tokens
+        self._store = KVSlots(programs, max_tokens=longest, pool=reader.pool)
 
     def run(self) -> list[Decoded]:
         """Decode every row to its end."""

@@ -9,15 +9,19 @@ the same layers on the same text twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from pipeline.engine.attention import Continuations, KeysOnly, KeysTaken, Tails, WholeTexts
 from pipeline.engine.contract import DecoderStack, Rotary
-from pipeline.engine.kv import KVSlots, Slot, slots_of
+from pipeline.engine.kv import KVSlots
 from pipeline.program import LayerProgram
+
+#: A layer gains nothing from more tokens than this in a call, and loses where they leave the caches.
+CPU_CALL_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,10 +110,11 @@ class Executor:
                     ends = all(len(programs[row]) == strand.depth + 1 for row in here)
                     goal = ending if ends and texts[strand.text].wanted > 0 else whole
                     goal.append(Strand(strand.text, strand.hidden, strand.depth, here))
-            for group, run in ((whole, self._run_whole), (ending, self._run_ending)):
-                if group:
-                    self.layers_run += len(group)
-                    run(layer, group, texts, on_layer)
+            self.layers_run += len(whole) + len(ending)
+            for group in self._calls(whole, texts):
+                self._run_whole(layer, group, texts, on_layer)
+            for group in self._calls(ending, texts):
+                self._run_ending(layer, group, texts, on_layer)
             waiting = others
             for strand in whole + ending:
                 done = [row for row in strand.rows if len(programs[row]) == strand.depth]
@@ -153,7 +158,7 @@ class Executor:
             For each row the residual stream before the final norm, ``[t, D]``.
         """
         states = list(hidden)
-        slots: list[list[Slot]] = [slots_of(program) for program in programs]
+        slots = [store.slots[row] for row in store_rows]
         depths = [0] * len(programs)
         device = states[0].device
         where = [torch.tensor(row, device=device) for row in positions]
@@ -184,6 +189,21 @@ class Executor:
         return states
 
     # -- inside ----------------------------------------------------------------------------
+
+    def _calls(self, group: list[Strand], texts: Sequence[Text]) -> Iterator[list[Strand]]:
+        """A group in calls whose activations stay in the processor's caches; on a GPU, in one."""
+        most = CPU_CALL_TOKENS if self.stack.hf_model.device.type == "cpu" else math.inf
+        call: list[Strand] = []
+        tokens = 0
+        for strand in group:
+            size = len(texts[strand.text].tokens)
+            if call and tokens + size > most:
+                yield call
+                call, tokens = [], 0
+            call.append(strand)
+            tokens += size
+        if call:
+            yield call
 
     def _run_whole(self, layer: int, group: list[Strand], texts: Sequence[Text], on_layer: OnLayer) -> None:
         """Run a layer on all tokens of each strand's text."""

@@ -6,20 +6,23 @@ else is in the call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar
 
 import torch
 
 from pipeline.engine.contract import DecoderStack, check_against_stock
 from pipeline.engine.decoding import Decoded, GreedyDecoding, Propose, Stop
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
+from pipeline.engine.memory import batch_tokens, out_of_memory
 from pipeline.engine.prefixes import PrefixCache
 from pipeline.engine.reading import Reader
 from pipeline.program import LayerProgram
 
 TokenIds = Sequence[int]
+Result = TypeVar("Result")
 
 #: How far the identity program may be from the stock model, relative to the largest logit.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
@@ -31,8 +34,9 @@ class FrozenModel:
     Args:
         hf_model: The model, inside the decoder-layer contract; it is put in evaluation mode.
         tokenizer: Its tokenizer; may be None where only token ids are used.
-        max_batch_tokens: Most tokens, padding included, that one pass holds; longer calls are split,
-            so memory does not grow with the number of rows.
+        max_batch_tokens: Most tokens that one pass holds; longer calls are split, so memory does not grow
+            with the number of rows. None: as many as the machine has room for (see ``memory``). Where a
+            pass finds no room all the same, it is halved from then on.
         cache_bytes: Most bytes in which ``logits`` keeps residual streams, so that programs of one
             text that begin alike run their beginning once; 0 keeps nothing. See ``prefixes``.
 
@@ -41,11 +45,11 @@ class FrozenModel:
     """
 
     def __init__(
-        self, hf_model: Any, tokenizer: Any = None, *, max_batch_tokens: int = 8192, cache_bytes: int = 0
+        self, hf_model: Any, tokenizer: Any = None, *, max_batch_tokens: int | None = None, cache_bytes: int = 0
     ) -> None:
         self.hf_model = hf_model.eval()
         self.tokenizer = tokenizer
-        self.max_batch_tokens = max_batch_tokens
+        self.max_batch_tokens = batch_tokens(hf_model) if max_batch_tokens is None else max_batch_tokens
         #: What ``logits`` has kept; ``prefixes.clear()`` makes it forget.
         self.prefixes = PrefixCache(cache_bytes)
         self.stack = DecoderStack(hf_model)
@@ -138,15 +142,14 @@ class FrozenModel:
         """
         self._check(token_ids, programs)
         starts = [0] * len(token_ids) if starts is None else starts
-        results: list[torch.Tensor | None] = [None] * len(token_ids)
-        for rows in self._batches([len(ids) for ids in token_ids]):
+
+        def run(rows: list[int]) -> Sequence[torch.Tensor]:
             states = self._reader.read(
                 [token_ids[row] for row in rows], [programs[row] for row in rows], [starts[row] for row in rows]
             )
-            parts = torch.split(self.stack.head(torch.cat(states)).float(), [len(state) for state in states])
-            for row, part in zip(rows, parts):
-                results[row] = part
-        return [result for result in results if result is not None]
+            return torch.split(self.stack.head(torch.cat(states)).float(), [len(state) for state in states])
+
+        return self._in_batches([len(ids) for ids in token_ids], run)
 
     @torch.inference_mode()
     def decode(
@@ -176,8 +179,8 @@ class FrozenModel:
         self._check(token_ids, programs)
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        results: list[Decoded | None] = [None] * len(token_ids)
-        for rows in self._batches([len(ids) + max_new_tokens for ids in token_ids]):
+
+        def run(rows: list[int]) -> list[Decoded]:
             decoding = GreedyDecoding(
                 self._reader,
                 [token_ids[row] for row in rows],
@@ -187,9 +190,9 @@ class FrozenModel:
                 stop=stop and partial(_by_place, stop, rows),
                 propose=propose and partial(_by_place, propose, rows),
             )
-            for row, result in zip(rows, decoding.run()):
-                results[row] = result
-        return [result for result in results if result is not None]
+            return decoding.run()
+
+        return self._in_batches([len(ids) + max_new_tokens for ids in token_ids], run)
 
     def generate(
         self, token_ids: Sequence[TokenIds], programs: Sequence[LayerProgram], *, max_new_tokens: int = 16
@@ -214,18 +217,24 @@ class FrozenModel:
                     f"the program of row {row} is for {program.num_layers} layers, the model has {self.num_layers}"
                 )
 
-    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Rows in batches of at most ``max_batch_tokens``, the longest first, those of a length together."""
-        batch: list[int] = []
-        tokens = 0
-        for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-            if batch and tokens + lengths[row] > self.max_batch_tokens:
-                yield batch
-                batch, tokens = [], 0
-            batch.append(row)
-            tokens += lengths[row]
-        if batch:
-            yield batch
+    def _in_batches(self, lengths: list[int], run: Callable[[list[int]], Sequence[Result]]) -> list[Result]:
+        """Run rows in batches of at most ``max_batch_tokens``, the longest first, those of a length together."""
+        todo = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+        results: dict[int, Result] = {}
+        while todo:
+            totals = accumulate(lengths[row] for row in todo)
+            rows = todo[: max(1, sum(total <= self.max_batch_tokens for total in totals))]
+            try:
+                results.update(zip(rows, run(rows)))
+            except RuntimeError as error:
+                if len(rows) == 1 or not out_of_memory(error):
+                    raise
+                # One that is too large here: everything from now on goes in smaller ones.
+                self.max_batch_tokens = sum(lengths[row] for row in rows) // 2
+                self.prefixes.clear()
+                continue
+            todo = todo[len(rows) :]
+        return [results[row] for row in range(len(lengths))]
 
 
 def _by_place(answer: Callable[[int, list[int]], Any], rows: list[int], place: int, tokens: list[int]) -> Any:

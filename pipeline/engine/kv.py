@@ -8,6 +8,9 @@ position of a program has its own, and programs that differ elsewhere still shar
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from pipeline.program import LayerProgram
@@ -26,37 +29,68 @@ def slots_of(program: LayerProgram) -> list[Slot]:
     return slots
 
 
+class KVPool:
+    """Memory for slots, kept from one batch to the next: fresh memory costs more than what is written to it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[Slot, int], torch.Tensor] = {}
+
+    def zeros(self, slot: Slot, part: int, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """A tensor of zeros; the one made for the same slot and part before is void."""
+        size = math.prod(shape)
+        buffer = self._buffers.pop((slot, part), None)
+        if buffer is None or len(buffer) < size:
+            buffer = like.new_empty(size)
+        self._buffers[slot, part] = buffer
+        # Not whatever lies there: a masked key must be a number, or its row becomes none.
+        return buffer[:size].zero_().view(shape)
+
+
 class KVSlots:
     """Keys and values of a batch of rows, by slot, row and token position.
 
-    Each slot's tensors are ``[rows, heads, tokens, head_dim]``, made when the slot is first written. A
-    token's index is its position in the text; what lies behind a row's tokens is never read.
+    Each slot's tensors are ``[users, heads, tokens, head_dim]``, made when the slot is first written; its
+    users are the rows whose programs have the slot. A token's index is its position in the text; what
+    lies behind a row's tokens is never read.
 
     Args:
-        num_rows: Rows in the batch.
+        programs: One a row.
         max_tokens: Most tokens that a row will ever hold.
+        pool: Where the memory comes from.
     """
 
-    def __init__(self, *, num_rows: int, max_tokens: int) -> None:
-        self.num_rows = num_rows
+    def __init__(self, programs: Sequence[LayerProgram], *, max_tokens: int, pool: KVPool) -> None:
+        self.slots = [slots_of(program) for program in programs]
         self._max_tokens = max_tokens
+        self._pool = pool
+        self._places: dict[Slot, dict[int, int]] = {}
+        for row, slots in enumerate(self.slots):
+            for slot in slots:
+                users = self._places.setdefault(slot, {})
+                users[row] = len(users)
         self._stores: dict[Slot, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def places(self, slot: Slot, rows: Sequence[int]) -> list[int]:
+        """Where rows lie among the slot's users."""
+        users = self._places[slot]
+        return [users[row] for row in rows]
 
     def fill(self, slot: Slot, row: int, keys: torch.Tensor, values: torch.Tensor, *, start: int = 0) -> None:
         """Write one row's keys and values ``[heads, t, head_dim]`` from token position ``start`` on."""
         end = start + keys.shape[1]
+        place = self._places[slot][row]
         for store, new in zip(self._slot(slot, keys, values, heads=keys.shape[0]), (keys, values)):
-            store[row, :, start:end] = new
+            store[place, :, start:end] = new
 
     def append(
-        self, slot: Slot, rows: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+        self, slot: Slot, places: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> None:
         """Write one token of each row: keys and values ``[b, heads, head_dim]`` at ``positions`` ``[b]``."""
         for store, new in zip(self._slot(slot, keys, values, heads=keys.shape[1]), (keys, values)):
-            store[rows, :, positions] = new
+            store[places, :, positions] = new
 
     def read(self, slot: Slot, extent: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """All rows' keys and values up to a token position: two views ``[rows, heads, extent, head_dim]``."""
+        """All users' keys and values up to a token position: two views ``[users, heads, extent, head_dim]``."""
         keys, values = self._stores[slot]
         return keys[:, :, :extent], values[:, :, :extent]
 
@@ -64,10 +98,9 @@ class KVSlots:
         self, slot: Slot, keys: torch.Tensor, values: torch.Tensor, *, heads: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if slot not in self._stores:
-            shape = (self.num_rows, heads, self._max_tokens)
-            # Zeros, not whatever lies there: a row that idles along must not meet a number that is none.
+            shape = (len(self._places[slot]), heads, self._max_tokens)
             self._stores[slot] = (
-                keys.new_zeros(*shape, keys.shape[-1]),
-                values.new_zeros(*shape, values.shape[-1]),
+                self._pool.zeros(slot, 0, (*shape, keys.shape[-1]), keys),
+                self._pool.zeros(slot, 1, (*shape, values.shape[-1]), values),
             )
         return self._stores[slot]

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.engine.contract import DecoderStack, Rotary
 from pipeline.engine.execute import Executor, OnLayer, Strand, Text
-from pipeline.engine.kv import KVSlots, slots_of
+from pipeline.engine.kv import KVPool, KVSlots
 from pipeline.engine.prefixes import PrefixCache
 from pipeline.program import LayerProgram
 
@@ -29,6 +29,7 @@ class Reader:
         self.stack = stack
         self.prefixes = prefixes
         self.executor = Executor(stack)
+        self.pool = KVPool()
 
     def tensor(self, tokens: Sequence[int]) -> torch.Tensor:
         """Token ids on the model's device."""
@@ -62,12 +63,12 @@ class Reader:
                 key = (number, layers[: len(kept)])
                 paths[key] = [embeddings[number], *kept]
                 strands.setdefault(key, Strand(number, paths[key][-1], len(kept), [])).rows.append(row)
-        slots = [slots_of(program) for program in programs] if store is not None else []
 
         def fill(strand: Strand, keys: torch.Tensor, values: torch.Tensor) -> None:
             if store is not None:
                 for row in strand.rows:
-                    store.fill(slots[row][strand.depth - 1], store_rows[row], keys, values)
+                    stored = store_rows[row]
+                    store.fill(store.slots[stored][strand.depth - 1], stored, keys, values)
 
         def on_layer(strand: Strand, keys: torch.Tensor, values: torch.Tensor) -> None:
             fill(strand, keys, values)

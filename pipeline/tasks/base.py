@@ -98,6 +98,11 @@ class Scoring(Protocol):
         """Whether a wrong answer's margin says how near it is to the reference."""
         ...
 
+    @property
+    def leaves(self) -> int:
+        """Programs of one question that are best tried at once: more fill a batch, fewer learn sooner."""
+        ...
+
     def room(self, question: Question) -> int:
         """Most tokens that are read or written behind the question's prompt."""
         ...

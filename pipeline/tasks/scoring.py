@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # A boxed answer that is closed, with up to one level of braces inside.
 _FINAL_ANSWER = re.compile(r"\\boxed\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 _ANSWER_TOKENS = 64
+#: One pass over the prompt keeps the processor busy with few programs; a token at a time takes many.
+FEW_LEAVES = 1
+MANY_LEAVES = 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Choice:
     @property
     def margins_compare(self) -> bool:
         return True
+
+    @property
+    def leaves(self) -> int:
+        return FEW_LEAVES
 
     def room(self, question: Question) -> int:
         return max(len(answer) for answer in question.answers)
@@ -123,6 +130,10 @@ class ExactMatch:
     @property
     def margins_compare(self) -> bool:
         return True
+
+    @property
+    def leaves(self) -> int:
+        return FEW_LEAVES
 
     def room(self, question: Question) -> int:
         # An answer that is longer than the limit must still fit, with the token that ends it.
@@ -232,6 +243,10 @@ class Graded:
     def margins_compare(self) -> bool:
         # The gap of a wrong text says how near another text is, not how near the reference.
         return False
+
+    @property
+    def leaves(self) -> int:
+        return MANY_LEAVES
 
     def room(self, question: Question) -> int:
         return self.max_new_tokens

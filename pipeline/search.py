@@ -12,6 +12,9 @@ The method is the papers' (Dr.LLM, arXiv 2510.12773, §3.1; CoLa, arXiv 2507.079
 length penalty from the identity program. Their released code selects down to a childless node and
 so grows a chain; here a node gets more children as it is visited more (progressive widening), and
 two orders of the same edits meet in one node (a table of transpositions).
+
+Where other questions have taught a prior, it takes the place of the UCB: the next program is the one,
+among all that are an edit away from any in the tree, that is expected to save most layers.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.actions import ACTION_SPACES, Edit
+from pipeline.frontier import Frontier
+from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 
 ROOT_INDEX = 0
@@ -177,9 +182,15 @@ class SearchTree:
         num_layers: Depth L of the model.
         config: What the search may do.
         seed: State of the search's own random numbers; see ``stable_seed``.
+        prior: What other questions taught; None to go by this one alone.
+
+    Raises:
+        ValueError: The prior is for a model of another depth.
     """
 
-    def __init__(self, *, num_layers: int, config: SearchConfig, seed: int) -> None:
+    def __init__(self, *, num_layers: int, config: SearchConfig, seed: int, prior: Prior | None = None) -> None:
+        if prior is not None and prior.num_layers != num_layers:
+            raise ValueError(f"the prior is for {prior.num_layers} layers, the model has {num_layers}")
         self.config = config
         self.num_layers = num_layers
         self.max_program_length = max(1, int(config.max_length * num_layers + 1e-9))
@@ -192,6 +203,7 @@ class SearchTree:
         self._worths: dict[LayerProgram, float] = {}
         self._gains: dict[str, list[float]] = {}
         self._found_right = False
+        self._frontier = None if prior is None else Frontier(prior)
         # Only .random() is used: its sequence is fixed by the language's documentation.
         self._random = random.Random(seed)
 
@@ -210,7 +222,7 @@ class SearchTree:
         if self.simulations >= self.config.simulations or self._found_enough():
             return None
         while not root.exhausted:
-            path = self._descend()
+            path = self._descend() if self._frontier is None else self._reach(self._frontier)
             if path is not None:
                 self.simulations += 1
                 return self._ask(path)
@@ -229,6 +241,8 @@ class SearchTree:
         self._found_right |= correct
         worth = self._worths[program] = self._worth(correct, margin)
         self._learn(self.nodes[path[-1]], worth)
+        if self._frontier is not None:
+            self._frontier.tell(program, correct=correct, margin=margin)
         for index in path:
             node = self.nodes[index]
             node.value = max(node.value, worth) if self.config.backup == "max" else node.value + worth
@@ -284,6 +298,9 @@ class SearchTree:
             self.nodes[index].visits += 1
         program = self.nodes[path[-1]].program
         self._pending[program] = path
+        if self._frontier is not None:
+            self._frontier.ask(program)
+            self._frontier.extend(path[-1], self._acceptable_edits(program))
         return program
 
     @property
@@ -326,6 +343,30 @@ class SearchTree:
                 return None
             path.append(self._select(self.nodes[index], open_children))
 
+    def _reach(self, frontier: Frontier) -> list[int] | None:
+        """Make a node of the frontier's best program; None, and the search is over, where nothing can be gained."""
+        best = self.best()
+        chosen = frontier.most_promising(None if best is None else len(best.program))
+        if chosen is None:
+            self.nodes[ROOT_INDEX].exhausted = True
+            return None
+        child = self._add_child(chosen.parent, chosen.edit)
+        path = [child]
+        while (parent := self.nodes[path[-1]].parent) != NO_PARENT:
+            path.append(parent)
+        return path[::-1]
+
+    def _acceptable_edits(self, program: LayerProgram) -> list[Edit]:
+        edits = self._actions(program, self.max_program_length)
+        return [edit for edit in edits if edit.program.within(self.config.budget)]
+
+    def _add_child(self, parent: int, edit: Edit) -> int:
+        child = len(self.nodes)
+        self.nodes.append(Node(edit.program, depth=self.nodes[parent].depth + 1, parent=parent, edit=edit.label))
+        self._index[edit.program] = child
+        self.nodes[parent].children.append(child)
+        return child
+
     def _expand(self, index: int) -> int | None:
         """Give a node one new child, if its visits allow one more and an untried edit is left."""
         node = self.nodes[index]
@@ -337,11 +378,7 @@ class SearchTree:
             edit = self._draw(node)
             known = self._index.get(edit.program)
             if known is None:
-                child = len(self.nodes)
-                self.nodes.append(Node(edit.program, depth=node.depth + 1, parent=index, edit=edit.label))
-                self._index[edit.program] = child
-                node.children.append(child)
-                return child
+                return self._add_child(index, edit)
             # An edge only ever leads deeper, which keeps the graph free of cycles: an edit that
             # undoes an earlier one is no way forward.
             if self.nodes[known].depth > node.depth:

@@ -46,7 +46,8 @@ def test_heavy_libraries_are_loaded_where_they_are_used(module, may_load):
     [
         ("pipeline.program", {"program"}),
         ("pipeline.actions", {"program", "actions"}),
-        ("pipeline.search", {"program", "actions", "search"}),
+        ("pipeline.prior", {"program", "errors", "prior"}),
+        ("pipeline.search", {"program", "actions", "errors", "prior", "frontier", "search"}),
         ("pipeline.engine", {"program", "errors", "model_source", "engine"}),
         ("pipeline.tasks", {"program", "errors", "tasks"}),
     ],

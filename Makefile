@@ -8,11 +8,13 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test lint types clean
+.PHONY: help setup demo test bench lint types clean
 
 help:
 	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
 	@echo "make test    linter, type checker and all tests"
+	@echo "make bench   measure the search against plainer ways; QUICK=1 for three minutes of it,"
+	@echo "             ARC=FILE and GSM8K=FILE (or hub data sets) for real questions"
 	@echo "make setup   only make the virtual environment, in $(VENV)"
 	@echo "make clean   remove the virtual environment and the caches"
 
@@ -37,6 +39,9 @@ types: setup
 
 test: lint types
 	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ARC),--arc "$(ARC)") $(if $(GSM8K),--gsm8k "$(GSM8K)")
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

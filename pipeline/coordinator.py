@@ -48,12 +48,18 @@ class PoolConfig:
 class Progress:
     """How far a run is. The coordinator keeps it; whoever shows it only reads.
 
+    Sums are kept as records come in: a run has thousands, and is looked at twice a second.
+
     Attributes:
         num_examples: Examples of the whole run.
         programs_an_example: Most programs that a search runs, the identity included.
-        committed: What is committed, by this call and earlier ones.
+        committed: What is committed, by this call and earlier ones; ``add`` takes a further record.
+        done: Examples committed, by this call and earlier ones.
         resumed_examples: Of those, examples that were committed before this call.
-        given_up: Examples of groups that failed too often in this call.
+        baseline_correct: Questions that the untouched model gets right.
+        shorter: Questions that the model gets right, and a strictly shorter program too.
+        corrected: Questions that the model gets wrong and a program right.
+        failed_examples: Examples set aside, by this call and earlier ones.
         programs_run: Programs run by this call's actors.
         actors_ready: Actors that have loaded the model.
         actors_lost: Actors that died.
@@ -62,38 +68,26 @@ class Progress:
 
     num_examples: int
     programs_an_example: int
-    committed: list[ShardRecord] = field(default_factory=list)
+    committed: list[ShardRecord] = field(default_factory=list, init=False)
+    done: int = field(default=0, init=False)
     resumed_examples: int = 0
-    given_up: int = 0
+    baseline_correct: int = field(default=0, init=False)
+    shorter: int = field(default=0, init=False)
+    corrected: int = field(default=0, init=False)
+    failed_examples: int = field(default=0, init=False)
     programs_run: int = 0
     actors_ready: int = 0
     actors_lost: int = 0
     started: float = field(default_factory=time.monotonic)
 
-    @property
-    def done(self) -> int:
-        """Examples committed, by this call and earlier ones."""
-        return sum(len(record.example_ids) for record in self.committed)
-
-    @property
-    def failed_examples(self) -> int:
-        """Examples set aside, by this call and earlier ones."""
-        return self.given_up + sum(len(record.failed) for record in self.committed)
-
-    @property
-    def baseline_correct(self) -> int:
-        """Questions that the untouched model gets right."""
-        return sum(record.baseline_correct for record in self.committed)
-
-    @property
-    def shorter(self) -> int:
-        """Questions that the model gets right, and a strictly shorter program too."""
-        return sum(record.shorter for record in self.committed)
-
-    @property
-    def corrected(self) -> int:
-        """Questions that the model gets wrong and a program right."""
-        return sum(record.corrected for record in self.committed)
+    def add(self, record: ShardRecord) -> None:
+        """Count a committed work group."""
+        self.committed.append(record)
+        self.done += len(record.example_ids)
+        self.baseline_correct += record.baseline_correct
+        self.shorter += record.shorter
+        self.corrected += record.corrected
+        self.failed_examples += len(record.failed)
 
     @property
     def seconds(self) -> float:
@@ -126,6 +120,8 @@ class Coordinator:
         folder: Where rows are committed; opened already.
         committed: The groups that are committed already.
         show: Told of the progress about twice a second.
+        evaluator: What the actors are; another class than the default stands in for it where the
+            coordinator itself is looked at (``benchmarks/coordination.py``).
     """
 
     def __init__(
@@ -137,6 +133,7 @@ class Coordinator:
         folder: RunFolder,
         committed: dict[int, ShardRecord],
         show: Callable[[Progress], None] = lambda progress: None,
+        evaluator: type[SearchEvaluator] = SearchEvaluator,
     ) -> None:
         self._config = config
         self._pool = pool
@@ -154,15 +151,16 @@ class Coordinator:
             max_restarts=0,
             max_task_retries=0,
             concurrency_groups={"progress": 1},
-        )(SearchEvaluator)
+        )(evaluator)
         self._workers: list[_Worker] = []
         self._polls: dict[Any, _Worker] = {}
         self._next_poll = 0.0
         self.progress = Progress(
             num_examples=len(examples),
             programs_an_example=config.search.simulations + 1,
-            committed=list(committed.values()),
         )
+        for record in committed.values():
+            self.progress.add(record)
         self.progress.resumed_examples = self.progress.done
 
     def run(self) -> Progress:
@@ -224,7 +222,7 @@ class Coordinator:
                 self.progress.actors_ready += 1
                 self._folder.describe_model(result)
             else:
-                self.progress.committed.append(self._folder.commit(group, result.rows, result.failed))
+                self.progress.add(self._folder.commit(group, result.rows, result.failed))
 
     def _take_back(self, group: int | None, error: Exception) -> None:
         """Queue a failed group again, or set its examples aside once it has failed too often."""
@@ -251,7 +249,7 @@ class Coordinator:
             return
         reason = f"{type(error).__name__}: {_one_line(error)}"
         self._folder.set_aside(group, {example.id: reason for example in self._groups[group]})
-        self.progress.given_up += len(self._groups[group])
+        self.progress.failed_examples += len(self._groups[group])
         logger.error("group %d failed %d times and is set aside: %s", group, MAX_ATTEMPTS, reason)
 
     def _poll_programs_run(self) -> None:

@@ -1,0 +1,89 @@
+"""``python -m benchmarks``: measure, show a table, write a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmarks import coordination, report, scaling, sharing, throughput
+from benchmarks.lab import Findings, Lab, Section
+from benchmarks.workloads import Sources, throughput_workloads
+from pipeline.errors import UserError
+
+#: In the order in which they run.
+SECTIONS: tuple[Section, ...] = (throughput.SECTION, sharing.SECTION, scaling.SECTION, coordination.SECTION)
+RESULTS = Path(__file__).parent / "results" / "latest.json"
+
+
+def _sections_help() -> str:
+    width = max(len(section.name) for section in SECTIONS)
+    return "\n".join(f"  {section.name:<{width}}  {section.summary}" for section in SECTIONS)
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=f"""Measure the search against plainer ways to do the same work, with the embedded model on the CPU.
+
+Every figure is a ratio of two things that are measured alternately in this one run, so that a slow
+machine slows both; with repeats it is their median. Nothing else should run on the machine.
+
+\b
+Sections:
+{_sections_help()}
+
+\b
+Examples:
+  python -m benchmarks --quick                   whether it works, in about three minutes
+  python -m benchmarks --arc allenai/ai2_arc:ARC-Easy --gsm8k openai/gsm8k:main
+  python -m benchmarks --only sharing --only coordination
+""",
+)
+@click.option("--quick", is_flag=True, help="One repeat of little: shows that it works; the figures are rough.")
+@click.option("--repeats", type=click.IntRange(min=1), help="Repeats of each comparison.  [default: 3; quick: 1]")
+@click.option("--arc", help="ARC questions: a file, a folder or a hub data set.  [default: made ones as long]")
+@click.option("--gsm8k", help="GSM8K questions, likewise.")
+@click.option(
+    "--only",
+    type=click.Choice([section.name for section in SECTIONS]),
+    multiple=True,
+    help="Only this section; may be given several times.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of made questions, searches and samples.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, help="Where the numbers are written."
+)
+def main(
+    quick: bool, repeats: int | None, arc: str | None, gsm8k: str | None, only: tuple[str, ...], seed: int, out: Path
+) -> None:
+    """Run the chosen sections."""
+    chosen = [section for section in SECTIONS if not only or section.name in only]
+    sources = Sources(arc=arc, gsm8k=gsm8k, seed=seed)
+    findings = Findings(figures={}, details={})
+    try:
+        throughput_workloads(sources, quick=quick)  # a wrong file is better found before a model is loaded
+        with Lab(sources=sources, quick=quick, repeats=repeats or (1 if quick else 3), seed=seed) as lab:
+            for section in chosen:
+                found = section.measure(lab)
+                findings.figures.update(found.figures)
+                findings.details.update(found.details)
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    targets = [target for section in chosen for target in section.targets]
+    settings = {
+        "quick": quick,
+        "repeats": lab.repeats,
+        "seed": seed,
+        # Not where they lie: that says nothing on another machine.
+        "arc": arc and Path(arc).name,
+        "gsm8k": gsm8k and Path(gsm8k).name,
+        "sections": [section.name for section in chosen],
+    }
+    report.write(out, report.report(targets, findings, settings=settings))
+    Console().print(report.table(targets, findings))
+    click.echo(f"Every number behind it: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""The lab: processes that hold the model, a clock around what they do, and what sections have in common.
+
+Nothing else runs while something is timed: a process without work waits at its pipe.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+from rich.console import Console
+
+from benchmarks.workloads import NUM_PROCESSES, Sources
+from pipeline.config import DEFAULT_CACHE_GIB
+from pipeline.engine import FrozenModel
+from pipeline.model_source import ModelSource, resolve_model
+
+MODEL = "smollm2"
+CACHE_BYTES = int(DEFAULT_CACHE_GIB * (1 << 30))
+
+Result = TypeVar("Result")
+#: Called with a process's model it makes everything ready; what it returns is what is timed. It is sent to
+#: the process, so it must be a top-level function or an object of a top-level class.
+Job = Callable[[FrozenModel], Callable[[], Result]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Generic[Result]):
+    """What jobs gave, and the seconds from their common start to the last one's end."""
+
+    seconds: float
+    results: list[Result]
+
+
+class Worker:
+    """A process with one copy of the model.
+
+    Args:
+        model: The model to load.
+        threads: Torch threads that it uses.
+    """
+
+    def __init__(self, model: ModelSource, *, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, model, threads), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def send(self, message: Any) -> None:
+        """Give the process a job, or a sign to go on."""
+        self._pipe.send(message)
+
+    def receive(self) -> Any:
+        """Wait for its next answer.
+
+        Raises:
+            RuntimeError: The job failed there, or the process is gone.
+        """
+        try:
+            failed, answer = self._pipe.recv()
+        except EOFError:
+            raise RuntimeError("a benchmark's process ended; is there enough memory for one more model?") from None
+        if failed:
+            raise RuntimeError(f"a benchmark's process failed:\n{answer}")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, source: ModelSource, threads: int) -> None:
+    """A worker's life: load, then for each job make ready, wait for the sign, run and answer."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    torch.set_num_threads(threads)
+    try:
+        model = FrozenModel.load(source.location, device="cpu", dtype="float32", cache_bytes=CACHE_BYTES)
+        pipe.send((False, None))
+        while True:
+            _work(pipe, model)
+    except (EOFError, KeyboardInterrupt, BrokenPipeError):
+        return  # the lab is closed, or interrupted
+    except Exception:
+        pipe.send((True, traceback.format_exc()))
+
+
+def _work(pipe: Connection, model: FrozenModel) -> None:
+    """One job: what it made ready is gone when this returns."""
+    run = pipe.recv()(model)
+    gc.collect()
+    pipe.send((False, None))
+    pipe.recv()
+    pipe.send((False, run()))
+    model.prefixes.clear()
+
+
+@dataclass(kw_only=True)
+class Lab:
+    """Where sections measure; use as a context manager, which ends its processes.
+
+    Attributes:
+        sources: Where questions come from.
+        quick: Whether little is run: whether it works, and not how fast it is.
+        repeats: How often each comparison is made; figures are medians.
+        seed: Of everything that is drawn.
+        console: Where progress is shown.
+        model: The model under the clock.
+        narrow: Processes of one thread, one for each core.
+        wide: A process of as many threads.
+    """
+
+    sources: Sources
+    quick: bool
+    repeats: int
+    seed: int = 0
+    console: Console = field(default_factory=Console)
+    model: ModelSource = field(default_factory=lambda: resolve_model(MODEL))
+    narrow: list[Worker] = field(default_factory=list, init=False)
+    wide: Worker = field(init=False)
+    _open: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def __enter__(self) -> Lab:
+        self.narrow = [Worker(self.model, threads=1) for _ in range(NUM_PROCESSES)]
+        self.wide = Worker(self.model, threads=NUM_PROCESSES)
+        for worker in (*self.narrow, self.wide):
+            self._open.callback(worker.close)
+        with self.console.status("loading the model"):
+            for worker in (*self.narrow, self.wide):
+                worker.receive()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._open.close()
+
+    def time(self, jobs: Sequence[Job[Result]], *, wide: bool = False) -> Timed[Result]:
+        """Make jobs ready, start them together and wait for all.
+
+        Args:
+            jobs: One for each process of one thread, or for some of them.
+            wide: Take the process of several threads, for the one job.
+        """
+        workers = [self.wide] if wide else self.narrow
+        assert len(jobs) <= len(workers)
+        chosen = workers[: len(jobs)]
+        for worker, job in zip(chosen, jobs):
+            worker.send(job)
+        for worker in chosen:
+            worker.receive()
+        began = time.perf_counter()
+        for worker in chosen:
+            worker.send("go")
+        results = [worker.receive() for worker in chosen]
+        return Timed(seconds=time.perf_counter() - began, results=results)
+
+    def say(self, line: str) -> None:
+        """Show what was just measured."""
+        self.console.print(line, highlight=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a figure should reach.
+
+    Attributes:
+        key: The figure.
+        bound: Its limit.
+        meaning: What the figure says.
+        at_most: Whether it must not be above the limit; otherwise not below.
+    """
+
+    key: str
+    bound: float
+    meaning: str
+    at_most: bool = False
+
+    def met(self, figure: float) -> bool:
+        """Whether a figure reaches it."""
+        return figure <= self.bound if self.at_most else figure >= self.bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a section measured.
+
+    Attributes:
+        figures: By key, a number for each of the section's targets.
+        details: By key, the numbers behind a figure, or others that are only noted.
+    """
+
+    figures: dict[str, float]
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the benchmark.
+
+    Attributes:
+        name: What ``--only`` takes.
+        summary: One line for ``--help``.
+        targets: One for each of its figures.
+        measure: Does the work.
+    """
+
+    name: str
+    summary: str
+    targets: tuple[Target, ...]
+    measure: Callable[[Lab], Findings]

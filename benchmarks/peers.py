@@ -1,0 +1,119 @@
+"""The peers: three plain ways to run a search's programs, written from their published descriptions.
+
+Each has ``prepare``, which may be left out of what is timed, and ``score``, which takes questions with
+their programs and gives outcomes. How many threads they use is for the owner of the process to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol, cast
+
+import torch
+
+from benchmarks.stock import StockEngine, StockModels
+from pipeline.engine import FrozenModel
+from pipeline.program import LayerProgram
+from pipeline.tasks import Outcome, Question, Task
+from pipeline.tasks.scoring import Choice, ExactMatch, Graded
+
+#: New tokens for a letter: the released search reads it out of a short text.
+LETTER_TOKENS = 10
+
+
+class Peer(Protocol):
+    """A way to run programs on questions."""
+
+    def __init__(self, model: FrozenModel, task: Task) -> None: ...
+
+    def prepare(self, programs: Iterable[LayerProgram]) -> None:
+        """Make the stock models that will be wanted."""
+        ...
+
+    def score(self, questions: Sequence[Question], programs: Sequence[LayerProgram]) -> list[Outcome]:
+        """Judge each question under its program."""
+        ...
+
+
+class Released:
+    """Dr.LLM's released search: each program writes its answer alone, to the last token; the text is read.
+
+    It has no margins: every outcome's is 0.
+
+    Args:
+        model: The frozen model.
+        task: Whose questions are asked.
+    """
+
+    def __init__(self, model: FrozenModel, task: Task) -> None:
+        self._model = model
+        self._scoring = task.scoring
+        self._stocks = StockModels(model)
+        scoring = task.scoring
+        self.max_new_tokens = scoring.max_new_tokens if isinstance(scoring, ExactMatch | Graded) else LETTER_TOKENS
+
+    def prepare(self, programs: Iterable[LayerProgram]) -> None:
+        for program in programs:
+            self._stocks.of(program)
+
+    @torch.inference_mode()
+    def score(self, questions: Sequence[Question], programs: Sequence[LayerProgram]) -> list[Outcome]:
+        return [self._ask(question, program) for question, program in zip(questions, programs)]
+
+    def _ask(self, question: Question, program: LayerProgram) -> Outcome:
+        ids = torch.tensor([question.prompt_ids], device=self._model.device)
+        written = self._stocks.of(program).generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=min(self._model.end_tokens, default=0),
+        )[0, ids.shape[1] :]
+        text = self._model.tokenizer.decode(written, skip_special_tokens=True)
+        return Outcome(
+            correct=self._right(text, question),
+            margin=0.0,
+            response=text,
+            layer_executions=len(program) * len(written),
+        )
+
+    def _right(self, text: str, question: Question) -> bool:
+        answer = question.example.answer
+        if isinstance(self._scoring, Choice):
+            letter = re.search(rf"\b({'|'.join(map(re.escape, question.example.options))})\b", text)
+            return letter is not None and letter[0] == answer
+        if isinstance(self._scoring, Graded):
+            return self._scoring.grader.equal(text.strip(), answer)
+        return text.lstrip(" ").partition("\n")[0].strip() == answer
+
+
+class SinglePass:
+    """One program at a time, by the task's own scoring: one forward where one settles the verdict.
+
+    Args:
+        model: The frozen model.
+        task: Whose questions are asked.
+    """
+
+    batched = False
+
+    def __init__(self, model: FrozenModel, task: Task) -> None:
+        self._scoring = task.scoring
+        self._stocks = StockModels(model)
+        # It has all that a scoring asks of a model.
+        self._engine = cast(FrozenModel, StockEngine(model, self._stocks, batched=self.batched))
+
+    def prepare(self, programs: Iterable[LayerProgram]) -> None:
+        for program in programs:
+            self._stocks.of(program)
+
+    def score(self, questions: Sequence[Question], programs: Sequence[LayerProgram]) -> list[Outcome]:
+        return self._scoring.score(self._engine, questions, programs, need_response=False)
+
+
+class ProgramMajor(SinglePass):
+    """Questions that want the same program share a padded batch: the best published replication."""
+
+    batched = True

@@ -1,0 +1,92 @@
+"""The report: a table for people, and one JSON file with every number behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.table import Table
+
+from benchmarks.lab import Findings, Target
+from pipeline import __version__
+
+_NOTED_PACKAGES = ("torch", "transformers", "ray")
+
+
+def table(targets: Sequence[Target], findings: Findings) -> Table:
+    """The figures beside their targets, those that miss one named."""
+    shown = Table(title="Benchmarks", title_justify="left")
+    for column in ("figure", "what it is", "measured", "target", ""):
+        shown.add_column(column, justify="right" if column in ("measured", "target") else "left")
+    for target in targets:
+        figure = findings.figures[target.key]
+        shown.add_row(
+            target.key,
+            target.meaning,
+            f"{figure:.2f}",
+            f"{'≤' if target.at_most else '≥'} {target.bound:g}",
+            "met" if target.met(figure) else "[bold red]missed[/]",
+        )
+    return shown
+
+
+def report(targets: Sequence[Target], findings: Findings, *, settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything about one run of the benchmark, as JSON."""
+    return {
+        "figures": findings.figures,
+        "details": findings.details,
+        "targets": {
+            target.key: {**asdict(target), "met": target.met(findings.figures[target.key])} for target in targets
+        },
+        "machine": machine(),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in _NOTED_PACKAGES},
+            "drllm-pipeline": __version__,
+        },
+        "commit": commit(),
+        "settings": settings,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write(file: Path, content: dict[str, Any]) -> None:
+    """Write a report, with the folder that it goes in."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """What this ran on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
+    }
+
+
+def _processor() -> str:
+    """The processor's name; Linux says more than Python does."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def commit() -> str:
+    """The checked-out commit, with ``-dirty`` where files differ from it; empty outside a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

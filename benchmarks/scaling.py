@@ -1,0 +1,108 @@
+"""How the work grows: two actors against one, and what a program costs by depth, questions and simulations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import ray
+from ray.util import ActorPool
+
+from benchmarks.jobs import SearchGroup
+from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.workloads import Workload, arithmetic_questions
+from pipeline.evaluator import SearchEvaluator
+
+KEY = "two_actors_over_one"
+DEPTHS = (10, 20, 30)
+QUESTIONS = (1, 4, 8, 16)
+SIMULATIONS = (10, 25, 50)
+#: Simulations where something else is varied.
+FEW_SIMULATIONS = 20
+
+
+def measure(lab: Lab) -> Findings:
+    """Compare actors, then vary one thing at a time on one core."""
+    figure, details = _actors(lab)
+    most = 4 if lab.quick else 8
+    return Findings(
+        figures={KEY: figure},
+        details={
+            KEY: details,
+            "cost_by_layers": {depth: _cost(lab, questions=most, depth=depth) for depth in DEPTHS},
+            "cost_by_questions": {questions: _cost(lab, questions=questions) for questions in QUESTIONS},
+            "cost_by_simulations": {
+                simulations: _cost(lab, questions=most, simulations=simulations) for simulations in SIMULATIONS
+            },
+        },
+    )
+
+
+def _cost(lab: Lab, *, questions: int, simulations: int = FEW_SIMULATIONS, depth: int | None = None) -> float:
+    """Milliseconds a program, for one group of arithmetic questions on one core."""
+    workload = Workload(
+        name="arithmetic",
+        task="arithmetic",
+        examples=arithmetic_questions(lab.sources, questions),
+        simulations=simulations,
+    )
+    config = workload.config(lab.model, seed=lab.seed)
+    job = SearchGroup(workload=workload, config=config, examples=workload.examples, depth=depth)
+    timed = lab.time([job])
+    cost = 1000 * timed.seconds / len(timed.results[0].evaluations)
+    layers = "all layers" if depth is None else f"{depth} layers"
+    lab.say(f"cost         {questions:2} questions, {simulations} simulations, {layers:<10} {cost:8.2f} ms a program")
+    return cost
+
+
+def _actors(lab: Lab) -> tuple[float, dict[str, Any]]:
+    """Wall time of one actor over that of two, on the same groups, which they pull one by one."""
+    num_groups, size = (4, 2) if lab.quick else (12, 4)
+    workload = Workload(
+        name="arithmetic",
+        task="arithmetic",
+        examples=arithmetic_questions(lab.sources, num_groups * size),
+        simulations=10,
+    )
+    config = replace(workload.config(lab.model, seed=lab.seed), group_size=size)
+    groups = [workload.examples[start : start + size] for start in range(0, num_groups * size, size)]
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with ray_of_our_own(num_cpus=2):
+        actor_class = ray.remote(num_cpus=1, concurrency_groups={"progress": 1})(SearchEvaluator)
+        actors = [actor_class.remote(config) for _ in range(2)]
+        ray.get([actor.load.remote() for actor in actors])
+        ray.get([actor.search.remote(groups[0]) for actor in actors])  # whatever a first search sets up
+        for repeat in range(lab.repeats):
+            for num_actors in (1, 2):
+                pool = ActorPool(actors[:num_actors])
+                began = time.perf_counter()
+                for _ in pool.map_unordered(lambda actor, group: actor.search.remote(group), groups):
+                    pass
+                seconds[num_actors].append(time.perf_counter() - began)
+            ratio = seconds[1][-1] / seconds[2][-1]
+            lab.say(f"actors       {repeat + 1}/{lab.repeats}  2 actors are {ratio:.2f} times as fast as 1")
+    ratios = [one / two for one, two in zip(seconds[1], seconds[2])]
+    details = {"ratios": ratios, "seconds_of_1": seconds[1], "seconds_of_2": seconds[2], "groups": num_groups}
+    return median(ratios), details
+
+
+@contextmanager
+def ray_of_our_own(*, num_cpus: int) -> Iterator[None]:
+    """A Ray cluster on this machine while it is needed: its daemons are never idle."""
+    ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+SECTION = Section(
+    name="scaling",
+    summary="two actors against one; the cost of a program by layers, questions and simulations",
+    targets=(Target(key=KEY, bound=1.9, meaning="speed of two actors over one, on two cores"),),
+    measure=measure,
+)

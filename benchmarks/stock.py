@@ -1,0 +1,150 @@
+"""Stock transformers behind the interface that scorings ask: what the engine is measured against.
+
+A program becomes an ordinary model by ``materialize``, and its ``forward`` and ``generate`` do the rest:
+nothing is shared between programs, and rows of different programs never meet in a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from pipeline.engine import FrozenModel, materialize
+from pipeline.engine.decoding import Decoded, Propose, Stop
+from pipeline.program import LayerProgram
+
+TokenIds = Sequence[int]
+
+
+class StockModels:
+    """The stock model of each program; made when it is first asked for, and kept.
+
+    Args:
+        model: The frozen model whose weights they share.
+    """
+
+    def __init__(self, model: FrozenModel) -> None:
+        self._model = model
+        self._made: dict[LayerProgram, Any] = {}
+
+    def of(self, program: LayerProgram) -> Any:
+        """The stock transformers model of a program's layers."""
+        if program not in self._made:
+            self._made[program] = materialize(self._model.hf_model, program)
+        return self._made[program]
+
+
+class StockEngine:
+    """Runs programs by stock ``forward`` and ``generate``; takes a ``FrozenModel``'s place in a scoring.
+
+    Args:
+        model: The frozen model.
+        stocks: Its programs as stock models.
+        batched: Whether the rows of equal programs go in one padded pass, or each row alone.
+    """
+
+    def __init__(self, model: FrozenModel, stocks: StockModels, *, batched: bool) -> None:
+        self.tokenizer = model.tokenizer
+        self.end_tokens = model.end_tokens
+        self._device = model.device
+        self._stocks = stocks
+        self._batched = batched
+
+    @torch.inference_mode()
+    def logits(
+        self, token_ids: Sequence[TokenIds], programs: Sequence[LayerProgram], *, starts: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """As ``FrozenModel.logits``: one forward without a cache, the head on the wanted positions alone."""
+        results: dict[int, torch.Tensor] = {}
+        for program, rows in self._batches(programs):
+            ids, mask = self._padded([token_ids[row] for row in rows], left=False)
+            stock = self._stocks.of(program)
+            # Behind right padding the wanted positions of two rows differ, which `logits_to_keep` cannot say.
+            hidden = stock.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            wanted = [hidden[place, starts[row] : len(token_ids[row])] for place, row in enumerate(rows)]
+            logits = stock.get_output_embeddings()(torch.cat(wanted)).float()
+            results.update(zip(rows, torch.split(logits, [len(part) for part in wanted])))
+        return [results[row] for row in range(len(token_ids))]
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        token_ids: Sequence[TokenIds],
+        programs: Sequence[LayerProgram],
+        *,
+        max_new_tokens: int,
+        stop: Stop | None = None,
+        propose: Propose | None = None,
+    ) -> list[Decoded]:
+        """As ``FrozenModel.decode``, by stock ``generate``; guesses are not looked at, which changes no token."""
+        results: dict[int, Decoded] = {}
+        for program, rows in self._batches(programs):
+            ids, mask = self._padded([token_ids[row] for row in rows], left=True)
+            ending = _Ending(rows, self.end_tokens, ids.shape[1], stop)
+            written = self._stocks.of(program).generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                use_cache=True,
+                pad_token_id=min(self.end_tokens, default=0),
+                stopping_criteria=StoppingCriteriaList([ending]),
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+            top = torch.stack([logits.topk(2, dim=-1).values for logits in written.logits])
+            gaps = top[..., 0] - top[..., 1]
+            for place, row in enumerate(rows):
+                tokens = written.sequences[place, ids.shape[1] :][: ending.lengths.get(place)].tolist()
+                gap = float(gaps[: len(tokens), place].min())
+                results[row] = Decoded(tokens=tokens, gap=gap, passes=len(tokens))
+        return [results[row] for row in range(len(token_ids))]
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _batches(self, programs: Sequence[LayerProgram]) -> list[tuple[LayerProgram, list[int]]]:
+        """The rows that go in one pass, with their program."""
+        if not self._batched:
+            return [(program, [row]) for row, program in enumerate(programs)]
+        rows_of: dict[LayerProgram, list[int]] = {}
+        for row, program in enumerate(programs):
+            rows_of.setdefault(program, []).append(row)
+        return list(rows_of.items())
+
+    def _padded(self, rows: Sequence[TokenIds], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and their mask, ``[B, T]`` both."""
+        longest = max(map(len, rows))
+        pads = [[0] * (longest - len(row)) for row in rows]
+        ids = [[*pad, *row] if left else [*row, *pad] for pad, row in zip(pads, rows)]
+        ones = [[1] * len(row) for row in rows]
+        mask = [[*pad, *one] if left else [*one, *pad] for pad, one in zip(pads, ones)]
+        return torch.tensor(ids, device=self._device), torch.tensor(mask, device=self._device)
+
+
+class _Ending(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row of ``generate`` where a scoring does, and notes how many tokens it has by then.
+
+    Args:
+        rows: The call's rows in this batch.
+        end_tokens: Tokens that end a row in any case.
+        prompt_length: Tokens before the first new one.
+        stop: Ends a row early.
+    """
+
+    def __init__(self, rows: list[int], end_tokens: frozenset[int], prompt_length: int, stop: Stop | None) -> None:
+        self.lengths: dict[int, int] = {}
+        self._rows = rows
+        self._end_tokens = end_tokens
+        self._prompt_length = prompt_length
+        self._stop = stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        for place, row in enumerate(self._rows):
+            if place not in self.lengths:
+                tokens = input_ids[place, self._prompt_length :].tolist()
+                if tokens[-1] in self._end_tokens or (self._stop is not None and self._stop(row, tokens)):
+                    self.lengths[place] = len(tokens)
+        return torch.tensor([place in self.lengths for place in range(len(self._rows))], device=input_ids.device)

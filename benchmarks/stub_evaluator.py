@@ -1,0 +1,60 @@
+"""Actors that have no model and answer at once. A module of its own: 64 processes import it, and none needs torch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.evaluator import GroupResult, SearchEvaluator, search_group
+from pipeline.program import LayerProgram
+from pipeline.tasks import Example, Outcome, Question
+
+NUM_LAYERS = 30
+_LOOK_SECONDS = 0.5
+
+
+def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
+    """A class of actors that are all ready at the same moment.
+
+    Args:
+        gate: An empty folder, by which they know how many have come.
+        num_actors: How many will come.
+    """
+
+    class StubEvaluator(SearchEvaluator):
+        def load(self) -> dict[str, Any]:
+            self._rows = plausible_rows(self._config)
+            (gate / str(os.getpid())).touch()
+            while len(list(gate.iterdir())) < num_actors:
+                time.sleep(_LOOK_SECONDS)
+            return {"class": "StubForCausalLM", "num_layers": NUM_LAYERS}
+
+        def search(self, examples: Sequence[Example]) -> GroupResult:
+            rows = [
+                {**row, "example_id": example.id, "prompt": example.question, "answer": example.answer}
+                for example in examples
+                for row in self._rows
+            ]
+            return GroupResult(rows=rows, failed={})
+
+    return StubEvaluator
+
+
+def plausible_rows(config: RunConfig) -> list[dict[str, Any]]:
+    """The rows of one question, from a search whose programs are all right."""
+
+    def score(questions: Sequence[Question], programs: Sequence[LayerProgram], full: bool) -> list[Outcome]:
+        return [Outcome(correct=True, margin=1.0, response="42", layer_executions=len(p)) for p in programs]
+
+    question = Question(example=example_of(0), prompt="", prompt_ids=[], answers=[])
+    return search_group([question], num_layers=NUM_LAYERS, config=config, score=score)
+
+
+def example_of(number: int) -> Example:
+    """A question as long as those of real data sets."""
+    worked = " ".join(f"{number} + {other} = {number + other}." for other in range(20))
+    return Example(id=f"stub-{number:05d}", task="arithmetic", question=f"{worked} 40 + 2 =", answer="42")

@@ -1,0 +1,192 @@
+"""Programs a second: our search against the peers, on questions and programs that our search ran.
+
+In each repeat our search runs whole and each peer runs a part of the same pairs, one after the other.
+A peer may use the cores as processes of one thread or as one process of several; the first repeat tries
+both, and the faster way counts.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, product
+from statistics import median
+from typing import Any, TypeVar
+
+from benchmarks.jobs import Evaluation, RunPeer, SearchGroup
+from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.peers import Peer, ProgramMajor, Released, SinglePass
+from benchmarks.workloads import NUM_PROCESSES, Workload, throughput_workloads
+from pipeline.program import LayerProgram
+from pipeline.tasks import Example, Outcome
+
+Item = TypeVar("Item")
+#: Questions with their programs, as one process runs them.
+Share = list[tuple[Example, LayerProgram]]
+
+OURS = "ours"
+PEERS: dict[str, type[Peer]] = {"released": Released, "single_pass": SinglePass, "program_major": ProgramMajor}
+#: Whether a peer runs in the one process of several threads.
+WAYS = {False: f"{NUM_PROCESSES} processes of 1 thread", True: f"1 process of {NUM_PROCESSES} threads"}
+
+
+@dataclass(kw_only=True)
+class Contest:
+    """What was measured on one workload.
+
+    Attributes:
+        workload: The workload.
+        rates: Programs a second of ours and of each peer, repeat by repeat.
+        wide: Whether a peer is faster in one process of several threads.
+        compared: Verdicts of ours that were compared with those of single passes.
+        different: Of those, the ones that differ.
+        margin_difference: The largest difference between their margins.
+    """
+
+    workload: Workload
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    wide: dict[str, bool] = field(default_factory=dict)
+    compared: int = 0
+    different: int = 0
+    margin_difference: float = 0.0
+
+    def ratio(self, peer: str) -> float:
+        """Our programs a second over a peer's."""
+        return median(self._ratios(peer))
+
+    def details(self, peer: str) -> dict[str, Any]:
+        """The numbers behind a ratio."""
+        return {
+            "ratios": self._ratios(peer),
+            "our_programs_a_second": self.rates[OURS],
+            "peer_programs_a_second": self.rates[peer],
+            "peer_ran_as": WAYS[self.wide[peer]],
+        }
+
+    def verdicts(self) -> dict[str, Any]:
+        """How our verdicts compare with those of single passes."""
+        return {
+            "verdicts_compared": self.compared,
+            "verdicts_different": self.different,
+            "largest_margin_difference": self.margin_difference,
+        }
+
+    def _ratios(self, peer: str) -> list[float]:
+        return [ours / theirs for ours, theirs in zip(self.rates[OURS], self.rates[peer])]
+
+
+def measure(lab: Lab) -> Findings:
+    """Run every workload against every peer."""
+    contests = {}
+    for workload in throughput_workloads(lab.sources, quick=lab.quick):
+        contest = contests[workload.name] = Contest(workload=workload)
+        for repeat in range(lab.repeats):
+            _run(lab, contest, repeat)
+    figures: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    for name, contest in contests.items():
+        for peer in PEERS:
+            key = f"{name}_over_{peer}"
+            details[key] = contest.details(peer)
+            if any(target.key == key for target in TARGETS):
+                figures[key] = contest.ratio(peer)
+    figures["least_over_program_major"] = min(contest.ratio("program_major") for contest in contests.values())
+    details["verdicts"] = {name: contest.verdicts() for name, contest in contests.items()}
+    for key in ("verdicts_compared", "verdicts_different"):
+        details[key] = sum(verdicts[key] for verdicts in details["verdicts"].values())
+    lab.say(f"{details['verdicts_different']} of {details['verdicts_compared']} verdicts differ from single passes")
+    return Findings(figures=figures, details=details)
+
+
+def _run(lab: Lab, contest: Contest, repeat: int) -> None:
+    """One repeat: ours, then each peer."""
+    workload = contest.workload
+    config = workload.config(lab.model, seed=lab.seed)
+    ours = lab.time([SearchGroup(workload=workload, config=config, examples=group) for group in workload.groups])
+    found = [searched.evaluations for searched in ours.results]
+    _note(lab, contest, repeat, OURS, sum(map(len, found)) / ours.seconds)
+    rng = random.Random(f"{workload.name} {lab.seed} {repeat}")
+    for name, peer in PEERS.items():
+        shares = _shares(workload, name, found, rng)
+        outcomes = _run_peer(lab, contest, repeat, name, peer, shares)
+        if name == "single_pass":
+            _compare(contest, found, list(chain(*shares)), outcomes)
+
+
+def _run_peer(
+    lab: Lab, contest: Contest, repeat: int, name: str, peer: type[Peer], shares: list[Share]
+) -> list[Outcome]:
+    """Run a peer in its faster way; the outcomes are in the order of the shares."""
+    rates: dict[bool, float] = {}
+    for wide in [contest.wide[name]] if name in contest.wide else WAYS:
+        parts = [list(chain(*shares))] if wide else shares
+        timed = lab.time([RunPeer(workload=contest.workload, peer=peer, pairs=part) for part in parts], wide=wide)
+        rates[wide] = sum(map(len, shares)) / timed.seconds
+    contest.wide[name] = max(rates, key=lambda wide: rates[wide])
+    _note(lab, contest, repeat, name, rates[contest.wide[name]], f" ({WAYS[contest.wide[name]]})")
+    return list(chain(*timed.results))
+
+
+def _note(lab: Lab, contest: Contest, repeat: int, name: str, rate: float, way: str = "") -> None:
+    contest.rates.setdefault(name, []).append(rate)
+    lab.say(f"{contest.workload.name:<12} {repeat + 1}/{lab.repeats}  {name:<14} {rate:8.2f} programs/s{way}")
+
+
+def _shares(workload: Workload, peer: str, found: list[list[Evaluation]], rng: random.Random) -> list[Share]:
+    """What each process is given: a part of what its group's search ran."""
+    if peer == "program_major":
+        # Its best case: all questions in flight want the same programs at the same time.
+        programs = list(dict.fromkeys(evaluation.program for part in found for evaluation in part))
+        chosen = spread(programs, workload.shared_programs, rng)
+        return [[(example, program) for program, example in product(chosen, group)] for group in workload.groups]
+    count = workload.released_pairs if peer == "released" else workload.single_pass_pairs
+    return [
+        [(evaluation.example, evaluation.program) for evaluation in spread(part, count // len(found), rng)]
+        for part in found
+    ]
+
+
+def spread(items: Sequence[Item], count: int, rng: random.Random) -> list[Item]:
+    """So many items at even distances, from a drawn beginning."""
+    count = min(count, len(items))
+    offset = rng.random()
+    return [items[int((place + offset) * len(items) / count)] for place in range(count)]
+
+
+def _compare(contest: Contest, found: list[list[Evaluation]], pairs: Share, outcomes: list[Outcome]) -> None:
+    """Hold our verdicts against those of the same programs run one by one."""
+    ours = {(e.example.id, e.program): e.outcome for part in found for e in part}
+    for (example, program), theirs in zip(pairs, outcomes, strict=True):
+        known = ours[example.id, program]
+        contest.compared += 1
+        contest.different += known.correct != theirs.correct
+        if math.isfinite(known.margin) and math.isfinite(theirs.margin):
+            contest.margin_difference = max(contest.margin_difference, abs(known.margin - theirs.margin))
+
+
+TARGETS = (
+    Target(
+        key="arc_letters_over_released", bound=4.0, meaning="programs a second on ARC by letter, to the released search"
+    ),
+    Target(key="arc_letters_over_single_pass", bound=2.0, meaning="the same, to one forward a program"),
+    Target(
+        key="arithmetic_over_released", bound=8.0, meaning="programs a second on arithmetic, to the released search"
+    ),
+    Target(
+        key="gsm8k64_over_released", bound=8.0, meaning="programs a second on GSM8K, 64 tokens, to the released search"
+    ),
+    Target(
+        key="least_over_program_major",
+        bound=1.8,
+        meaning="the least of the three tasks, to batches of equal programs",
+    ),
+)
+
+SECTION = Section(
+    name="throughput",
+    summary="programs a second against the released search, single passes and batches of equal programs",
+    targets=TARGETS,
+    measure=measure,
+)

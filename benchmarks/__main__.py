@@ -7,13 +7,19 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks import coordination, report, scaling, sharing, throughput
+from benchmarks import coordination, quality, report, scaling, sharing, throughput
 from benchmarks.lab import Findings, Lab, Section
 from benchmarks.workloads import Sources, throughput_workloads
 from pipeline.errors import UserError
 
 #: In the order in which they run.
-SECTIONS: tuple[Section, ...] = (throughput.SECTION, sharing.SECTION, scaling.SECTION, coordination.SECTION)
+SECTIONS: tuple[Section, ...] = (
+    quality.SECTION,
+    throughput.SECTION,
+    sharing.SECTION,
+    scaling.SECTION,
+    coordination.SECTION,
+)
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 

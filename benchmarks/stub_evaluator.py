@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.evaluator import GroupResult, SearchEvaluator, search_group
+from pipeline.evaluator import GroupResult, SearchEvaluator, rows_to_keep, search_group
+from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, Outcome, Question
 
@@ -33,13 +34,13 @@ def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
                 time.sleep(_LOOK_SECONDS)
             return {"class": "StubForCausalLM", "num_layers": NUM_LAYERS}
 
-        def search(self, examples: Sequence[Example]) -> GroupResult:
+        def search(self, examples: Sequence[Example], prior: Prior | None = None) -> GroupResult:
             rows = [
                 {**row, "example_id": example.id, "prompt": example.question, "answer": example.answer}
                 for example in examples
                 for row in self._rows
             ]
-            return GroupResult(rows=rows, failed={})
+            return GroupResult(rows=rows, failed={}, evaluations=[])
 
     return StubEvaluator
 
@@ -51,7 +52,8 @@ def plausible_rows(config: RunConfig) -> list[dict[str, Any]]:
         return [Outcome(correct=True, margin=1.0, response="42", layer_executions=len(p)) for p in programs]
 
     question = Question(example=example_of(0), prompt="", prompt_ids=[], answers=[])
-    return search_group([question], num_layers=NUM_LAYERS, config=config, score=score)
+    [searched] = search_group([question], num_layers=NUM_LAYERS, config=config, score=score)
+    return rows_to_keep(searched, config)
 
 
 def example_of(number: int) -> Example:

@@ -61,7 +61,8 @@ def _task_help() -> str:
     help=f"""Search a layer program for every question, into a folder of Parquet shards.
 
 Each question gets its own tree search: programs that skip or repeat layers of the frozen model are
-run on it, and the right ones within the budget are kept, shortest first. Whatever is committed is
+run on it, and the right ones within the budget are kept, shortest first. What the first questions show
+about the model's layers guides the search of all others (--calibration). Whatever is committed is
 kept when the run is interrupted; the same command goes on where it stopped, with any number of
 actors.
 
@@ -119,6 +120,19 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
     help="Programs of a question tried at once: more fill batches, fewer learn sooner.  [default: the task's own]",
 )
 @click.option(
+    "--calibration",
+    type=int,
+    metavar="N",
+    help="The first N questions are searched unaided and teach the search of the others; 0 for none.  "
+    "[default: 32; published: 0]",
+)
+@click.option(
+    "--prior",
+    type=click.Path(path_type=Path),
+    metavar="RUN|FILE",
+    help="What another run of the same model learnt, instead of a calibration.",
+)
+@click.option(
     "--cache-gib",
     default=DEFAULT_CACHE_GIB,
     show_default=True,
@@ -145,6 +159,8 @@ def search(
     keep: int,
     group_size: int,
     leaves: int | None,
+    calibration: int | None,
+    prior: Path | None,
     cache_gib: float,
     max_new_tokens: int | None,
 ) -> None:
@@ -171,6 +187,9 @@ def search(
         keep=keep,
         group_size=group_size,
         leaves=leaves,
+        # The published searches learn nothing from other questions.
+        calibration=0 if calibration is None and preset == "published" else calibration,
+        prior=prior,
         cache_gib=cache_gib,
         device=device,
         dtype=dtype,

@@ -17,6 +17,7 @@ from pipeline.tasks.base import Example
 
 SCHEMA_VERSION = 1
 DEFAULT_CACHE_GIB = 2.0
+DEFAULT_CALIBRATION = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,11 @@ class RunConfig:
     """Questions in a work group: the unit that is batched, handed out, lost and committed."""
     leaves: int = 1
     """Programs that a tree proposes at once."""
+    calibration: int = 0
+    """The first so many questions (in whole work groups) are searched unaided and teach the prior of the
+    others; 0 for a run that learns nothing."""
+    prior_sha256: str | None = None
+    """Fingerprint of a prior that was given; None where the run learns its own, or none."""
     cache_gib: float = DEFAULT_CACHE_GIB
     """Memory of an actor for shared prefixes; too little costs time and nothing else."""
     device: str
@@ -64,6 +70,10 @@ class RunConfig:
         for name in ("keep", "group_size", "leaves", "cpus_per_actor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.calibration < 0:
+            raise ValueError(f"calibration must not be below 0, got {self.calibration}")
+        if self.calibration and self.prior_sha256:
+            raise ValueError("a run that is given a prior needs no calibration")
         if self.cache_gib < 0:
             raise ValueError(f"cache_gib must not be below 0, got {self.cache_gib}")
 

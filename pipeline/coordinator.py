@@ -1,7 +1,8 @@
 """The driver's side of a search: work groups, a pool of actors, retries and commits.
 
 A group is handed to an actor that has loaded its model; its rows come back and are committed. An actor
-that dies is replaced and its group is handed out again. Nothing here decides what a row says.
+that dies is replaced and its group is handed out again. Calibration groups go first; once all of them are
+done, what they teach is fitted and goes out with every other group. Nothing here decides what a row says.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
+from pipeline.calibration import calibration_groups
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.evaluator import SearchEvaluator
+from pipeline.prior import Prior, fit_prior
 from pipeline.shards import RunFolder, ShardRecord
 from pipeline.tasks import Example
 
@@ -63,6 +66,7 @@ class Progress:
         programs_run: Programs run by this call's actors.
         actors_ready: Actors that have loaded the model.
         actors_lost: Actors that died.
+        calibrating: Calibration groups are still at work, and the others wait for what they teach.
         started: When the coordinator began, on the monotonic clock.
     """
 
@@ -78,6 +82,7 @@ class Progress:
     programs_run: int = 0
     actors_ready: int = 0
     actors_lost: int = 0
+    calibrating: bool = False
     started: float = field(default_factory=time.monotonic)
 
     def add(self, record: ShardRecord) -> None:
@@ -142,6 +147,10 @@ class Coordinator:
         size = config.group_size
         self._groups = [examples[start : start + size] for start in range(0, len(examples), size)]
         self._todo = deque(group for group in range(len(self._groups)) if group not in committed)
+        self._calibration = calibration_groups(config.calibration, size)
+        #: Calibration groups that are not done yet.
+        self._teaching = {group for group in self._todo if group in self._calibration}
+        self._prior: ray.ObjectRef[Prior] | None = None
         self._attempts: dict[int, int] = {}
         self._failed_starts = 0
         self._actor_class = ray.remote(
@@ -170,6 +179,7 @@ class Coordinator:
             UserError: The model cannot be loaded, or actors die while loading it.
         """
         try:
+            self._learn_if_taught()
             while self._todo or any(worker.group is not None for worker in self._workers):
                 self._fill_pool()
                 calls = {worker.call: worker for worker in self._workers if worker.call is not None}
@@ -189,12 +199,16 @@ class Coordinator:
     def _fill_pool(self) -> None:
         """Hand groups to idle actors, and start as many actors as there is work for."""
         for worker in self._workers:
-            if worker.call is None and self._todo:
+            if worker.call is None and self._todo and self._may_start(self._todo[0]):
                 worker.group = self._todo.popleft()
-                worker.call = worker.actor.search.remote(self._groups[worker.group])
+                prior = None if worker.group in self._calibration else self._prior
+                worker.call = worker.actor.search.remote(self._groups[worker.group], prior)
         busy = sum(worker.group is not None for worker in self._workers)
         while len(self._workers) < min(self._pool.num_actors, busy + len(self._todo)):
             self._workers.append(self._start_worker())
+
+    def _may_start(self, group: int) -> bool:
+        return group in self._calibration or not self._teaching
 
     def _start_worker(self) -> _Worker:
         actor = self._actor_class.remote(self._config)
@@ -221,8 +235,11 @@ class Coordinator:
                 self._failed_starts = 0
                 self.progress.actors_ready += 1
                 self._folder.describe_model(result)
+                self._check_prior(result["num_layers"])
             else:
-                self.progress.add(self._folder.commit(group, result.rows, result.failed))
+                lesson = result.evaluations if group in self._calibration else None
+                self.progress.add(self._folder.commit(group, result.rows, result.failed, lesson))
+                self._count_off(group)
 
     def _take_back(self, group: int | None, error: Exception) -> None:
         """Queue a failed group again, or set its examples aside once it has failed too often."""
@@ -251,6 +268,35 @@ class Coordinator:
         self._folder.set_aside(group, {example.id: reason for example in self._groups[group]})
         self.progress.failed_examples += len(self._groups[group])
         logger.error("group %d failed %d times and is set aside: %s", group, MAX_ATTEMPTS, reason)
+        self._count_off(group)
+
+    def _count_off(self, group: int) -> None:
+        """A group is done; after the last one that teaches, the others may start."""
+        if group in self._teaching:
+            self._teaching.remove(group)
+            self._learn_if_taught()
+
+    def _learn_if_taught(self) -> None:
+        """Fit the prior once every calibration group is done. One that the folder holds already stays."""
+        self.progress.calibrating = bool(self._teaching)
+        if self._teaching:
+            return
+        prior = self._folder.prior()
+        if prior is None:
+            lessons = [record.group for record in self.progress.committed if record.group in self._calibration]
+            compare_margins = self._config.search.margin_scale is not None
+            prior = fit_prior(self._folder.evaluations(lessons), compare_margins=compare_margins)
+            if prior is not None:
+                self._folder.write_prior(prior)
+        self._prior = None if prior is None else ray.put(prior)
+
+    def _check_prior(self, num_layers: int) -> None:
+        prior = self._folder.prior()
+        if prior is not None and prior.num_layers != num_layers:
+            raise UserError(
+                f"the prior was learnt on a model of {prior.num_layers} layers, this one has {num_layers}; "
+                "give one of the same model to --prior, or none"
+            )
 
     def _poll_programs_run(self) -> None:
         """Ask busy actors now and then how many programs they have run; nothing waits for the answers."""

@@ -14,6 +14,7 @@ import ray
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
 from pipeline.search import SearchTree, stable_seed
 from pipeline.tasks import Example, Outcome, Question, get_task
@@ -25,12 +26,27 @@ Score = Callable[[Sequence[Question], Sequence[LayerProgram], bool], list[Outcom
 
 
 @dataclass(slots=True)
-class _Searched:
-    """One question on its way through its tree."""
+class Searched:
+    """One question on its way through its tree.
+
+    Attributes:
+        question: The question.
+        tree: Its search.
+        outcomes: What each program made of it, in the order in which they were tried.
+    """
 
     question: Question
     tree: SearchTree
     outcomes: dict[LayerProgram, Outcome] = field(default_factory=dict)
+
+    def evaluations(self) -> list[Evaluation]:
+        """Every verdict, as a prior learns from it."""
+        return [
+            Evaluation(
+                example_id=self.question.example.id, program=program, correct=outcome.correct, margin=outcome.margin
+            )
+            for program, outcome in self.outcomes.items()
+        ]
 
 
 def search_group(
@@ -39,8 +55,10 @@ def search_group(
     num_layers: int,
     config: RunConfig,
     score: Score,
+    prior: Prior | None = None,
+    tree: type[SearchTree] = SearchTree,
     on_step: Callable[[int], None] = lambda programs: None,
-) -> list[dict[str, Any]]:
+) -> list[Searched]:
     """Search every question of a work group.
 
     Args:
@@ -48,16 +66,22 @@ def search_group(
         num_layers: Depth L of the model.
         config: The run's settings.
         score: Runs programs on questions.
+        prior: What other questions taught.
+        tree: How a question is searched.
         on_step: Told how many programs each step ran.
 
     Returns:
-        The rows to keep, question by question: the right programs within the budget, best first, and
-        the identity program's row. See ``pipeline.shards.SCHEMA``.
+        The questions with their finished searches.
     """
     group = [
-        _Searched(
+        Searched(
             question,
-            SearchTree(num_layers=num_layers, config=config.search, seed=stable_seed(config.seed, question.example.id)),
+            tree(
+                num_layers=num_layers,
+                config=config.search,
+                seed=stable_seed(config.seed, question.example.id),
+                prior=prior,
+            ),
         )
         for question in questions
     ]
@@ -73,7 +97,7 @@ def search_group(
             item.outcomes[program] = outcome
             item.tree.update(program, correct=outcome.correct, margin=outcome.margin)
         on_step(len(asked))
-    return [row for item in group for row in _rows(item, config)]
+    return group
 
 
 def _proposals(tree: SearchTree, most: int) -> list[LayerProgram]:
@@ -84,7 +108,11 @@ def _proposals(tree: SearchTree, most: int) -> list[LayerProgram]:
     return programs
 
 
-def _rows(item: _Searched, config: RunConfig) -> list[dict[str, Any]]:
+def rows_to_keep(item: Searched, config: RunConfig) -> list[dict[str, Any]]:
+    """A question's right programs within the budget, best first, and the identity program's row.
+
+    The keys are those of ``pipeline.shards.SCHEMA``.
+    """
     tree, example = item.tree, item.question.example
     identity = tree.identity
     ranked = [verdict.program for verdict in tree.ranked()]
@@ -131,10 +159,12 @@ class GroupResult:
     Attributes:
         rows: The rows to keep; see ``pipeline.shards.SCHEMA``.
         failed: Questions that the model cannot be asked, each with its error.
+        evaluations: Everything that a search without a prior tried: what one can be fitted on.
     """
 
     rows: list[dict[str, Any]]
     failed: dict[str, str]
+    evaluations: list[Evaluation]
 
 
 class SearchEvaluator:
@@ -184,8 +214,8 @@ class SearchEvaluator:
             "special_tokens_added": not chat,
         }
 
-    def search(self, examples: Sequence[Example]) -> GroupResult:
-        """Search one work group."""
+    def search(self, examples: Sequence[Example], prior: Prior | None = None) -> GroupResult:
+        """Search one work group, with what other groups taught."""
         import torch
 
         # OpenMP keeps the number of threads by calling thread, and Ray may call from another one.
@@ -199,16 +229,21 @@ class SearchEvaluator:
             except Exception as error:
                 # Whatever a tokenizer or a chat template makes of one question, the others go on.
                 failed[example.id] = f"{type(error).__name__}: {error}"
-        rows = search_group(
+        searched = search_group(
             questions,
             num_layers=model.num_layers,
             config=self._config,
             score=lambda questions, programs, need_response: task.scoring.score(
                 model, questions, programs, need_response=need_response
             ),
+            prior=prior,
             on_step=self._count,
         )
-        return GroupResult(rows=rows, failed=failed)
+        return GroupResult(
+            rows=[row for item in searched for row in rows_to_keep(item, self._config)],
+            failed=failed,
+            evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if prior is None else [],
+        )
 
     def _prepare(self, example: Example) -> Question:
         question = self._task.prepare(example, self._model.tokenizer)

@@ -68,7 +68,8 @@ def describe(progress: Progress) -> str:
         # Loading takes as long as it takes; an actor that the cluster has no room for waits for ever.
         return waiting + (", or waiting for room on the cluster" if progress.seconds > PATIENCE_SECONDS else "")
     rate = progress.programs_run / max(progress.seconds, 1e-9)
-    facts = [
+    facts = ["calibrating"] if progress.calibrating else []
+    facts += [
         f"{rate:.1f} programs/s",
         f"{progress.shorter} shorter",
         f"{progress.corrected} corrected",

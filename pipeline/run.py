@@ -18,11 +18,13 @@ from typing import Any
 import ray
 
 from pipeline import __version__
+from pipeline.calibration import read_prior
 from pipeline.card import data_set_card
-from pipeline.config import DEFAULT_CACHE_GIB, RunConfig, fingerprint
+from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_CALIBRATION, RunConfig, fingerprint
 from pipeline.coordinator import Coordinator, PoolConfig, Progress
 from pipeline.errors import UserError
 from pipeline.model_source import DEVICES, DTYPES, ModelSource, resolve_model
+from pipeline.prior import Prior
 from pipeline.search import SearchConfig
 from pipeline.shards import RunFolder, read_json
 from pipeline.tasks import DataRequest, Example, get_task
@@ -48,6 +50,8 @@ class SearchRequest:
     keep: int = 4
     group_size: int = 8
     leaves: int | None = None
+    calibration: int | None = None
+    prior: Path | None = None
     cache_gib: float = DEFAULT_CACHE_GIB
     device: str = "auto"
     dtype: str = "auto"
@@ -69,6 +73,10 @@ class SearchRequest:
         ):
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, got {value}")
+        if self.calibration is not None and self.calibration < 0:
+            raise UserError(f"--calibration must not be below 0 (0 learns nothing), got {self.calibration}")
+        if self.calibration and self.prior is not None:
+            raise UserError("--prior gives what --calibration would learn; leave one of them out")
         if self.cache_gib < 0:
             raise UserError(f"--cache-gib must not be below 0 (0 shares nothing), got {self.cache_gib:g}")
         if self.gpus_per_actor <= 0:
@@ -103,16 +111,20 @@ def run_search(
     try:
         examples = read_examples(request)
         model = resolve_model(request.model)
+        prior = None if request.prior is None else read_prior(request.prior)
     except OSError as error:
         raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
     folder = RunFolder(request.out)
-    folder.check(partial(_config, request, model, examples))
+    settle = partial(_config, request, model, examples, prior)
+    folder.check(settle)
     try:
-        config, pool = _plan(request, model, examples)
+        config, pool = _plan(request, settle)
         provenance = _provenance(request)
         committed = folder.open(config, provenance=provenance)
         _announce_other_versions(request.out, provenance, announce)
         folder.clear_failures(committed)
+        if prior is not None:
+            folder.write_prior(prior)
         coordinator = Coordinator(
             config=config, pool=pool, examples=examples, folder=folder, committed=committed, show=show
         )
@@ -149,7 +161,7 @@ def read_examples(request: SearchRequest) -> list[Example]:
     return task.read(DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed))
 
 
-def _plan(request: SearchRequest, model: ModelSource, examples: list[Example]) -> tuple[RunConfig, PoolConfig]:
+def _plan(request: SearchRequest, settle: Callable[..., RunConfig]) -> tuple[RunConfig, PoolConfig]:
     """Join or start a Ray cluster and settle what depends on it: the device and the actors."""
     own_cluster = _start_ray()
     resources = ray.cluster_resources()
@@ -168,7 +180,7 @@ def _plan(request: SearchRequest, model: ModelSource, examples: list[Example]) -
         )
     if cpus < request.cpus_per_actor and own_cluster:
         raise UserError(f"--cpus-per-actor {request.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
-    config = _config(request, model, examples, device=device, dtype=dtype)
+    config = settle(device=device, dtype=dtype)
     fitting = int(gpus // request.gpus_per_actor) if device == "cuda" else int(cpus // request.cpus_per_actor)
     pool = PoolConfig(
         num_actors=request.num_actors or max(fitting, 1),
@@ -179,10 +191,17 @@ def _plan(request: SearchRequest, model: ModelSource, examples: list[Example]) -
 
 
 def _config(
-    request: SearchRequest, model: ModelSource, examples: list[Example], *, device: str, dtype: str
+    request: SearchRequest,
+    model: ModelSource,
+    examples: list[Example],
+    prior: Prior | None,
+    *,
+    device: str,
+    dtype: str,
 ) -> RunConfig:
     """The run's settings, with ``auto`` settled."""
     task = get_task(request.task)
+    calibration = DEFAULT_CALIBRATION if request.calibration is None else request.calibration
     search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
     return RunConfig(
         model=model,
@@ -197,6 +216,8 @@ def _config(
         keep=request.keep,
         group_size=request.group_size,
         leaves=task.scoring.leaves if request.leaves is None else request.leaves,
+        calibration=0 if prior is not None else calibration,
+        prior_sha256=None if prior is None else prior.fingerprint,
         cache_gib=request.cache_gib,
         device=device,
         dtype=dtype,

@@ -39,7 +39,7 @@ class SearchConfig:
     """What a search may do and how it weighs.
 
     The defaults find more than the published constants at equal evaluations on the default task:
-    see ``benchmarks/search_quality.py`` and the README. Those constants are ``PUBLISHED``.
+    see ``benchmarks/quality.py`` and the README. Those constants are ``PUBLISHED``.
 
     Raises:
         ValueError: A field is out of its range.

@@ -4,6 +4,7 @@
     RUN/paths/*.parquet     one row per kept program
     RUN/manifest/*.json     one record per committed shard; a shard without one does not exist
     RUN/failed/*.jsonl      examples set aside, each with its error
+    RUN/calibration/, RUN/prior.safetensors   see ``pipeline.calibration``
     RUN/README.md           data set card
     RUN/_SUCCESS            last, on a complete run only
 
@@ -18,7 +19,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +28,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
+from pipeline import calibration
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.prior import Evaluation, Prior
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,8 +194,11 @@ class RunFolder:
             )
         for folder in (self._staging, self.root / "paths", self.root / "manifest"):
             folder.mkdir(exist_ok=True)
+        teaching = calibration.calibration_groups(config.calibration, config.group_size)
         committed = {
-            group: record for group, record in read_manifest(self.root).items() if (self.root / record.file).is_file()
+            group: record
+            for group, record in read_manifest(self.root).items()
+            if (self.root / record.file).is_file() and (group not in teaching or self._lesson(group).is_file())
         }
         # A crash leaves staged files, and a shard that was moved but never recorded; somebody who
         # deleted a shard wants its group searched again.
@@ -233,18 +239,27 @@ class RunFolder:
 
     # -- committing ------------------------------------------------------------------------
 
-    def commit(self, group: int, rows: Sequence[dict[str, Any]], failed: dict[str, str] | None = None) -> ShardRecord:
+    def commit(
+        self,
+        group: int,
+        rows: Sequence[dict[str, Any]],
+        failed: dict[str, str] | None = None,
+        evaluations: Sequence[Evaluation] | None = None,
+    ) -> ShardRecord:
         """Write one work group's rows and make them part of the run.
 
         Args:
             group: Number of the work group.
             rows: Its rows.
             failed: Its questions that cannot be searched, each with its error.
+            evaluations: All that its searches tried, where others are to learn from it.
 
         Raises:
             RunFolderError: The disk does not take them; nothing is committed then.
         """
         try:
+            if evaluations is not None:
+                self._stage(calibration.to_table(evaluations), self._lesson(group))
             return self._commit(group, rows, failed or {})
         except RunFolderError:
             raise
@@ -252,16 +267,9 @@ class RunFolder:
             raise RunFolderError(f"run folder {self.root} cannot be written: {error}") from error
 
     def _commit(self, group: int, rows: Sequence[dict[str, Any]], failed: dict[str, str]) -> ShardRecord:
-        table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
         name = f"group-{group:06d}"
-        staged = self._staging / f"{name}-{uuid.uuid4().hex}.parquet"
-        pq.write_table(table, staged, compression="zstd")
-        self._check_shard(staged, table)
-        with staged.open("rb+") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-            os.fsync(handle.fileno())
         shard = self.root / "paths" / f"{name}.parquet"
-        staged.replace(shard)
+        digest = self._stage(pa.Table.from_pylist(list(rows), schema=SCHEMA), shard)
 
         best = [row for row in rows if row["is_best"]]
         first = {row["example_id"]: row for row in rows}
@@ -305,17 +313,63 @@ class RunFolder:
         self._staging.rmdir()
         self._write_text(self.root / "_SUCCESS", "")
 
+    def _stage(self, table: pa.Table, target: Path) -> str:
+        """Write a table under another name, check it and move it into place; returns the file's SHA-256."""
+        staged = self._staging / f"{target.stem}-{uuid.uuid4().hex}.parquet"
+        pq.write_table(table, staged, compression="zstd")
+        self._check_written(staged, table)
+        with staged.open("rb+") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+            os.fsync(handle.fileno())
+        target.parent.mkdir(exist_ok=True)
+        staged.replace(target)
+        return digest
+
     @staticmethod
-    def _check_shard(file: Path, table: pa.Table) -> None:
+    def _check_written(file: Path, table: pa.Table) -> None:
         reread = pq.read_table(file)
-        if not reread.schema.equals(SCHEMA) or not reread.equals(table):
+        if not reread.schema.equals(table.schema) or not reread.equals(table):
             raise OSError(f"{file} does not read back as it was written")
 
+    # -- what other questions learn from -----------------------------------------------------
+
+    def evaluations(self, groups: Iterable[int]) -> list[Evaluation]:
+        """All that the searches of calibration groups tried, in the order of the groups.
+
+        Raises:
+            UserError: A file is damaged.
+        """
+        files = [self._lesson(group) for group in sorted(groups)]
+        return [evaluation for file in files for evaluation in calibration.read_evaluations(file)]
+
+    def prior(self) -> Prior | None:
+        """The prior that the run goes by, once it is there.
+
+        Raises:
+            UserError: Its file is damaged.
+        """
+        file = self.root / calibration.PRIOR_FILE
+        return Prior.read(file) if file.exists() else None
+
+    def write_prior(self, prior: Prior) -> None:
+        """Keep the prior that the run goes by from now on.
+
+        Raises:
+            RunFolderError: The disk does not take it.
+        """
+        self._write(self.root / calibration.PRIOR_FILE, prior.to_bytes())
+
+    def _lesson(self, group: int) -> Path:
+        return self.root / calibration.FOLDER / f"group-{group:06d}.parquet"
+
     def _write_text(self, target: Path, text: str) -> None:
+        self._write(target, text.encode())
+
+    def _write(self, target: Path, content: bytes) -> None:
         staged = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
         try:
-            with staged.open("w", encoding="utf-8") as handle:
-                handle.write(text)
+            with staged.open("wb") as handle:
+                handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
             staged.replace(target)

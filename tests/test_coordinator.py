@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
+import ray
 from ray.exceptions import RayActorError
-from shard_rows import CONFIG, opened
+from shard_rows import CONFIG, opened, rows
 
-from pipeline.coordinator import MAX_ATTEMPTS, MAX_FAILED_STARTS, Coordinator, PoolConfig
+from pipeline.coordinator import MAX_ATTEMPTS, MAX_FAILED_STARTS, Coordinator, PoolConfig, _Worker
 from pipeline.errors import UserError
+from pipeline.evaluator import GroupResult
+from pipeline.prior import Evaluation, fit_prior
+from pipeline.program import LayerProgram
+from pipeline.shards import RunFolder
 from pipeline.tasks import Example
 
 POOL = PoolConfig(num_actors=2, cpus_per_actor=1, gpus_per_actor=0.0)
@@ -71,3 +77,96 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(coordinator):
     """Catches a model outside the contract that is loaded three times before somebody is told."""
     with pytest.raises(UserError, match="no such thing"):
         coordinator._take_back(None, UserError("no such thing"))
+
+
+# -- calibration ---------------------------------------------------------------------------
+
+
+class IdleActor:
+    """Stands in for an actor: notes what it is handed."""
+
+    def __init__(self):
+        self.search = self
+        self.handed = []
+
+    def remote(self, examples, prior):
+        self.handed.append((examples[0].id, prior))
+        return f"call {len(self.handed)}"
+
+
+@pytest.fixture
+def teaching(tmp_path, monkeypatch) -> Coordinator:
+    """Forty examples in groups of eight; the first two groups teach."""
+    monkeypatch.setattr(ray, "put", lambda prior: prior)
+    config = dataclasses.replace(CONFIG, calibration=9)
+    examples = [Example(id=f"q{n}", task="arithmetic", question="1 + 1 =", answer="2") for n in range(40)]
+    folder = RunFolder(tmp_path / "run")
+    committed = folder.open(config, provenance={})
+    coordinator = Coordinator(config=config, pool=POOL, examples=examples, folder=folder, committed=committed)
+    coordinator._workers = [_Worker(actor=IdleActor(), call=None) for _ in range(3)]
+    coordinator._learn_if_taught()
+    return coordinator
+
+
+def finish(coordinator: Coordinator, monkeypatch, worker: _Worker) -> None:
+    """An actor's group comes back with what it tried."""
+    example = coordinator._groups[worker.group][0].id
+    result = GroupResult(rows=rows(example), failed={}, evaluations=lessons(example))
+    monkeypatch.setattr(ray, "get", lambda call: result)
+    coordinator._finish(worker)
+
+
+def lessons(example: str) -> list[Evaluation]:
+    programs = [LayerProgram((0, 1, 2), 3), LayerProgram((0, 2), 3)]
+    return [Evaluation(example_id=example, program=program, correct=True, margin=1.0) for program in programs]
+
+
+def test_the_other_groups_wait_for_what_calibration_groups_teach(teaching, monkeypatch):
+    """Catches a group that is searched before the prior is there: its rows would depend on who was quick."""
+    first, second, third = teaching._workers
+    teaching._fill_pool()
+    assert teaching.progress.calibrating
+    assert [worker.actor.handed for worker in teaching._workers] == [[("q0", None)], [("q8", None)], []]
+    finish(teaching, monkeypatch, second)
+    teaching._fill_pool()
+    assert not second.actor.handed[1:] and teaching._folder.prior() is None
+    finish(teaching, monkeypatch, first)
+    teaching._fill_pool()
+    prior = teaching._folder.prior()
+    assert prior.num_questions == 2 and not teaching.progress.calibrating
+    handed = [worker.actor.handed[-1] for worker in (first, second, third)]
+    assert [example for example, _ in handed] == ["q16", "q24", "q32"]
+    assert {given.fingerprint for _, given in handed} == {prior.fingerprint}
+
+
+def test_the_prior_does_not_depend_on_who_finished_first(teaching, monkeypatch):
+    """Catches lessons that are read in the order in which they came."""
+    first, second, _ = teaching._workers
+    teaching._fill_pool()
+    finish(teaching, monkeypatch, second)
+    finish(teaching, monkeypatch, first)
+    expected = fit_prior(lessons("q0") + lessons("q8"), compare_margins=True)
+    assert teaching._folder.prior().fingerprint == expected.fingerprint
+
+
+def test_a_calibration_group_that_is_set_aside_holds_nobody_up(teaching, monkeypatch):
+    """Catches a run that waits for ever for a lesson that will not come."""
+    first, second, _ = teaching._workers
+    teaching._fill_pool()
+    first.group = first.call = None
+    for attempt in range(MAX_ATTEMPTS):
+        teaching._take_back(0, died())
+        if attempt < MAX_ATTEMPTS - 1:
+            assert teaching._todo.popleft() == 0
+    finish(teaching, monkeypatch, second)
+    teaching._fill_pool()
+    assert teaching._folder.prior().num_questions == 1
+    assert first.actor.handed[-1][0] == "q16"
+
+
+def test_a_prior_of_another_depth_ends_the_run_with_a_sentence(teaching):
+    """Catches a given prior that fails inside every actor instead."""
+    teaching._folder.write_prior(fit_prior(lessons("q0"), compare_margins=True))
+    teaching._check_prior(3)
+    with pytest.raises(UserError, match="a model of 3 layers, this one has 4"):
+        teaching._check_prior(4)

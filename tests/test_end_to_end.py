@@ -21,6 +21,8 @@ pytestmark = pytest.mark.ray
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NUM_QUESTIONS = 16
+#: Groups of two for the first five questions.
+NUM_CALIBRATION_GROUPS = 3
 LIMIT_SECONDS = 150
 
 
@@ -33,7 +35,7 @@ class Bench:
         self.data = write_questions(folder / "questions.jsonl", NUM_QUESTIONS)
 
     def arguments(self, out: Path, *, actors: int) -> list[str]:
-        options = f"--task arc --simulations 120 --group-size 2 --seed 3 --budget 1.5 --actors {actors}"
+        options = f"--task arc --simulations 120 --group-size 2 --calibration 5 --seed 3 --budget 1.5 --actors {actors}"
         return ["search", "--model", str(self.model), "--data", str(self.data), "--out", str(out), *options.split()]
 
     def start(self, out: Path, *, actors: int) -> subprocess.Popen[str]:
@@ -66,7 +68,9 @@ def undisturbed(bench) -> Path:
 
 
 def shards(run: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted((run / "paths").iterdir())}
+    """All that a run found, and what it learnt on the way."""
+    files = [*(run / "paths").iterdir(), *(run / "calibration").iterdir(), run / "prior.safetensors"]
+    return {file.relative_to(run).as_posix(): file.read_bytes() for file in sorted(files)}
 
 
 def wait_for(condition, process: subprocess.Popen[str], what: str) -> None:
@@ -134,10 +138,12 @@ def test_a_driver_killed_without_warning_loses_nothing_committed(bench, undistur
     """Catches anything that is only written at the end of a run."""
     out = bench.folder / "killed"
     process = bench.start(out, actors=1)
-    wait_for(lambda: list((out / "manifest").glob("group-*.json")), process, "first commit")
+    wait_for(
+        lambda: len(list((out / "manifest").glob("group-*.json"))) > NUM_CALIBRATION_GROUPS, process, "fourth commit"
+    )
     process.kill()
     process.communicate()
-    assert read_manifest(out)
+    assert read_manifest(out) and (out / "prior.safetensors").exists()
     bench.run(out, actors=2)
     assert shards(out) == shards(undisturbed)
 
@@ -153,6 +159,25 @@ def test_a_dead_actor_is_replaced(bench, undisturbed):
     text, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 0, text
     assert shards(out) == shards(undisturbed)
+
+
+def test_a_prior_from_another_run_guides_every_question(bench, undisturbed):
+    """Catches a prior that is taken and not used, or a run that does not say which one it went by."""
+    out = bench.folder / "guided"
+    command = bench.arguments(out, actors=2)
+    at = command.index("--calibration")
+    command[at : at + 2] = ["--prior", str(undisturbed), "--limit", "4"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *command],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (out / "prior.safetensors").read_bytes() == (undisturbed / "prior.safetensors").read_bytes()
+    assert not (out / "calibration").exists()
+    unaided = read_paths(undisturbed)
+    guided = read_paths(out)
+    unaided = unaided[unaided.example_id.isin(guided.example_id)]
+    assert guided.program.map(tuple).tolist() != unaided.program.map(tuple).tolist()
 
 
 def test_other_settings_are_refused_before_anything_is_touched(bench, undisturbed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,8 @@ from shard_rows import CONFIG, opened, reopened, rows
 
 from pipeline import read_paths
 from pipeline.errors import UserError
+from pipeline.prior import Evaluation, fit_prior
+from pipeline.program import LayerProgram
 from pipeline.search import SearchConfig
 from pipeline.shards import RunFolder
 
@@ -173,3 +176,57 @@ def test_one_writer_at_a_time(run):
     run.commit(0, rows("a"))
     run.close()
     assert set(opened(run.root).open(CONFIG, provenance={})) == {0}
+
+
+# -- what other questions learn from -------------------------------------------------------
+
+TEACHING = dataclasses.replace(CONFIG, calibration=10)
+LESSON = [
+    Evaluation(example_id="a", program=LayerProgram((0, 1, 2), 3), correct=True, margin=0.1),
+    Evaluation(example_id="a", program=LayerProgram((2, 1, 1), 3), correct=False, margin=-math.inf),
+]
+
+
+def test_lessons_read_back_in_the_order_of_the_groups(run):
+    """Catches a prior that depends on who finished first, and margins that lose a bit or break at infinity."""
+    other = [dataclasses.replace(evaluation, example_id="b") for evaluation in LESSON]
+    run.commit(1, rows("b"), evaluations=other)
+    run.commit(0, rows("a"), evaluations=LESSON)
+    assert run.evaluations([1, 0]) == [*LESSON, *other]
+
+
+def test_a_calibration_group_without_its_lesson_is_searched_again(tmp_path):
+    """Catches a prior that is fitted on less than it should be after somebody deleted a file."""
+    run = RunFolder(tmp_path / "run")
+    run.open(TEACHING, provenance={})
+    for group, name in enumerate("abc"):
+        run.commit(group, rows(name), evaluations=LESSON if group < 2 else None)
+    assert set(reopened(run, TEACHING)) == {0, 1, 2}
+    (run.root / "calibration" / "group-000001.parquet").unlink()
+    assert set(reopened(run, TEACHING)) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(file.read_bytes()[:-9]),
+        lambda file: pq.write_table(pq.read_table(file).drop_columns("score"), file),
+    ],
+)
+def test_a_damaged_lesson_is_named(run, damage):
+    """Catches a traceback of pyarrow, or a prior from half of what was tried."""
+    run.commit(0, rows("a"), evaluations=LESSON)
+    damage(run.root / "calibration" / "group-000000.parquet")
+    with pytest.raises(UserError, match=r"group-000000\.parquet holds no evaluations"):
+        run.evaluations([0])
+
+
+def test_a_damaged_prior_is_named(run):
+    """Catches a traceback of safetensors where a run is taken up again."""
+    assert run.prior() is None
+    run.write_prior(fit_prior(LESSON, compare_margins=True))
+    assert run.prior().num_layers == 3
+    (run.root / "prior.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"prior\.safetensors holds no prior"):
+        run.prior()

@@ -86,7 +86,7 @@ def _after(times):
     [
         (shards.pq, "write_table", _nothing),
         (shards.pq, "write_table", _half_a_file),
-        (RunFolder, "_check_shard", _nothing),
+        (RunFolder, "_check_written", _nothing),
         (Path, "replace", _after(0)),
         (Path, "replace", _after(1)),
         (RunFolder, "_write_text", _nothing),

@@ -1,0 +1,223 @@
+"""Ways to search that are compared program by program, and what the lab's processes do with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.peers import Peer
+from pipeline.actions import drllm
+from pipeline.config import RunConfig
+from pipeline.engine import FrozenModel
+from pipeline.evaluator import Searched, search_group
+from pipeline.prior import Prior
+from pipeline.program import LayerProgram
+from pipeline.search import PUBLISHED, ROOT_INDEX, Node, SearchConfig, SearchTree, stable_seed
+from pipeline.tasks import Example, get_task
+
+#: Random edits start over from the identity after at most this many.
+MAX_RANDOM_EDITS = 3
+#: Questions that an actor has in flight.
+GROUP_SIZE = 8
+
+
+class RandomEdits(SearchTree):
+    """No search: one to three random edits of the identity, each time anew."""
+
+    def _descend(self) -> list[int]:
+        program = self.identity.program
+        while program in self._index:
+            program = self.identity.program
+            for _ in range(1 + int(self._random.random() * MAX_RANDOM_EDITS)):
+                edits = drllm(program, self.max_program_length)
+                program = edits[int(self._random.random() * len(edits))].program
+        self._index[program] = len(self.nodes)
+        self.nodes.append(Node(program, depth=1, parent=ROOT_INDEX))
+        return [ROOT_INDEX, self._index[program]]
+
+
+_UCB = replace(PUBLISHED["drllm"], stop_when_found=False)
+#: One child a node: selection only ever lengthens the chain, as in the released code.
+_CHAIN = replace(PUBLISHED["drllm"], widening=1.0, widening_power=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A way to search.
+
+    Attributes:
+        name: What it is called.
+        config: Its settings.
+        tree: Its tree.
+        guided: Whether it is given what calibration questions taught.
+        leaves: Programs that it proposes at once.
+    """
+
+    name: str
+    config: SearchConfig
+    tree: type[SearchTree] = SearchTree
+    guided: bool = False
+    leaves: int = 1
+
+
+RELEASED = Contender(name="released chain, its early stop", config=_CHAIN)
+RANDOM = Contender(name="random edits", config=_UCB, tree=RandomEdits)
+UCB = Contender(name="plain UCB", config=_UCB)
+UNAIDED = Contender(name="default, no prior", config=SearchConfig())
+GUIDED = Contender(name="default", config=SearchConfig(), guided=True)
+CONTENDERS = (
+    RELEASED,
+    Contender(name="chain that never branches", config=replace(_CHAIN, stop_when_found=False)),
+    RANDOM,
+    UCB,
+    Contender(name="default, no prior, no margins", config=SearchConfig(margin_scale=None)),
+    UNAIDED,
+    GUIDED,
+    Contender(name="default, 4 leaves", config=SearchConfig(), guided=True, leaves=4),
+    Contender(name="default, no margins", config=SearchConfig(margin_scale=None), guided=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trail:
+    """What a search of one question came to, program by program.
+
+    Attributes:
+        example_id: The question.
+        baseline_correct: Whether the untouched model is right.
+        saved: Layers saved by the best right program within the budget, after each simulation; None
+            before there is one. The identity counts.
+        best: That program at the end, as text; empty where there is none.
+    """
+
+    example_id: str
+    baseline_correct: bool
+    saved: list[int | None]
+    best: str
+
+    @classmethod
+    def of(cls, example_id: str, tree: SearchTree) -> Trail:
+        """The trail of a finished tree."""
+        best: int | None = None
+        saved: list[int | None] = []
+        for verdict in tree.verdicts.values():
+            if verdict.correct and verdict.program.within(tree.config.budget):
+                best = max(verdict.program.saved_layers, -tree.num_layers if best is None else best)
+            saved.append(best)
+        found = tree.best()
+        return cls(
+            example_id=example_id,
+            baseline_correct=tree.identity.correct,
+            saved=saved[1:],
+            best="" if found is None else str(found.program),
+        )
+
+    def after(self, simulations: int) -> int | None:
+        """Layers saved after so many simulations, or fewer where the search ended before."""
+        reached = self.saved[:simulations]
+        return reached[-1] if reached else (0 if self.baseline_correct else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A contender's searches of some questions, on our engine and in step, as in an actor.
+
+    Attributes:
+        contender: How they are searched.
+        config: The run's settings, but for the contender's own.
+        examples: The questions.
+        simulations: Programs tried on each.
+        prior: What calibration questions taught, for a contender that is guided.
+    """
+
+    contender: Contender
+    config: RunConfig
+    examples: Sequence[Example]
+    simulations: int
+    prior: Prior | None = None
+
+    def __call__(self, model: FrozenModel) -> Callable[[], list[Searched]]:
+        task = get_task(self.config.task)
+        questions = [task.prepare(example, model.tokenizer) for example in self.examples]
+        config = replace(
+            self.config,
+            search=replace(self.contender.config, simulations=self.simulations),
+            leaves=self.contender.leaves,
+        )
+
+        def run() -> list[Searched]:
+            done: list[Searched] = []
+            for start in range(0, len(questions), GROUP_SIZE):
+                model.prefixes.clear()
+                done += search_group(
+                    questions[start : start + GROUP_SIZE],
+                    num_layers=model.num_layers,
+                    config=config,
+                    score=lambda questions, programs, need_response: task.scoring.score(
+                        model, questions, programs, need_response=need_response
+                    ),
+                    prior=self.prior if self.contender.guided else None,
+                    tree=self.contender.tree,
+                )
+            return done
+
+        return run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeerSearched:
+    """What searches on a peer came to.
+
+    Attributes:
+        trails: One a question.
+        making_seconds: Of the whole, spent on making stock models of programs.
+    """
+
+    trails: list[Trail]
+    making_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerSearch:
+    """A contender's searches of some questions on a peer: one question, one program at a time.
+
+    Attributes:
+        contender: How they are searched.
+        peer: How programs are run.
+        config: The run's settings, but for the contender's own.
+        examples: The questions.
+        simulations: Programs tried on each.
+    """
+
+    contender: Contender
+    peer: type[Peer]
+    config: RunConfig
+    examples: Sequence[Example]
+    simulations: int
+
+    def __call__(self, model: FrozenModel) -> Callable[[], PeerSearched]:
+        task = get_task(self.config.task)
+        questions = [task.prepare(example, model.tokenizer) for example in self.examples]
+        warm = self.peer(model, task)
+        warm.score(questions[:1], [LayerProgram.identity(model.num_layers)])
+
+        def run() -> PeerSearched:
+            trails, making = [], 0.0
+            for question in questions:
+                peer = self.peer(model, task)  # its stock models go with it
+                tree = self.contender.tree(
+                    num_layers=model.num_layers,
+                    config=replace(self.contender.config, simulations=self.simulations),
+                    seed=stable_seed(self.config.seed, question.example.id),
+                )
+                while (program := tree.propose()) is not None:
+                    began = time.perf_counter()
+                    peer.prepare([program])
+                    making += time.perf_counter() - began
+                    [outcome] = peer.score([question], [program])
+                    tree.update(program, correct=outcome.correct, margin=outcome.margin)
+                trails.append(Trail.of(question.example.id, tree))
+            return PeerSearched(trails=trails, making_seconds=making)
+
+        return run

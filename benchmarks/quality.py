@@ -1,0 +1,289 @@
+"""What searches find: at equal evaluations, and how long it takes to find as much as the plain ones.
+
+The questions are held out: the prior is learnt on others, of the training split. A search's quality is
+two numbers, mean saved layers where the untouched model is right, and the share of wrong answers that
+it corrects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.contenders import (
+    CONTENDERS,
+    GROUP_SIZE,
+    GUIDED,
+    RANDOM,
+    RELEASED,
+    UCB,
+    UNAIDED,
+    Contender,
+    PeerSearch,
+    Search,
+    Trail,
+)
+from benchmarks.jobs import RunPeer
+from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.peers import Peer, Released, SinglePass
+from benchmarks.throughput import WAYS
+from benchmarks.workloads import NUM_PROCESSES, Workload
+from pipeline.config import DEFAULT_CALIBRATION, RunConfig, fingerprint
+from pipeline.evaluator import Searched
+from pipeline.prior import Prior, fit_prior
+from pipeline.program import LayerProgram
+from pipeline.tasks import DataRequest, Example, get_task
+
+KINDS = ("times-table", "sums")
+SHOWN = (2, 5, 10, 20, 50)
+#: Pairs by which a peer's faster use of the cores is found.
+_PROBED = 16
+_ALL = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What a search has found over all questions.
+
+    Attributes:
+        saved: Mean saved layers where the untouched model is right.
+        corrected: Share of the questions that it gets wrong that have a right program.
+    """
+
+    saved: float
+    corrected: float
+
+    @classmethod
+    def of(cls, trails: Sequence[Trail], simulations: int) -> Quality:
+        """After so many simulations a question."""
+        right = [trail.after(simulations) or 0 for trail in trails if trail.baseline_correct]
+        wrong = [trail.after(simulations) is not None for trail in trails if not trail.baseline_correct]
+        return cls(saved=sum(right) / max(len(right), 1), corrected=sum(wrong) / max(len(wrong), 1))
+
+    def reaches(self, other: Quality) -> bool:
+        """As good in both."""
+        return self.saved >= other.saved and self.corrected >= other.corrected
+
+
+def questions(split: str, count: int, seed: int) -> list[Example]:
+    """Arithmetic questions of the kinds compared, in turn."""
+    every = get_task("arithmetic").read(DataRequest(limit=_ALL, split=split, seed=seed))
+    kinds = [[example for example in every if example.id.startswith(f"arithmetic-{split}-{kind}-")] for kind in KINDS]
+    mixed = [kind[place] for place in range(max(map(len, kinds))) for kind in kinds if place < len(kind)]
+    return mixed[:count]
+
+
+def shares(examples: Sequence[Example]) -> list[Sequence[Example]]:
+    """Every second question for the one process, the others for the other."""
+    return [examples[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all searches of this section have in common."""
+
+    lab: Lab
+    config: RunConfig
+    examples: list[Example]
+    simulations: int
+    prior: Prior
+    calibration_seconds: float
+
+    @classmethod
+    def prepare(cls, lab: Lab) -> Setting:
+        """Choose the questions, and calibrate on others."""
+        examples = questions("test", 16 if lab.quick else 60, lab.seed)
+        config = RunConfig(
+            model=lab.model,
+            task="arithmetic",
+            data_sha256=fingerprint(examples),
+            seed=lab.seed,
+            device="cpu",
+            dtype="float32",
+        )
+        simulations = 10 if lab.quick else 50
+        lessons = questions("train", GROUP_SIZE * NUM_PROCESSES if lab.quick else DEFAULT_CALIBRATION, lab.seed)
+        timed = lab.time(
+            [
+                Search(contender=UNAIDED, config=config, examples=share, simulations=simulations)
+                for share in shares(lessons)
+            ]
+        )
+        evaluations = [evaluation for share in timed.results for item in share for evaluation in item.evaluations()]
+        prior = fit_prior(evaluations, compare_margins=True)
+        assert prior is not None
+        lab.say(f"quality      calibrated on {len(lessons)} questions of the training split in {timed.seconds:.0f} s")
+        return cls(
+            lab=lab,
+            config=config,
+            examples=examples,
+            simulations=simulations,
+            prior=prior,
+            calibration_seconds=timed.seconds,
+        )
+
+    def search(self, contender: Contender, simulations: int | None = None) -> tuple[list[Trail], float]:
+        """Search every question on our engine; returns the trails and the seconds."""
+        timed = self.lab.time(
+            [
+                Search(
+                    contender=contender,
+                    config=self.config,
+                    examples=share,
+                    simulations=self.simulations if simulations is None else simulations,
+                    prior=self.prior if contender.guided else None,
+                )
+                for share in shares(self.examples)
+            ]
+        )
+        done: list[Searched] = [item for share in timed.results for item in share]
+        return [Trail.of(item.question.example.id, item.tree) for item in done], timed.seconds
+
+    def search_by_peer(
+        self, contender: Contender, peer: type[Peer], examples: Sequence[Example], *, wide: bool
+    ) -> tuple[list[Trail], float]:
+        """Search questions on a peer; the seconds leave out the making of stock models."""
+        timed = self.lab.time(
+            [
+                PeerSearch(
+                    contender=contender, peer=peer, config=self.config, examples=share, simulations=self.simulations
+                )
+                for share in ([examples] if wide else shares(examples))
+            ],
+            wide=wide,
+        )
+        making = sum(result.making_seconds for result in timed.results) / len(timed.results)
+        return [trail for result in timed.results for trail in result.trails], timed.seconds - making
+
+    def faster_way(self, peer: type[Peer]) -> bool:
+        """Whether a peer is faster in the one process of several threads."""
+        workload = Workload(name="probe", task="arithmetic", examples=tuple(self.examples[:_PROBED]), simulations=1)
+        # The identity program of whatever depth the model has is known only where the model is.
+        depth = self.prior.num_layers
+        pairs = [(example, LayerProgram.identity(depth)) for example in workload.examples]
+        seconds = {}
+        for wide in WAYS:
+            parts = [pairs] if wide else [pairs[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
+            jobs = [RunPeer(workload=workload, peer=peer, pairs=part) for part in parts]
+            seconds[wide] = self.lab.time(jobs, wide=wide).seconds
+        return min(seconds, key=lambda wide: seconds[wide])
+
+
+def measure(lab: Lab) -> Findings:
+    """Quality at equal evaluations, then the time to the plain searches' quality."""
+    setting = Setting.prepare(lab)
+    trails: dict[str, list[Trail]] = {}
+    for contender in CONTENDERS:
+        trails[contender.name], seconds = setting.search(contender)
+        reached = Quality.of(trails[contender.name], setting.simulations)
+        lab.say(
+            f"quality      {contender.name:<32} {reached.saved:5.2f} layers saved, "
+            f"{100 * reached.corrected:3.0f} % corrected ({seconds:.0f} s)"
+        )
+    figures = _at_equal_evaluations(trails, setting.simulations)
+    details: dict[str, Any] = {"search_quality": _details(setting, trails)}
+    for key, contender, peer in (
+        ("time_to_released_quality", RELEASED, Released),
+        ("time_to_random50_quality", RANDOM, SinglePass),
+    ):
+        figures[key], details[key] = _time_to_quality(setting, trails[GUIDED.name], contender, peer)
+        lab.say(f"quality      {key} {figures[key]:.1f}")
+    return Findings(figures=figures, details=details)
+
+
+def _at_equal_evaluations(trails: dict[str, list[Trail]], simulations: int) -> dict[str, float]:
+    guided, ucb = trails[GUIDED.name], trails[UCB.name]
+    random = Quality.of(trails[RANDOM.name], simulations)
+    few = min(10, simulations)
+    return {
+        "evaluations_to_random_50": float(_first(guided, Quality(saved=random.saved, corrected=0), simulations)),
+        "saved_at_50_over_ucb": Quality.of(guided, simulations).saved / max(Quality.of(ucb, simulations).saved, 1e-9),
+        "corrected_at_10_over_ucb": Quality.of(guided, few).corrected / max(Quality.of(ucb, few).corrected, 1e-9),
+    }
+
+
+def _first(trails: list[Trail], goal: Quality, simulations: int) -> int:
+    """After how many simulations a search is as good; one more than it has where it never is."""
+    reached = (count for count in range(1, simulations + 1) if Quality.of(trails, count).reaches(goal))
+    return next(reached, simulations + 1)
+
+
+def _time_to_quality(
+    setting: Setting, guided: list[Trail], contender: Contender, peer: type[Peer]
+) -> tuple[float, dict[str, Any]]:
+    """A plain search's time over ours to its quality.
+
+    It searches a part of the questions in each repeat, which takes it minutes; we search all of them.
+    """
+    lab = setting.lab
+    wide = setting.faster_way(peer)
+    theirs: list[Trail] = []
+    blocks, ours = [], []
+    # From the same searches on our engine, whose verdicts are the same, we know when to stop.
+    for repeat in range(lab.repeats):
+        found, seconds = setting.search_by_peer(contender, peer, setting.examples[repeat :: lab.repeats], wide=wide)
+        theirs += found
+        blocks.append(seconds)
+        lab.say(f"quality      {contender.name}, part {repeat + 1} of {lab.repeats}: {seconds:.0f} s")
+        if repeat == 0:
+            enough = _first(guided, Quality.of(theirs, setting.simulations), setting.simulations)
+        ours.append(setting.search(GUIDED, enough)[1])
+    goal = Quality.of(theirs, setting.simulations)
+    needed = _first(guided, goal, setting.simulations)
+    if needed != enough:  # the first part was not like the whole
+        ours = [setting.search(GUIDED, needed)[1] for _ in range(lab.repeats)]
+    return sum(blocks) / median(ours), {
+        "their_seconds": blocks,
+        "our_seconds": ours,
+        "their_saved": goal.saved,
+        "their_corrected": goal.corrected,
+        "their_programs": sum(len(trail.saved) + 1 for trail in theirs),
+        "our_simulations": needed,
+        "calibration_seconds": setting.calibration_seconds,
+        "ratio_with_calibration": sum(blocks) / (median(ours) + setting.calibration_seconds),
+        "peer_ran_as": WAYS[wide],
+    }
+
+
+def _details(setting: Setting, trails: dict[str, list[Trail]]) -> dict[str, Any]:
+    def of(kept: list[Trail]) -> dict[str, Any]:
+        best = [trail.best for trail in kept if trail.best]
+        shown = [count for count in SHOWN if count <= setting.simulations]
+        return {
+            "right": sum(trail.baseline_correct for trail in kept),
+            "wrong": sum(not trail.baseline_correct for trail in kept),
+            "saved_after": {count: round(Quality.of(kept, count).saved, 3) for count in shown},
+            "corrected_after": {count: round(Quality.of(kept, count).corrected, 3) for count in shown},
+            "solved": len(best),
+            "distinct_best_programs": len(set(best)),
+        }
+
+    return {
+        name: {**of(found), **{kind: of([t for t in found if f"-{kind}-" in t.example_id]) for kind in KINDS}}
+        for name, found in trails.items()
+    }
+
+
+SECTION = Section(
+    name="quality",
+    summary="what searches find at equal evaluations, and the time to find as much as the released one",
+    targets=(
+        Target(
+            key="time_to_released_quality", bound=40.0, meaning="time of the released search, over ours to its quality"
+        ),
+        Target(
+            key="time_to_random50_quality", bound=12.0, meaning="time of 50 random edits, over ours to their quality"
+        ),
+        Target(
+            key="evaluations_to_random_50",
+            bound=10,
+            meaning="evaluations to save as many layers as 50 random edits",
+            at_most=True,
+        ),
+        Target(key="saved_at_50_over_ucb", bound=1.7, meaning="layers saved after 50 evaluations, to plain UCB"),
+        Target(key="corrected_at_10_over_ucb", bound=1.2, meaning="share corrected after 10 evaluations, to plain UCB"),
+    ),
+    measure=measure,
+)

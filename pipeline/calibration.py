@@ -1,0 +1,91 @@
+"""Calibration: the first questions of a run are searched unaided, and teach the search of the others.
+
+    RUN/calibration/*.parquet   what their searches tried, a file a work group
+    RUN/prior.safetensors       what was learnt from it, once all of it is there
+
+The prior is fitted once and then stays: who searches a question, when, and beside what changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.prior import Evaluation, Prior
+from pipeline.program import LayerProgram
+
+FOLDER = "calibration"
+PRIOR_FILE = "prior.safetensors"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("example_id", pa.string(), nullable=False),
+        pa.field("program", pa.list_(pa.field("element", pa.int16())), nullable=False),
+        pa.field("num_layers", pa.int16(), nullable=False),
+        pa.field("correct", pa.bool_(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+
+
+def calibration_groups(questions: int, group_size: int) -> range:
+    """The work groups that teach: the first ones, with at least so many questions in all."""
+    return range(-(-questions // group_size))
+
+
+def to_table(evaluations: Sequence[Evaluation]) -> pa.Table:
+    """Evaluations as a file holds them."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "example_id": evaluation.example_id,
+                "program": list(evaluation.program.layers),
+                "num_layers": evaluation.program.num_layers,
+                "correct": evaluation.correct,
+                "score": evaluation.margin,
+            }
+            for evaluation in evaluations
+        ],
+        schema=SCHEMA,
+    )
+
+
+def read_evaluations(file: Path) -> list[Evaluation]:
+    """A work group's evaluations.
+
+    Raises:
+        UserError: The file cannot be read, or holds something else.
+    """
+    try:
+        table = pq.read_table(file)
+        if not table.schema.equals(SCHEMA):
+            raise ValueError("its columns are others")
+        return [
+            Evaluation(
+                example_id=row["example_id"],
+                program=LayerProgram(row["program"], row["num_layers"]),
+                correct=row["correct"],
+                margin=row["score"],
+            )
+            for row in table.to_pylist()
+        ]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{file} holds no evaluations: {error}; delete it, and its group is searched again") from None
+
+
+def read_prior(place: str | Path) -> Prior:
+    """A prior, from its file or from the folder of a run that learnt one.
+
+    Raises:
+        UserError: There is none.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        if not (path / PRIOR_FILE).exists():
+            raise UserError(f"{path} holds no {PRIOR_FILE}: no run there has finished its calibration")
+        path /= PRIOR_FILE
+    return Prior.read(path)

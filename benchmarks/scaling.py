@@ -95,7 +95,7 @@ def _actors(lab: Lab) -> tuple[float, dict[str, Any]]:
 def ray_of_our_own(*, num_cpus: int) -> Iterator[None]:
     """A Ray cluster on this machine while it is needed: its daemons are never idle."""
     # Ray warns, many times, of more processes than four times what it starts at once.
-    os.environ["RAY_worker_maximum_startup_concurrency"] = str(num_cpus)
+    os.environ["RAY_worker_maximum_startup_concurrency"] = str(num_cpus)  # noqa: SIM112  (so Ray spells it)
     ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         yield

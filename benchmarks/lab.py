@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
@@ -118,8 +119,6 @@ class Lab:
         seed: Of everything that is drawn.
         console: Where progress is shown.
         model: The model under the clock.
-        narrow: Processes of one thread, one for each core.
-        wide: A process of as many threads.
     """
 
     sources: Sources
@@ -128,22 +127,23 @@ class Lab:
     seed: int = 0
     console: Console = field(default_factory=Console)
     model: ModelSource = field(default_factory=lambda: resolve_model(MODEL))
-    narrow: list[Worker] = field(default_factory=list, init=False)
-    wide: Worker = field(init=False)
     _open: ExitStack = field(default_factory=ExitStack, init=False)
 
     def __enter__(self) -> Lab:
-        self.narrow = [Worker(self.model, threads=1) for _ in range(NUM_PROCESSES)]
-        self.wide = Worker(self.model, threads=NUM_PROCESSES)
-        for worker in (*self.narrow, self.wide):
-            self._open.callback(worker.close)
-        with self.console.status("loading the model"):
-            for worker in (*self.narrow, self.wide):
-                worker.receive()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()
+
+    @cached_property
+    def narrow(self) -> list[Worker]:
+        """Processes of one thread, one for each core; they start when they are first wanted."""
+        return self._start([1] * NUM_PROCESSES)
+
+    @cached_property
+    def wide(self) -> list[Worker]:
+        """The one process of as many threads."""
+        return self._start([NUM_PROCESSES])
 
     def time(self, jobs: Sequence[Job[Result]], *, wide: bool = False) -> Timed[Result]:
         """Make jobs ready, start them together and wait for all.
@@ -152,7 +152,7 @@ class Lab:
             jobs: One for each process of one thread, or for some of them.
             wide: Take the process of several threads, for the one job.
         """
-        workers = [self.wide] if wide else self.narrow
+        workers = self.wide if wide else self.narrow
         assert len(jobs) <= len(workers)
         chosen = workers[: len(jobs)]
         for worker, job in zip(chosen, jobs):
@@ -164,6 +164,14 @@ class Lab:
             worker.send("go")
         results = [worker.receive() for worker in chosen]
         return Timed(seconds=time.perf_counter() - began, results=results)
+
+    def _start(self, threads: list[int]) -> list[Worker]:
+        workers = [Worker(self.model, threads=number) for number in threads]
+        for worker in workers:
+            self._open.callback(worker.close)
+        for worker in workers:
+            worker.receive()  # it has loaded the model
+        return workers
 
     def say(self, line: str) -> None:
         """Show what was just measured."""

@@ -25,14 +25,17 @@ _NOTED_PACKAGES = ("torch", "transformers", "ray")
 def table(targets: Sequence[Target], findings: Findings) -> Table:
     """The figures beside their targets, those that miss one named."""
     shown = Table(title="Benchmarks", title_justify="left")
-    for column in ("figure", "what it is", "measured", "target", ""):
-        shown.add_column(column, justify="right" if column in ("measured", "target") else "left")
+    shown.add_column("figure", no_wrap=True)
+    shown.add_column("what it says")
+    shown.add_column("measured", justify="right")
+    shown.add_column("target", justify="right")
+    shown.add_column("")
     for target in targets:
         figure = findings.figures[target.key]
         shown.add_row(
             target.key,
             target.meaning,
-            f"{figure:.2f}",
+            f"{figure:.3g}",
             f"{'≤' if target.at_most else '≥'} {target.bound:g}",
             "met" if target.met(figure) else "[bold red]missed[/]",
         )

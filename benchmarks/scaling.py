@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from ray.util import ActorPool
 
 from benchmarks.jobs import SearchGroup
 from benchmarks.lab import Findings, Lab, Section, Target
-from benchmarks.workloads import Workload, arithmetic_questions
+from benchmarks.workloads import Workload, arc_questions, arithmetic_questions
 from pipeline.evaluator import SearchEvaluator
 
 KEY = "two_actors_over_one"
@@ -43,12 +44,13 @@ def measure(lab: Lab) -> Findings:
 
 
 def _cost(lab: Lab, *, questions: int, simulations: int = FEW_SIMULATIONS, depth: int | None = None) -> float:
-    """Milliseconds a program, for one group of arithmetic questions on one core."""
+    """Milliseconds a program, for one group of questions by letter on one core.
+
+    A letter is one pass whatever the program makes of the question; an answer that is written has more
+    passes where it is half right, which depth changes.
+    """
     workload = Workload(
-        name="arithmetic",
-        task="arithmetic",
-        examples=arithmetic_questions(lab.sources, questions),
-        simulations=simulations,
+        name="arc_letters", task="arc", examples=arc_questions(lab.sources, questions), simulations=simulations
     )
     config = workload.config(lab.model, seed=lab.seed)
     job = SearchGroup(workload=workload, config=config, examples=workload.examples, depth=depth)
@@ -93,6 +95,8 @@ def _actors(lab: Lab) -> tuple[float, dict[str, Any]]:
 @contextmanager
 def ray_of_our_own(*, num_cpus: int) -> Iterator[None]:
     """A Ray cluster on this machine while it is needed: its daemons are never idle."""
+    # Ray warns, many times, of more processes than four times what it starts at once.
+    os.environ["RAY_worker_maximum_startup_concurrency"] = str(num_cpus)  # noqa: SIM112  (so Ray spells it)
     ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         yield

@@ -15,7 +15,7 @@ from pipeline.program import LayerProgram
 from pipeline.tasks import Example, Outcome, Question
 
 NUM_LAYERS = 30
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.1
 
 
 def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:

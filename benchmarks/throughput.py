@@ -1,8 +1,8 @@
 """Programs a second: our search against the peers, on questions and programs that our search ran.
 
 In each repeat our search runs whole and each peer runs a part of the same pairs, one after the other.
-A peer may use the cores as processes of one thread or as one process of several; the first repeat tries
-both, and the faster way counts.
+A peer may use the cores as processes of one thread or as one process of several: both are tried on a few
+pairs first, and the faster way is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from benchmarks.jobs import Evaluation, RunPeer, SearchGroup
-from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.lab import Findings, Lab, Section, Target, Timed
 from benchmarks.peers import Peer, ProgramMajor, Released, SinglePass
 from benchmarks.workloads import NUM_PROCESSES, Workload, throughput_workloads
 from pipeline.program import LayerProgram
@@ -27,6 +27,8 @@ Item = TypeVar("Item")
 Share = list[tuple[Example, LayerProgram]]
 
 OURS = "ours"
+#: Pairs of each process on which the two ways are tried.
+TRIED_PAIRS = 2
 PEERS: dict[str, type[Peer]] = {"released": Released, "single_pass": SinglePass, "program_major": ProgramMajor}
 #: Whether a peer runs in the one process of several threads.
 WAYS = {False: f"{NUM_PROCESSES} processes of 1 thread", True: f"1 process of {NUM_PROCESSES} threads"}
@@ -119,13 +121,18 @@ def _run_peer(
     lab: Lab, contest: Contest, repeat: int, name: str, peer: type[Peer], shares: list[Share]
 ) -> list[Outcome]:
     """Run a peer in its faster way; the outcomes are in the order of the shares."""
-    rates: dict[bool, float] = {}
-    for wide in [contest.wide[name]] if name in contest.wide else WAYS:
+
+    def run(shares: list[Share], *, wide: bool) -> Timed[list[Outcome]]:
         parts = [list(chain(*shares))] if wide else shares
-        timed = lab.time([RunPeer(workload=contest.workload, peer=peer, pairs=part) for part in parts], wide=wide)
-        rates[wide] = sum(map(len, shares)) / timed.seconds
-    contest.wide[name] = max(rates, key=lambda wide: rates[wide])
-    _note(lab, contest, repeat, name, rates[contest.wide[name]], f" ({WAYS[contest.wide[name]]})")
+        return lab.time([RunPeer(workload=contest.workload, peer=peer, pairs=part) for part in parts], wide=wide)
+
+    if name not in contest.wide:
+        # Threads that must share their cores with somebody else can take for ever; a quick run does not try.
+        few = [share[: len(contest.workload.groups[0]) if peer is ProgramMajor else TRIED_PAIRS] for share in shares]
+        contest.wide[name] = not lab.quick and run(few, wide=True).seconds < run(few, wide=False).seconds
+    wide = contest.wide[name]
+    timed = run(shares, wide=wide)
+    _note(lab, contest, repeat, name, sum(map(len, shares)) / timed.seconds, f" ({WAYS[wide]})")
     return list(chain(*timed.results))
 
 

@@ -137,10 +137,10 @@ def throughput_workloads(sources: Sources, *, quick: bool) -> list[Workload]:
             max_new_tokens=64,
             examples=gsm8k_questions(sources, (4 if quick else 16) * NUM_PROCESSES),
             leaves=8,
-            simulations=8 if quick else 24,
+            simulations=8 if quick else 16,
             released_pairs=2 if quick else 8,
             single_pass_pairs=2 if quick else 8,
-            shared_programs=1 if quick else 2,
+            shared_programs=1,
         ),
     ]
 
@@ -204,8 +204,8 @@ def made_arc_row(rng: random.Random, number: int) -> dict[str, Any]:
     options = [f"{cause[0].upper()}{cause[1:]}." for cause in rng.sample(_CAUSES, 4)]
     return {
         "id": f"made-{number:04d}",
-        "question": f"For {days} days, a class of students observed {thing} in {place} and wrote down what they saw at "
-        f"noon. On the last day they noticed that it {change}. Which statement best explains what they observed?",
+        "question": f"For {days} days, a class of students observed {thing} in {place}. On the last day they noticed "
+        f"that it {change}. Which statement best explains what they observed?",
         "choices": {"text": options, "label": [*"ABCD"]},
         "answerKey": rng.choice("ABCD"),
     }
@@ -226,7 +226,7 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
 
 def made_gsm8k_row(rng: random.Random, number: int) -> dict[str, Any]:
-    """A word problem in GSM8K's schema, of one to six steps: 80 to 190 tokens for SmolLM2, as GSM8K's questions."""
+    """A word problem in GSM8K's schema, of one to six steps: 90 to 190 tokens for SmolLM2, as most of GSM8K's."""
     name, goods, have = rng.choice(_NAMES), rng.choice(_GOODS), rng.randint(20, 90)
     sentences, steps = [f"{name} collects {goods} and keeps {have} of them in a drawer."], []
     for day in _DAYS[: min(rng.randint(1, 6), rng.randint(1, 6))]:

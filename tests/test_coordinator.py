@@ -8,7 +8,7 @@ import json
 import pytest
 import ray
 from ray.exceptions import RayActorError
-from shard_rows import CONFIG, opened, rows
+from shard_rows import CONFIG, opened, reopened, rows
 
 from pipeline.coordinator import MAX_ATTEMPTS, MAX_FAILED_STARTS, Coordinator, PoolConfig, _Worker
 from pipeline.errors import UserError
@@ -77,6 +77,19 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(coordinator):
     """Catches a model outside the contract that is loaded three times before somebody is told."""
     with pytest.raises(UserError, match="no such thing"):
         coordinator._take_back(None, UserError("no such thing"))
+
+
+def test_a_resumed_run_counts_what_is_committed_already(tmp_path):
+    """Catches sums that begin at nothing, or that count a committed group twice."""
+    folder = opened(tmp_path / "run")
+    folder.commit(0, rows("q0") + rows("q1"), {"q2": "ValueError: too long"})
+    examples = [Example(id=f"q{n}", task="arithmetic", question="1 + 1 =", answer="2") for n in range(9)]
+    committed = reopened(folder)
+    progress = Coordinator(config=CONFIG, pool=POOL, examples=examples, folder=folder, committed=committed).progress
+    assert (progress.done, progress.resumed_examples, progress.failed_examples) == (2, 2, 1)
+    assert (progress.baseline_correct, progress.shorter, progress.corrected) == (2, 2, 0)
+    progress.add(folder.commit(1, rows("q8")))
+    assert (progress.done, progress.resumed_examples, progress.shorter, len(progress.committed)) == (3, 2, 3, 2)
 
 
 # -- calibration ---------------------------------------------------------------------------

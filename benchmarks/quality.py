@@ -29,18 +29,16 @@ from benchmarks.jobs import RunPeer
 from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.peers import Peer, Released, SinglePass
 from benchmarks.throughput import WAYS
-from benchmarks.workloads import NUM_PROCESSES, Workload
+from benchmarks.workloads import KINDS, NUM_PROCESSES, Workload, held_out_questions, times_and_sums
 from pipeline.config import DEFAULT_CALIBRATION, RunConfig, fingerprint
 from pipeline.evaluator import Searched
 from pipeline.prior import Prior, fit_prior
 from pipeline.program import LayerProgram
-from pipeline.tasks import DataRequest, Example, get_task
+from pipeline.tasks import Example
 
-KINDS = ("times-table", "sums")
 SHOWN = (2, 5, 10, 20, 50)
 #: Pairs by which a peer's faster use of the cores is found.
 _PROBED = 16
-_ALL = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +65,6 @@ class Quality:
         return self.saved >= other.saved and self.corrected >= other.corrected
 
 
-def questions(split: str, count: int, seed: int) -> list[Example]:
-    """Arithmetic questions of the kinds compared, in turn."""
-    every = get_task("arithmetic").read(DataRequest(limit=_ALL, split=split, seed=seed))
-    kinds = [[example for example in every if example.id.startswith(f"arithmetic-{split}-{kind}-")] for kind in KINDS]
-    mixed = [kind[place] for place in range(max(map(len, kinds))) for kind in kinds if place < len(kind)]
-    return mixed[:count]
-
-
 def shares(examples: Sequence[Example]) -> list[Sequence[Example]]:
     """Every second question for the one process, the others for the other."""
     return [examples[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
@@ -94,7 +84,7 @@ class Setting:
     @classmethod
     def prepare(cls, lab: Lab) -> Setting:
         """Choose the questions, and calibrate on others."""
-        examples = questions("test", 16 if lab.quick else 60, lab.seed)
+        examples = held_out_questions(lab.sources, quick=lab.quick)
         config = RunConfig(
             model=lab.model,
             task="arithmetic",
@@ -104,7 +94,9 @@ class Setting:
             dtype="float32",
         )
         simulations = 10 if lab.quick else 50
-        lessons = questions("train", GROUP_SIZE * NUM_PROCESSES if lab.quick else DEFAULT_CALIBRATION, lab.seed)
+        lessons = times_and_sums(
+            "train", GROUP_SIZE * NUM_PROCESSES if lab.quick else DEFAULT_CALIBRATION, seed=lab.seed
+        )
         timed = lab.time(
             [
                 Search(contender=UNAIDED, config=config, examples=share, simulations=simulations)

@@ -13,7 +13,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from pipeline.engine import FrozenModel, materialize
-from pipeline.engine.decoding import Decoded, Propose, Stop
+from pipeline.engine.decoding import Decoded, Stop
 from pipeline.program import LayerProgram
 
 TokenIds = Sequence[int]
@@ -77,9 +77,9 @@ class StockEngine:
         *,
         max_new_tokens: int,
         stop: Stop | None = None,
-        propose: Propose | None = None,
+        begun: Sequence[TokenIds] | None = None,
     ) -> list[Decoded]:
-        """As ``FrozenModel.decode``, by stock ``generate``; guesses are not looked at, which changes no token."""
+        """As ``FrozenModel.decode``, by stock ``generate``, which writes every text from its prompt on."""
         results: dict[int, Decoded] = {}
         for program, rows in self._batches(programs):
             ids, mask = self._padded([token_ids[row] for row in rows], left=True)

@@ -28,6 +28,10 @@ PLAIN_UCB = replace(PUBLISHED["drllm"], widening=2.0, stop_when_found=False)
 #: The search whose programs are run.
 SEARCH = PLAIN_UCB
 
+#: Kinds of arithmetic questions on which searches are compared.
+KINDS = ("times-table", "sums")
+_ALL = 10_000
+
 _MANY = 64
 
 
@@ -143,6 +147,19 @@ def throughput_workloads(sources: Sources, *, quick: bool) -> list[Workload]:
             shared_programs=1,
         ),
     ]
+
+
+def times_and_sums(split: str, count: int, *, seed: int) -> list[Example]:
+    """Questions from the times table and sums of one digit, in turn."""
+    every = get_task("arithmetic").read(DataRequest(limit=_ALL, split=split, seed=seed))
+    kinds = [[example for example in every if example.id.startswith(f"arithmetic-{split}-{kind}-")] for kind in KINDS]
+    mixed = [kind[place] for place in range(max(map(len, kinds))) for kind in kinds if place < len(kind)]
+    return mixed[:count]
+
+
+def held_out_questions(sources: Sources, *, quick: bool) -> list[Example]:
+    """The questions on which searches are compared: none that a default was chosen on, or a prior learnt."""
+    return times_and_sums("test", 16 if quick else 60, seed=sources.seed)
 
 
 def arithmetic_questions(sources: Sources, count: int) -> tuple[Example, ...]:

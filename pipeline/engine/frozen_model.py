@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from pipeline.engine.contract import DecoderStack, check_against_stock
-from pipeline.engine.decoding import Decoded, GreedyDecoding, Propose, Stop
+from pipeline.engine.decoding import Decoded, GreedyDecoding, Stop
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
 from pipeline.engine.memory import batch_tokens, out_of_memory
 from pipeline.engine.prefixes import PrefixCache
@@ -159,19 +159,20 @@ class FrozenModel:
         *,
         max_new_tokens: int,
         stop: Stop | None = None,
-        propose: Propose | None = None,
+        begun: Sequence[TokenIds] | None = None,
     ) -> list[Decoded]:
         """Greedy decoding with a cache slot for each position of each program.
 
-        Proposed tokens are read in one pass and kept as far as greedy decoding would have chosen them:
-        a good guess saves passes, a bad one costs a little work, and neither changes a token.
+        What ``logits`` has told of a row's greedy text need not be written again: decoding starts behind
+        it, from what is kept of its reading.
 
         Args:
             token_ids: One prompt a row.
             programs: One program a row, kept for every generated token.
-            max_new_tokens: Most new tokens a row.
+            max_new_tokens: Most new tokens a row, those that are known included.
             stop: Ends a row early; the model's own end-of-sequence tokens always end it.
-            propose: Guesses how a row goes on.
+            begun: The first new tokens of each row, where they are known to be what greedy decoding
+                writes; they are given back with the others.
 
         Raises:
             ValueError: As for ``logits``, or ``max_new_tokens`` is below 1.
@@ -179,6 +180,7 @@ class FrozenModel:
         self._check(token_ids, programs)
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        known: Sequence[TokenIds] = [()] * len(token_ids) if begun is None else begun
 
         def run(rows: list[int]) -> list[Decoded]:
             decoding = GreedyDecoding(
@@ -188,7 +190,7 @@ class FrozenModel:
                 max_new_tokens=max_new_tokens,
                 ends=self.end_tokens,
                 stop=stop and partial(_by_place, stop, rows),
-                propose=propose and partial(_by_place, propose, rows),
+                begun=[known[row] for row in rows],
             )
             return decoding.run()
 
@@ -237,6 +239,6 @@ class FrozenModel:
         return [results[row] for row in range(len(lengths))]
 
 
-def _by_place(answer: Callable[[int, list[int]], Any], rows: list[int], place: int, tokens: list[int]) -> Any:
+def _by_place(stop: Stop, rows: list[int], place: int, tokens: list[int]) -> bool:
     """Ask about a call's row by its place in a batch."""
-    return answer(rows[place], tokens)
+    return stop(rows[place], tokens)

@@ -180,14 +180,20 @@ class ExactMatch:
         for limit in sorted(set(limits.values())):
             rows = [index for index in open_rows if limits[index] == limit]
             decoded = self._decode(
-                model, [questions[index] for index in rows], [programs[index] for index in rows], limit, need_response
+                model,
+                [questions[index] for index in rows],
+                [programs[index] for index in rows],
+                [_agreement(logits[index], questions[index].answers[0])[0] for index in rows],
+                limit,
+                need_response,
             )
             for index, row in zip(rows, decoded):
                 text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
                 response = _first_line(text)
                 right = response == questions[index].example.answer
-                _, gap = _agreement(logits[index], questions[index].answers[0])
-                correct, margin = _judged(right, row.gap if right else -abs(gap))
+                agreed, gap = _agreement(logits[index], questions[index].answers[0])
+                gap_so_far = _least_gap(logits[index][: len(agreed)])
+                correct, margin = _judged(right, min(gap_so_far, row.gap) if right else -abs(gap))
                 outcomes[index] = Outcome(
                     correct=correct,
                     margin=margin,
@@ -201,25 +207,18 @@ class ExactMatch:
         model: FrozenModel,
         questions: list[Question],
         programs: list[LayerProgram],
+        begun: list[list[int]],
         limit: int,
         need_response: bool,
     ) -> list[Decoded]:
-        """Write the answers, along the reference as far as it goes, until no further token is needed."""
+        """Write the answers on from where greedy decoding leaves the reference, until no further token is needed."""
 
         def stop(row: int, tokens: list[int]) -> bool:
             text, answer = model.tokenizer.decode(tokens), questions[row].example.answer
             return _read_enough(text, answer, need_response=need_response)
 
-        def propose(row: int, tokens: list[int]) -> list[int]:
-            reference = questions[row].answers[0]
-            return reference[len(tokens) :] if reference[: len(tokens)] == tokens else []
-
         return model.decode(
-            [question.prompt_ids for question in questions],
-            programs,
-            max_new_tokens=limit,
-            stop=stop,
-            propose=propose,
+            [question.prompt_ids for question in questions], programs, max_new_tokens=limit, stop=stop, begun=begun
         )
 
 
@@ -310,6 +309,12 @@ def _agreement(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], f
         if chosen[position] != token:
             return [*reference[:position], chosen[position]], gap
     return [*reference, chosen[-1]], min(gap, float(top.values[-1, 0] - top.values[-1, 1]))
+
+
+def _least_gap(logits: torch.Tensor) -> float:
+    """The smallest distance between the likeliest token's logit and the next one's, over ``[positions, vocab]``."""
+    top = logits.topk(2, dim=-1).values
+    return float((top[:, 0] - top[:, 1]).min())
 
 
 def _verdict(text: str, answer: str, *, ended: bool) -> bool | None:

@@ -47,10 +47,10 @@ class StubModel:
             for ids, program, start in zip(token_ids, programs, starts)
         ]
 
-    def decode(self, token_ids, programs, *, max_new_tokens, stop, propose=None):
+    def decode(self, token_ids, programs, *, max_new_tokens, stop, begun=None):
         rows = []
         for row, (ids, program) in enumerate(zip(token_ids, programs)):
-            tokens, gap = [], math.inf
+            tokens, gap = list(begun[row]) if begun else [], math.inf
             while len(tokens) < max_new_tokens and END not in tokens and not (tokens and stop(row, tokens)):
                 top = torch.tensor(self.prefer(program, ids + tokens)).topk(2)
                 tokens.append(int(top.indices[0]))

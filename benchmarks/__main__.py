@@ -8,9 +8,11 @@ import click
 from rich.console import Console
 
 from benchmarks import coordination, quality, report, scaling, sharing, throughput
-from benchmarks.lab import Findings, Lab, Section
-from benchmarks.workloads import Sources, throughput_workloads
+from benchmarks.lab import MODEL, Findings, Lab, Section
+from benchmarks.workloads import Sources, Subject, throughput_workloads
+from pipeline.engine.loading import choose_device, choose_dtype
 from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
 
 #: In the order in which they run.
 SECTIONS: tuple[Section, ...] = (
@@ -20,7 +22,7 @@ SECTIONS: tuple[Section, ...] = (
     scaling.SECTION,
     coordination.SECTION,
 )
-RESULTS = Path(__file__).parent / "results" / "latest.json"
+RESULTS = Path(__file__).parent / "results"
 
 
 def _sections_help() -> str:
@@ -30,7 +32,7 @@ def _sections_help() -> str:
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"]},
-    help=f"""Measure the search against plainer ways to do the same work, with the embedded model on the CPU.
+    help=f"""Measure the search against plainer ways to do the same work, with the embedded model.
 
 Every figure is a ratio of two things that are measured alternately in this one run, so that a slow
 machine slows both; with repeats it is their median. Nothing else should run on the machine.
@@ -56,37 +58,58 @@ Examples:
     multiple=True,
     help="Only this section; may be given several times.",
 )
+@click.option("--device", default="cpu", show_default=True, metavar="auto|cpu|cuda", help="Where the models run.")
+@click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision.")
 @click.option("--seed", default=0, show_default=True, help="Seed of made questions, searches and samples.")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, help="Where the numbers are written."
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the numbers are written.  [default: results/latest.json; results/partial.json for --quick or --only]",
 )
 def main(
-    quick: bool, repeats: int | None, arc: str | None, gsm8k: str | None, only: tuple[str, ...], seed: int, out: Path
+    quick: bool,
+    repeats: int | None,
+    arc: str | None,
+    gsm8k: str | None,
+    only: tuple[str, ...],
+    device: str,
+    dtype: str,
+    seed: int,
+    out: Path | None,
 ) -> None:
     """Run the chosen sections."""
     chosen = [section for section in SECTIONS if not only or section.name in only]
+    out = out or RESULTS / ("partial.json" if quick or only else "latest.json")
     sources = Sources(arc=arc, gsm8k=gsm8k, seed=seed)
     findings = Findings(figures={}, details={})
     try:
         throughput_workloads(sources, quick=quick)  # a wrong file is better found before a model is loaded
-        with Lab(sources=sources, quick=quick, repeats=repeats or (1 if quick else 3), seed=seed) as lab:
-            for section in chosen:
+        place = choose_device(device)
+        precision = str(choose_dtype(dtype, place)).removeprefix("torch.")
+        subject = Subject(source=resolve_model(MODEL), device=place.type, dtype=precision)
+        repeats = repeats or (1 if quick else 3)
+        with Lab(subject=subject, sources=sources, quick=quick, repeats=repeats, seed=seed) as lab:
+            settings = {
+                "quick": quick,
+                "repeats": repeats,
+                "seed": seed,
+                "device": subject.device,
+                "dtype": subject.dtype,
+                # Not where they lie: that says nothing on another machine.
+                "arc": arc and Path(arc).name,
+                "gsm8k": gsm8k and Path(gsm8k).name,
+            }
+            for number, section in enumerate(chosen, start=1):
                 found = section.measure(lab)
                 findings.figures.update(found.figures)
                 findings.details.update(found.details)
+                targets = [target for done in chosen[:number] for target in done.targets]
+                # After every section: whoever stops a long run keeps what it measured.
+                report.write(out, report.report(targets, findings, settings=settings))
     except UserError as error:
         raise click.ClickException(str(error)) from None
-    targets = [target for section in chosen for target in section.targets]
-    settings = {
-        "quick": quick,
-        "repeats": lab.repeats,
-        "seed": seed,
-        # Not where they lie: that says nothing on another machine.
-        "arc": arc and Path(arc).name,
-        "gsm8k": gsm8k and Path(gsm8k).name,
-        "sections": [section.name for section in chosen],
-    }
-    report.write(out, report.report(targets, findings, settings=settings))
+    except KeyboardInterrupt:
+        raise click.ClickException(f"stopped; finished sections are in {out}") from None
     Console().print(report.table(targets, findings))
     click.echo(f"Every number behind it: {out}")
 

@@ -68,10 +68,8 @@ UNAIDED = Contender(name="default, no prior", config=SearchConfig())
 GUIDED = Contender(name="default", config=SearchConfig(), guided=True)
 CONTENDERS = (
     RELEASED,
-    Contender(name="chain that never branches", config=replace(_CHAIN, stop_when_found=False)),
     RANDOM,
     UCB,
-    Contender(name="default, no prior, no margins", config=SearchConfig(margin_scale=None)),
     UNAIDED,
     GUIDED,
     Contender(name="default, 4 leaves", config=SearchConfig(), guided=True, leaves=4),

@@ -18,10 +18,9 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
-from benchmarks.workloads import NUM_PROCESSES, Sources
+from benchmarks.workloads import NUM_PROCESSES, Sources, Subject
 from pipeline.config import DEFAULT_CACHE_GIB
 from pipeline.engine import FrozenModel
-from pipeline.model_source import ModelSource, resolve_model
 
 MODEL = "smollm2"
 CACHE_BYTES = int(DEFAULT_CACHE_GIB * (1 << 30))
@@ -44,14 +43,14 @@ class Worker:
     """A process with one copy of the model.
 
     Args:
-        model: The model to load.
+        subject: The model to load, and where.
         threads: Torch threads that it uses.
     """
 
-    def __init__(self, model: ModelSource, *, threads: int) -> None:
+    def __init__(self, subject: Subject, *, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, model, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, subject, threads), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -79,7 +78,7 @@ class Worker:
         self._process.join()
 
 
-def _serve(pipe: Connection, source: ModelSource, threads: int) -> None:
+def _serve(pipe: Connection, subject: Subject, threads: int) -> None:
     """A worker's life: load, then for each job make ready, wait for the sign, run and answer."""
     import torch
     import transformers
@@ -88,7 +87,9 @@ def _serve(pipe: Connection, source: ModelSource, threads: int) -> None:
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(threads)
     try:
-        model = FrozenModel.load(source.location, device="cpu", dtype="float32", cache_bytes=CACHE_BYTES)
+        model = FrozenModel.load(
+            subject.source.location, device=subject.device, dtype=subject.dtype, cache_bytes=CACHE_BYTES
+        )
         pipe.send((False, None))
         while True:
             _work(pipe, model)
@@ -118,15 +119,15 @@ class Lab:
         repeats: How often each comparison is made; figures are medians.
         seed: Of everything that is drawn.
         console: Where progress is shown.
-        model: The model under the clock.
+        subject: The model under the clock.
     """
 
+    subject: Subject
     sources: Sources
     quick: bool
     repeats: int
     seed: int = 0
     console: Console = field(default_factory=Console)
-    model: ModelSource = field(default_factory=lambda: resolve_model(MODEL))
     _open: ExitStack = field(default_factory=ExitStack, init=False)
 
     def __enter__(self) -> Lab:
@@ -166,7 +167,7 @@ class Lab:
         return Timed(seconds=time.perf_counter() - began, results=results)
 
     def _start(self, threads: list[int]) -> list[Worker]:
-        workers = [Worker(self.model, threads=number) for number in threads]
+        workers = [Worker(self.subject, threads=number) for number in threads]
         for worker in workers:
             self._open.callback(worker.close)
         for worker in workers:

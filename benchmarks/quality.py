@@ -86,12 +86,12 @@ class Setting:
         """Choose the questions, and calibrate on others."""
         examples = held_out_questions(lab.sources, quick=lab.quick)
         config = RunConfig(
-            model=lab.model,
+            model=lab.subject.source,
             task="arithmetic",
             data_sha256=fingerprint(examples),
             seed=lab.seed,
-            device="cpu",
-            dtype="float32",
+            device=lab.subject.device,
+            dtype=lab.subject.dtype,
         )
         simulations = 10 if lab.quick else 50
         lessons = times_and_sums(

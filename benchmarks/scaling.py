@@ -52,7 +52,7 @@ def _cost(lab: Lab, *, questions: int, simulations: int = FEW_SIMULATIONS, depth
     workload = Workload(
         name="arc_letters", task="arc", examples=arc_questions(lab.sources, questions), simulations=simulations
     )
-    config = workload.config(lab.model, seed=lab.seed)
+    config = workload.config(lab.subject, seed=lab.seed)
     job = SearchGroup(workload=workload, config=config, examples=workload.examples, depth=depth)
     timed = lab.time([job])
     cost = 1000 * timed.seconds / len(timed.results[0].evaluations)
@@ -70,11 +70,12 @@ def _actors(lab: Lab) -> tuple[float, dict[str, Any]]:
         examples=arithmetic_questions(lab.sources, num_groups * size),
         simulations=10,
     )
-    config = replace(workload.config(lab.model, seed=lab.seed), group_size=size)
+    config = replace(workload.config(lab.subject, seed=lab.seed), group_size=size)
     groups = [workload.examples[start : start + size] for start in range(0, num_groups * size, size)]
     seconds: dict[int, list[float]] = {1: [], 2: []}
+    gpus = 0.5 if lab.subject.device == "cuda" else 0
     with ray_of_our_own(num_cpus=2):
-        actor_class = ray.remote(num_cpus=1, concurrency_groups={"progress": 1})(SearchEvaluator)
+        actor_class = ray.remote(num_cpus=1, num_gpus=gpus, concurrency_groups={"progress": 1})(SearchEvaluator)
         actors = [actor_class.remote(config) for _ in range(2)]
         ray.get([actor.load.remote() for actor in actors])
         ray.get([actor.search.remote(groups[0]) for actor in actors])  # whatever a first search sets up

@@ -31,7 +31,7 @@ def _count(lab: Lab, contender: Contender) -> dict[str, Any]:
             examples=tuple(examples[start : start + size]),
             simulations=20 if lab.quick else 50,
         )
-        config = workload.config(lab.model, search=contender.config, seed=lab.seed)
+        config = workload.config(lab.subject, search=contender.config, seed=lab.seed)
         jobs = [SearchGroup(workload=workload, config=config, examples=group) for group in workload.groups]
         for searched in lab.time(jobs).results:
             run += searched.layers_run

@@ -105,7 +105,7 @@ def measure(lab: Lab) -> Findings:
 def _run(lab: Lab, contest: Contest, repeat: int) -> None:
     """One repeat: ours, then each peer."""
     workload = contest.workload
-    config = workload.config(lab.model, seed=lab.seed)
+    config = workload.config(lab.subject, seed=lab.seed)
     ours = lab.time([SearchGroup(workload=workload, config=config, examples=group) for group in workload.groups])
     found = [searched.evaluations for searched in ours.results]
     _note(lab, contest, repeat, OURS, sum(map(len, found)) / ours.seconds)

@@ -36,6 +36,21 @@ _MANY = 64
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured: a model, and where it runs.
+
+    Attributes:
+        source: The model.
+        device: ``cpu`` or ``cuda``.
+        dtype: Precision of its weights.
+    """
+
+    source: ModelSource
+    device: str = "cpu"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """A task with its questions, and how much of it is run.
 
@@ -76,11 +91,11 @@ class Workload:
             task = replace(task, scoring=replace(task.scoring, grader=grader))
         return task
 
-    def config(self, model: ModelSource, *, search: SearchConfig = SEARCH, seed: int = 0) -> RunConfig:
+    def config(self, subject: Subject, *, search: SearchConfig = SEARCH, seed: int = 0) -> RunConfig:
         """A run's settings, for searching the questions as an actor does."""
         compare = get_task(self.task).scoring.margins_compare
         return RunConfig(
-            model=model,
+            model=subject.source,
             task=self.task,
             max_new_tokens=self.max_new_tokens,
             data_sha256=fingerprint(self.examples),
@@ -88,8 +103,8 @@ class Workload:
             seed=seed,
             group_size=len(self.groups[0]),
             leaves=self.leaves,
-            device="cpu",
-            dtype="float32",
+            device=subject.device,
+            dtype=subject.dtype,
         )
 
 

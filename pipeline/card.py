@@ -11,6 +11,15 @@ def data_set_card(config: RunConfig, progress: Progress) -> str:
     """The run's README.md, in the form that the hub reads."""
     settings = "\n".join(f"| `{key}` | `{value}` |" for key, value in config.settings().items())
     columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
+    taught = -(-config.calibration // config.group_size) * config.group_size
+    guide = (
+        f"The first {taught} questions were searched unaided; what they taught about the model's layers guided the\n"
+        "search of the others (`calibration/`, `prior.safetensors`)."
+        if taught
+        else "A prior that was learnt on other questions guided every search (`prior.safetensors`)."
+        if config.prior_sha256
+        else "Every question was searched by itself."
+    )
     state = "complete" if progress.complete else "incomplete: run the same command again to finish it"
     return f"""---
 configs:
@@ -25,7 +34,7 @@ tags:
 
 For each question, the layers of the frozen model to skip, run or repeat so that its answer is right
 with as few layers as a search found. Made by `drllm-pipeline search` (Dr.LLM, arXiv 2510.12773; CoLa,
-arXiv 2507.07996). This data set is {state}.
+arXiv 2507.07996). {guide} This data set is {state}.
 
 | | questions |
 | --- | ---: |

@@ -37,6 +37,8 @@ def inspect_run(run: Path, console: Console, *, plots: Path | None = None) -> No
         console.print("Nothing is committed yet.")
         return
     console.print(_outcomes(rows))
+    best = rows[rows.is_best].program.map(tuple)
+    console.print(f"{best.nunique()} different programs are the best of {len(best)} questions.", highlight=False)
     console.print(_layers(rows))
     if plots is not None:
         for file in draw(rows, plots):

@@ -18,14 +18,14 @@ from benchmarks.jobs import RunPeer, SearchGroup
 from benchmarks.lab import Findings
 from benchmarks.peers import ProgramMajor, Released, SinglePass
 from benchmarks.throughput import spread
-from benchmarks.workloads import Sources, Workload, arc_questions, gsm8k_questions
+from benchmarks.workloads import Sources, Subject, Workload, arc_questions, gsm8k_questions
 from pipeline import FrozenModel, LayerProgram
 from pipeline.actions import drllm
 from pipeline.model_source import ModelSource
 from pipeline.tasks import DataRequest, Example, get_task
 
 NUM_QUESTIONS = 8
-SOURCE = ModelSource(name="tiny", location="nowhere", revision="none")
+SUBJECT = Subject(source=ModelSource(name="tiny", location="nowhere", revision="none"))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_jobs_run_our_search_and_a_peer_on_the_same_pairs(model, tasks):
     """Catches verdicts that are compared across different questions or programs, and layers counted wrong."""
     _, examples = tasks["arc"]
     workload = Workload(name="arc", task="arc", examples=tuple(examples), simulations=6)
-    search = SearchGroup(workload=workload, config=workload.config(SOURCE), examples=workload.examples)
+    search = SearchGroup(workload=workload, config=workload.config(SUBJECT), examples=workload.examples)
     searched = search(model)()
     assert len(searched.evaluations) == len(examples) * (6 + 1)
     # A letter is two tokens of this model, a space and itself, so each of the four options has a pass.

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from benchmarks import coordination, quality, report, scaling, sharing, throughput
-from benchmarks.lab import MODEL, Findings, Lab, Section
+from benchmarks.lab import MODEL, Lab, Section
 from benchmarks.workloads import Sources, Subject, throughput_workloads
 from pipeline.engine.loading import choose_device, choose_dtype
 from pipeline.errors import UserError
@@ -22,7 +22,9 @@ SECTIONS: tuple[Section, ...] = (
     scaling.SECTION,
     coordination.SECTION,
 )
-RESULTS = Path(__file__).parent / "results"
+LATEST = Path(__file__).parent / "results" / "latest.json"
+#: Rough numbers do not take the place of measured ones.
+QUICK = LATEST.with_name("quick.json")
 
 
 def _sections_help() -> str:
@@ -34,8 +36,8 @@ def _sections_help() -> str:
     context_settings={"help_option_names": ["-h", "--help"]},
     help=f"""Measure the search against plainer ways to do the same work, with the embedded model.
 
-Every figure is a ratio of two things that are measured alternately in this one run, so that a slow
-machine slows both; with repeats it is their median. Nothing else should run on the machine.
+Speeds are ratios of two things that are measured alternately in this one run, so that a slow machine
+slows both; with repeats, medians. Nothing else should run on the machine.
 
 \b
 Sections:
@@ -64,7 +66,7 @@ Examples:
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the numbers are written.  [default: results/latest.json; results/partial.json for --quick or --only]",
+    help="Where the numbers are written.  [default: benchmarks/results/latest.json; quick.json with --quick]",
 )
 def main(
     quick: bool,
@@ -79,9 +81,9 @@ def main(
 ) -> None:
     """Run the chosen sections."""
     chosen = [section for section in SECTIONS if not only or section.name in only]
-    out = out or RESULTS / ("partial.json" if quick or only else "latest.json")
+    out = out or (QUICK if quick else LATEST)
     sources = Sources(arc=arc, gsm8k=gsm8k, seed=seed)
-    findings = Findings(figures={}, details={})
+    figures: dict[str, float] = {}
     try:
         throughput_workloads(sources, quick=quick)  # a wrong file is better found before a model is loaded
         place = choose_device(device)
@@ -99,18 +101,17 @@ def main(
                 "arc": arc and Path(arc).name,
                 "gsm8k": gsm8k and Path(gsm8k).name,
             }
-            for number, section in enumerate(chosen, start=1):
+            for section in chosen:
                 found = section.measure(lab)
-                findings.figures.update(found.figures)
-                findings.details.update(found.details)
-                targets = [target for done in chosen[:number] for target in done.targets]
+                figures.update(found.figures)
                 # After every section: whoever stops a long run keeps what it measured.
-                report.write(out, report.report(targets, findings, settings=settings))
+                report.add(out, section.name, report.report(section.targets, found, settings=settings))
     except UserError as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
-        raise click.ClickException(f"stopped; finished sections are in {out}") from None
-    Console().print(report.table(targets, findings))
+        raise click.ClickException(f"stopped; the sections that were finished are in {out}") from None
+    targets = [target for section in chosen for target in section.targets]
+    Console().print(report.table(targets, figures))
     click.echo(f"Every number behind it: {out}")
 
 

@@ -73,7 +73,6 @@ CONTENDERS = (
     UNAIDED,
     GUIDED,
     Contender(name="default, 4 leaves", config=SearchConfig(), guided=True, leaves=4),
-    Contender(name="default, no margins", config=SearchConfig(margin_scale=None), guided=True),
 )
 
 

@@ -181,7 +181,9 @@ def measure(lab: Lab) -> Findings:
         ("time_to_random50_quality", RANDOM, SinglePass),
     ):
         figures[key], details[key] = _time_to_quality(setting, trails[GUIDED.name], contender, peer)
-        lab.say(f"quality      {key} {figures[key]:.1f}")
+        lab.say(
+            f"quality      {key} {figures[key]:.1f}; {details[key]['ratio_with_calibration']:.1f} with the calibration"
+        )
     return Findings(figures=figures, details=details)
 
 
@@ -226,7 +228,10 @@ def _time_to_quality(
     needed = _first(guided, goal, setting.simulations)
     if needed != enough:  # the first part was not like the whole
         ours = [setting.search(GUIDED, needed)[1] for _ in range(lab.repeats)]
-    return sum(blocks) / median(ours), {
+    # A quality that we do not reach takes us for ever.
+    reached = needed <= setting.simulations
+    return sum(blocks) / median(ours) if reached else 0.0, {
+        "reached": reached,
         "their_seconds": blocks,
         "our_seconds": ours,
         "their_saved": goal.saved,
@@ -263,10 +268,14 @@ SECTION = Section(
     summary="what searches find at equal evaluations, and the time to find as much as the released one",
     targets=(
         Target(
-            key="time_to_released_quality", bound=40.0, meaning="time of the released search, over ours to its quality"
+            key="time_to_released_quality",
+            bound=40.0,
+            meaning="time of the released search, over ours to its quality, our calibration left out",
         ),
         Target(
-            key="time_to_random50_quality", bound=12.0, meaning="time of 50 random edits, over ours to their quality"
+            key="time_to_random50_quality",
+            bound=12.0,
+            meaning="time of 50 random edits, over ours to their quality, likewise",
         ),
         Target(
             key="evaluations_to_random_50",

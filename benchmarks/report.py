@@ -22,7 +22,7 @@ from pipeline import __version__
 _NOTED_PACKAGES = ("torch", "transformers", "ray")
 
 
-def table(targets: Sequence[Target], findings: Findings) -> Table:
+def table(targets: Sequence[Target], figures: dict[str, float]) -> Table:
     """The figures beside their targets, those that miss one named."""
     shown = Table(title="Benchmarks", title_justify="left")
     shown.add_column("figure", no_wrap=True)
@@ -31,7 +31,7 @@ def table(targets: Sequence[Target], findings: Findings) -> Table:
     shown.add_column("target", justify="right")
     shown.add_column("")
     for target in targets:
-        figure = findings.figures[target.key]
+        figure = figures[target.key]
         shown.add_row(
             target.key,
             target.meaning,
@@ -43,7 +43,7 @@ def table(targets: Sequence[Target], findings: Findings) -> Table:
 
 
 def report(targets: Sequence[Target], findings: Findings, *, settings: dict[str, Any]) -> dict[str, Any]:
-    """Everything about one run of the benchmark, as JSON."""
+    """What was measured, where and on what, as JSON."""
     return {
         "figures": findings.figures,
         "details": findings.details,
@@ -62,10 +62,16 @@ def report(targets: Sequence[Target], findings: Findings, *, settings: dict[str,
     }
 
 
-def write(file: Path, content: dict[str, Any]) -> None:
-    """Write a report, with the folder that it goes in."""
+def add(file: Path, section: str, content: dict[str, Any]) -> None:
+    """Write a section's report to a file. What the file says of other sections stays, with when that was measured."""
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    joined = {**content}
+    for part in ("figures", "details", "targets"):
+        joined[part] = {**before.get(part, {}), **content[part]}
+    provenance = {key: content[key] for key in ("commit", "date", "settings", "machine", "versions")}
+    joined["sections"] = {**before.get("sections", {}), section: provenance}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(joined, indent=2) + "\n", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

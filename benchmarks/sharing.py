@@ -1,4 +1,10 @@
-"""How many layers are really run, where programs that begin alike run their beginning once."""
+"""How many layers are really run, where programs that begin alike run their beginning once.
+
+Running a program whole is what a single pass does: every layer on the text with its reference, and, where
+that does not settle the verdict, every layer again for each token that is written. A layer counts once
+for each text, or new token, that goes through it; keys and values that are made again for decoding, from
+states that were kept, are no layer.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +50,9 @@ SECTION = Section(
     name="sharing",
     summary="layers really run over those that the programs ask for",
     targets=(
-        Target(key=KEY, bound=0.5, meaning="layers run over programs' lengths, plain UCB, no prior", at_most=True),
+        Target(
+            key=KEY, bound=0.5, meaning="layers run, over running programs whole; plain UCB, no prior", at_most=True
+        ),
     ),
     measure=measure,
 )

@@ -11,10 +11,10 @@ def data_set_card(config: RunConfig, progress: Progress) -> str:
     """The run's README.md, in the form that the hub reads."""
     settings = "\n".join(f"| `{key}` | `{value}` |" for key, value in config.settings().items())
     columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
-    taught = -(-config.calibration // config.group_size) * config.group_size
+    taught = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
     guide = (
-        f"The first {taught} questions were searched unaided; what they taught about the model's layers guided the\n"
-        "search of the others (`calibration/`, `prior.safetensors`)."
+        f"The first {taught} questions were searched unaided; what they taught about the model's layers guides the\n"
+        "search of any further ones (`calibration/`, `prior.safetensors`)."
         if taught
         else "A prior that was learnt on other questions guided every search (`prior.safetensors`)."
         if config.prior_sha256

@@ -58,7 +58,7 @@ class RunConfig:
     prior_sha256: str | None = None
     """Fingerprint of a prior that was given; None where the run learns its own, or none."""
     cache_gib: float = DEFAULT_CACHE_GIB
-    """Memory of an actor for shared prefixes; too little costs time and nothing else."""
+    """Memory of an actor for shared prefixes; too little costs time. What runs anew may round differently."""
     device: str
     """``cpu`` or ``cuda``."""
     dtype: str
@@ -85,9 +85,8 @@ class RunConfig:
                 flat.update({f"{name}.{key}": inner for key, inner in value.items()})
             else:
                 flat[name] = value
-        # The same weights and questions may lie elsewhere next time; their fingerprints stay. The memory
-        # decides how fast a run is, not what it finds.
-        del flat["model.location"], flat["data"], flat["cache_gib"]
+        # The same weights and questions may lie elsewhere next time; their fingerprints stay.
+        del flat["model.location"], flat["data"]
         return flat
 
     @property

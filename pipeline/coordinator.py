@@ -148,8 +148,8 @@ class Coordinator:
         self._groups = [examples[start : start + size] for start in range(0, len(examples), size)]
         self._todo = deque(group for group in range(len(self._groups)) if group not in committed)
         self._calibration = calibration_groups(config.calibration, size)
-        #: Calibration groups that are not done yet.
-        self._teaching = {group for group in self._todo if group in self._calibration}
+        #: Calibration groups that the others wait for.
+        self._teaching = set(self._todo) & set(self._calibration) if folder.prior() is None else set()
         self._prior: ray.ObjectRef[Prior] | None = None
         self._attempts: dict[int, int] = {}
         self._failed_starts = 0
@@ -277,7 +277,10 @@ class Coordinator:
             self._learn_if_taught()
 
     def _learn_if_taught(self) -> None:
-        """Fit the prior once every calibration group is done. One that the folder holds already stays."""
+        """Fit the prior once every calibration group is done. One that the folder holds already stays.
+
+        A group that was set aside teaches nothing, nor does it where a later call searches it after all.
+        """
         self.progress.calibrating = bool(self._teaching)
         if self._teaching:
             return
@@ -295,7 +298,7 @@ class Coordinator:
         if prior is not None and prior.num_layers != num_layers:
             raise UserError(
                 f"the prior was learnt on a model of {prior.num_layers} layers, this one has {num_layers}; "
-                "give one of the same model to --prior, or none"
+                f"delete {self._folder.root}, where nothing was searched, and give a prior of the same model or none"
             )
 
     def _poll_programs_run(self) -> None:

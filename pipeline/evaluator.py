@@ -239,10 +239,12 @@ class SearchEvaluator:
             prior=prior,
             on_step=self._count,
         )
+        # Without a prior these are calibration questions, where the run has any.
+        teaches = prior is None and self._config.calibration > 0
         return GroupResult(
             rows=[row for item in searched for row in rows_to_keep(item, self._config)],
             failed=failed,
-            evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if prior is None else [],
+            evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
         )
 
     def _prepare(self, example: Example) -> Question:

@@ -40,14 +40,17 @@ class Frontier:
 
     Args:
         prior: What is expected before the first verdict.
+        longest: Most layers of an acceptable program. Longer ones are ways to shorter ones, no more.
     """
 
-    def __init__(self, prior: Prior) -> None:
+    def __init__(self, prior: Prior, *, longest: int) -> None:
         self._prior = prior
+        self._longest = longest
         self._mean, self._covariance = prior.mean.copy(), prior.covariance.copy()
         self._believed: dict[LayerProgram, tuple[Floats, float]] = {}
         self._candidates: list[Candidate] = []
         self._place: dict[LayerProgram, int] = {}
+        self._dropped: set[LayerProgram] = set()
         # One row a candidate: its features, its length (0 once it is asked for), what it is expected to
         # be worth, and the variance of that.
         self._features = np.empty((0, len(prior.mean)))
@@ -56,7 +59,7 @@ class Frontier:
 
     def extend(self, parent: int, edits: Iterable[Edit]) -> None:
         """Add programs that have come within reach; those that are known already stay as they are."""
-        new = [edit for edit in edits if edit.program not in self._place and edit.program not in self._believed]
+        new = [edit for edit in edits if edit.program not in self._place and edit.program not in self._dropped]
         if not new:
             return
         self._place.update((edit.program, len(self._candidates) + index) for index, edit in enumerate(new))
@@ -75,11 +78,14 @@ class Frontier:
 
         Returns:
             Where nothing is right yet, the one that is likeliest to be right; otherwise the one that is
-            expected to save most layers over the record. None where no candidate is left that could.
+            expected to save most layers over the record. Where all are too long, the likeliest of the
+            shortest. None where no candidate is left that could gain.
         """
         open_ones = (self._length > 0) & (self._length < (np.inf if record is None else record))
         if not open_ones.any():
             return None
+        least = self._length[open_ones].min()
+        open_ones &= self._length <= max(least, self._longest)
         spread = np.sqrt(np.maximum(self._doubt, 0.0) + self._prior.noise)
         chance = 0.5 + 0.5 * np.tanh(0.5 * _LOGISTIC * self._worth / spread)
         gain = 1.0 if record is None else record - self._length
@@ -100,6 +106,11 @@ class Frontier:
         self._covariance -= np.outer(direction, direction) / variance
         self._doubt -= (self._features @ direction) ** 2 / variance
         self._believed[program] = row, expected
+        self.drop(program)
+
+    def drop(self, program: LayerProgram) -> None:
+        """A program is a candidate no more."""
+        self._dropped.add(program)
         place = self._place.pop(program, None)
         if place is not None:
             self._length[place] = 0

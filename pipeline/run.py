@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import signal
@@ -77,9 +78,9 @@ class SearchRequest:
             raise UserError(f"--calibration must not be below 0 (0 learns nothing), got {self.calibration}")
         if self.calibration and self.prior is not None:
             raise UserError("--prior gives what --calibration would learn; leave one of them out")
-        if self.cache_gib < 0:
+        if not 0 <= self.cache_gib < math.inf:
             raise UserError(f"--cache-gib must not be below 0 (0 shares nothing), got {self.cache_gib:g}")
-        if self.gpus_per_actor <= 0:
+        if not 0 < self.gpus_per_actor < math.inf:
             raise UserError(f"--num-gpus must be above 0, got {self.gpus_per_actor}")
 
 
@@ -111,7 +112,7 @@ def run_search(
     try:
         examples = read_examples(request)
         model = resolve_model(request.model)
-        prior = None if request.prior is None else read_prior(request.prior)
+        prior = _given_prior(request)
     except OSError as error:
         raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
     folder = RunFolder(request.out)
@@ -159,6 +160,14 @@ def read_examples(request: SearchRequest) -> list[Example]:
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
     return task.read(DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed))
+
+
+def _given_prior(request: SearchRequest) -> Prior | None:
+    """The prior that was asked for, to be told verdicts as the task gives them: with margins that compare, or not."""
+    if request.prior is None:
+        return None
+    prior = read_prior(request.prior)
+    return prior if get_task(request.task).scoring.margins_compare else replace(prior, margin_scale=None)
 
 
 def _plan(request: SearchRequest, settle: Callable[..., RunConfig]) -> tuple[RunConfig, PoolConfig]:

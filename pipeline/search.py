@@ -203,7 +203,8 @@ class SearchTree:
         self._worths: dict[LayerProgram, float] = {}
         self._gains: dict[str, list[float]] = {}
         self._found_right = False
-        self._frontier = None if prior is None else Frontier(prior)
+        self._longest = max(1, int(config.budget * num_layers + 1e-9))
+        self._frontier = None if prior is None else Frontier(prior, longest=self._longest)
         # Only .random() is used: its sequence is fixed by the language's documentation.
         self._random = random.Random(seed)
 
@@ -300,7 +301,7 @@ class SearchTree:
         self._pending[program] = path
         if self._frontier is not None:
             self._frontier.ask(program)
-            self._frontier.extend(path[-1], self._acceptable_edits(program))
+            self._frontier.extend(path[-1], self._promising_edits(program))
         return program
 
     @property
@@ -346,19 +347,30 @@ class SearchTree:
     def _reach(self, frontier: Frontier) -> list[int] | None:
         """Make a node of the frontier's best program; None, and the search is over, where nothing can be gained."""
         best = self.best()
-        chosen = frontier.most_promising(None if best is None else len(best.program))
-        if chosen is None:
-            self.nodes[ROOT_INDEX].exhausted = True
-            return None
-        child = self._add_child(chosen.parent, chosen.edit)
-        path = [child]
+        while (chosen := frontier.most_promising(None if best is None else len(best.program))) is not None:
+            child = self._add_child(chosen.parent, chosen.edit)
+            program = chosen.edit.program
+            if len(program) <= self._longest:
+                return self._way_to(child)
+            # Too long for an answer: it is passed on the way to shorter ones, without a run.
+            frontier.drop(program)
+            frontier.extend(child, self._promising_edits(program))
+        self.nodes[ROOT_INDEX].exhausted = True
+        return None
+
+    def _way_to(self, index: int) -> list[int]:
+        path = [index]
         while (parent := self.nodes[path[-1]].parent) != NO_PARENT:
             path.append(parent)
         return path[::-1]
 
-    def _acceptable_edits(self, program: LayerProgram) -> list[Edit]:
+    def _promising_edits(self, program: LayerProgram) -> list[Edit]:
+        """Edits to programs that could be the best, or that lead there where the budget is far."""
+        best = self.best() if self.verdicts else None
+        shortest = self.max_program_length + 1 if best is None else len(best.program)
+        towards = max(self._longest, len(program) - 1)
         edits = self._actions(program, self.max_program_length)
-        return [edit for edit in edits if edit.program.within(self.config.budget)]
+        return [edit for edit in edits if len(edit.program) <= towards and len(edit.program) < shortest]
 
     def _add_child(self, parent: int, edit: Edit) -> int:
         child = len(self.nodes)

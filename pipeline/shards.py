@@ -194,7 +194,9 @@ class RunFolder:
             )
         for folder in (self._staging, self.root / "paths", self.root / "manifest"):
             folder.mkdir(exist_ok=True)
-        teaching = calibration.calibration_groups(config.calibration, config.group_size)
+        # Once the prior is there, nobody needs to know any more what it was learnt from.
+        taught = (self.root / calibration.PRIOR_FILE).exists()
+        teaching = range(0) if taught else calibration.calibration_groups(config.calibration, config.group_size)
         committed = {
             group: record
             for group, record in read_manifest(self.root).items()

@@ -164,6 +164,11 @@ def test_the_report_holds_every_promised_figure():
         "two_actors_over_one",
         "layer_executions_ratio",
         "coordinator_ms_per_example",
+        "time_to_released_quality",
+        "time_to_random50_quality",
+        "evaluations_to_random_50",
+        "saved_at_50_over_ucb",
+        "corrected_at_10_over_ucb",
     }
     assert promised <= content["figures"].keys() and promised <= content["targets"].keys()
     assert {"details", "machine", "versions", "commit", "settings", "date"} <= content.keys()
@@ -171,12 +176,25 @@ def test_the_report_holds_every_promised_figure():
     assert all(target["met"] for target in content["targets"].values())
 
 
+def test_a_section_that_is_measured_again_leaves_the_others(tmp_path):
+    """Catches a run of one section that throws away the figures of hours, or claims them for today."""
+    file = tmp_path / "results" / "latest.json"
+    for section in (*SECTIONS, SECTIONS[0]):
+        figures = {target.key: 2.0 for target in section.targets}
+        found = Findings(figures=figures, details={section.name: section.summary})
+        report.add(file, section.name, report.report(section.targets, found, settings={"of": section.name}))
+    content = json.loads(file.read_text())
+    assert content["figures"].keys() == {target.key for section in SECTIONS for target in section.targets}
+    assert content["details"].keys() == content["sections"].keys() == {section.name for section in SECTIONS}
+    assert all(kept["settings"] == {"of": name} for name, kept in content["sections"].items())
+
+
 def test_the_table_says_which_target_is_missed():
     """Catches a bound that is read the wrong way round."""
     targets = [target for section in SECTIONS for target in section.targets]
     console = Console(width=200)
     with console.capture() as captured:
-        console.print(report.table(targets, made_findings(two_actors_over_one=1.2, layer_executions_ratio=0.6)))
+        console.print(report.table(targets, made_findings(two_actors_over_one=1.2, layer_executions_ratio=0.6).figures))
     missed = [line for line in captured.get().splitlines() if "missed" in line]
     assert len(missed) == 2
     assert "two_actors_over_one" in missed[0] + missed[1] and "layer_executions_ratio" in missed[0] + missed[1]

@@ -90,6 +90,8 @@ def test_a_right_call_would_start(model):
         (["--prior", "model/config.json"], "model/config.json holds no prior"),
         (["--prior", "nowhere", "--calibration", 8], "--prior gives what --calibration would learn"),
         (["--num-gpus", 0], "--num-gpus must be above 0, got 0.0"),
+        (["--num-gpus", "nan"], "--num-gpus must be above 0, got nan"),
+        (["--cache-gib", "nan"], "--cache-gib must not be below 0 (0 shares nothing), got nan"),
         (["--max-new-tokens", 0], "--max-new-tokens must be at least 1, got 0"),
         (["--device", "tpu"], "unknown device 'tpu'; choose one of: auto, cpu, cuda"),
         (["--dtype", "int3"], "unknown dtype 'int3'; choose one of: auto, float32"),

@@ -96,6 +96,15 @@ def test_a_taught_search_keeps_the_rules_of_the_tree(prior, space, leaves):
     assert search(10, prior=prior, action_space=space, budget=0.9, leaves=leaves).to_json() == tree.to_json()
 
 
+@pytest.mark.parametrize("budget", [0.9, 0.8, 0.6])
+def test_a_budget_that_no_single_edit_reaches_is_reached(prior, budget):
+    """Catches a search that ends at once because everything next to the identity is too long to be an answer."""
+    tree = search(11, prior=prior, budget=budget)
+    tried = [program for program in tree.verdicts if not program.is_identity]
+    assert len(tried) == 40 and all(program.within(budget) for program in tried)
+    assert len(tree.best().program) == NUM_LAYERS - len(SPARE) - 1
+
+
 def test_a_taught_search_ends_where_nothing_is_left_to_gain(prior):
     """Catches a search that goes round for ever once no shorter program is within reach."""
     tree = SearchTree(num_layers=2, config=SearchConfig(), seed=0, prior=fit_prior(
@@ -113,7 +122,7 @@ def test_what_is_expected_is_the_posterior_of_the_linear_model(prior, at_once):
     tried = list(dict.fromkeys(random_program(rng) for _ in range(21)))
     others = ACTION_SPACES["drllm"](LayerProgram.identity(NUM_LAYERS), 2 * NUM_LAYERS)
     others = [edit for edit in others if edit.program not in tried]
-    frontier = Frontier(prior)
+    frontier = Frontier(prior, longest=NUM_LAYERS)
     frontier.extend(ROOT_INDEX, others[:10])
     for start in range(0, len(tried), at_once):
         batch = tried[start : start + at_once]
@@ -129,6 +138,7 @@ def test_what_is_expected_is_the_posterior_of_the_linear_model(prior, at_once):
     covariance = np.linalg.inv(precision + rows.T @ rows / prior.noise)
     mean = covariance @ (precision @ prior.mean + rows.T @ worths / prior.noise)
     asked = features([edit.program for edit in others])
+    assert [candidate.edit for candidate in frontier._candidates] == others
     np.testing.assert_allclose(frontier._worth, asked @ mean, atol=1e-7)
     np.testing.assert_allclose(frontier._doubt, ((asked @ covariance) * asked).sum(axis=1), atol=1e-7)
 

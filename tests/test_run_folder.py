@@ -204,6 +204,11 @@ def test_a_calibration_group_without_its_lesson_is_searched_again(tmp_path):
     assert set(reopened(run, TEACHING)) == {0, 1, 2}
     (run.root / "calibration" / "group-000001.parquet").unlink()
     assert set(reopened(run, TEACHING)) == {0, 2}
+    run.commit(1, rows("b"), evaluations=LESSON)
+    run.write_prior(fit_prior(LESSON, compare_margins=True))
+    for file in (run.root / "calibration").iterdir():
+        file.unlink()
+    assert set(reopened(run, TEACHING)) == {0, 1, 2}, "what was learnt stays learnt"
 
 
 @pytest.mark.parametrize(

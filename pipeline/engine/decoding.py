@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -135,11 +136,15 @@ class GreedyDecoding:
 
     def _choose(self, states: dict[int, torch.Tensor]) -> list[int]:
         """Take the likeliest tokens; returns the rows that go on."""
-        top = self._reader.stack.head(torch.cat(list(states.values()))).float().topk(2, dim=-1)
-        gaps = top.values[:, 0] - top.values[:, 1]
-        for row, token, gap in zip(states, top.indices[:, 0].tolist(), gaps.tolist()):
+        logits = self._reader.stack.head(torch.cat(list(states.values()))).float()
+        top = logits.topk(2, dim=-1).values
+        # The first of equals, as stock decoding has it, which the order of the two largest does not promise.
+        chosen = logits.argmax(dim=-1)
+        for row, token, gap in zip(states, chosen.tolist(), (top[:, 0] - top[:, 1]).tolist()):
             self._rows[row].tokens.append(token)
-            self._rows[row].gap = min(self._rows[row].gap, gap)
+            # No gap at all stays none: logits that are not numbers make no verdict.
+            if gap < self._rows[row].gap or math.isnan(gap):
+                self._rows[row].gap = gap
         return [row for row in states if not self._ended(row)]
 
     def _ended(self, row: int) -> bool:

@@ -155,9 +155,9 @@ class ExactMatch:
             programs,
             starts=[len(question.prompt_ids) - 1 for question in questions],
         )
+        agreements = [_agreement(read, question.answers[0]) for read, question in zip(logits, questions)]
         outcomes: list[Outcome | None] = []
-        for question, program, row_logits in zip(questions, programs, logits):
-            agreed, gap = _agreement(row_logits, question.answers[0])
+        for question, program, (agreed, gap) in zip(questions, programs, agreements):
             text = model.tokenizer.decode(agreed, skip_special_tokens=True)
             ended = agreed[-1] in model.end_tokens
             verdict = _verdict(text, question.example.answer, ended=ended)
@@ -183,7 +183,7 @@ class ExactMatch:
                 model,
                 [questions[index] for index in rows],
                 [programs[index] for index in rows],
-                [_agreement(logits[index], questions[index].answers[0])[0] for index in rows],
+                [agreements[index][0] for index in rows],
                 limit,
                 need_response,
             )
@@ -191,9 +191,9 @@ class ExactMatch:
                 text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
                 response = _first_line(text)
                 right = response == questions[index].example.answer
-                agreed, gap = _agreement(logits[index], questions[index].answers[0])
-                gap_so_far = _least_gap(logits[index][: len(agreed)])
-                correct, margin = _judged(right, min(gap_so_far, row.gap) if right else -abs(gap))
+                agreed, gap = agreements[index]
+                written = _smaller(_least_gap(logits[index][: len(agreed)]), row.gap)
+                correct, margin = _judged(right, written if right else -abs(gap))
                 outcomes[index] = Outcome(
                     correct=correct,
                     margin=margin,
@@ -214,7 +214,8 @@ class ExactMatch:
         """Write the answers on from where greedy decoding leaves the reference, until no further token is needed."""
 
         def stop(row: int, tokens: list[int]) -> bool:
-            text, answer = model.tokenizer.decode(tokens), questions[row].example.answer
+            text = model.tokenizer.decode(tokens, skip_special_tokens=True)
+            answer = questions[row].example.answer
             return _read_enough(text, answer, need_response=need_response)
 
         return model.decode(
@@ -298,17 +299,22 @@ def _agreement(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], f
         The tokens that greedy decoding gives up to the first that differs, or the reference and the
         token after it; and the smallest gap along the reference, negative where a token differs.
     """
-    top = logits.topk(2, dim=-1)
-    chosen = top.indices[:, 0].tolist()
-    target = top.indices.new_tensor(reference)
-    read = logits[: len(reference)]
-    own = read.gather(1, target[:, None])[:, 0]
-    best_other = top.values[:-1, 1].where(top.indices[:-1, 0] == target, top.values[:-1, 0])
+    top = logits.topk(2, dim=-1).values
+    best = logits.argmax(dim=-1)  # the first of equals, as stock decoding has it
+    chosen = best.tolist()
+    target = best.new_tensor(reference)
+    own = logits[:-1].gather(1, target[:, None])[:, 0]
+    best_other = top[:-1, 1].where(best[:-1] == target, top[:-1, 0])
     gap = float((own - best_other).min())
     for position, token in enumerate(reference):
         if chosen[position] != token:
             return [*reference[:position], chosen[position]], gap
-    return [*reference, chosen[-1]], min(gap, float(top.values[-1, 0] - top.values[-1, 1]))
+    return [*reference, chosen[-1]], _smaller(gap, float(top[-1, 0] - top[-1, 1]))
+
+
+def _smaller(gap: float, other: float) -> float:
+    """The smaller one; none where either is none."""
+    return gap if gap < other or math.isnan(gap) else other
 
 
 def _least_gap(logits: torch.Tensor) -> float:

@@ -63,8 +63,7 @@ def _cost(lab: Lab, *, questions: int, simulations: int = FEW_SIMULATIONS, depth
 
 def _actors(lab: Lab) -> tuple[float, dict[str, Any]]:
     """Wall time of one actor over that of two, on the same groups, which they pull one by one."""
-    # Many groups, as a run has: at the end one actor waits for the other's last group.
-    num_groups, size = (4, 2) if lab.quick else (24, 4)
+    num_groups, size = (4, 2) if lab.quick else (12, 4)
     workload = Workload(
         name="arithmetic",
         task="arithmetic",

@@ -96,6 +96,7 @@ def _serve(pipe: Connection, subject: Subject, threads: int) -> None:
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         return  # the lab is closed, or interrupted
     except Exception:
+        # Not swallowed: whatever a job raises is raised again where its answer is received.
         pipe.send((True, traceback.format_exc()))
 
 

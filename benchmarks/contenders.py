@@ -1,4 +1,4 @@
-"""Ways to search that are compared program by program, and what the lab's processes do with them."""
+"""Ways to search that are compared program by program, and their searches on a peer."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from benchmarks.peers import Peer
 from pipeline.actions import drllm
 from pipeline.config import RunConfig
 from pipeline.engine import FrozenModel
-from pipeline.evaluator import Searched, search_group
-from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search import PUBLISHED, ROOT_INDEX, Node, SearchConfig, SearchTree, stable_seed
 from pipeline.tasks import Example, get_task
@@ -114,52 +112,6 @@ class Trail:
         """Layers saved after so many simulations, or fewer where the search ended before."""
         reached = self.saved[:simulations]
         return reached[-1] if reached else (0 if self.baseline_correct else None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """A contender's searches of some questions, on our engine and in step, as in an actor.
-
-    Attributes:
-        contender: How they are searched.
-        config: The run's settings, but for the contender's own.
-        examples: The questions.
-        simulations: Programs tried on each.
-        prior: What calibration questions taught, for a contender that is guided.
-    """
-
-    contender: Contender
-    config: RunConfig
-    examples: Sequence[Example]
-    simulations: int
-    prior: Prior | None = None
-
-    def __call__(self, model: FrozenModel) -> Callable[[], list[Searched]]:
-        task = get_task(self.config.task)
-        questions = [task.prepare(example, model.tokenizer) for example in self.examples]
-        config = replace(
-            self.config,
-            search=replace(self.contender.config, simulations=self.simulations),
-            leaves=self.contender.leaves,
-        )
-
-        def run() -> list[Searched]:
-            done: list[Searched] = []
-            for start in range(0, len(questions), GROUP_SIZE):
-                model.prefixes.clear()
-                done += search_group(
-                    questions[start : start + GROUP_SIZE],
-                    num_layers=model.num_layers,
-                    config=config,
-                    score=lambda questions, programs, need_response: task.scoring.score(
-                        model, questions, programs, need_response=need_response
-                    ),
-                    prior=self.prior if self.contender.guided else None,
-                    tree=self.contender.tree,
-                )
-            return done
-
-        return run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,77 +9,85 @@ from benchmarks.peers import Peer
 from benchmarks.workloads import Workload
 from pipeline.config import RunConfig
 from pipeline.engine import FrozenModel, materialize
-from pipeline.evaluator import search_group
+from pipeline.evaluator import Searched, search_group
+from pipeline.prior import Prior
 from pipeline.program import LayerProgram
+from pipeline.search import SearchTree
 from pipeline.tasks import Example, Outcome, Question
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """A program that was run on a question."""
-
-    example: Example
-    program: LayerProgram
-    outcome: Outcome
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Searched:
-    """What a search ran.
+class Found:
+    """What searches came to.
 
     Attributes:
-        evaluations: Every program with its question, in the order in which they were run.
+        searched: The questions with their trees and outcomes.
         layers_run: Layers that the engine really ran.
-        layers_asked: Layers that running each program whole takes, in every pass.
     """
 
-    evaluations: list[Evaluation]
+    searched: list[Searched]
     layers_run: int
-    layers_asked: int
+
+    @property
+    def pairs(self) -> list[tuple[Example, LayerProgram, Outcome]]:
+        """Every program that was run, with its question and what it made of it."""
+        return [
+            (item.question.example, program, outcome)
+            for item in self.searched
+            for program, outcome in item.outcomes.items()
+        ]
+
+    @property
+    def layers_asked(self) -> int:
+        """Layers that running each program whole takes, in every pass."""
+        return sum(outcome.layer_executions for _, _, outcome in self.pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchGroup:
-    """Our side: the evaluator's own search of one group of questions.
+class SearchGroups:
+    """Our side: the evaluator's own search, one group of questions after the other, as in an actor.
 
     Attributes:
         workload: Whose questions they are.
         config: The run's settings.
-        examples: The group.
+        examples: The questions; ``config.group_size`` of them make a group.
+        tree: How a question is searched.
+        prior: What calibration questions taught.
         depth: Search the model of the first so many layers instead of all.
     """
 
     workload: Workload
     config: RunConfig
     examples: Sequence[Example]
+    tree: type[SearchTree] = SearchTree
+    prior: Prior | None = None
     depth: int | None = None
 
-    def __call__(self, model: FrozenModel) -> Callable[[], Searched]:
+    def __call__(self, model: FrozenModel) -> Callable[[], Found]:
         if self.depth is not None:
             first = LayerProgram(range(self.depth), model.num_layers)
             cache_bytes = model.prefixes.max_bytes
             model = FrozenModel(materialize(model.hf_model, first), model.tokenizer, cache_bytes=cache_bytes)
-        task = self.workload.new_task()
+        task, size = self.workload.new_task(), self.config.group_size
         questions = [task.prepare(example, model.tokenizer) for example in self.examples]
-        evaluations: list[Evaluation] = []
 
         def score(asked: Sequence[Question], programs: Sequence[LayerProgram], need_response: bool) -> list[Outcome]:
-            outcomes = task.scoring.score(model, asked, programs, need_response=need_response)
-            evaluations.extend(
-                Evaluation(example=question.example, program=program, outcome=outcome)
-                for question, program, outcome in zip(asked, programs, outcomes)
-            )
-            return outcomes
+            return task.scoring.score(model, asked, programs, need_response=need_response)
 
-        def run() -> Searched:
-            model.prefixes.clear()
+        def run() -> Found:
             before = model.layers_run
-            search_group(questions, num_layers=model.num_layers, config=self.config, score=score)
-            return Searched(
-                evaluations=evaluations,
-                layers_run=model.layers_run - before,
-                layers_asked=sum(evaluation.outcome.layer_executions for evaluation in evaluations),
-            )
+            searched: list[Searched] = []
+            for start in range(0, len(questions), size):
+                model.prefixes.clear()
+                searched += search_group(
+                    questions[start : start + size],
+                    num_layers=model.num_layers,
+                    config=self.config,
+                    score=score,
+                    prior=self.prior,
+                    tree=self.tree,
+                )
+            return Found(searched=searched, layers_run=model.layers_run - before)
 
         return run
 

@@ -8,7 +8,7 @@ it corrects.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -22,16 +22,14 @@ from benchmarks.contenders import (
     UNAIDED,
     Contender,
     PeerSearch,
-    Search,
     Trail,
 )
-from benchmarks.jobs import RunPeer
+from benchmarks.jobs import RunPeer, SearchGroups
 from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.peers import Peer, Released, SinglePass
 from benchmarks.throughput import WAYS
 from benchmarks.workloads import KINDS, NUM_PROCESSES, Workload, held_out_questions, times_and_sums
 from pipeline.config import DEFAULT_CALIBRATION, RunConfig, fingerprint
-from pipeline.evaluator import Searched
 from pipeline.prior import Prior, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example
@@ -97,13 +95,8 @@ class Setting:
         lessons = times_and_sums(
             "train", GROUP_SIZE * NUM_PROCESSES if lab.quick else DEFAULT_CALIBRATION, seed=lab.seed
         )
-        timed = lab.time(
-            [
-                Search(contender=UNAIDED, config=config, examples=share, simulations=simulations)
-                for share in shares(lessons)
-            ]
-        )
-        evaluations = [evaluation for share in timed.results for item in share for evaluation in item.evaluations()]
+        timed = lab.time(_jobs(lab, UNAIDED, lessons, simulations))
+        evaluations = [each for found in timed.results for item in found.searched for each in item.evaluations()]
         prior = fit_prior(evaluations, compare_margins=True)
         assert prior is not None
         lab.say(f"quality      calibrated on {len(lessons)} questions of the training split in {timed.seconds:.0f} s")
@@ -118,19 +111,15 @@ class Setting:
 
     def search(self, contender: Contender, simulations: int | None = None) -> tuple[list[Trail], float]:
         """Search every question on our engine; returns the trails and the seconds."""
-        timed = self.lab.time(
-            [
-                Search(
-                    contender=contender,
-                    config=self.config,
-                    examples=share,
-                    simulations=self.simulations if simulations is None else simulations,
-                    prior=self.prior if contender.guided else None,
-                )
-                for share in shares(self.examples)
-            ]
+        jobs = _jobs(
+            self.lab,
+            contender,
+            self.examples,
+            self.simulations if simulations is None else simulations,
+            prior=self.prior if contender.guided else None,
         )
-        done: list[Searched] = [item for share in timed.results for item in share]
+        timed = self.lab.time(jobs)
+        done = [item for found in timed.results for item in found.searched]
         return [Trail.of(item.question.example.id, item.tree) for item in done], timed.seconds
 
     def search_by_peer(
@@ -161,6 +150,24 @@ class Setting:
             jobs = [RunPeer(workload=workload, peer=peer, pairs=part) for part in parts]
             seconds[wide] = self.lab.time(jobs, wide=wide).seconds
         return min(seconds, key=lambda wide: seconds[wide])
+
+
+def _jobs(
+    lab: Lab, contender: Contender, examples: Sequence[Example], simulations: int, *, prior: Prior | None = None
+) -> list[SearchGroups]:
+    """A contender's searches on our engine, a job for each process."""
+    workload = Workload(
+        name="arithmetic",
+        task="arithmetic",
+        examples=tuple(examples),
+        simulations=simulations,
+        leaves=contender.leaves,
+    )
+    config = replace(workload.config(lab.subject, search=contender.config, seed=lab.seed), group_size=GROUP_SIZE)
+    return [
+        SearchGroups(workload=workload, config=config, examples=share, tree=contender.tree, prior=prior)
+        for share in shares(examples)
+    ]
 
 
 def measure(lab: Lab) -> Findings:

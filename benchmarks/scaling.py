@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.util import ActorPool
 
-from benchmarks.jobs import SearchGroup
+from benchmarks.jobs import SearchGroups
 from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.workloads import Workload, arc_questions, arithmetic_questions
 from pipeline.evaluator import SearchEvaluator
@@ -52,10 +52,10 @@ def _cost(lab: Lab, *, questions: int, simulations: int = FEW_SIMULATIONS, depth
     workload = Workload(
         name="arc_letters", task="arc", examples=arc_questions(lab.sources, questions), simulations=simulations
     )
-    config = workload.config(lab.subject, seed=lab.seed)
-    job = SearchGroup(workload=workload, config=config, examples=workload.examples, depth=depth)
+    config = replace(workload.config(lab.subject, seed=lab.seed), group_size=questions)
+    job = SearchGroups(workload=workload, config=config, examples=workload.examples, depth=depth)
     timed = lab.time([job])
-    cost = 1000 * timed.seconds / len(timed.results[0].evaluations)
+    cost = 1000 * timed.seconds / len(timed.results[0].pairs)
     layers = "all layers" if depth is None else f"{depth} layers"
     lab.say(f"cost         {questions:2} questions, {simulations} simulations, {layers:<10} {cost:8.2f} ms a program")
     return cost

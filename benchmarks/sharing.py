@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.contenders import GROUP_SIZE, UCB, UNAIDED, Contender
-from benchmarks.jobs import SearchGroup
+from benchmarks.jobs import SearchGroups
 from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.workloads import NUM_PROCESSES, Workload, held_out_questions
 
@@ -38,11 +38,11 @@ def _count(lab: Lab, contender: Contender) -> dict[str, Any]:
             simulations=20 if lab.quick else 50,
         )
         config = workload.config(lab.subject, search=contender.config, seed=lab.seed)
-        jobs = [SearchGroup(workload=workload, config=config, examples=group) for group in workload.groups]
-        for searched in lab.time(jobs).results:
-            run += searched.layers_run
-            asked += searched.layers_asked
-            programs += len(searched.evaluations)
+        jobs = [SearchGroups(workload=workload, config=config, examples=group) for group in workload.groups]
+        for found in lab.time(jobs).results:
+            run += found.layers_run
+            asked += found.layers_asked
+            programs += len(found.pairs)
     return {"layers_run": run, "layers_asked": asked, "ratio": run / asked, "programs": programs}
 
 

@@ -15,7 +15,7 @@ from itertools import chain, product
 from statistics import median
 from typing import Any, TypeVar
 
-from benchmarks.jobs import Evaluation, RunPeer, SearchGroup
+from benchmarks.jobs import RunPeer, SearchGroups
 from benchmarks.lab import Findings, Lab, Section, Target, Timed
 from benchmarks.peers import Peer, ProgramMajor, Released, SinglePass
 from benchmarks.workloads import NUM_PROCESSES, Workload, throughput_workloads
@@ -25,6 +25,8 @@ from pipeline.tasks import Example, Outcome
 Item = TypeVar("Item")
 #: Questions with their programs, as one process runs them.
 Share = list[tuple[Example, LayerProgram]]
+#: What one process of ours ran, and what came of it.
+Pairs = list[tuple[Example, LayerProgram, Outcome]]
 
 OURS = "ours"
 #: Pairs of each process on which the two ways are tried.
@@ -106,8 +108,8 @@ def _run(lab: Lab, contest: Contest, repeat: int) -> None:
     """One repeat: ours, then each peer."""
     workload = contest.workload
     config = workload.config(lab.subject, seed=lab.seed)
-    ours = lab.time([SearchGroup(workload=workload, config=config, examples=group) for group in workload.groups])
-    found = [searched.evaluations for searched in ours.results]
+    ours = lab.time([SearchGroups(workload=workload, config=config, examples=group) for group in workload.groups])
+    found = [result.pairs for result in ours.results]
     _note(lab, contest, repeat, OURS, sum(map(len, found)) / ours.seconds)
     rng = random.Random(f"{workload.name} {lab.seed} {repeat}")
     for name, peer in PEERS.items():
@@ -141,18 +143,15 @@ def _note(lab: Lab, contest: Contest, repeat: int, name: str, rate: float, way: 
     lab.say(f"{contest.workload.name:<12} {repeat + 1}/{lab.repeats}  {name:<14} {rate:8.2f} programs/s{way}")
 
 
-def _shares(workload: Workload, peer: str, found: list[list[Evaluation]], rng: random.Random) -> list[Share]:
+def _shares(workload: Workload, peer: str, found: list[Pairs], rng: random.Random) -> list[Share]:
     """What each process is given: a part of what its group's search ran."""
     if peer == "program_major":
         # Its best case: all questions in flight want the same programs at the same time.
-        programs = list(dict.fromkeys(evaluation.program for part in found for evaluation in part))
+        programs = list(dict.fromkeys(program for part in found for _, program, _ in part))
         chosen = spread(programs, workload.shared_programs, rng)
         return [[(example, program) for program, example in product(chosen, group)] for group in workload.groups]
     count = workload.released_pairs if peer == "released" else workload.single_pass_pairs
-    return [
-        [(evaluation.example, evaluation.program) for evaluation in spread(part, count // len(found), rng)]
-        for part in found
-    ]
+    return [[(example, program) for example, program, _ in spread(part, count // len(found), rng)] for part in found]
 
 
 def spread(items: Sequence[Item], count: int, rng: random.Random) -> list[Item]:
@@ -162,9 +161,9 @@ def spread(items: Sequence[Item], count: int, rng: random.Random) -> list[Item]:
     return [items[int((place + offset) * len(items) / count)] for place in range(count)]
 
 
-def _compare(contest: Contest, found: list[list[Evaluation]], pairs: Share, outcomes: list[Outcome]) -> None:
+def _compare(contest: Contest, found: list[Pairs], pairs: Share, outcomes: list[Outcome]) -> None:
     """Hold our verdicts against those of the same programs run one by one."""
-    ours = {(e.example.id, e.program): e.outcome for part in found for e in part}
+    ours = {(example.id, program): outcome for part in found for example, program, outcome in part}
     for (example, program), theirs in zip(pairs, outcomes, strict=True):
         known = ours[example.id, program]
         contest.compared += 1

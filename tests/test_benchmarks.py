@@ -14,7 +14,7 @@ from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
 from benchmarks import report
 from benchmarks.__main__ import SECTIONS, main
-from benchmarks.jobs import RunPeer, SearchGroup
+from benchmarks.jobs import RunPeer, SearchGroups
 from benchmarks.lab import Findings
 from benchmarks.peers import ProgramMajor, Released, SinglePass
 from benchmarks.throughput import spread
@@ -108,15 +108,15 @@ def test_jobs_run_our_search_and_a_peer_on_the_same_pairs(model, tasks):
     """Catches verdicts that are compared across different questions or programs, and layers counted wrong."""
     _, examples = tasks["arc"]
     workload = Workload(name="arc", task="arc", examples=tuple(examples), simulations=6)
-    search = SearchGroup(workload=workload, config=workload.config(SUBJECT), examples=workload.examples)
-    searched = search(model)()
-    assert len(searched.evaluations) == len(examples) * (6 + 1)
+    search = SearchGroups(workload=workload, config=workload.config(SUBJECT), examples=workload.examples)
+    found = search(model)()
+    assert len(found.pairs) == len(examples) * (6 + 1)
     # A letter is two tokens of this model, a space and itself, so each of the four options has a pass.
-    assert searched.layers_asked == 4 * sum(len(evaluation.program) for evaluation in searched.evaluations)
-    assert 0 < searched.layers_run < searched.layers_asked
-    pairs = [(evaluation.example, evaluation.program) for evaluation in searched.evaluations]
+    assert found.layers_asked == 4 * sum(len(program) for _, program, _ in found.pairs)
+    assert 0 < found.layers_run < found.layers_asked
+    pairs = [(example, program) for example, program, _ in found.pairs]
     outcomes = RunPeer(workload=workload, peer=SinglePass, pairs=pairs)(model)()
-    assert [outcome.correct for outcome in outcomes] == [e.outcome.correct for e in searched.evaluations]
+    assert [outcome.correct for outcome in outcomes] == [outcome.correct for _, _, outcome in found.pairs]
 
 
 def test_a_sample_is_spread_over_all_there_is():

@@ -78,7 +78,7 @@ class SearchGroups:
             before = model.layers_run
             searched: list[Searched] = []
             for start in range(0, len(questions), size):
-                model.prefixes.clear()
+                model.forget()
                 searched += search_group(
                     questions[start : start + size],
                     num_layers=model.num_layers,

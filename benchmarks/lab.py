@@ -107,7 +107,7 @@ def _work(pipe: Connection, model: FrozenModel) -> None:
     pipe.send((False, None))
     pipe.recv()
     pipe.send((False, run()))
-    model.prefixes.clear()
+    model.forget()
 
 
 @dataclass(kw_only=True)

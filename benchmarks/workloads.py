@@ -156,7 +156,7 @@ def throughput_workloads(sources: Sources, *, quick: bool) -> list[Workload]:
             max_new_tokens=64,
             examples=gsm8k_questions(sources, (4 if quick else 16) * NUM_PROCESSES),
             leaves=8,
-            simulations=8 if quick else 16,
+            simulations=8 if quick else 24,
             released_pairs=2 if quick else 8,
             single_pass_pairs=2 if quick else 8,
             shared_programs=1,

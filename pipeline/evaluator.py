@@ -221,7 +221,7 @@ class SearchEvaluator:
         # OpenMP keeps the number of threads by calling thread, and Ray may call from another one.
         torch.set_num_threads(self._config.cpus_per_actor)
         model, task = self._model, self._task
-        model.prefixes.clear()  # rounding may depend on what is kept, and a group on nothing outside it
+        model.forget()  # a group depends on nothing outside it
         questions, failed = [], {}
         for example in examples:
             try:

@@ -12,7 +12,7 @@ pass on unread:
 - ``WholeTexts``: each text from its first token on.
 - ``KeysOnly``: nothing is attended; the call ends once keys and values are there.
 - ``Tails``: the last tokens of each text, over keys and values that were made before.
-- ``Continuations``: new tokens of each row, over its slots in a ``KVSlots``.
+- ``NewestTokens``: one new token of each row, over its slots in a ``KVSlots``.
 
 Shapes: H query heads, G key heads, d their size, T tokens of a text.
 """
@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import torch
 from transformers import AttentionInterface
 
-from pipeline.engine.kv import KVSlots
+from pipeline.engine.kv import KVSlots, Slot
 
 #: The name under which the engine's layers find their attention function.
 PACKED = "layer_programs"
@@ -142,14 +142,14 @@ class Tails:
         return _joined(outputs)[None]
 
 
-class Continuations:
-    """New tokens of each row, over everything that its slots hold, themselves included.
+class NewestTokens:
+    """One new token of each row, over everything that its slots hold, itself included.
 
     Args:
         store: The rows' keys and values.
         slots: Each row's slot for this layer.
         rows: Each row's index in the store.
-        positions: Positions of each row's new tokens.
+        positions: The position of each row's new token.
         mask_of: The masks of the layer's kind.
         kernel_name: The attention function that the model came with.
     """
@@ -158,9 +158,9 @@ class Continuations:
         self,
         store: KVSlots,
         *,
-        slots: Sequence[tuple[int, int]],
+        slots: Sequence[Slot],
         rows: Sequence[int],
-        positions: Sequence[Sequence[int]],
+        positions: Sequence[int],
         mask_of: MaskOf,
         kernel_name: str,
     ) -> None:
@@ -172,26 +172,6 @@ class Continuations:
         self.kernel_name = kernel_name
 
     def attend(self, kernel: Kernel, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        sizes = [len(positions) for positions in self.positions]
-        if max(sizes) == 1:
-            return self._newest(kernel, queries, keys, values)
-        outputs = []
-        offset = 0
-        for slot, row, positions, size in zip(self.slots, self.rows, self.positions, sizes):
-            part = slice(offset, offset + size)
-            self.store.fill(slot, row, keys[0, :, part], values[0, :, part], start=positions[0])
-            extent = positions[-1] + 1
-            [place] = self.store.places(slot, [row])
-            own = slice(place, place + 1)
-            all_keys, all_values = self.store.read(slot, extent)
-            where = torch.tensor([positions], device=queries.device)
-            mask = self.mask_of(where, extent)
-            outputs.append(kernel(queries[:, :, part], all_keys[own], all_values[own], mask)[0])
-            offset += size
-        return _joined(outputs)[None]
-
-    def _newest(self, kernel: Kernel, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """One token a row: a batch over all rows that share a slot."""
         device = queries.device
         own_queries, own_keys, own_values = (packed[0].transpose(0, 1) for packed in (queries, keys, values))
         output = torch.empty_like(own_queries)
@@ -199,7 +179,7 @@ class Continuations:
             here = [index for index, other in enumerate(self.slots) if other == slot]
             packed = torch.tensor(here, device=device)
             places = torch.tensor(self.store.places(slot, [self.rows[index] for index in here]), device=device)
-            ends = [self.positions[index][0] for index in here]
+            ends = [self.positions[index] for index in here]
             where = torch.tensor(ends, device=device)
             self.store.append(slot, places, where, own_keys[packed], own_values[packed])
             extent = max(ends) + 1

@@ -73,7 +73,7 @@ class DecoderStack:
         return len(self.layers)
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Token ids ``[B, T]`` to the residual stream ``[B, T, D]``."""
+        """Token ids ``[N]`` to the residual stream ``[N, D]``."""
         hidden: torch.Tensor = self.body.embed_tokens(token_ids)
         return hidden
 

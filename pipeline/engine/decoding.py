@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.engine.execute import packed_rotary
 from pipeline.engine.kv import KVSlots
 from pipeline.engine.reading import Reader, TokenIds
 from pipeline.program import LayerProgram
@@ -121,18 +122,16 @@ class GreedyDecoding:
         if not rows:
             return {}
         texts = [self._rows[row].text for row in rows]
-        spans = [range(len(text) - 1, len(text)) for text in texts]
-        rotary = self._reader.rotary_tables([span.stop for span in spans])
-        embedded = self._reader.stack.embed(self._reader.tensor([text[-1] for text in texts]))
+        rotary = self._reader.rotary_tables([len(text) for text in texts])
         states = self._reader.executor.run_newest(
-            torch.split(embedded, 1),
-            spans,
-            [rotary(span, span.stop) for span in spans],
+            self._reader.stack.embed(self._reader.tensor([text[-1] for text in texts])),
+            [len(text) - 1 for text in texts],
+            packed_rotary([rotary(range(len(text) - 1, len(text)), len(text)) for text in texts]),
             [self._programs[row] for row in rows],
             store=self._store,
             store_rows=rows,
         )
-        return dict(zip(rows, states))
+        return dict(zip(rows, torch.split(states, 1)))
 
     def _choose(self, states: dict[int, torch.Tensor]) -> list[int]:
         """Take the likeliest tokens; returns the rows that go on."""

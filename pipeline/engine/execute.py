@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.engine.attention import Continuations, KeysOnly, KeysTaken, Tails, WholeTexts
+from pipeline.engine.attention import KeysOnly, KeysTaken, NewestTokens, Tails, WholeTexts
 from pipeline.engine.contract import DecoderStack, Rotary
 from pipeline.engine.kv import KVSlots
 from pipeline.program import LayerProgram
@@ -67,7 +67,7 @@ class Executor:
     """Runs layer programs on a stack and counts what it runs.
 
     Attributes:
-        layers_run: Layers run so far, one for each strand, or row of new tokens, in each call.
+        layers_run: Layers run so far, one for each strand, or new token, in each call.
     """
 
     def __init__(self, stack: DecoderStack) -> None:
@@ -136,44 +136,43 @@ class Executor:
 
     def run_newest(
         self,
-        hidden: Sequence[torch.Tensor],
-        positions: Sequence[Sequence[int]],
-        rotary: Sequence[Rotary],
+        hidden: torch.Tensor,
+        positions: Sequence[int],
+        rotary: Rotary,
         programs: Sequence[LayerProgram],
         *,
         store: KVSlots,
         store_rows: Sequence[int],
-    ) -> list[torch.Tensor]:
-        """Run new tokens of each row over what the row's slots hold of its text so far.
+    ) -> torch.Tensor:
+        """Run one new token of each row over what the row's slots hold of its text so far.
 
         Args:
-            hidden: Embeddings of each row's new tokens, ``[t, D]``.
-            positions: Their positions in the row's text.
-            rotary: Their cosines and sines, ``[t, head_dim]``.
+            hidden: Embeddings of the rows' new tokens, ``[b, D]``; overwritten.
+            positions: Each one's position in its row's text.
+            rotary: Their cosines and sines, ``[b, head_dim]``.
             programs: One a row.
             store: Keys and values of everything before; the new ones are added.
             store_rows: Each row's index in the store.
 
         Returns:
-            For each row the residual stream before the final norm, ``[t, D]``.
+            Each row's residual stream before the final norm, ``[b, D]``.
         """
-        states = list(hidden)
         slots = [store.slots[row] for row in store_rows]
         depths = [0] * len(programs)
-        device = states[0].device
-        where = [torch.tensor(row, device=device) for row in positions]
-        packed: tuple[list[int], torch.Tensor, Rotary] | None = None
+        where = torch.tensor(positions, device=hidden.device)
+        rows: list[int] = []
         while waiting := [row for row, program in enumerate(programs) if depths[row] < len(program)]:
             layer = min(programs[row].layers[depths[row]] for row in waiting)
-            rows = [row for row in waiting if programs[row].layers[depths[row]] == layer]
-            if packed is None or packed[0] != rows:
-                packed = (rows, torch.cat([where[row] for row in rows]), _packed_rotary([rotary[row] for row in rows]))
-            output = self.stack.run_layer(
+            before, rows = rows, [row for row in waiting if programs[row].layers[depths[row]] == layer]
+            if rows != before:
+                index = torch.tensor(rows, device=hidden.device)
+                here = {kind: (cos[index], sin[index]) for kind, (cos, sin) in rotary.items()}
+            hidden[index] = self.stack.run_layer(
                 layer,
-                torch.cat([states[row] for row in rows]),
-                positions=packed[1],
-                rotary=self.stack.of_kind(packed[2], layer),
-                attention=Continuations(
+                hidden[index],
+                positions=where[index],
+                rotary=self.stack.of_kind(here, layer),
+                attention=NewestTokens(
                     store,
                     slots=[slots[row][depths[row]] for row in rows],
                     rows=[store_rows[row] for row in rows],
@@ -183,10 +182,9 @@ class Executor:
                 ),
             )
             self.layers_run += len(rows)
-            for row, state in zip(rows, torch.split(output, [len(positions[row]) for row in rows])):
-                states[row] = state
+            for row in rows:
                 depths[row] += 1
-        return states
+        return hidden
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -214,7 +212,7 @@ class Executor:
             layer,
             torch.cat([strand.hidden for strand in group]),
             positions=self._positions([0] * len(read), lengths),
-            rotary=self.stack.of_kind(_packed_rotary([text.rotary for text in read]), layer),
+            rotary=self.stack.of_kind(packed_rotary([text.rotary for text in read]), layer),
             attention=attention,
         )
         self._advance(group, torch.split(output, lengths), lengths, attention, on_layer)
@@ -230,7 +228,7 @@ class Executor:
             layer,
             torch.cat([strand.hidden[text.wanted :] for strand, text in zip(group, read)]),
             positions=self._positions([text.wanted for text in read], lengths),
-            rotary=self.stack.of_kind(_packed_rotary([text.rotary for text in read], [t.wanted for t in read]), layer),
+            rotary=self.stack.of_kind(packed_rotary([text.rotary for text in read], [t.wanted for t in read]), layer),
             attention=Tails(made, lengths, tails, self.stack.mask_of(layer)),
         )
         self._advance(group, torch.split(output, tails), lengths, made, on_layer)
@@ -241,7 +239,7 @@ class Executor:
                 layer,
                 torch.cat(list(hidden)),
                 positions=self._positions([0] * len(texts), [len(text.tokens) for text in texts]),
-                rotary=self.stack.of_kind(_packed_rotary([text.rotary for text in texts]), layer),
+                rotary=self.stack.of_kind(packed_rotary([text.rotary for text in texts]), layer),
                 attention=made,
             )
         except KeysTaken:
@@ -267,7 +265,7 @@ class Executor:
         return torch.cat([torch.arange(start, end, device=device) for start, end in zip(starts, ends)])
 
 
-def _packed_rotary(parts: Sequence[Rotary], starts: Sequence[int] | None = None) -> Rotary:
+def packed_rotary(parts: Sequence[Rotary], starts: Sequence[int] | None = None) -> Rotary:
     """The rotary embeddings of several texts one behind the other, each from its start on."""
     starts = starts or [0] * len(parts)
 

@@ -36,7 +36,7 @@ class FrozenModel:
         tokenizer: Its tokenizer; may be None where only token ids are used.
         max_batch_tokens: Most tokens that one pass holds; longer calls are split, so memory does not grow
             with the number of rows. None: as many as the machine has room for (see ``memory``). Where a
-            pass finds no room all the same, it is halved from then on.
+            pass finds no room all the same, it is halved until ``forget``.
         cache_bytes: Most bytes in which ``logits`` keeps residual streams, so that programs of one
             text that begin alike run their beginning once; 0 keeps nothing. See ``prefixes``.
 
@@ -49,8 +49,9 @@ class FrozenModel:
     ) -> None:
         self.hf_model = hf_model.eval()
         self.tokenizer = tokenizer
-        self.max_batch_tokens = batch_tokens(hf_model) if max_batch_tokens is None else max_batch_tokens
-        #: What ``logits`` has kept; ``prefixes.clear()`` makes it forget.
+        self._most_tokens = batch_tokens(hf_model) if max_batch_tokens is None else max_batch_tokens
+        self.max_batch_tokens = self._most_tokens
+        #: What ``logits`` has kept.
         self.prefixes = PrefixCache(cache_bytes)
         self.stack = DecoderStack(hf_model)
         self._reader = Reader(self.stack, self.prefixes)
@@ -116,6 +117,19 @@ class FrozenModel:
         if declared is None:
             return frozenset()
         return frozenset([declared] if isinstance(declared, int) else declared)
+
+    def reads_alike(self, length: int, longer: int) -> bool:
+        """Whether a text of so many tokens is read in a longer one as it is read alone.
+
+        Not where a rotary embedding changes with the length (Phi-3's long contexts) and the change lies between.
+        """
+        switch = self.stack.rope_switch
+        return switch is None or length > switch or longer <= switch
+
+    def forget(self) -> None:
+        """Make what comes next depend on nothing that came before, rounding included."""
+        self.prefixes.clear()
+        self.max_batch_tokens = self._most_tokens
 
     # -- running programs ------------------------------------------------------------------
 

@@ -75,12 +75,11 @@ class KVSlots:
         users = self._places[slot]
         return [users[row] for row in rows]
 
-    def fill(self, slot: Slot, row: int, keys: torch.Tensor, values: torch.Tensor, *, start: int = 0) -> None:
-        """Write one row's keys and values ``[heads, t, head_dim]`` from token position ``start`` on."""
-        end = start + keys.shape[1]
+    def fill(self, slot: Slot, row: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Write one row's keys and values ``[heads, t, head_dim]`` from its first token on."""
         place = self._places[slot][row]
         for store, new in zip(self._slot(slot, keys, values, heads=keys.shape[0]), (keys, values)):
-            store[place, :, start:end] = new
+            store[place, :, : keys.shape[1]] = new
 
     def append(
         self, slot: Slot, places: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor

@@ -155,11 +155,11 @@ class ExactMatch:
             programs,
             starts=[len(question.prompt_ids) - 1 for question in questions],
         )
-        agreements = [_agreement(read, question.answers[0]) for read, question in zip(logits, questions)]
+        agreements = [self._agreement(model, read, question) for read, question in zip(logits, questions)]
         outcomes: list[Outcome | None] = []
         for question, program, (agreed, gap) in zip(questions, programs, agreements):
             text = model.tokenizer.decode(agreed, skip_special_tokens=True)
-            ended = agreed[-1] in model.end_tokens
+            ended = not model.end_tokens.isdisjoint(agreed[-1:])
             verdict = _verdict(text, question.example.answer, ended=ended)
             settled = verdict is not None and (verdict or not need_response)
             correct, margin = _judged(bool(verdict), abs(gap) if verdict else -abs(gap))
@@ -201,6 +201,12 @@ class ExactMatch:
                     layer_executions=len(programs[index]) * (1 + row.passes),
                 )
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def _agreement(self, model: FrozenModel, logits: torch.Tensor, question: Question) -> tuple[list[int], float]:
+        """What one pass tells of the greedy answer: its first tokens, and the smallest gap along the reference."""
+        agreed, gap = _followed(logits, question.answers[0])
+        prompt = len(question.prompt_ids)
+        return (agreed if model.reads_alike(prompt, prompt + len(question.answers[0])) else []), gap
 
     def _decode(
         self,
@@ -288,7 +294,7 @@ def _judged(correct: bool, margin: float) -> tuple[bool, float]:
     return (False, -math.inf) if math.isnan(margin) else (correct, margin)
 
 
-def _agreement(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], float]:
+def _followed(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], float]:
     """How far greedy decoding follows the reference.
 
     Args:
@@ -319,6 +325,8 @@ def _smaller(gap: float, other: float) -> float:
 
 def _least_gap(logits: torch.Tensor) -> float:
     """The smallest distance between the likeliest token's logit and the next one's, over ``[positions, vocab]``."""
+    if not len(logits):
+        return math.inf
     top = logits.topk(2, dim=-1).values
     return float((top[:, 0] - top[:, 1]).min())
 

@@ -132,6 +132,30 @@ def test_no_pass_exceeds_the_batch_limit(llama, programs, prompt, monkeypatch):
     assert 1 < len(passes) < len(rows)
 
 
+def test_a_pass_that_finds_no_room_is_halved(llama, programs, prompt, monkeypatch):
+    """Would catch rows lost or mixed up where memory ran out, and a limit that stays small for whoever comes next."""
+    rows = [prompt(length, seed=3) for length in (9, 1, 20, 6, 3, 2, 7, 17, 5, 10)]
+    wanted = list(programs.values()) * 2
+    expected = llama.logits(rows, wanted)
+    model = FrozenModel(llama.hf_model)
+    embed, limit = model.stack.embed, model.max_batch_tokens
+
+    def short_of_memory(ids: torch.Tensor) -> torch.Tensor:
+        if len(ids) > 25:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+        return embed(ids)
+
+    monkeypatch.setattr(model.stack, "embed", short_of_memory)
+    for one, other in zip(model.logits(rows, wanted), expected, strict=True):
+        assert_close(one, other)
+    assert model.generate(rows, wanted, max_new_tokens=NEW) == llama.generate(rows, wanted, max_new_tokens=NEW)
+    assert model.max_batch_tokens < limit
+    model.forget()
+    assert model.max_batch_tokens == limit
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        model.logits([prompt(26)], [programs["identity"]])
+
+
 def test_no_rows_give_no_results(llama):
     """Would catch a crash on the empty batch that the end of a search leaves."""
     assert llama.logits([], []) == []

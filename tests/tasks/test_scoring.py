@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from types import SimpleNamespace
@@ -33,17 +34,29 @@ class Tokenizer:
 
 
 class StubModel:
-    """A model whose next-token logits are ``prefer(program, tokens so far)``; it counts its passes."""
+    """A model whose next-token logits are ``prefer(program, tokens so far)``; it counts its passes.
+
+    Texts beyond the length ``switch`` are read with ``long(program, tokens so far)`` from their first token on.
+    """
 
     end_tokens = frozenset([END])
 
-    def __init__(self, pieces, prefer):
+    def __init__(self, pieces, prefer, *, switch=math.inf, long=None):
         self.tokenizer, self.prefer, self.layers_run = Tokenizer(pieces), prefer, 0
+        self.switch, self.long = switch, long
+
+    def next_logits(self, program, tokens, length=None):
+        """What follows some tokens, in a text of so many."""
+        beyond = (length or len(tokens)) > self.switch
+        return (self.long if beyond else self.prefer)(program, tokens)
+
+    def reads_alike(self, length, longer):
+        return (length > self.switch) == (longer > self.switch)
 
     def logits(self, token_ids, programs, *, starts):
         self.layers_run += sum(len(program) for program in programs)
         return [
-            torch.tensor([self.prefer(program, ids[: at + 1]) for at in range(start, len(ids))])
+            torch.tensor([self.next_logits(program, ids[: at + 1], len(ids)) for at in range(start, len(ids))])
             for ids, program, start in zip(token_ids, programs, starts)
         ]
 
@@ -52,7 +65,7 @@ class StubModel:
         for row, (ids, program) in enumerate(zip(token_ids, programs)):
             tokens, gap = list(begun[row]) if begun else [], math.inf
             while len(tokens) < max_new_tokens and END not in tokens and not (tokens and stop(row, tokens)):
-                top = torch.tensor(self.prefer(program, ids + tokens)).topk(2)
+                top = torch.tensor(self.next_logits(program, ids + tokens)).topk(2)
                 tokens.append(int(top.indices[0]))
                 gap = min(gap, float(top.values[0] - top.values[1]))
             self.layers_run += len(tokens) * len(program)
@@ -70,37 +83,41 @@ def said_by_greedy_decoding(model, asked, program, max_new_tokens):
     """The first line of a plain loop of arg-max tokens, by no code of ours."""
     tokens, text = [], ""
     while len(tokens) < max_new_tokens and END not in tokens and "\n" not in text.lstrip(" "):
-        logits = model.prefer(program, asked.prompt_ids + tokens)
+        logits = model.next_logits(program, asked.prompt_ids + tokens)
         tokens.append(logits.index(max(logits)))
         text = model.tokenizer.decode(tokens, skip_special_tokens=True)
     return text.lstrip(" ").split("\n")[0].strip(), tokens
 
 
-def random_model(seed, answers):
+def random_model(seed, answers, switch=math.inf):
     """A random model that leans towards writing the answers, and then towards ending."""
 
-    def prefer(program, tokens):
-        rng = random.Random(f"{seed} {program} {tokens}")
+    def prefer(program, tokens, beyond=""):
+        rng = random.Random(f"{seed} {program} {tokens}{beyond}")
         written = b"".join(PIECES[token] for token in tokens[len(PROMPT) + 1 :]).lstrip(b" ")
         wanted = [f"{answer}\n".encode() for answer in answers]
         logits = [rng.gauss(0, 1) + 2.5 * any(w.startswith(written + piece) for w in wanted) for piece in PIECES]
         logits[END] += 2.0 * (written.decode(errors="replace") in answers)
         return logits
 
-    return StubModel(PIECES, prefer)
+    return StubModel(PIECES, prefer, switch=switch, long=functools.partial(prefer, beyond="beyond"))
 
 
 # -- exact match --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("need_response", [False, True])
-def test_right_if_and_only_if_greedy_decoding_says_so(need_response):
-    """Catches a shortcut through teacher forcing whose verdict is not that of generating the answer."""
+@pytest.mark.parametrize("switch", [math.inf, len(PROMPT) + 2])
+def test_right_if_and_only_if_greedy_decoding_says_so(need_response, switch):
+    """Catches a shortcut through teacher forcing whose verdict is not that of generating the answer.
+
+    With a switch: one that reads a prompt as if it were as long as its answer makes it.
+    """
     seen = dict.fromkeys(("right", "wrong", "by other tokens", "went on", "by line end", "by end token", "unread"), 0)
     scoring = ExactMatch(max_new_tokens=4)
     for seed in range(400):
         chosen = random.Random(seed).sample(sorted(ANSWERS), 3)
-        model = random_model(seed, chosen)
+        model = random_model(seed, chosen, switch)
         asked = [question(a, [ANSWERS[a]], prompt_ids=[*PROMPT, i]) for i, a in enumerate(chosen)]
         programs = [LayerProgram((0, i), 3) for i in range(3)]
         outcomes = scoring.score(model, asked, programs, need_response=need_response)

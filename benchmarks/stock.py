@@ -49,6 +49,7 @@ class StockEngine:
     def __init__(self, model: FrozenModel, stocks: StockModels, *, batched: bool) -> None:
         self.tokenizer = model.tokenizer
         self.end_tokens = model.end_tokens
+        self.reads_alike = model.reads_alike
         self._device = model.device
         self._stocks = stocks
         self._batched = batched

@@ -20,7 +20,7 @@ from pipeline.shards import read_manifest, read_paths
 pytestmark = pytest.mark.ray
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-NUM_QUESTIONS = 16
+NUM_QUESTIONS = 24
 #: Groups of two for the first five questions.
 NUM_CALIBRATION_GROUPS = 3
 LIMIT_SECONDS = 150

@@ -16,8 +16,9 @@ import ray
 from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.scaling import ray_of_our_own
 from benchmarks.stub_evaluator import example_of, stub_evaluator
+from pipeline.cluster import PoolConfig
 from pipeline.config import RunConfig, fingerprint
-from pipeline.coordinator import Coordinator, PoolConfig, Progress
+from pipeline.coordinator import Coordinator, Progress
 from pipeline.model_source import ModelSource
 from pipeline.shards import RunFolder
 

@@ -17,6 +17,7 @@ from pipeline.config import DEFAULT_CACHE_GIB
 from pipeline.errors import UserError
 from pipeline.search import PRESETS, SearchConfig
 from pipeline.tasks import TASKS
+from router import cli as router_commands
 
 _NAME = "drllm-pipeline"
 EXIT_INCOMPLETE = 1
@@ -41,7 +42,7 @@ class _Commands(click.Group):
 
 \b
 First steps:
-  drllm-pipeline demo                 a search on an embedded model, in a few minutes
+  drllm-pipeline demo                 search, train and evaluate with an embedded model, in minutes
   drllm-pipeline inspect runs/demo    what it found
   drllm-pipeline search --help        your own model and questions
 """,
@@ -263,17 +264,48 @@ def inspect(run: Path, plots: Path | None) -> None:
     inspect_run(run, Console(soft_wrap=True), plots=plots)
 
 
-@main.command(short_help="Search with the embedded model, in minutes.")
+@main.command(short_help="Search, train and evaluate with the embedded model, in minutes.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Run folder."
 )
+@click.option(
+    "--router", type=click.Path(path_type=Path), default=Path("routers/demo"), show_default=True, help="Router folder."
+)
 @click.option("--limit", default=48, show_default=True, help="Questions to search.")
-def demo(out: Path, limit: int) -> None:
-    """Search arithmetic questions with the embedded SmolLM2, on this machine, in a few minutes."""
+@click.option("--held-out", default=24, show_default=True, help="Questions to evaluate on.")
+@click.pass_context
+def demo(context: click.Context, out: Path, router: Path, limit: int, held_out: int) -> None:
+    """Search arithmetic questions with the embedded SmolLM2, train a router on them, and judge it; on this machine.
+
+    So few questions teach a router little: the demo shows the way, not how far it leads.
+    """
     from pipeline.run import SearchRequest
 
-    sys.exit(_search(SearchRequest(model="smollm2", task="arithmetic", out=out, limit=limit, search=SearchConfig())))
+    step = click.style if sys.stdout.isatty() else (lambda text, **_: text)
+    click.echo(step("1. Search: a program for each of some questions", bold=True))
+    searched = _search(
+        SearchRequest(model="smollm2", task="arithmetic", out=out, limit=limit, keep=64, search=SearchConfig())
+    )
+    if searched != 0:
+        sys.exit(searched)
+    click.echo(step("\n2. Train: routers that choose programs", bold=True))
+    context.invoke(router_commands.train, runs=(out,), more_runs=(), out=router)
+    click.echo(step("\n3. Evaluate: on questions that nobody has seen", bold=True))
+    context.invoke(
+        router_commands.evaluate, router=router, task="arithmetic", limit=held_out, curve="0.9,0.8", budget=1.0
+    )
+    click.echo(step("\n4. Use it", bold=True))
+    context.invoke(router_commands.generate, router=str(router), prompt="7 + 5 = 12\n6 + 3 =", budget=0.9)
 
+
+for _command in (
+    router_commands.train,
+    router_commands.evaluate,
+    router_commands.generate,
+    router_commands.lm_eval,
+    router_commands.export,
+):
+    main.add_command(_command)
 
 if __name__ == "__main__":
     main()

@@ -19,6 +19,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.calibration import calibration_groups
+from pipeline.cluster import PoolConfig
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.evaluator import SearchEvaluator
@@ -33,18 +34,6 @@ TICK_SECONDS = 0.5
 MAX_ATTEMPTS = 3
 #: Actors that may die while loading, one after the other, before the run gives up.
 MAX_FAILED_STARTS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolConfig:
-    """How many actors run, and on what. No part of a run's settings: rows do not depend on it."""
-
-    num_actors: int
-    """Actors at once, at most; fewer where there are fewer groups or resources."""
-    cpus_per_actor: int
-    """Cores that an actor reserves."""
-    gpus_per_actor: float
-    """GPUs that an actor reserves; 0 on the CPU."""
 
 
 @dataclass(kw_only=True)

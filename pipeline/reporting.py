@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from pipeline.coordinator import Progress
+if TYPE_CHECKING:
+    from pipeline.coordinator import Progress
 
 PLAIN_LINE_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
@@ -59,6 +61,48 @@ class Reporter(AbstractContextManager["Reporter"]):
             self._console.print(
                 f"{progress.done}/{progress.num_examples} examples, {describe(progress)}", highlight=False
             )
+
+
+class StepReporter(AbstractContextManager["StepReporter"]):
+    """Shows steps that are done one after the other: a bar each on a terminal, lines elsewhere.
+
+    Call it with a step's name, how much of it is done, and of how much.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tasks: dict[str, TaskID] = {}
+        self._last_line = time.monotonic()
+        self._bar: RichProgress | None = None
+        if console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
+
+    def __enter__(self) -> StepReporter:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Show where a step is."""
+        if self._bar is not None:
+            if step not in self._tasks:
+                self._tasks[step] = self._bar.add_task(step, total=total)
+            self._bar.update(self._tasks[step], completed=done)
+        elif done == total or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self._console.print(f"{step}: {done}/{total}", highlight=False)
 
 
 def describe(progress: Progress) -> str:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import platform
-import signal
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -21,17 +16,16 @@ import ray
 from pipeline import __version__
 from pipeline.calibration import read_prior
 from pipeline.card import data_set_card
+from pipeline.cluster import Resources, check_output, find_place
 from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_CALIBRATION, RunConfig, fingerprint
-from pipeline.coordinator import Coordinator, PoolConfig, Progress
+from pipeline.coordinator import Coordinator, Progress
 from pipeline.errors import UserError
-from pipeline.model_source import DEVICES, DTYPES, ModelSource, resolve_model
+from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
 from pipeline.search import SearchConfig
 from pipeline.shards import RunFolder, read_json
 from pipeline.tasks import DataRequest, Example, get_task
 
-#: Set by Ray in the process that a submitted job starts.
-_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
 
 
@@ -61,13 +55,8 @@ class SearchRequest:
     gpus_per_actor: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.device not in DEVICES:
-            raise UserError(f"unknown device {self.device!r}; choose one of: {', '.join(DEVICES)}")
-        if self.dtype not in DTYPES:
-            raise UserError(f"unknown dtype {self.dtype!r}; choose one of: {', '.join(DTYPES)}")
+        assert self.resources  # which refuses what it cannot be
         for name, value in (
-            ("actors", self.num_actors),
-            ("cpus-per-actor", self.cpus_per_actor),
             ("keep", self.keep),
             ("group-size", self.group_size),
             ("leaves", self.leaves),
@@ -80,8 +69,17 @@ class SearchRequest:
             raise UserError("--prior gives what --calibration would learn; leave one of them out")
         if not 0 <= self.cache_gib < math.inf:
             raise UserError(f"--cache-gib must not be below 0 (0 shares nothing), got {self.cache_gib:g}")
-        if not 0 < self.gpus_per_actor < math.inf:
-            raise UserError(f"--num-gpus must be above 0, got {self.gpus_per_actor}")
+
+    @property
+    def resources(self) -> Resources:
+        """What actors are to run on."""
+        return Resources(
+            device=self.device,
+            dtype=self.dtype,
+            num_actors=self.num_actors,
+            cpus_per_actor=self.cpus_per_actor,
+            gpus_per_actor=self.gpus_per_actor,
+        )
 
 
 def run_search(
@@ -104,11 +102,7 @@ def run_search(
         UserError: Something in the request is wrong. Nothing was started then.
         KeyboardInterrupt: The run was interrupted; everything committed stays.
     """
-    if _RAY_JOB in os.environ and not request.out.is_absolute():
-        raise UserError(
-            f"in a Ray job --out must be an absolute path: {str(request.out)!r} would lie in the job's temporary copy "
-            "of the working directory and vanish with it"
-        )
+    check_output(request.out)
     try:
         examples = read_examples(request)
         model = resolve_model(request.model)
@@ -119,7 +113,8 @@ def run_search(
     settle = partial(_config, request, model, examples, prior)
     folder.check(settle)
     try:
-        config, pool = _plan(request, settle)
+        place = find_place(request.resources)
+        config = settle(device=place.device, dtype=place.dtype)
         provenance = _provenance(request)
         committed = folder.open(config, provenance=provenance)
         _announce_other_versions(request.out, provenance, announce)
@@ -127,13 +122,13 @@ def run_search(
         if prior is not None:
             folder.write_prior(prior)
         coordinator = Coordinator(
-            config=config, pool=pool, examples=examples, folder=folder, committed=committed, show=show
+            config=config, pool=place.pool, examples=examples, folder=folder, committed=committed, show=show
         )
         resumed = coordinator.progress.resumed_examples
         announce(
             f"{len(examples)} questions of task {config.task}"
             + (f", {resumed} of them committed already" if resumed else "")
-            + f"; up to {pool.num_actors} actors on {config.device} in {config.dtype}; run folder {folder.root}"
+            + f"; up to {place.pool.num_actors} actors on {config.device} in {config.dtype}; run folder {folder.root}"
         )
         try:
             progress = coordinator.run()
@@ -168,35 +163,6 @@ def _given_prior(request: SearchRequest) -> Prior | None:
         return None
     prior = read_prior(request.prior)
     return prior if get_task(request.task).scoring.margins_compare else replace(prior, margin_scale=None)
-
-
-def _plan(request: SearchRequest, settle: Callable[..., RunConfig]) -> tuple[RunConfig, PoolConfig]:
-    """Join or start a Ray cluster and settle what depends on it: the device and the actors."""
-    own_cluster = _start_ray()
-    resources = ray.cluster_resources()
-    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
-    device = ("cuda" if gpus else "cpu") if request.device == "auto" else request.device
-    dtype = ("bfloat16" if device == "cuda" else "float32") if request.dtype == "auto" else request.dtype
-    # A cluster that was joined may be bringing up its nodes; one of our own never will.
-    if device == "cuda" and gpus < request.gpus_per_actor and own_cluster:
-        raise UserError(
-            f"--device cuda with {request.gpus_per_actor:g} GPUs an actor, but the Ray cluster has {gpus:g} GPUs; "
-            "use --device cpu, or a smaller --num-gpus"
-        )
-    if request.device == "auto" and not gpus and cpus < request.cpus_per_actor:
-        raise UserError(
-            "the Ray cluster has no GPU and too few CPUs yet; say what is to come with --device and --actors"
-        )
-    if cpus < request.cpus_per_actor and own_cluster:
-        raise UserError(f"--cpus-per-actor {request.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
-    config = settle(device=device, dtype=dtype)
-    fitting = int(gpus // request.gpus_per_actor) if device == "cuda" else int(cpus // request.cpus_per_actor)
-    pool = PoolConfig(
-        num_actors=request.num_actors or max(fitting, 1),
-        cpus_per_actor=request.cpus_per_actor,
-        gpus_per_actor=request.gpus_per_actor if device == "cuda" else 0.0,
-    )
-    return config, pool
 
 
 def _config(
@@ -253,34 +219,3 @@ def _announce_other_versions(out: Path, provenance: dict[str, Any], announce: Ca
             announce(
                 f"Warning: the run was begun with other versions ({'; '.join(changed)}); margins may round differently."
             )
-
-
-def _start_ray() -> bool:
-    """Join the cluster that this process belongs to, or start one; True if it is our own.
-
-    Raises:
-        UserError: There is an address of a cluster that does not answer.
-    """
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    _interrupt_on_sigterm()
-    try:
-        # Bare on purpose: a job on a cluster joins it, a laptop starts its own.
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError) as error:
-        raise UserError(f"no Ray cluster can be joined or started: {error}") from None
-    except SystemExit:
-        raise KeyboardInterrupt from None  # Ray's own answer to a signal while it starts
-    _interrupt_on_sigterm()  # once more: Ray takes the signal for itself
-    # There is no public way to tell the two apart.
-    node = ray._private.worker._global_node
-    return node is not None and node.is_head()
-
-
-def _interrupt_on_sigterm() -> None:
-    """A job that is stopped ends as on Ctrl-C."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)

@@ -10,7 +10,8 @@ import ray
 from ray.exceptions import RayActorError
 from shard_rows import CONFIG, opened, reopened, rows
 
-from pipeline.coordinator import MAX_ATTEMPTS, MAX_FAILED_STARTS, Coordinator, PoolConfig, _Worker
+from pipeline.cluster import PoolConfig
+from pipeline.coordinator import MAX_ATTEMPTS, MAX_FAILED_STARTS, Coordinator, _Worker
 from pipeline.errors import UserError
 from pipeline.evaluator import GroupResult
 from pipeline.prior import Evaluation, fit_prior

@@ -6,9 +6,12 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -45,6 +48,8 @@ class Bench:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=REPOSITORY,
+            # What a shell starts in the background ignores Ctrl-C, and the tests may be such a thing.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def run(self, out: Path, *, actors: int) -> str:
@@ -228,6 +233,13 @@ def test_a_question_that_does_not_fit_is_set_aside(bench):
         assert not (out / "_SUCCESS").exists()
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
     """Catches a job that starts a cluster of its own, or cannot import the package from its working directory."""
     binaries = Path(sys.executable).parent
@@ -236,6 +248,8 @@ def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
         "PATH": f"{binaries}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Of its own, so that whoever else starts Ray on this machine does not join it; short, for its sockets.
+        "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray"),
     }
 
     def ray(*words: str) -> subprocess.CompletedProcess[str]:
@@ -244,15 +258,29 @@ def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
             capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=LIMIT_SECONDS,
         )  # fmt: skip
 
-    started = ray("start", "--head", "--port=0", "--dashboard-port=8266", "--num-cpus=2")
+    port = free_port()
+    head = subprocess.Popen(
+        [str(binaries / "ray"), "start", "--head", "--block", "--port=0", f"--dashboard-port={port}", "--num-cpus=2"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
     try:
-        assert started.returncode == 0, started.stderr
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while ray("job", "list", "--address", address).returncode != 0:
+            assert head.poll() is None and time.monotonic() < deadline, "the cluster does not start"
         out = bench.folder / "job"
-        submit = ["job", "submit", "--address", "http://127.0.0.1:8266", "--working-dir", ".", "--"]
+        submit = ["job", "submit", "--address", address, "--working-dir", ".", "--"]
         relative = ray(*submit, "python", "jobs/search.py", *bench.arguments(Path("runs/x"), actors=2)[1:])
         assert relative.returncode != 0 and "absolute path" in relative.stdout + relative.stderr
         job = ray(*submit, "python", "jobs/search.py", *bench.arguments(out, actors=2)[1:])
         assert job.returncode == 0, job.stdout + job.stderr
         assert shards(out) == shards(undisturbed)
     finally:
-        ray("stop", "--force")
+        # Not `ray stop`, which ends everybody's clusters on this machine.
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            head.wait(timeout=20)
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
+        shutil.rmtree(environment["RAY_TMPDIR"], ignore_errors=True)

@@ -166,6 +166,45 @@ class FrozenModel:
         return self._in_batches([len(ids) for ids in token_ids], run)
 
     @torch.inference_mode()
+    def hidden_states(
+        self,
+        token_ids: Sequence[TokenIds],
+        programs: Sequence[LayerProgram],
+        reduce: Callable[[torch.Tensor], torch.Tensor] = lambda state: state,
+    ) -> list[torch.Tensor]:
+        """The residual stream on each row's way through its program, in one pass over its whole text.
+
+        Args:
+            token_ids: One text a row, of any lengths.
+            programs: One program a row.
+            reduce: What is made of each state ``[T_i, D]``; everything else of it is forgotten.
+
+        Returns:
+            For each row the reduced states, ``[K + 1, …]`` for a program of K layers: what enters its first
+            layer, its second, …, and what leaves its last.
+
+        Raises:
+            ValueError: As for ``logits``.
+        """
+        self._check(token_ids, programs)
+
+        def run(rows: list[int]) -> list[torch.Tensor]:
+            seen: list[list[torch.Tensor]] = [[] for _ in rows]
+
+            def note(places: Sequence[int], depth: int, state: torch.Tensor) -> None:
+                reduced = reduce(state)
+                for place in places:
+                    assert len(seen[place]) == depth
+                    seen[place].append(reduced)
+
+            self._reader.read(
+                [token_ids[row] for row in rows], [programs[row] for row in rows], [0] * len(rows), on_state=note
+            )
+            return [torch.stack(states) for states in seen]
+
+        return self._in_batches([len(ids) for ids in token_ids], run)
+
+    @torch.inference_mode()
     def decode(
         self,
         token_ids: Sequence[TokenIds],

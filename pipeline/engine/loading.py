@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pipeline.errors import UserError
-from pipeline.model_source import DEVICES, DTYPES, EMBEDDED_NAMES, embedded_file
+from pipeline.model_source import DEVICES, DTYPES, EMBEDDED_NAMES, ModelSource, embedded_file
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,8 @@ def load_transformers(
     Raises:
         UserError: The model cannot be read as a causal language model.
     """
-    location = str(embedded_file()) if source.lower() in EMBEDDED_NAMES else source
     try:
-        if location.endswith(".gguf"):
-            location = str(_converted_gguf(Path(location)))
+        location = _readable(source)
         config = AutoConfig.from_pretrained(location, revision=revision)
         if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise UserError(
@@ -98,6 +96,29 @@ def load_transformers(
     model.generation_config = _plain_greedy(model.generation_config)
     model.requires_grad_(False)
     return model.eval().to(device), tokenizer
+
+
+def load_description(source: ModelSource) -> tuple[Any, Any]:
+    """A model's configuration and tokenizer, without its weights.
+
+    Raises:
+        UserError: They cannot be read.
+    """
+    try:
+        location = _readable(source.location)
+        config = AutoConfig.from_pretrained(location, revision=source.hub_revision)
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=source.hub_revision, trust_remote_code=False)
+    except UserError:
+        raise
+    except Exception as error:  # files from outside, as above
+        raise UserError(f"model {source.name!r} cannot be read: {type(error).__name__}: {error}") from error
+    return config, tokenizer
+
+
+def _readable(source: str) -> str:
+    """Where transformers reads a model from: an embedded or a ``.gguf`` one is converted first."""
+    location = str(embedded_file()) if source.lower() in EMBEDDED_NAMES else source
+    return str(_converted_gguf(Path(location))) if location.endswith(".gguf") else location
 
 
 def _plain_greedy(given: GenerationConfig) -> GenerationConfig:

@@ -13,6 +13,8 @@ from pipeline.engine.prefixes import PrefixCache
 from pipeline.program import LayerProgram
 
 TokenIds = Sequence[int]
+#: Told of each row's residual stream ``[T, D]`` on its way: rows that share it, layers behind it, and itself.
+OnState = Callable[[Sequence[int], int, torch.Tensor], None]
 #: A beginning of a program on a text: the text's number in the call, and the layers.
 _Beginning = tuple[int, tuple[int, ...]]
 
@@ -43,11 +45,13 @@ class Reader:
         *,
         store: KVSlots | None = None,
         store_rows: Sequence[int] = (),
+        on_state: OnState | None = None,
     ) -> list[torch.Tensor]:
         """Whole texts' residual streams before the final norm, ``[T - wanted, D]`` a row.
 
         Each row starts from the longest beginning of its program that was kept. With a store, the keys
-        and values of every layer are put into the rows' slots.
+        and values of every layer are put into the rows' slots. ``on_state`` is told of what lies between
+        the layers; the last state is whole where everything is wanted.
         """
         texts = self._texts(token_ids, wanted)
         embedded = self.stack.embed(self.tensor([token for text in texts for token in text.tokens]))
@@ -72,10 +76,16 @@ class Reader:
 
         def on_layer(strand: Strand, keys: torch.Tensor, values: torch.Tensor) -> None:
             fill(strand, keys, values)
+            if on_state is not None:
+                on_state(strand.rows, strand.depth, strand.hidden)
             tokens = texts[strand.text].tokens
             if len(strand.hidden) == len(tokens):
                 self.prefixes.keep(tokens, programs[strand.rows[0]].layers[: strand.depth], strand.hidden)
 
+        if on_state is not None:
+            for key, strand in strands.items():
+                for depth, state in enumerate(paths[key]):
+                    on_state(strand.rows, depth, state)
         if store is not None:
             self._restore_keys(texts, strands, paths, fill)
         results = self.executor.run_texts(texts, list(strands.values()), programs, on_layer=on_layer)

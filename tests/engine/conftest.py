@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture in the contract, and the layer programs that tests run on them."""
+"""The engine on tiny random models, and what stock transformers makes of them."""
 
 from __future__ import annotations
 
@@ -8,92 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
+from architectures import ARCHITECTURES, NUM_LAYERS, PROGRAMS, VOCAB, build, randomize
 
 from pipeline.engine import FrozenModel
 from pipeline.program import LayerProgram
-
-torch.set_num_threads(1)
-
-NUM_LAYERS = 4
-VOCAB = 120
-WINDOW = 6
-
-_SIZES = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": NUM_LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-_HEADS = {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": WINDOW}
-_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
-_MIXED = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"]
-_LONGROPE = {
-    "rope_type": "longrope",
-    "short_factor": [1.0, 1.3, 1.7, 2.0],
-    "long_factor": [2.0, 3.0, 5.0, 8.0],
-    "original_max_position_embeddings": 16,
-}
-_GEMMA3_ROPE = {
-    "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
-    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
-}
-
-# name: (transformers class stem, what its configuration adds)
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("Llama", {}),
-    "qwen2": ("Qwen2", {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2}),
-    "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
-    "mistral": ("Mistral", {"sliding_window": None}),
-    "mistral-window": ("Mistral", {"sliding_window": WINDOW}),
-    "gemma2": ("Gemma2", {**_HEADS, "attn_logit_softcapping": 4.0, "final_logit_softcapping": 5.0}),
-    "gemma3": ("Gemma3", {**_HEADS, "layer_types": _MIXED, "rope_parameters": _GEMMA3_ROPE}),
-    "phi3": ("Phi3", {"sliding_window": WINDOW}),
-    "phi3-longrope": ("Phi3", {"rope_parameters": _LONGROPE, "original_max_position_embeddings": 16}),
-    "olmo2": ("Olmo2", {}),
-    "olmoe": ("Olmoe", {**_EXPERTS}),
-    "qwen2-moe": (
-        "Qwen2Moe",
-        {**_EXPERTS, "mlp_only_layers": [0], "decoder_sparse_step": 2}
-        | {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 40},
-    ),
-}
-
-# One program of each kind that the search makes, on four layers.
-PROGRAMS = {
-    "identity": (0, 1, 2, 3),
-    "skips": (0, 3),
-    "repeat": (0, 1, 1, 2, 3),
-    "block-repeat": (0, 1, 2, 1, 2, 3),
-    "back-and-forth": (2, 0, 3, 1, 1, 0, 3),
-}
-
-
-def randomize(hf_model: Any, seed: int = 0) -> Any:
-    """Give every tensor weights of a trained model's size: at the usual 0.02, wrong layers hardly show."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in hf_model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.dim() > 1:
-                parameter.copy_(1.5 * noise / parameter.shape[-1] ** 0.5)
-            else:
-                parameter.add_(0.2 * noise)
-    return hf_model.eval()
-
-
-def build(name: str, **overrides: Any) -> Any:
-    """A fresh tiny model; ``overrides`` go into its configuration."""
-    stem, extra = ARCHITECTURES[name]
-    text = "Text" if stem == "Gemma3" else ""
-    config = getattr(transformers, f"{stem}{text}Config")(**{**_SIZES, **extra, **overrides})
-    return randomize(getattr(transformers, f"{stem}ForCausalLM")(config))
 
 
 @functools.cache

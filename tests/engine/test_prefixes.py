@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, NUM_LAYERS, build
+from architectures import ARCHITECTURES, NUM_LAYERS, build
 
 from pipeline.actions import ACTION_SPACES
 from pipeline.engine import FrozenModel, materialize

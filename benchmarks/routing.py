@@ -1,0 +1,216 @@
+"""Routers: what they add to a forward pass, what a shorter program gains, and what training them costs.
+
+Base and routed model take turns in one process of two threads, at batch 1. What the routers decide is set by their
+biases: to run everything, where their own cost is looked at, or to skip a fifth of the layers.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.workloads import arc_questions, arithmetic_questions
+from pipeline.engine import FrozenModel
+from pipeline.tasks import Example, get_task
+from router.features import FeatureStore, pooled_along
+from router.fit import FitConfig, fit
+from router.labels import Labelled
+from router.model import LayerRouters, RouterConfig
+from router.policy import Policy
+from router.routed_model import RoutedCache, add_routers
+from router.train import StoredRows
+
+OVERHEAD, SPEED, SECONDS, RATIO = (
+    "routing_overhead",
+    "generate_at_80_percent_over_base",
+    "training_4000_rows_seconds",
+    "training_over_rerunning",
+)
+#: Of a generated text.
+NEW_TOKENS = 32
+#: Rows whose features are computed anew, as training without a cache would every epoch.
+RERUN_ROWS = 64
+BATCH = 16
+
+
+def measure(lab: Lab) -> Findings:
+    """Compare routed and base forward passes, then training with and without kept features."""
+    figures, details = {}, {}
+    letters = arc_questions(lab.sources, 2 if lab.quick else 8)
+    sums = arithmetic_questions(lab.sources, 2 if lab.quick else 8)
+    overhead = _turns(lab, [("arc", letters), ("arithmetic", sums)], share=1.0, new_tokens=0)
+    speed = _turns(lab, [("arithmetic", sums)], share=0.8, new_tokens=NEW_TOKENS)
+    figures[OVERHEAD] = median(base_routed[1] / base_routed[0] for base_routed in overhead) - 1
+    figures[SPEED] = median(base_routed[0] / base_routed[1] for base_routed in speed)
+    details[OVERHEAD], details[SPEED] = {"seconds": overhead}, {"seconds": speed}
+    lab.say(f"routing      routers add {100 * figures[OVERHEAD]:.2f} % to a forward pass")
+    lab.say(f"routing      generate with 80 % of the layers is {figures[SPEED]:.2f} times as fast")
+
+    rows = 160 if lab.quick else 4000
+    questions = arithmetic_questions(lab.sources, rows)
+    job = TrainBothWays(questions=questions, epochs=2 if lab.quick else FitConfig().epochs)
+    [trained] = lab.time([job], wide=True).results
+    figures[SECONDS] = trained["training_seconds"]
+    figures[RATIO] = trained["rerun_seconds_an_epoch"] / trained["seconds_an_epoch"]
+    details[SECONDS] = details[RATIO] = trained
+    lab.say(
+        f"routing      training on {rows} rows: {figures[SECONDS]:.0f} s, an epoch {figures[RATIO]:.0f} times faster"
+    )
+    return Findings(figures=figures, details=details)
+
+
+def _turns(
+    lab: Lab, tasks: list[tuple[str, tuple[Example, ...]]], *, share: float, new_tokens: int
+) -> list[tuple[float, float]]:
+    jobs = [
+        TakeTurns(task=task, questions=questions, share=share, new_tokens=new_tokens, repeats=2 * lab.repeats)
+        for task, questions in tasks
+    ]
+    return [pair for job in jobs for pair in lab.time([job], wide=True).results[0]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeTurns:
+    """Base and routed model in turn on each question.
+
+    Attributes:
+        task: The questions' task.
+        questions: They.
+        share: Of the layers that the routers run.
+        new_tokens: Tokens that are written; 0 for one forward pass over the prompt.
+        repeats: Turns on each question.
+    """
+
+    task: str
+    questions: tuple[Example, ...]
+    share: float
+    new_tokens: int
+    repeats: int
+
+    def __call__(self, model: FrozenModel) -> Callable[[], list[tuple[float, float]]]:
+        prompts = [get_task(self.task).prepare(question, model.tokenizer).prompt_ids for question in self.questions]
+        routed = add_routers(model.hf_model, decided_routers(model, self.share))
+        policy = Policy(torch.zeros(1, model.num_layers, 3).log_softmax(-1))
+        options = {"max_new_tokens": self.new_tokens, "min_new_tokens": self.new_tokens}
+
+        def once(stock: Any, prompt: list[int], **more: Any) -> float:
+            ids = torch.tensor([prompt], device=model.device)
+            mask = torch.ones_like(ids)
+            began = time.perf_counter()
+            if self.new_tokens:
+                stock.generate(ids, attention_mask=mask, **options, **more)
+            else:
+                stock(ids, attention_mask=mask, logits_to_keep=1, **more)
+            return time.perf_counter() - began
+
+        def run() -> list[tuple[float, float]]:
+            pairs = []
+            with torch.inference_mode():
+                for repeat in range(self.repeats + 1):
+                    turn = []
+                    for prompt in prompts:
+                        base = once(model.hf_model, prompt)
+                        turn.append((base, once(routed, prompt, past_key_values=RoutedCache(policy))))
+                    if repeat:  # the first turn sets things up
+                        pairs += turn
+            return pairs
+
+        return run
+
+
+def decided_routers(model: FrozenModel, share: float) -> LayerRouters:
+    """Routers that look at everything and then run so many of the layers, the skipped ones spread evenly."""
+    size = RouterConfig(num_layers=model.num_layers, hidden_size=model.hf_model.config.hidden_size)
+    routers = LayerRouters(size).requires_grad_(False)
+    routers.weight_out.zero_()
+    routers.bias_out[:, 1] = 5.0
+    skipped = model.num_layers - math.floor(share * model.num_layers + 1e-9)
+    for place in range(skipped):
+        routers.bias_out[int((place + 0.5) * model.num_layers / skipped), 0] = 9.0
+    return routers.to(model.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBothWays:
+    """Training from kept features, and what reading the prompts anew would cost every epoch.
+
+    Attributes:
+        questions: A row each; their labels are drawn.
+        epochs: Passes of the training, none left out.
+    """
+
+    questions: tuple[Example, ...]
+    epochs: int
+
+    def __call__(self, model: FrozenModel) -> Callable[[], dict[str, Any]]:
+        rng = np.random.default_rng(0)
+        counts = rng.choice(3, p=[0.035, 0.953, 0.012], size=(len(self.questions), model.num_layers))
+        rows = [
+            Labelled(
+                example_id=question.id, task=question.task, prompt=question.question, counts=tuple(map(int, label))
+            )
+            for question, label in zip(self.questions, counts)
+        ]
+
+        def run() -> dict[str, Any]:
+            with tempfile.TemporaryDirectory() as folder:
+                store = FeatureStore(
+                    Path(folder), revision="measured", dtype="float32", num_windows=8, add_special_tokens=True
+                )
+                began = time.perf_counter()
+                for start in range(0, len(rows), BATCH):
+                    store.add(rows[start : start + BATCH], read(model, rows[start : start + BATCH]))
+                extraction = time.perf_counter() - began
+                size = RouterConfig(num_layers=model.num_layers, hidden_size=model.hf_model.config.hidden_size)
+                config = FitConfig(epochs=self.epochs, patience=self.epochs, batch_size=BATCH)
+                held_out = StoredRows.of(store, rows[: max(1, len(rows) // 10)])
+                began = time.perf_counter()
+                fitted = fit(StoredRows.of(store, rows), held_out, size, config)
+                training = time.perf_counter() - began
+                few = rows[:RERUN_ROWS]
+                began = time.perf_counter()
+                for start in range(0, len(few), BATCH):
+                    read(model, few[start : start + BATCH])
+                reading = (time.perf_counter() - began) / len(few)
+            epoch = median(record["seconds"] for record in fitted.history)
+            return {
+                "rows": len(rows),
+                "epochs": len(fitted.history),
+                "extraction_seconds": extraction,
+                "training_seconds": training,
+                "seconds_an_epoch": epoch,
+                # Reading anew comes on top of everything else that an epoch does.
+                "rerun_seconds_an_epoch": epoch + reading * len(rows),
+                "milliseconds_to_read_a_row": 1000 * reading,
+            }
+
+        return run
+
+
+def read(model: FrozenModel, rows: list[Labelled]) -> np.ndarray[Any, Any]:
+    """Features of rows, read in one packed batch: more than released code does."""
+    model.forget()
+    return pooled_along(model, rows, num_windows=8, add_special_tokens=True)
+
+
+SECTION = Section(
+    name="routing",
+    summary="what routers add to a forward pass, what shorter programs gain, and what training costs",
+    targets=(
+        Target(key=OVERHEAD, bound=0.02, meaning="time that routing adds to a forward pass", at_most=True),
+        Target(key=SPEED, bound=1.15, meaning="speed of generate with 80 % of the layers, to the base"),
+        Target(key=SECONDS, bound=300.0, meaning="seconds of a training on 4,000 rows of kept features", at_most=True),
+        Target(key=RATIO, bound=20.0, meaning="speed of an epoch, to one that runs the frozen model again"),
+    ),
+    measure=measure,
+)

@@ -1,0 +1,17 @@
+"""``drllm-pipeline train`` as a Ray job, with the same options.
+
+ray job submit --address http://HEAD:8265 --working-dir . -- python jobs/train.py …
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# The job's working directory is the repository; nothing need be installed for `pipeline` to be found.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pipeline.cli import main
+
+if __name__ == "__main__":
+    main(["train", *sys.argv[1:]])

@@ -1,0 +1,153 @@
+"""The Ray cluster: joining or starting one, and what actors may run on."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from pipeline.errors import UserError
+from pipeline.model_source import DEVICES, DTYPES
+
+#: Set by Ray in the process that a submitted job starts.
+_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    """How many actors run, and on what. No part of a run's settings: rows do not depend on it."""
+
+    num_actors: int
+    """Actors at once, at most; fewer where there are fewer groups or resources."""
+    cpus_per_actor: int
+    """Cores that an actor reserves."""
+    gpus_per_actor: float
+    """GPUs that an actor reserves; 0 on the CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What actors were asked to run on, before the cluster is known.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+    dtype: str = "auto"
+    """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
+    num_actors: int | None = None
+    """Model copies at work; None for as many as the cluster has room for."""
+    cpus_per_actor: int = 1
+    """Cores, and torch threads, of an actor."""
+    gpus_per_actor: float = 1.0
+    """GPUs that an actor reserves on cuda."""
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise UserError(f"unknown device {self.device!r}; choose one of: {', '.join(DEVICES)}")
+        if self.dtype not in DTYPES:
+            raise UserError(f"unknown dtype {self.dtype!r}; choose one of: {', '.join(DTYPES)}")
+        for name, value in (("actors", self.num_actors), ("cpus-per-actor", self.cpus_per_actor)):
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1, got {value}")
+        if not 0 < self.gpus_per_actor < math.inf:
+            raise UserError(f"--num-gpus must be above 0, got {self.gpus_per_actor}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where actors run: ``auto`` is settled."""
+
+    device: str
+    """``cpu`` or ``cuda``."""
+    dtype: str
+    """The weights' precision."""
+    pool: PoolConfig
+    """How many actors, and what they reserve."""
+
+
+def find_place(wanted: Resources) -> Place:
+    """Join or start a Ray cluster and settle what depends on it: the device and the actors.
+
+    Raises:
+        UserError: There is no cluster, or it has not what was asked for.
+    """
+    import ray  # takes a second, which the command line's --help need not wait for
+
+    own_cluster = _start_ray()
+    resources = ray.cluster_resources()
+    gpus, cpus = resources.get("GPU", 0.0), resources.get("CPU", 0.0)
+    device = ("cuda" if gpus else "cpu") if wanted.device == "auto" else wanted.device
+    dtype = ("bfloat16" if device == "cuda" else "float32") if wanted.dtype == "auto" else wanted.dtype
+    # A cluster that was joined may be bringing up its nodes; one of our own never will.
+    if device == "cuda" and gpus < wanted.gpus_per_actor and own_cluster:
+        raise UserError(
+            f"--device cuda with {wanted.gpus_per_actor:g} GPUs an actor, but the Ray cluster has {gpus:g} GPUs; "
+            "use --device cpu, or a smaller --num-gpus"
+        )
+    if wanted.device == "auto" and not gpus and cpus < wanted.cpus_per_actor:
+        raise UserError(
+            "the Ray cluster has no GPU and too few CPUs yet; say what is to come with --device and --actors"
+        )
+    if cpus < wanted.cpus_per_actor and own_cluster:
+        raise UserError(f"--cpus-per-actor {wanted.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
+    fitting = int(gpus // wanted.gpus_per_actor) if device == "cuda" else int(cpus // wanted.cpus_per_actor)
+    pool = PoolConfig(
+        num_actors=wanted.num_actors or max(fitting, 1),
+        cpus_per_actor=wanted.cpus_per_actor,
+        gpus_per_actor=wanted.gpus_per_actor if device == "cuda" else 0.0,
+    )
+    return Place(device=device, dtype=dtype, pool=pool)
+
+
+def check_output(path: Path, option: str = "--out") -> None:
+    """Refuse what would be written into a job's temporary copy of its working directory.
+
+    Raises:
+        UserError: This is a Ray job, and the path is relative.
+    """
+    if _RAY_JOB in os.environ and not path.is_absolute():
+        raise UserError(
+            f"in a Ray job {option} must be an absolute path: {str(path)!r} would lie in the job's temporary copy "
+            "of the working directory and vanish with it"
+        )
+
+
+def _start_ray() -> bool:
+    """Join the cluster that this process belongs to, or start one; True if it is our own.
+
+    Raises:
+        UserError: There is an address of a cluster that does not answer.
+    """
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    _interrupt_on_sigterm()
+    try:
+        # Bare on purpose: a job on a cluster joins it, a laptop starts its own.
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(f"no Ray cluster can be joined or started: {error}") from None
+    except SystemExit:
+        raise KeyboardInterrupt from None  # Ray's own answer to a signal while it starts
+    _interrupt_on_sigterm()  # once more: Ray takes the signal for itself
+    # There is no public way to tell the two apart.
+    node = ray._private.worker._global_node
+    return node is not None and node.is_head()
+
+
+def _interrupt_on_sigterm() -> None:
+    """A job that is stopped ends as on Ctrl-C."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,197 @@
+"""A router on disk: ``config.json``, ``model.safetensors`` and a model card. The base model is named, not copied.
+
+ROUTER/config.json         sizes, the base model by name and revision, how prompts are tokenized, how it was made
+ROUTER/model.safetensors   the routers' weights, and what they said of held-out prompts
+ROUTER/README.md           model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from pipeline.errors import UserError
+from router.card import model_card
+from router.model import NUM_CLASSES, LayerRouters, RouterConfig
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+_SAMPLE = "held_out_log_probs"
+_SEEN = "trained_on"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """Which frozen model a router belongs to.
+
+    Attributes:
+        name: A hub id, an embedded name, or a folder where the router was trained.
+        revision: Pins its weights: the hub's commit, or a SHA-256 over local files.
+    """
+
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Router:
+    """Trained routers with everything that using them takes, but for the base model.
+
+    Attributes:
+        base: The base model.
+        routers: The networks.
+        held_out: Log-probabilities that they gave on held-out prompts, ``[N, L, 3]``: budgets are planned on them.
+        trained_on: Marks (see ``mark``) of the prompts and examples that were searched for training: a fair evaluation
+            leaves them out.
+        add_special_tokens: Whether the tokenizer adds its special tokens to a prompt, as it did in training.
+        made: How it was made: settings and metrics, as the training noted them.
+    """
+
+    base: BaseModel
+    routers: LayerRouters
+    held_out: torch.Tensor
+    trained_on: frozenset[int] = frozenset()
+    add_special_tokens: bool = True
+    made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> RouterConfig:
+        """The routers' size."""
+        return self.routers.config
+
+    def save(self, folder: str | Path) -> None:
+        """Write the router to a folder: a new one, or one that holds a router.
+
+        Raises:
+            UserError: The folder holds something else, or cannot be written.
+        """
+        folder = Path(folder)
+        check_folder(folder)
+        config = {
+            "format_version": FORMAT_VERSION,
+            "base_model": asdict(self.base),
+            **asdict(self.config),
+            "add_special_tokens": self.add_special_tokens,
+            "made": self.made,
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.routers.state_dict().items()}
+        tensors[_SAMPLE] = self.held_out.detach().cpu().contiguous()
+        tensors[_SEEN] = torch.tensor(sorted(self.trained_on), dtype=torch.int64)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+            (folder / CARD_FILE).write_text(model_card(config), encoding="utf-8")
+            # Last: without it the folder is no router.
+            (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"router folder {folder} cannot be written: {error}") from None
+
+    @classmethod
+    def load(cls, source: str | Path) -> Router:
+        """Read a router from a folder, or from the hub by its id.
+
+        Raises:
+            UserError: There is none, or its files are damaged; the message says which.
+        """
+        folder = _folder(str(source))
+        config = _read_config(folder / CONFIG_FILE)
+        try:
+            if config["format_version"] != FORMAT_VERSION:
+                raise UserError(
+                    f"{folder / CONFIG_FILE} has format version {config['format_version']!r}, this release reads "
+                    f"{FORMAT_VERSION}"
+                )
+            base = BaseModel(**config["base_model"])
+            size = RouterConfig(**{name: config[name] for name in RouterConfig.__dataclass_fields__})
+            special, made = bool(config["add_special_tokens"]), dict(config["made"])
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{folder / CONFIG_FILE} is no router's configuration: {error!r}") from None
+        routers, held_out, seen = _read_weights(folder / WEIGHTS_FILE, size)
+        return cls(
+            base=base, routers=routers, held_out=held_out, trained_on=seen, add_special_tokens=special, made=made
+        )
+
+
+def mark(*parts: str) -> int:
+    """A number that stands for a text: which prompts a router knows can be told without handing them out."""
+    digest = hashlib.sha256("\n".join(parts).encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which a router would be written over something else.
+
+    Raises:
+        UserError: It has files of a router's names that are none of a router's.
+    """
+    if not any((folder / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)):
+        return
+    try:
+        ours = "base_model" in _read_config(folder / CONFIG_FILE)
+    except UserError:
+        ours = False
+    if not ours:
+        raise UserError(f"{folder} holds something that is no router; give another folder")
+
+
+def _folder(source: str) -> Path:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise UserError(
+            f"router {source!r} cannot be found: there is no such folder, and a hub id has the form owner/name"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
+    except Exception as error:  # any failure of the network, in whatever library raised it
+        raise UserError(
+            f"router {source!r} is no folder here and cannot be read from the hub ({type(error).__name__})"
+        ) from None
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file.parent} is no router folder: it has no {file.name}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file} does not hold a JSON object")
+    return config
+
+
+def _read_weights(file: Path, size: RouterConfig) -> tuple[LayerRouters, torch.Tensor, frozenset[int]]:
+    routers = LayerRouters(size)
+    expected = {name: tuple(tensor.shape) for name, tensor in routers.state_dict().items()}
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (no mapping)
+    except FileNotFoundError:
+        raise UserError(f"{file.parent} is no router folder: it has no {file.name}") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is damaged (is it whole?): {error}") from None
+    seen = found.pop(_SEEN, torch.empty(0, dtype=torch.int64))
+    found = {name: tensor.float() for name, tensor in found.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
+        raise UserError(f"{file} holds weights that are no numbers")
+    held_out = found.pop(_SAMPLE, torch.empty(0))
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    if shapes != expected or not len(held_out) or held_out.shape[1:] != (size.num_layers, NUM_CLASSES):
+        raise UserError(f"{file} does not hold the weights that {CONFIG_FILE} describes")
+    routers.load_state_dict(found)
+    return routers.eval().requires_grad_(False), held_out, frozenset(seen.tolist())

@@ -1,0 +1,476 @@
+"""Pass@1 of a routed model on questions that its routers never saw, beside what it must be compared with.
+
+Five contenders answer the same questions, greedily: the base model; the routed one; the best single program, chosen
+on training questions; a random program of the routed one's length for each question; and the search itself, which
+knows the answers and is no contender but the ceiling.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.calibration import PRIOR_FILE, read_prior
+from pipeline.cluster import Resources, check_output, find_place
+from pipeline.config import RunConfig, fingerprint
+from pipeline.engine.loading import load_description
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource
+from pipeline.pool import ActorPool
+from pipeline.prior import Prior
+from pipeline.program import LayerProgram
+from pipeline.search import PRESETS
+from pipeline.shards import read_json, read_paths, read_settings
+from pipeline.tasks import DataRequest, Example, Task, get_task
+from router.answering import Answer, AnsweringActor, Ask
+from router.checkpoint import Router, mark
+from router.plots import draw_evaluation
+from router.routed import check_average, find_base, layers_of
+from router.statistics import bootstrap_interval, mcnemar
+
+RESULTS_FILE = "evaluation.json"
+PICTURE_FILE = "evaluation.png"
+#: Questions that an actor is handed at once.
+GROUP = 8
+#: Programs among which the best single one is chosen, and training questions that choose.
+CANDIDATES, CHOOSING_QUESTIONS = 16, 192
+#: Questions whose answers are timed.
+TIMED_QUESTIONS = 16
+
+BASE, ROUTED, SINGLE, RANDOM, SEARCH = "base", "routed", "best single program", "random programs", "search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What ``drllm-pipeline evaluate`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    router: Path
+    """Router folder, or hub id."""
+    task: str
+    """Name of the task."""
+    data: str | None = None
+    """Where its questions come from."""
+    split: str = "test"
+    """Split of a hub data set or of a made task."""
+    limit: int | None = None
+    """At most this many questions."""
+    seed: int = 0
+    """Of made questions, random programs and the search."""
+    max_new_tokens: int | None = None
+    """Most tokens of a generated answer; None for the task's own default."""
+    budget: float | None = None
+    """Most layers of any sequence, as a fraction of the depth; None for no bound."""
+    average: float | None = None
+    """Layers on average, as a fraction of the depth; None for what the routers find likeliest."""
+    curve: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8, 0.7)
+    """Budgets at which the routed model is evaluated too."""
+    simulations: int = 50
+    """Programs that the search tries on a question; 0 leaves it out."""
+    runs: tuple[Path, ...] | None = None
+    """Run folders of the training, for the single program; None for those that the router names."""
+    base: str | None = None
+    """Where the base model lies, if not where the router was trained."""
+    out: Path | None = None
+    """Folder of the results; None for the router's own."""
+    resources: Resources = field(default_factory=Resources)
+    """What actors run on."""
+
+    def __post_init__(self) -> None:
+        if self.simulations < 0:
+            raise UserError(f"--simulations must not be below 0 (0 leaves the search out), got {self.simulations}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How one contender did.
+
+    Attributes:
+        contender: Who.
+        accuracy: Share of right answers.
+        interval: Its 95 % bootstrap interval.
+        layers: Mean layers of a program.
+        lost: Questions that only the base gets right.
+        won: Questions that only this one gets right.
+        p_value: Of McNemar's exact test against the base.
+        programs: Different programs that ran.
+        identity: Share of questions on which the untouched model ran.
+        latency: Time of an answer over the base's; None where it was not measured.
+        answers: Each question's program and verdict.
+    """
+
+    contender: str
+    accuracy: float
+    interval: tuple[float, float]
+    layers: float
+    lost: int
+    won: int
+    p_value: float
+    programs: int
+    identity: float
+    latency: float | None = None
+    answers: list[Answer] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """An evaluation's outcome.
+
+    Attributes:
+        results: The contenders'.
+        curve: The routed model's, by budget.
+        questions: How many were asked.
+        left_out: Questions left out, by the reason.
+        num_layers: Depth of the base.
+    """
+
+    results: list[Result]
+    curve: dict[float, Result]
+    questions: int
+    left_out: dict[str, int]
+    num_layers: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, each answer included."""
+
+        def record(result: Result) -> dict[str, Any]:
+            return {
+                **{name: value for name, value in vars(result).items() if name != "answers"},
+                "answers": {answer.example_id: [str(answer.program), answer.correct] for answer in result.answers},
+            }
+
+        return {
+            "questions": self.questions,
+            "left_out": self.left_out,
+            "num_layers": self.num_layers,
+            "results": [record(result) for result in self.results],
+            "curve": {f"{budget:g}": record(result) for budget, result in self.curve.items()},
+        }
+
+
+def evaluate(
+    request: EvaluateRequest,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, int, int], None] = lambda contender, done, total: None,
+) -> Evaluation:
+    """Evaluate a router; ``write`` keeps the results.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what is about to happen.
+        show: Told of each contender how many of its questions are done, of how many.
+
+    Raises:
+        UserError: Something in the request is wrong.
+    """
+    import ray
+
+    router = Router.load(request.router)
+    if request.out is None and not Path(request.router).is_dir():
+        raise UserError(f"{request.router} is on the hub; say with --out where the results go")
+    check_output(results_folder(request))
+    for budget in (request.budget, *request.curve):
+        if budget is not None:
+            layers_of(budget, router.config.num_layers)
+    if request.average is not None:
+        check_average(request.average, router.config.num_layers)
+    source = find_base(router, request.base)
+    task = get_task(request.task, max_new_tokens=request.max_new_tokens)
+    asked = _read(task, request)
+    examples, left_out = _unseen(asked, task, router, source)
+    runs = request.runs if request.runs is not None else tuple(Path(run) for run in router.made.get("data", []))
+    training = _Training.read(runs, router, announce)
+    search = PRESETS["default"]["drllm"]
+    prior = training.prior
+    if not task.scoring.margins_compare:
+        search = replace(search, margin_scale=None)
+        prior = prior and replace(prior, margin_scale=None)
+    try:
+        place = find_place(request.resources)
+        config = RunConfig(
+            model=source,
+            task=request.task,
+            data_sha256=fingerprint(examples),
+            max_new_tokens=request.max_new_tokens,
+            search=replace(search, simulations=max(request.simulations, 1)),
+            seed=request.seed,
+            device=place.device,
+            dtype=place.dtype,
+            cpus_per_actor=place.pool.cpus_per_actor,
+            leaves=task.scoring.leaves,
+        )
+        announce(
+            f"{len(examples)} questions of {request.task}{_reasons(left_out)}; "
+            f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
+        )
+        actors: ActorPool[Ask] = ActorPool(AnsweringActor, (router, source, config, prior), place.pool)
+        with actors:
+            asking = _Asking(router, config, actors, show)
+            return _evaluate(request, asking, examples, training, left_out)
+    finally:
+        ray.shutdown()
+
+
+def results_folder(request: EvaluateRequest) -> Path:
+    """Where an evaluation's results go."""
+    return request.out or Path(request.router)
+
+
+def write(evaluation: Evaluation, folder: Path) -> None:
+    """Write the results and their picture.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
+        draw_evaluation(evaluation, folder / PICTURE_FILE)
+    except OSError as error:
+        raise UserError(f"results cannot be written to {folder}: {error.strerror or error}") from None
+
+
+def _read(task: Task, request: EvaluateRequest) -> list[Example]:
+    """The questions that were asked for."""
+    if task.needs_data and request.data is None:
+        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set")
+    if request.limit is not None and request.limit < 1:
+        raise UserError(f"--limit must be at least 1, got {request.limit}")
+    try:
+        return task.read(DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed))
+    except OSError as error:
+        raise UserError(f"{error.filename or request.data} cannot be read: {error.strerror or error}") from None
+
+
+def _unseen(
+    asked: Sequence[Example], task: Task, router: Router, source: ModelSource
+) -> tuple[list[Example], dict[str, int]]:
+    """The questions that the routers were not trained on and that the model can be asked; the others by reason."""
+    model, tokenizer = load_description(source)
+    examples: list[Example] = []
+    left_out: dict[str, int] = {}
+    for example in asked:
+        try:
+            question = task.prepare(example, tokenizer)
+        except Exception as error:  # whatever a tokenizer or a chat template makes of one question
+            reason = f"cannot be asked ({type(error).__name__})"
+        else:
+            # The id of a made question is the question itself; in a file it may be a line's number.
+            known = mark(question.prompt) in router.trained_on
+            known |= not task.needs_data and mark(example.task, example.id) in router.trained_on
+            too_long = len(question.prompt_ids) + task.scoring.room(question) > model.max_position_embeddings
+            if not known and not too_long:
+                examples.append(example)
+                continue
+            reason = "trained on" if known else "longer than the model reads"
+        left_out[reason] = left_out.get(reason, 0) + 1
+    if not examples:
+        raise UserError(
+            f"none of the {len(asked)} questions is left{_reasons(left_out)}; give others with --split or --data"
+        )
+    return examples, left_out
+
+
+def _reasons(left_out: dict[str, int]) -> str:
+    return "".join(f", {number} left out: {reason}" for reason, number in left_out.items())
+
+
+def _evaluate(
+    request: EvaluateRequest, asking: _Asking, examples: list[Example], training: _Training, left_out: dict[str, int]
+) -> Evaluation:
+    depth = asking.router.config.num_layers
+    identity = LayerProgram.identity(depth)
+    base = asking.answers(BASE, examples, programs=[identity] * len(examples))
+    routed = asking.answers(ROUTED, examples, budget=request.budget, average=request.average)
+    mean = float(np.mean([len(answer.program) for answer in routed]))
+    results = [_result(BASE, base, base), _result(ROUTED, routed, base)]
+    single = _choose_single(asking, training, int(np.ceil(mean)), depth)
+    if single is not None:
+        answers = asking.answers(SINGLE, examples, programs=[single] * len(examples))
+        results.append(_result(SINGLE, answers, base))
+    rng = random.Random(f"random programs {request.seed}")
+    programs = [random_program(depth, len(answer.program), rng) for answer in routed]
+    results.append(_result(RANDOM, asking.answers(RANDOM, examples, programs=programs), base))
+    if request.simulations:
+        results.append(_result(SEARCH, asking.answers(SEARCH, examples, search=True), base))
+    curve = {
+        budget: _result(
+            ROUTED, asking.answers(f"routed, budget {budget:g}", examples, budget=budget, average=request.average), base
+        )
+        for budget in request.curve
+    }
+    seconds = asking.times(examples[:TIMED_QUESTIONS], budget=request.budget, average=request.average)
+    results[1] = Result(**{**vars(results[1]), "latency": seconds[1] / seconds[0]})
+    return Evaluation(results=results, curve=curve, questions=len(examples), left_out=left_out, num_layers=depth)
+
+
+def _result(contender: str, answers: list[Answer], base: list[Answer]) -> Result:
+    right = [answer.correct for answer in answers]
+    lost, won, p_value = mcnemar([answer.correct for answer in base], right)
+    return Result(
+        contender=contender,
+        accuracy=float(np.mean(right)),
+        interval=bootstrap_interval(right),
+        layers=float(np.mean([len(answer.program) for answer in answers])),
+        lost=lost,
+        won=won,
+        p_value=p_value,
+        programs=len({answer.program for answer in answers}),
+        identity=float(np.mean([answer.program.is_identity for answer in answers])),
+        answers=answers,
+    )
+
+
+def random_program(depth: int, length: int, rng: random.Random) -> LayerProgram:
+    """A program of a given length: random layers left out, or random ones run twice."""
+    counts = [1] * depth
+    if length <= depth:
+        for layer in rng.sample(range(depth), depth - length):
+            counts[layer] = 0
+    else:
+        for layer in rng.sample(range(depth), min(length - depth, depth)):
+            counts[layer] = 2
+    return LayerProgram.from_counts(counts)
+
+
+# -- the single program --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """What the training's runs tell an evaluation.
+
+    Attributes:
+        candidates: Programs that were right on many of them, the most frequent first.
+        examples: Questions that choose among the candidates, with their task; empty where they cannot be read again.
+        prior: What guides the search.
+    """
+
+    candidates: list[LayerProgram] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    prior: Prior | None = None
+
+    @classmethod
+    def read(cls, runs: Sequence[Path], router: Router, announce: Callable[[str], None]) -> _Training:
+        """Read the runs that are still there."""
+        present = [run for run in runs if (run / "run.json").exists()]
+        for run in runs:
+            if run not in present:
+                announce(f"Training run {run} is not there: no single program is chosen on it. --runs says where.")
+        examples: list[Example] = []
+        counted: Counter[LayerProgram] = Counter()
+        prior = None
+        for run in present:
+            if read_settings(run).get("model.revision") != router.base.revision:
+                raise UserError(f"{run} is a search of another model than the router's base, {router.base.name}")
+            rows = read_paths(run)
+            for program, layers in zip(rows.program[rows.correct], rows.num_layers[rows.correct]):
+                counted[LayerProgram(map(int, program), int(layers))] += 1
+            examples += _questions(run, announce)
+            if prior is None and (run / PRIOR_FILE).exists():
+                prior = read_prior(run)
+        ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
+        return cls(candidates=ranked, examples=examples, prior=prior)
+
+
+def _questions(run: Path, announce: Callable[[str], None]) -> list[Example]:
+    """The questions that a run searched; none where they cannot be read as they were."""
+    settings, notes = read_settings(run), read_json(run / "run.json")
+    try:
+        request = DataRequest(
+            data=notes.get("data"), split=settings["split"], limit=settings["limit"], seed=settings["seed"]
+        )
+        examples = get_task(settings["task"]).read(request)
+        if fingerprint(examples) == settings["data_sha256"]:
+            return examples
+        reason = "they have changed"
+    except (KeyError, ValueError, OSError) as error:
+        reason = str(error)
+    announce(f"The questions of {run} cannot be read again ({reason}): they choose no single program.")
+    return []
+
+
+def _choose_single(asking: _Asking, training: _Training, most: int, depth: int) -> LayerProgram | None:
+    """The program, of at most so many layers, that is right on most of some training questions."""
+    task = asking.config.task
+    examples = [example for example in training.examples if example.task == task]
+    random.Random("choosing questions").shuffle(examples)
+    examples = examples[:CHOOSING_QUESTIONS]
+    candidates = [program for program in training.candidates if len(program) <= most][:CANDIDATES]
+    if most >= depth:
+        candidates = list(dict.fromkeys([*candidates, LayerProgram.identity(depth)]))
+    if not candidates or not examples:
+        return candidates[0] if candidates else None
+    pairs = [(example, program) for program in candidates for example in examples]
+    answers = asking.answers(
+        "choosing the single program", [example for example, _ in pairs], programs=[program for _, program in pairs]
+    )
+    right = Counter(answer.program for answer in answers if answer.correct)
+    return min(candidates, key=lambda program: (-right[program], len(program)))
+
+
+# -- asking the actors ---------------------------------------------------------------------
+
+
+class _Asking:
+    """Sends questions to the actors, and puts the answers in order."""
+
+    def __init__(
+        self,
+        router: Router,
+        config: RunConfig,
+        actors: ActorPool[Ask],
+        show: Callable[[str, int, int], None],
+    ) -> None:
+        self.router = router
+        self.config = config
+        self._show = show
+        self._actors = actors
+
+    def answers(
+        self,
+        contender: str,
+        examples: Sequence[Example],
+        *,
+        programs: Sequence[LayerProgram] | None = None,
+        budget: float | None = None,
+        average: float | None = None,
+        search: bool = False,
+    ) -> list[Answer]:
+        """A contender's answers, in the order of the questions."""
+        asks = [
+            Ask(
+                contender=contender,
+                examples=examples[start : start + GROUP],
+                programs=None if programs is None else programs[start : start + GROUP],
+                budget=budget,
+                average=average,
+                search=search,
+            )
+            for start in range(0, len(examples), GROUP)
+        ]
+        by_ask: dict[int, list[Answer]] = {}
+        done = 0
+        for ask, answers in self._actors.map(asks):
+            by_ask[id(ask)] = answers
+            done += len(answers)
+            self._show(contender, done, len(examples))
+        return [answer for ask in asks for answer in by_ask[id(ask)]]
+
+    def times(self, examples: Sequence[Example], *, budget: float | None, average: float | None) -> tuple[float, float]:
+        """Median seconds of an answer, base and routed."""
+        ask = Ask(contender="latency", examples=examples, budget=budget, average=average, timed=True)
+        [(_, seconds)] = list(self._actors.map([ask]))
+        base, routed = seconds
+        return float(base), float(routed)

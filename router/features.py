@@ -1,0 +1,226 @@
+"""What the routers read, computed once: windows of what enters each layer, on the way of the labelled program.
+
+    FEATURES/<model>/*.safetensors    prompts' features, a file for each piece of work that an actor did
+
+Execution follows the label (teacher forcing): the router of layer l sees the prompt as the program's own earlier
+layers left it, also where the layer itself is skipped. A file is written under another name and moved into
+place, so an extraction that is interrupted goes on where it stopped, and a second training computes nothing.
+
+Shapes: N prompts, L layers, W windows, D hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pipeline.cluster import PoolConfig
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource
+from pipeline.pool import ActorPool
+from router.labels import Labelled
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.engine import FrozenModel
+
+#: Changes whenever the same prompt would give other features.
+_VERSION = 1
+#: Prompts that an actor is handed at once, and so in a file.
+PIECE = 64
+_TENSOR = "pooled"
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+class FeatureStore:
+    """The features of one model's prompts, in a folder that several trainings share.
+
+    Args:
+        root: The folder of all models' features.
+        revision: Of the model's weights.
+        dtype: Its precision.
+        num_windows: W.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+
+    Raises:
+        UserError: The folder cannot be written or read.
+    """
+
+    def __init__(self, root: Path, *, revision: str, dtype: str, num_windows: int, add_special_tokens: bool) -> None:
+        name = json.dumps([_VERSION, revision, dtype, num_windows, add_special_tokens])
+        self.folder = root / hashlib.sha256(name.encode()).hexdigest()[:24]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"features cannot be kept in {root}: {error.strerror or error}") from None
+        self._files: dict[Path, Any] = {}
+        #: Where each key's features are.
+        self._places: dict[str, tuple[Path, int]] = {}
+        for file in sorted(self.folder.glob("*.safetensors")):
+            self._note(file)
+
+    def __contains__(self, row: Labelled) -> bool:
+        return feature_key(row) in self._places
+
+    def add(self, rows: Sequence[Labelled], pooled: np.ndarray[Any, Any]) -> None:
+        """Keep features ``[N, L, W, D]`` of rows.
+
+        Raises:
+            UserError: A feature is no number, or the disk does not take them.
+        """
+        broken = [row.example_id for row, features in zip(rows, pooled) if not np.isfinite(features).all()]
+        if broken:
+            raise UserError(
+                f"the hidden states of {len(broken)} prompts are no numbers, first of example {broken[0]!r}: the model "
+                "overflows in this precision; search and train in bfloat16 or float32"
+            )
+        keys = [feature_key(row) for row in rows]
+        file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"
+        staged = self.folder / f"{uuid.uuid4().hex}.part"
+        # Residual streams rarely leave float16's range, and a router need not tell 70,000 from 65,504.
+        stored = np.clip(pooled, -_LARGEST, _LARGEST).astype(np.float16)
+        try:
+            save_file({_TENSOR: stored}, staged, metadata={"keys": json.dumps(keys)})
+            staged.replace(file)
+        except (OSError, SafetensorError) as error:
+            staged.unlink(missing_ok=True)
+            raise UserError(f"features cannot be written to {self.folder}: {error}") from None
+        self._note(file)
+
+    def read(self, rows: Sequence[Labelled]) -> np.ndarray[Any, Any]:
+        """The features of rows that are kept, ``[N, L, W, D]`` in float16, straight from the mapped files."""
+        found = []
+        for row in rows:
+            file, index = self._places[feature_key(row)]
+            found.append(self._files[file].get_slice(_TENSOR)[index])
+        return np.stack(found)
+
+    def _note(self, file: Path) -> None:
+        """Map a file and remember what is in it; one that is damaged is as good as absent."""
+        try:
+            mapped = safe_open(file, framework="np")
+            keys = json.loads(mapped.metadata()["keys"])  # type: ignore[no-untyped-call]
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return
+        self._files[file] = mapped
+        self._places.update({key: (file, index) for index, key in enumerate(keys)})
+
+
+def feature_key(row: Labelled) -> str:
+    """Names a row's features within a model's: by its program and its prompt."""
+    return hashlib.sha256(f"{row.program}\n{row.prompt}".encode()).hexdigest()[:32]
+
+
+class FeatureActor:
+    """The Ray actor: one frozen model that reads prompts along their programs."""
+
+    def __init__(
+        self, model: ModelSource, device: str, dtype: str, threads: int, num_windows: int, add_special_tokens: bool
+    ) -> None:
+        self._source, self._device, self._dtype, self._threads = model, device, dtype, threads
+        self._num_windows = num_windows
+        self._add_special_tokens = add_special_tokens
+
+    def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            UserError: It cannot be loaded.
+        """
+        import torch
+        import transformers
+
+        from pipeline.engine import FrozenModel
+
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        torch.set_num_threads(self._threads)
+        self._model = FrozenModel.load(
+            self._source.location, device=self._device, dtype=self._dtype, revision=self._source.hub_revision
+        )
+
+    def work(self, rows: Sequence[Labelled]) -> np.ndarray[Any, Any]:
+        """Features of rows, ``[N, L, W, D]`` in float32."""
+        import torch
+
+        torch.set_num_threads(self._threads)
+        return pooled_along(
+            self._model, rows, num_windows=self._num_windows, add_special_tokens=self._add_special_tokens
+        )
+
+
+def pooled_along(
+    model: FrozenModel, rows: Sequence[Labelled], *, num_windows: int, add_special_tokens: bool
+) -> np.ndarray[Any, Any]:
+    """Windows of what enters each layer on the way of each row's program, ``[N, L, W, D]`` in float32."""
+    import torch
+
+    from router.model import pool_windows, window_weights
+
+    def pooled(state: torch.Tensor) -> torch.Tensor:
+        length = torch.tensor([len(state)], device=state.device)
+        weights = window_weights(length, torch.zeros_like(length), len(state), num_windows)
+        return pool_windows(state[None], weights)[0].cpu()
+
+    tokens = [model.tokenizer(row.prompt, add_special_tokens=add_special_tokens).input_ids for row in rows]
+    states = model.hidden_states(tokens, [row.program for row in rows], pooled)
+    return np.stack([entering(row.counts, of_row.numpy()) for row, of_row in zip(rows, states)])
+
+
+def entering(counts: Sequence[int], states: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What enters each layer, run or not: from the states between a program's runs ``[K + 1, …]`` to ``[L, …]``."""
+    before = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    found: np.ndarray[Any, Any] = states[before]
+    return found
+
+
+def extract(
+    store: FeatureStore,
+    rows: Sequence[Labelled],
+    *,
+    model: ModelSource,
+    device: str,
+    dtype: str,
+    pool: PoolConfig,
+    num_windows: int,
+    add_special_tokens: bool,
+    show: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Compute what a store has not, on Ray actors.
+
+    Args:
+        store: Where features are kept, and looked up.
+        rows: Whose features are wanted.
+        model: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        pool: How many actors, and on what.
+        num_windows: W.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+        show: Told how many rows were computed.
+
+    Raises:
+        UserError: The model cannot be loaded, or its states are no numbers.
+    """
+    absent = list({feature_key(row): row for row in rows if row not in store}.values())
+    # Prompts of a length together, as far as characters tell: then a call holds many.
+    absent.sort(key=lambda row: len(row.prompt))
+    pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
+    actors: ActorPool[list[Labelled]] = ActorPool(
+        FeatureActor, (model, device, dtype, pool.cpus_per_actor, num_windows, add_special_tokens), pool
+    )
+    done = 0
+    with actors:
+        for piece, pooled in actors.map(pieces):
+            store.add(piece, pooled)
+            done += len(piece)
+            show(done)

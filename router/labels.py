@@ -1,0 +1,202 @@
+"""From path data sets to what routers learn: a prompt, and how often each layer should run on it.
+
+A search keeps several right programs a question. Which of them is the label matters: the shortest ones differ from
+question to question by what is hardly more than chance, and nothing can learn that. ``consensus`` picks, among a
+question's right programs, the one that is most like what the other questions settle on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.program import LayerProgram
+from pipeline.shards import read_json, read_paths, read_settings
+from router.checkpoint import BaseModel, mark
+from router.model import NUM_CLASSES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: How a question's label is chosen among its right programs.
+CHOICES = ("shortest", "consensus")
+_ROUNDS = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labelled:
+    """One question with its label.
+
+    Attributes:
+        example_id: The question.
+        task: Its task.
+        prompt: The exact text given to the tokenizer.
+        counts: How often each layer should run, 0 to 2.
+    """
+
+    example_id: str
+    task: str
+    prompt: str
+    counts: tuple[int, ...]
+
+    @property
+    def program(self) -> LayerProgram:
+        """The label as a program."""
+        return LayerProgram.from_counts(self.counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """What one or more path data sets teach.
+
+    Attributes:
+        base: The frozen model that was searched.
+        dtype: The precision in which it was searched.
+        num_layers: Its depth L.
+        add_special_tokens: Whether the tokenizer adds special tokens to the prompts.
+        rows: A row for each question, in the order of the data sets.
+        marks: Of every prompt, and of every example, that was searched; see ``router.checkpoint.mark``.
+        left_out: Questions without a label, by the reason.
+    """
+
+    base: BaseModel
+    dtype: str
+    num_layers: int
+    add_special_tokens: bool
+    rows: list[Labelled]
+    marks: frozenset[int]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def read_labels(runs: Sequence[Path], *, choice: str = "consensus") -> LabelledData:
+    """Read path data sets and give each question its label.
+
+    Args:
+        runs: Run folders, of the same model.
+        choice: One of ``CHOICES``.
+
+    Raises:
+        UserError: A folder is no run, the runs are of different models, or no question has a label.
+    """
+    if choice not in CHOICES:
+        raise UserError(f"labels {choice!r} are unknown; choose one of: {', '.join(CHOICES)}")
+    sources = [_Source.read(run) for run in runs]
+    first = sources[0]
+    for other in sources[1:]:
+        differing = [
+            f"{name}: {getattr(first, name)!r} in {first.run}, {getattr(other, name)!r} in {other.run}"
+            for name in ("revision", "num_layers", "dtype", "add_special_tokens")
+            if getattr(first, name) != getattr(other, name)
+        ]
+        if differing:
+            raise UserError(
+                f"the runs are of different models ({first.model} and {other.model}):\n  " + "\n  ".join(differing)
+            )
+    left_out: dict[str, int] = {}
+    marks: set[int] = set()
+    found: dict[tuple[str, str], tuple[Labelled, list[tuple[int, ...]]]] = {}
+    for source in sources:
+        for _, kept in source.rows.groupby(["example_id", "prompt"], sort=False):
+            example_id, prompt, task = (str(kept[name].iloc[0]) for name in ("example_id", "prompt", "task"))
+            marks |= {mark(prompt), mark(task, example_id)}
+            right = kept[kept.correct & (kept["rank"] > 0)].sort_values("rank", kind="stable")
+            candidates = [tuple(map(int, counts)) for counts in right.counts if _sayable(counts)]
+            if candidates:
+                label = Labelled(example_id=example_id, task=task, prompt=prompt, counts=candidates[0])
+                # The same question in two runs: the shorter programs of both.
+                known = found.get((example_id, prompt))
+                found[example_id, prompt] = (label, candidates + (known[1] if known else []))
+            else:
+                reason = "counts cannot say their programs" if len(right) else "no right program was found"
+                left_out[reason] = left_out.get(reason, 0) + 1
+    if not found:
+        raise UserError(
+            f"no question of {', '.join(str(source.run) for source in sources)} has a label: "
+            + ("; ".join(f"{reason}: {number}" for reason, number in left_out.items()) or "nothing is committed yet")
+        )
+    labels = [label for label, _ in found.values()]
+    candidates_of = [sorted(set(candidates), key=lambda c: (sum(c), c)) for _, candidates in found.values()]
+    chosen = _consensus(candidates_of) if choice == "consensus" else [candidates[0] for candidates in candidates_of]
+    rows = [
+        Labelled(example_id=label.example_id, task=label.task, prompt=label.prompt, counts=counts)
+        for label, counts in zip(labels, chosen)
+    ]
+    return LabelledData(
+        base=BaseModel(name=first.model, revision=first.revision),
+        dtype=first.dtype,
+        num_layers=first.num_layers,
+        add_special_tokens=first.add_special_tokens,
+        rows=rows,
+        marks=frozenset(marks),
+        left_out=left_out,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A run and what decides whether it goes with another."""
+
+    run: Path
+    model: str
+    revision: str
+    dtype: str
+    num_layers: int
+    add_special_tokens: bool
+    rows: pd.DataFrame
+
+    @classmethod
+    def read(cls, run: Path) -> _Source:
+        settings = read_settings(run)
+        loaded = read_json(run / "run.json").get("loaded_model")
+        rows = read_paths(run)
+        try:
+            if not isinstance(loaded, dict):
+                raise KeyError("loaded_model")
+            return cls(
+                run=run,
+                model=settings["model.name"],
+                revision=settings["model.revision"],
+                dtype=settings["dtype"],
+                num_layers=int(loaded["num_layers"]),
+                add_special_tokens=bool(loaded["special_tokens_added"]),
+                rows=rows,
+            )
+        except KeyError as error:
+            raise UserError(f"{run / 'run.json'} does not say its {error}: was anything searched there?") from None
+
+
+def _sayable(counts: Sequence[int] | None) -> bool:
+    """Whether routers can say a program: by counts, and none above a repeat."""
+    return counts is not None and max(counts) < NUM_CLASSES
+
+
+def _consensus(candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[tuple[int, ...]]:
+    """One of each question's programs, so that the choices are as like each other as can be.
+
+    The choices' class frequencies by layer and the choices themselves are found in turn: each question takes its
+    likeliest program under the frequencies, of equals the first, until nothing changes.
+    """
+    arrays = [np.array(programs) for programs in candidates]
+    choices = [0] * len(arrays)
+    layers = np.arange(arrays[0].shape[1])
+    for _ in range(_ROUNDS):
+        frequencies = np.full((len(layers), NUM_CLASSES), 0.5)  # a little of everything, so that nothing is impossible
+        for programs, chosen in zip(arrays, choices):
+            frequencies[layers, programs[chosen]] += 1
+        log_p = np.log(frequencies / frequencies.sum(1, keepdims=True))
+        before, choices = choices, [int(log_p[layers, programs].sum(1).argmax()) for programs in arrays]
+        if choices == before:
+            break
+    return [tuple(map(int, programs[chosen])) for programs, chosen in zip(arrays, choices)]
+
+
+def is_held_out(row: Labelled, fraction: float, *, seed: int = 0) -> bool:
+    """Whether a question is held out: decided by its prompt, so that it is the same in every run and order."""
+    digest = hashlib.sha256(f"{seed} {row.prompt}".encode()).digest()
+    return int.from_bytes(digest[:8]) < fraction * 2**64

@@ -1,0 +1,104 @@
+"""The per-layer routers: small networks that read what enters a layer and say how often it should run.
+
+All L routers are one batched module. Each one splits the prompt's tokens into W contiguous windows, averages
+each, and sends the means through Linear(D → width), GELU, Linear(width → 3); its W answers are averaged
+(Dr.LLM, arXiv 2510.12773, section 3.2).
+
+Shapes: B rows, T tokens, W windows, L layers, D hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+#: How often a layer may run: skip, execute, repeat. A class is its own count.
+NUM_CLASSES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterConfig:
+    """The size of the routers.
+
+    Raises:
+        ValueError: A size is below 1.
+    """
+
+    num_layers: int
+    """Depth L of the base model: one router each."""
+    hidden_size: int
+    """Width D of its residual stream."""
+    num_windows: int = 8
+    """Windows W that a prompt is cut into."""
+    width: int = 128
+    """Hidden units of a router."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+class LayerRouters(nn.Module):
+    """L routers in one module.
+
+    Args:
+        config: Their size.
+        seed: Of the Xavier-uniform weights; biases start at zero.
+    """
+
+    def __init__(self, config: RouterConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+        layers, hidden, width = config.num_layers, config.hidden_size, config.width
+        self.weight_in = nn.Parameter(torch.empty(layers, hidden, width))
+        self.bias_in = nn.Parameter(torch.zeros(layers, width))
+        self.weight_out = nn.Parameter(torch.empty(layers, width, NUM_CLASSES))
+        self.bias_out = nn.Parameter(torch.zeros(layers, NUM_CLASSES))
+        for weight in (self.weight_in, self.weight_out):
+            for layer in range(layers):
+                nn.init.xavier_uniform_(weight.data[layer], generator=generator)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Windows of what enters every layer, ``[B, L, W, D]``, to logits ``[B, L, 3]``."""
+        rows, layers, windows, hidden = pooled.shape
+        by_layer = pooled.permute(1, 0, 2, 3).reshape(layers, rows * windows, hidden)
+        inner = nn.functional.gelu(torch.baddbmm(self.bias_in[:, None], by_layer, self.weight_in))
+        answers = torch.baddbmm(self.bias_out[:, None], inner, self.weight_out)
+        return answers.view(layers, rows, windows, NUM_CLASSES).mean(2).transpose(0, 1)
+
+    def one_layer(self, layer: int, pooled: torch.Tensor) -> torch.Tensor:
+        """Windows of what enters one layer, ``[B, W, D]``, to its router's logits ``[B, 3]``."""
+        inner = nn.functional.gelu(pooled @ self.weight_in[layer] + self.bias_in[layer])
+        return (inner @ self.weight_out[layer] + self.bias_out[layer]).mean(1)
+
+
+def window_weights(lengths: torch.Tensor, starts: torch.Tensor, num_tokens: int, num_windows: int) -> torch.Tensor:
+    """What takes the mean of each window of each row, padding left out.
+
+    Window w of n tokens goes from token ``w·n // W`` to token ``(w+1)·n // W``, and holds at least one: the windows
+    of a prompt that is shorter than W tokens hold some tokens several times.
+
+    Args:
+        lengths: Tokens n of each row, ``[B]``, at least 1.
+        starts: Where each row's tokens begin, ``[B]``: behind its padding.
+        num_tokens: Tokens T of the padded rows.
+        num_windows: W.
+
+    Returns:
+        ``[B, W, T]``: a row of it times states ``[T, D]`` gives the windows' means ``[W, D]``.
+    """
+    window = torch.arange(num_windows, device=lengths.device)
+    first = window * lengths[:, None] // num_windows
+    last = torch.maximum((window + 1) * lengths[:, None] // num_windows, first + 1)
+    place = torch.arange(num_tokens, device=lengths.device) - starts[:, None, None]
+    inside = (place >= first[:, :, None]) & (place < last[:, :, None])
+    return inside / (last - first)[:, :, None]
+
+
+def pool_windows(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Means of windows: states ``[B, T, D]`` and ``window_weights`` to ``[B, W, D]``, in float32."""
+    return (weights.to(hidden.dtype) @ hidden).float()

@@ -1,0 +1,354 @@
+"""``RoutedCausalLM``: a frozen model that chooses its own depth, prompt by prompt, in one line.
+
+    lm = RoutedCausalLM.from_pretrained(ROUTER, budget=0.8)
+    lm.generate(["2 + 2 ="], max_new_tokens=8)
+    lm.last_programs
+
+The routers decide while the prompt is read; what they decide holds for every token that follows. Underneath is
+transformers' own ``generate``, so that sampling, streaming and stop strings are what they always are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.engine.contract import DecoderStack
+from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource, resolve_model
+from pipeline.program import LayerProgram
+from router.checkpoint import Router
+from router.policy import Policy, price_of_average
+from router.routed_model import RoutedCache, add_routers
+
+#: What ``generate`` cannot be asked for: it would read the layers' decisions wrongly, or feed whole texts again.
+_REFUSED = (
+    "assistant_model",
+    "output_attentions",
+    "output_hidden_states",
+    "past_key_values",
+    "prefill_chunk_size",
+    "prompt_lookup_num_tokens",
+    "return_dict_in_generate",
+    "use_cache",
+)
+#: A text, or its token ids.
+Prompt = str | Sequence[int]
+MOST_BUDGET = 2.0
+
+
+class RoutedCausalLM:
+    """A frozen causal language model with its routers.
+
+    Args:
+        hf_model: The base model, inside the decoder-layer contract; its weights are shared, not changed.
+        tokenizer: Its tokenizer.
+        router: The routers that were trained on it.
+        budget: Most layers that any sequence runs, as a fraction of the depth; None for no bound.
+        average: Layers run on average, as a fraction of the depth, as far as held-out prompts tell; None for
+            whatever the routers find likeliest.
+
+    Attributes:
+        base: The base model, as it was.
+        model: A transformers model of the base's class, for whoever wants stock ``generate`` itself; its layers
+            ask the routers.
+        last_programs: What each sequence of the last call ran.
+
+    Raises:
+        UserError: The model is another than the router's, or a budget is out of range.
+    """
+
+    def __init__(
+        self,
+        hf_model: Any,
+        tokenizer: Any,
+        router: Router,
+        *,
+        budget: float | None = None,
+        average: float | None = None,
+    ) -> None:
+        depth, hidden = hf_model.config.num_hidden_layers, hf_model.config.hidden_size
+        size = router.config
+        if (depth, hidden) != (size.num_layers, size.hidden_size):
+            raise UserError(
+                f"the router was trained on a model of {size.num_layers} layers and hidden size {size.hidden_size} "
+                f"({router.base.name}), this one has {depth} and {hidden}"
+            )
+        self.base = hf_model
+        self.tokenizer = tokenizer
+        self.router = router
+        self.budget = budget
+        self.average = average
+        self.last_programs: list[LayerProgram] = []
+        # A copy: another device may have the caller's.
+        self._routers = copy.deepcopy(router.routers).to(hf_model.device)
+        self._held_out = router.held_out.to(hf_model.device)
+        self._switch = DecoderStack(hf_model).rope_switch
+        self._policy = lru_cache(maxsize=16)(self._make_policy)
+        self.model = add_routers(hf_model, self._routers)
+        self.model.default_policy = self.policy()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        router: str | Path,
+        *,
+        base: str | None = None,
+        budget: float | None = None,
+        average: float | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> RoutedCausalLM:
+        """Load a router, and the base model that it names.
+
+        Args:
+            router: A folder, or a hub id.
+            base: Where the base model lies, if not where the router was trained; its weights must be the same.
+            budget: See the class.
+            average: See the class.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16``, ``float16``.
+
+        Raises:
+            UserError: A file is missing or damaged, or the base model is not the one that the router was trained on.
+        """
+        loaded = Router.load(router)
+        source, place = find_base(loaded, base), choose_device(device)
+        hf_model, tokenizer = load_transformers(
+            source.location, device=place, dtype=choose_dtype(dtype, place), revision=source.hub_revision
+        )
+        return cls(hf_model, tokenizer, loaded, budget=budget, average=average)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the router to a folder; the base model stays where it is.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
+        self.router.save(folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False) -> str:
+        """Upload the router to the hub; returns its address.
+
+        Raises:
+            UserError: The hub does not take it.
+        """
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            try:
+                address = HfApi().create_repo(repo_id, private=private, exist_ok=True)
+                HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
+            except Exception as error:  # any failure of the network, in whatever library raised it
+                raise UserError(f"the hub does not take {repo_id!r}: {type(error).__name__}: {error}") from None
+        return str(address)
+
+    # -- running ---------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = 32,
+        budget: float | None = None,
+        average: float | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """Answer prompts, each under the program that its routers choose.
+
+        Args:
+            prompts: Texts as they are (no chat template is applied), or token ids.
+            max_new_tokens: Most tokens of an answer.
+            budget: For this call, instead of the model's.
+            average: Likewise.
+            options: What transformers' ``generate`` takes: ``do_sample``, ``temperature``, ``streamer``,
+                ``stop_strings``, ``num_beams``, ``num_return_sequences``, ….
+
+        Returns:
+            The answers' texts, without the prompts; ``num_return_sequences`` for each prompt.
+
+        Raises:
+            UserError: A prompt is empty, a budget is out of range, an option is none that a routed model has, or
+                prompt and answer would cross the length at which the model's rotary embedding changes.
+        """
+        refused = [name for name in _REFUSED if name in options]
+        if refused:
+            raise UserError(f"a routed model's generate does not take {', '.join(refused)}")
+        if max_new_tokens < 1:
+            raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        tokens = [self._tokens(prompt) for prompt in prompts]
+        if not tokens:
+            self.last_programs = []
+            return []
+        longest = max(map(len, tokens))
+        if self._switch is not None and min(map(len, tokens)) <= self._switch < longest + max_new_tokens:
+            raise UserError(
+                f"the model's rotary embedding changes at {self._switch} tokens; prompts of up to {longest} tokens "
+                f"with {max_new_tokens} new ones cross it, and their programs would have to be chosen anew"
+            )
+        cache = RoutedCache(self.policy(budget, average))
+        if "stop_strings" in options:
+            options.setdefault("tokenizer", self.tokenizer)
+        batch = self._padded(tokens)
+        written = self.model.generate(**batch, max_new_tokens=max_new_tokens, past_key_values=cache, **options)
+        # Beams of a prompt share its program.
+        self._note(cache, every=max(1, cache.num_rows // len(written)))
+        new: list[str] = self.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
+        return new
+
+    @torch.inference_mode()
+    def route(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        budget: float | None = None,
+        average: float | None = None,
+        batch_size: int = 16,
+    ) -> list[LayerProgram]:
+        """The programs that the routers choose, without an answer.
+
+        Args:
+            prompts: As for ``generate``.
+            budget: As for ``generate``.
+            average: As for ``generate``.
+            batch_size: Prompts read at once; those of like lengths go together.
+
+        Returns:
+            A program for each prompt.
+
+        Raises:
+            UserError: A prompt is empty, or a budget is out of range.
+        """
+        tokens = [self._tokens(prompt) for prompt in prompts]
+        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
+        # A batch is read with the rotary embedding of its longest text: none may cross the length where that changes.
+        short = sum(self._switch is None or len(row) <= self._switch for row in tokens)
+        programs: dict[int, LayerProgram] = {}
+        for part in (order[:short], order[short:]):
+            for start in range(0, len(part), batch_size):
+                rows = part[start : start + batch_size]
+                batch = self._padded([tokens[row] for row in rows])
+                places = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)  # as ``generate`` counts them
+                cache = RoutedCache(self.policy(budget, average))
+                self.model.model(**batch, position_ids=places, past_key_values=cache)
+                programs.update(zip(rows, self._note(cache)))
+        self.last_programs = [programs[row] for row in range(len(tokens))]
+        return list(self.last_programs)
+
+    def policy(self, budget: float | None = None, average: float | None = None) -> Policy:
+        """What decides under a budget; what is not given is the model's own.
+
+        Raises:
+            UserError: A budget is out of range.
+        """
+        return self._policy(self.budget if budget is None else budget, self.average if average is None else average)
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _make_policy(self, budget: float | None, average: float | None) -> Policy:
+        limit = None if budget is None else layers_of(budget, self.router.config.num_layers)
+        if average is None:
+            return Policy(self._held_out, limit=limit)
+        check_average(average, self.router.config.num_layers)
+        price = price_of_average(self._held_out, average, limit=limit)
+        return Policy(self._held_out, limit=limit, price=price)
+
+    def _tokens(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            tokens: list[int] = self.tokenizer(prompt, add_special_tokens=self.router.add_special_tokens).input_ids
+        else:
+            tokens = list(prompt)
+        if not tokens:
+            raise UserError("a prompt has no tokens")
+        return tokens
+
+    def _padded(self, tokens: list[list[int]]) -> dict[str, torch.Tensor]:
+        """Token ids and attention mask ``[B, T]``, padded on the left."""
+        longest = max(map(len, tokens))
+        padding = self.model.generation_config.pad_token_id
+        padding = (self.tokenizer.pad_token_id if padding is None else padding) or 0
+        ids = [[padding] * (longest - len(row)) + row for row in tokens]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in tokens]
+        device = self.model.device
+        return {
+            "input_ids": torch.tensor(ids, device=device),
+            "attention_mask": torch.tensor(mask, device=device),
+        }
+
+    def _note(self, cache: RoutedCache, *, every: int = 1) -> list[LayerProgram]:
+        assert cache.counts is not None
+        self.last_programs = [LayerProgram.from_counts(counts) for counts in cache.counts[::every].tolist()]
+        return self.last_programs
+
+
+def layers_of(budget: float, num_layers: int) -> int:
+    """The most layers that a budget allows.
+
+    Raises:
+        UserError: It is out of range, or allows no layer.
+    """
+    if not 0 < budget <= MOST_BUDGET:
+        raise UserError(f"a budget must be above 0 and at most {MOST_BUDGET:g}, got {budget:g}")
+    # Guards 0.1 * 30 against its own binary fraction.
+    limit = int(budget * num_layers + 1e-9)
+    if limit < 1:
+        raise UserError(f"a budget of {budget:g} allows less than one of the model's {num_layers} layers")
+    return limit
+
+
+def check_average(average: float, num_layers: int) -> None:
+    """Refuse an average that no programs have.
+
+    Raises:
+        UserError: It is out of range.
+    """
+    if not 1 / num_layers <= average <= MOST_BUDGET:
+        raise UserError(
+            f"an average must be at least one of the {num_layers} layers ({1 / num_layers:.3f}) and at most "
+            f"{MOST_BUDGET:g}, got {average:g}"
+        )
+
+
+def find_base(router: Router, base: str | None = None) -> ModelSource:
+    """The base model of a router, at the very revision that it was trained on.
+
+    Args:
+        router: The router.
+        base: Where its base model lies, if not where the router was trained.
+
+    Raises:
+        UserError: It cannot be found, or is another one.
+    """
+    name = base or router.base.name
+    try:
+        source = resolve_model(name)
+    except UserError as error:
+        raise UserError(
+            f"the router's base model {router.base.name!r} is not there ({error}); say where it lies: --base, or base="
+        ) from None
+    trained_on_hub = not router.base.revision.startswith("sha256:")
+    if trained_on_hub != (source.hub_revision is not None):
+        where = ("on the hub", "from local files")
+        raise UserError(
+            f"{name!r} cannot be told to be the model that the router was trained on: that was {router.base.name!r} "
+            f"{where[not trained_on_hub]}, this one comes {where[trained_on_hub]}, and their revisions do not compare"
+        )
+    if trained_on_hub and name == router.base.name:
+        return replace(source, revision=router.base.revision)  # the hub keeps older ones
+    if source.revision != router.base.revision:
+        raise UserError(
+            f"{name!r} is not the model that the router was trained on: its revision is {source.revision[:19]}…, "
+            f"the router's base ({router.base.name}) has {router.base.revision[:19]}…"
+        )
+    return source

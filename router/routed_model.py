@@ -1,0 +1,251 @@
+"""A stock model whose layers ask their routers: transformers' own forward, masks and ``generate`` on top.
+
+``add_routers`` gives a model that shares every weight with the base and has each layer wrapped. The wrapper looks at
+what enters its layer when a text is read for the first time, decides for each row, and runs the layer on the rows
+that want it, once or twice. The decisions live in the cache, and with it hold for every token that is
+generated; each run of a layer has a slot of its own there, for the rows that have that run.
+
+Shapes: B rows, T tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from pipeline.engine.contract import DecoderStack
+from pipeline.engine.sharing import share
+from router.model import LayerRouters, pool_windows, window_weights
+from router.policy import Policy
+
+
+class RoutedCache(Cache):  # type: ignore[misc]
+    """One batch on its way: its decisions, and keys and values by layer, run and row.
+
+    Args:
+        policy: Decides; None where ``counts`` are given.
+        counts: Decisions made before, ``[B, L]``.
+    """
+
+    def __init__(self, policy: Policy | None = None, *, counts: torch.Tensor | None = None) -> None:
+        super().__init__(layers=[])
+        self.policy = policy
+        #: How often each layer runs in each row, ``[B, L]``; whole once the prompts are read.
+        self.counts = counts
+        self._tokens = 0
+        self._slots: dict[tuple[int, int], DynamicLayer] = {}
+        self._runs: dict[int, list[torch.Tensor | None]] = {}
+        self._windows: torch.Tensor | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows B, beams counted."""
+        return 0 if self.counts is None else len(self.counts)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def begin(self, mask: torch.Tensor, num_windows: int) -> None:
+        """A call begins; the first one brings the prompts.
+
+        Args:
+            mask: Which of its tokens are no padding, ``[B, T]``.
+            num_windows: W of the routers.
+        """
+        if self._tokens == 0 and self.counts is None:
+            assert self.policy is not None
+            lengths, starts = mask.sum(1), mask.argmax(1)
+            self._windows = window_weights(lengths, starts, mask.shape[1], num_windows)
+            self.counts = mask.new_zeros(len(mask), self.policy.num_layers)
+
+    def end(self, num_tokens: int) -> None:
+        """A call with so many tokens is done."""
+        self._tokens += num_tokens
+        self._windows = None  # decided once, at the prompt
+
+    def decide(self, layer: int, hidden: torch.Tensor, routers: LayerRouters) -> None:
+        """Let a layer's router decide on what enters it, ``[B, T, D]``, where none has decided yet."""
+        if self._windows is None:
+            return
+        assert self.counts is not None and self.policy is not None
+        logits = routers.one_layer(layer, pool_windows(hidden, self._windows))
+        self.counts[:, layer] = self.policy.decide(layer, logits, self.counts.sum(1))
+
+    def runs(self, layer: int) -> list[torch.Tensor | None]:
+        """For each run of a layer its rows; None for all of them."""
+        if layer not in self._runs:
+            assert self.counts is not None
+            counts = self.counts[:, layer].tolist()
+            chosen = [[row for row, count in enumerate(counts) if count > run] for run in range(max(counts))]
+            device = self.counts.device
+            self._runs[layer] = [
+                None if len(rows) == len(counts) else torch.tensor(rows, device=device) for rows in chosen
+            ]
+        return self._runs[layer]
+
+    def slot(self, layer: int, run: int) -> _Slot:
+        """Where one run of a layer keeps its keys and values."""
+        return _Slot(self._slots.setdefault((layer, run), DynamicLayer()))
+
+    # -- what transformers asks of a cache -------------------------------------------------
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        raise AssertionError("keys and values go to the slot of a run")
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._tokens
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return self._tokens
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self._tokens + query_length, 0
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        return -1
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+    @property
+    def is_sliding(self) -> list[bool]:
+        return [False]
+
+    @property
+    def is_croppable(self) -> bool:
+        return False
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Row b becomes what row ``indices[b]`` was."""
+        assert self.counts is not None
+        before, self.counts = self.counts, self.counts[indices]
+        self._runs.clear()
+        for (layer, run), slot in self._slots.items():
+            place = (before[:, layer] > run).cumsum(0) - 1
+            rows = indices[(self.counts[:, layer] > run).nonzero()[:, 0]]
+            slot.batch_select_indices(place[rows])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        assert self.counts is not None
+        every = torch.arange(len(self.counts), device=self.counts.device)
+        self.batch_select_indices(every.repeat_interleave(repeats))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        raise NotImplementedError("routed models cannot take back tokens: assisted decoding is not supported")
+
+
+class _Slot:
+    """One run's keys and values, under whatever number the layer's attention asks for."""
+
+    def __init__(self, kept: DynamicLayer) -> None:
+        self._kept = kept
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add what a call made; all there is, ``[rows, heads, tokens, head_dim]`` each."""
+        keys, values = self._kept.update(keys, values)
+        return keys, values
+
+
+class RoutedLayer(nn.Module):
+    """A decoder layer behind its router.
+
+    Args:
+        layer: The base model's layer, whose weights are shared.
+        index: Its place.
+        routers: The routers of all layers.
+    """
+
+    def __init__(self, layer: nn.Module, index: int, routers: LayerRouters) -> None:
+        super().__init__()
+        self.layer = layer
+        self.index = index
+        self._routers = (routers,)  # no submodule: they are not the base model's to move or save
+
+    def __getattr__(self, name: str) -> Any:
+        # A model may ask its layers for what they are (Gemma 3: ``attention_type``).
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """``[B, T, D]`` to ``[B, T, D]``; the arguments are those of the layer."""
+        cache: RoutedCache = kwargs.pop("past_key_values")
+        cache.decide(self.index, hidden_states, self._routers[0])
+        for run, rows in enumerate(cache.runs(self.index)):
+            slot = cache.slot(self.index, run)
+            if rows is None:
+                hidden_states = _state(self.layer(hidden_states, *args, past_key_values=slot, **kwargs))
+                continue
+            batch = len(hidden_states)
+            chosen = {name: _of_rows(value, rows, batch) for name, value in kwargs.items()}
+            others = [_of_rows(value, rows, batch) for value in args]
+            output = _state(self.layer(hidden_states[rows], *others, past_key_values=slot, **chosen))
+            hidden_states = hidden_states.index_copy(0, rows, output)
+        return hidden_states
+
+
+def _state(output: Any) -> torch.Tensor:
+    state: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return state
+
+
+def _of_rows(value: Any, rows: torch.Tensor, batch: int) -> Any:
+    """The part of a layer's argument that belongs to some rows: what has the batch as its first dimension."""
+    if isinstance(value, torch.Tensor):
+        return value[rows] if value.ndim > 1 and len(value) == batch else value
+    if isinstance(value, tuple):
+        return tuple(_of_rows(part, rows, batch) for part in value)
+    return value
+
+
+def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
+    """A model of the same class whose layers ask their routers, sharing every weight with ``hf_model``.
+
+    A call without a cache, or with an empty one, reads prompts and decides; ``model.default_policy`` says how,
+    unless a ``RoutedCache`` is given as ``past_key_values``.
+
+    Args:
+        hf_model: A transformers causal language model inside the contract.
+        routers: Its routers.
+
+    Raises:
+        UserError: The model is outside the contract.
+    """
+    DecoderStack(hf_model)  # refuses what is outside
+    model = share(hf_model)
+    layers = [RoutedLayer(layer, index, routers) for index, layer in enumerate(model.model.layers)]
+    model.model.layers = nn.ModuleList(layers)
+    model.default_policy = None
+
+    def begin(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        cache = kwargs.get("past_key_values")
+        if not isinstance(cache, RoutedCache):
+            if cache is not None and cache.get_seq_length() > 0:
+                raise ValueError("a routed model goes on from its own cache (RoutedCache) alone, not from a stock one")
+            cache = kwargs["past_key_values"] = RoutedCache(model.default_policy)
+        tokens, mask = _inputs(args, kwargs)[:2], kwargs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones(tokens, dtype=torch.long, device=model.device)
+        cache.begin(mask.long(), routers.config.num_windows)
+        return args, kwargs
+
+    def end(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        kwargs["past_key_values"].end(_inputs(args, kwargs)[1])
+
+    model.model.register_forward_pre_hook(begin, with_kwargs=True)
+    model.model.register_forward_hook(end, with_kwargs=True)
+    return model
+
+
+def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Size:
+    """The shape ``[B, T, …]`` of what a call brings."""
+    given = args[0] if args else kwargs.get("input_ids")
+    shape: torch.Size = (kwargs["inputs_embeds"] if given is None else given).shape
+    return shape

@@ -1,0 +1,37 @@
+"""How sure a difference is: intervals and tests for answers that are right or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binomtest
+
+_RESAMPLES = 10_000
+
+
+def bootstrap_interval(right: Sequence[bool], *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """The percentile bootstrap's interval of an accuracy.
+
+    Args:
+        right: Whether each answer is right.
+        level: Of confidence.
+        seed: Of the resamples.
+    """
+    # Resampling n answers of which a share is right is drawing from a binomial distribution.
+    draws = np.random.default_rng(seed).binomial(len(right), np.mean(right), size=_RESAMPLES) / len(right)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mcnemar(base: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, float]:
+    """McNemar's exact test on the same questions (1947).
+
+    Returns:
+        Questions that only the base gets right, questions that only the other gets right, and the two-sided
+        p-value of so uneven a split, were both as good.
+    """
+    lost = sum(b and not o for b, o in zip(base, other, strict=True))
+    won = sum(o and not b for b, o in zip(base, other, strict=True))
+    p_value = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return lost, won, p_value

@@ -1,0 +1,294 @@
+"""One training from path data sets to a router folder: labels, features, fit, what is written down.
+
+ROUTER/config.json, model.safetensors, README.md   the router; see ``router.checkpoint``
+ROUTER/metrics.jsonl                               a record for each epoch
+ROUTER/tensorboard/                                the same for TensorBoard
+ROUTER/training.png                                loss curves, scores, confusion matrix
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cluster import Resources, check_output, find_place
+from pipeline.engine.loading import cache_folder
+from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
+from router.checkpoint import BaseModel, Router, check_folder
+from router.features import FeatureStore, extract, feature_key
+from router.fit import CLASSES, FitConfig, Fitted, fit
+from router.labels import Labelled, LabelledData, is_held_out, read_labels
+from router.model import RouterConfig
+from router.plots import draw_training
+
+METRICS_FILE = "metrics.jsonl"
+PICTURE_FILE = "training.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What ``drllm-pipeline train`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    data: tuple[Path, ...]
+    """Run folders."""
+    out: Path
+    """Router folder."""
+    base: str | None = None
+    """Where the base model lies, if not where it was searched."""
+    labels: str = "consensus"
+    """How a question's label is chosen; see ``router.labels.CHOICES``."""
+    held_out: float = 0.1
+    """Share of the questions that are held out."""
+    num_windows: int = 8
+    """Windows that a prompt is cut into."""
+    width: int = 128
+    """Hidden units of a router."""
+    fit: FitConfig = field(default_factory=FitConfig)
+    """How routers are fitted."""
+    features: Path | None = None
+    """Where features are kept; None for the user's cache folder."""
+    resources: Resources = field(default_factory=Resources)
+    """What actors that read prompts run on."""
+    wandb: str | None = None
+    """Project at Weights & Biases that is told of every epoch; None for none."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise UserError("--data needs at least one run folder")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"--held-out must be between 0 and 1, got {self.held_out:g}")
+        for name, value in (("windows", self.num_windows), ("width", self.width)):
+            if value < 1:
+                raise UserError(f"--{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Labelled rows whose features a store has."""
+
+    store: FeatureStore
+    rows: Sequence[Labelled]
+    counts: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, store: FeatureStore, rows: Sequence[Labelled]) -> StoredRows:
+        """The rows with their labels as an array."""
+        return cls(store, rows, np.array([row.counts for row in rows], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def features(self, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return self.store.read([self.rows[index] for index in indices])
+
+
+def train(
+    request: TrainRequest,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
+    on_features: Callable[[int, int], None] = lambda done, total: None,
+    on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
+) -> Fitted:
+    """Train a router on path data sets and write it.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what is about to happen.
+        on_features: Told how many prompts have been read, of how many.
+        on_epoch: Told of every epoch's record.
+
+    Raises:
+        UserError: Something in the request, or in the data sets, is wrong.
+        KeyboardInterrupt: It was interrupted; features that were computed stay.
+    """
+    check_output(request.out)
+    if (request.out / "run.json").exists():
+        raise UserError(f"{request.out} is a run folder; give another one to --out")
+    check_folder(request.out)
+    if request.wandb is not None and importlib.util.find_spec("wandb") is None:
+        raise UserError("--wandb needs its package: pip install 'drllm-pipeline[wandb]'")
+    data = read_labels(request.data, choice=request.labels)
+    announce(_described(data))
+    held_out = [row for row in data.rows if is_held_out(row, request.held_out, seed=request.fit.seed)]
+    learnt = [row for row in data.rows if not is_held_out(row, request.held_out, seed=request.fit.seed)]
+    if not held_out or not learnt:
+        raise UserError(
+            f"{len(data.rows)} questions are too few: {len(learnt)} to train on and {len(held_out)} held out; "
+            "search more of them, or hold out another share with --held-out"
+        )
+    # Before prompts are read, which takes long.
+    if len({count for row in learnt for count in row.counts}) < 2:
+        raise UserError(
+            f"every label of {_names(request.data)} is '{CLASSES[learnt[0].counts[0]]}': there is nothing to learn; "
+            "search with more --simulations, or keep more programs"
+        )
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"router folder {request.out} cannot be written: {error.strerror or error}") from None
+    store = FeatureStore(
+        request.features or cache_folder() / "features",
+        revision=data.base.revision,
+        dtype=data.dtype,
+        num_windows=request.num_windows,
+        add_special_tokens=data.add_special_tokens,
+    )
+    _fill(store, data, request, announce, on_features)
+    first = store.read(data.rows[:1])
+    size = RouterConfig(
+        num_layers=data.num_layers,
+        hidden_size=first.shape[-1],
+        num_windows=request.num_windows,
+        width=request.width,
+    )
+    announce(f"Training {data.num_layers} routers on {len(learnt)} questions, {len(held_out)} held out.")
+    try:
+        with ExitStack() as closing:
+            writers = [on_epoch, *_metrics_writers(request, closing)]
+
+            def write(record: dict[str, float]) -> None:
+                for writer in writers:
+                    writer(record)
+
+            fitted = fit(
+                StoredRows.of(store, learnt),
+                StoredRows.of(store, held_out),
+                size,
+                request.fit,
+                on_epoch=write,
+            )
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"the routers cannot be trained on {_names(request.data)}: {error}") from None
+    except OSError as error:
+        raise UserError(f"router folder {request.out} cannot be written: {error.strerror or error}") from None
+    router = Router(
+        base=_lasting(data.base, request.base),
+        routers=fitted.routers,
+        held_out=fitted.held_out,
+        trained_on=data.marks,
+        add_special_tokens=data.add_special_tokens,
+        made={
+            "data": [str(run.resolve()) for run in request.data],
+            "labels": request.labels,
+            "questions": len(learnt),
+            "held_out_questions": len(held_out),
+            "left_out": data.left_out,
+            "fit": asdict(request.fit),
+            **{f"held_out_{name}": fitted.best[name] for name in ("macro_f1", "accuracy", "layers")},
+        },
+    )
+    router.save(request.out)
+    try:
+        draw_training(fitted, request.out / PICTURE_FILE)
+    except OSError as error:
+        announce(f"The picture cannot be written: {error.strerror or error}")
+    return fitted
+
+
+def _lasting(base: BaseModel, given: str | None) -> BaseModel:
+    """The base model by a name that holds in any working directory."""
+    name = given or base.name
+    path = Path(name).expanduser()
+    return BaseModel(name=str(path.resolve()) if path.exists() else name, revision=base.revision)
+
+
+def _described(data: LabelledData) -> str:
+    """What the data sets hold, in a line."""
+    by_task: dict[str, int] = {}
+    for row in data.rows:
+        by_task[row.task] = by_task.get(row.task, 0) + 1
+    counts = np.array([row.counts for row in data.rows])
+    shares = ", ".join(
+        f"{name} {100 * (counts == number).mean():.1f} %" for number, name in enumerate(("skip", "execute", "repeat"))
+    )
+    left_out = "".join(f"; left out, {reason}: {number}" for reason, number in data.left_out.items())
+    tasks = ", ".join(f"{number} {task}" for task, number in by_task.items())
+    return f"{len(data.rows)} questions ({tasks}) of {data.base.name}; labels: {shares}{left_out}."
+
+
+def _fill(
+    store: FeatureStore,
+    data: LabelledData,
+    request: TrainRequest,
+    announce: Callable[[str], None],
+    on_features: Callable[[int, int], None],
+) -> None:
+    """Compute the features that the store has not."""
+    import ray
+
+    absent = len({feature_key(row) for row in data.rows if row not in store})
+    if not absent:
+        announce(f"All features are in {store.folder} already.")
+        return
+    source = resolve_model(request.base or data.base.name)
+    if source.revision != data.base.revision:
+        raise UserError(
+            f"{source.name!r} is not the model that was searched: its revision is {source.revision[:19]}…, the runs "
+            f"have {data.base.revision[:19]}…; say where that one lies with --base"
+        )
+    wanted = request.resources
+    if wanted.dtype not in ("auto", data.dtype):
+        raise UserError(f"--dtype {wanted.dtype}, but the runs were searched in {data.dtype}; leave it out")
+    try:
+        place = find_place(wanted)
+        announce(
+            f"Reading {absent} prompts along their programs, {len(data.rows) - absent} known already; "
+            f"up to {place.pool.num_actors} actors on {place.device} in {data.dtype}."
+        )
+        extract(
+            store,
+            data.rows,
+            model=source,
+            device=place.device,
+            dtype=data.dtype,
+            pool=place.pool,
+            num_windows=request.num_windows,
+            add_special_tokens=data.add_special_tokens,
+            show=lambda done: on_features(done, absent),
+        )
+    finally:
+        ray.shutdown()
+
+
+def _metrics_writers(request: TrainRequest, closing: ExitStack) -> list[Callable[[dict[str, float]], None]]:
+    """Where every epoch's record goes."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    lines = closing.enter_context((request.out / METRICS_FILE).open("w", encoding="utf-8"))
+    board = SummaryWriter(str(request.out / "tensorboard"))
+    closing.callback(board.close)
+
+    def to_jsonl(record: dict[str, float]) -> None:
+        lines.write(json.dumps(record) + "\n")
+        lines.flush()
+
+    def to_tensorboard(record: dict[str, float]) -> None:
+        for name, value in record.items():
+            board.add_scalar(name, value, int(record["epoch"]))
+
+    writers: list[Callable[[dict[str, float]], None]] = [to_jsonl, to_tensorboard]
+    if request.wandb is not None:
+        import wandb
+
+        run = wandb.init(project=request.wandb, config=asdict(request.fit))
+        closing.callback(run.finish)
+        writers.append(run.log)
+    return writers
+
+
+def _names(runs: Sequence[Path]) -> str:
+    return ", ".join(map(str, runs))

@@ -1,0 +1,239 @@
+"""From a run to a router to a table, by the commands that users type, on real Ray with a tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from tiny import NUM_LAYERS, save_tiny_model, write_questions
+
+pytestmark = pytest.mark.ray
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+TRAINED, ASKED = 40, 56
+
+
+def command(*arguments, status=0):
+    """The output of a command of ours, which must end as it should."""
+    process = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        timeout=240,
+    )
+    text = process.stdout + process.stderr
+    assert process.returncode == status, text
+    assert "Traceback" not in text
+    return text
+
+
+class Workshop:
+    """A tiny model, a search of some questions, and where everything goes."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.model = save_tiny_model(folder / "model")
+        self.questions = write_questions(folder / "train.jsonl", TRAINED)
+        self.more_questions = write_questions(folder / "test.jsonl", ASKED)
+        self.run = folder / "run"
+        self.features = folder / "features"
+        command(
+            "search",
+            "--model",
+            self.model,
+            "--task",
+            "arc",
+            "--data",
+            self.questions,
+            "--out",
+            self.run,
+            "--simulations",
+            40,
+            "--keep",
+            16,
+            "--calibration",
+            8,
+            "--actors",
+            2,
+        )
+
+    def train(self, name, *options, status=0):
+        out = self.folder / name
+        text = command(
+            "train",
+            "--data",
+            self.run,
+            "--out",
+            out,
+            "--features",
+            self.features,
+            "--epochs",
+            3,
+            "--held-out",
+            0.25,
+            *options,
+            status=status,
+        )
+        return out, text
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="module")
+def router(workshop):
+    out, text = workshop.train("router")
+    assert "Reading" in text and "Kept epoch" in text
+    return out
+
+
+def test_a_second_training_reads_nothing_and_gives_the_same_bits(workshop, router):
+    """Catches features that are computed again, and a training that does not repeat."""
+    again, text = workshop.train("again")
+    assert "All features are in" in text and "Reading" not in text
+    assert (again / "model.safetensors").read_bytes() == (router / "model.safetensors").read_bytes()
+    other, _ = workshop.train("other-seed", "--seed", 5)
+    assert (other / "model.safetensors").read_bytes() != (router / "model.safetensors").read_bytes()
+
+
+def test_what_a_training_leaves(router):
+    """Catches metrics, a picture or a card that is missing."""
+    records = [json.loads(line) for line in (router / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert {"train_loss", "loss", "macro_f1", "f1_skip", "layers"} <= records[0].keys()
+    assert (router / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert list((router / "tensorboard").iterdir())
+    made = json.loads((router / "config.json").read_text())["made"]
+    assert made["questions"] + made["held_out_questions"] + sum(made["left_out"].values()) == TRAINED
+
+
+def test_an_extraction_goes_on_where_it_stopped(workshop, router):
+    """Catches a restart that reads every prompt again, or leaves a hole where one is missing."""
+    kept = workshop.folder / "kept"
+    shutil.copytree(workshop.features, kept)
+    [file] = kept.rglob("*.safetensors")
+    with safe_open(file, framework="np") as whole:
+        keys, pooled = json.loads(whole.metadata()["keys"]), whole.get_tensor("pooled")
+    save_file({"pooled": pooled[:10].copy()}, file, metadata={"keys": json.dumps(keys[:10])})
+    out, text = workshop.train("resumed", "--features", kept)
+    assert f"Reading {len(keys) - 10} prompts along their programs, 10 known already" in text
+    resumed = load_file(out / "model.safetensors")
+    for name, tensor in load_file(router / "model.safetensors").items():
+        # Prompts that are read in other company may round differently in a last bit.
+        np.testing.assert_allclose(resumed[name], tensor, atol=1e-2)
+
+
+def test_the_table_has_every_contender(workshop, router):
+    """Catches questions that were trained on and are asked again, and contenders that are missing or not judged."""
+    text = command(
+        "evaluate",
+        "--router",
+        router,
+        "--task",
+        "arc",
+        "--data",
+        workshop.more_questions,
+        "--budget",
+        0.9,
+        "--simulations",
+        20,
+        "--curve",
+        "0.8,0.5",
+        "--actors",
+        2,
+    )
+    assert "40 left out: trained on" in text
+    found = json.loads((router / "evaluation.json").read_text())
+    assert found["questions"] == ASKED - TRAINED and found["left_out"] == {"trained on": TRAINED}
+    by_name = {result["contender"]: result for result in found["results"]}
+    assert list(by_name) == ["base", "routed", "best single program", "random programs", "search"]
+    assert all(name in text for name in by_name) and "knows the right answers" in text
+    assert by_name["base"]["layers"] == NUM_LAYERS and by_name["base"]["p_value"] == 1.0
+    assert by_name["random programs"]["layers"] == by_name["routed"]["layers"] <= 0.9 * NUM_LAYERS
+    assert by_name["best single program"]["programs"] == 1
+    assert by_name["search"]["accuracy"] >= by_name["base"]["accuracy"]
+    assert by_name["routed"]["latency"] > 0
+    assert found["curve"]["0.5"]["layers"] <= 0.5 * NUM_LAYERS
+    for result in by_name.values():
+        right = [verdict for _, verdict in result["answers"].values()]
+        assert len(right) == ASKED - TRAINED and sum(right) / len(right) == pytest.approx(result["accuracy"])
+        assert result["interval"][0] <= result["accuracy"] <= result["interval"][1]
+    assert (router / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_single_program_can_be_handed_out(workshop, router):
+    """Catches an export of the untouched model, which is right on most questions of any run."""
+    command(
+        "evaluate",
+        "--router",
+        router,
+        "--task",
+        "arc",
+        "--data",
+        workshop.more_questions,
+        "--simulations",
+        0,
+        "--curve",
+        "",
+        "--budget",
+        0.9,
+        "--out",
+        router,
+    )
+    out = workshop.folder / "exported"
+    text = command("export", "--router", router, "--best", "--out", out)
+    layers = json.loads((out / "config.json").read_text())["num_hidden_layers"]
+    assert f"{layers} of {NUM_LAYERS} layers" in text and layers <= 0.9 * NUM_LAYERS
+    chosen = workshop.folder / "for-a-prompt"
+    assert "layers" in command("export", "--router", router, "--prompt", "Which?", "--budget", 0.5, "--out", chosen)
+    assert json.loads((chosen / "config.json").read_text())["num_hidden_layers"] <= 3
+
+
+def test_one_prompt_can_be_answered(router):
+    """Catches a budget that the command line forgets."""
+    text = command(
+        "generate", "--router", router, "--prompt", "Which of these?", "--budget", 0.5, "--max-new-tokens", 3
+    )
+    assert "Which of these?" in text and any(f"{n} of {NUM_LAYERS} layers ran" in text for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("evaluate", "--router", "{router}", "--task", "arc", "--data", "{questions}"),
+            "none of the 40 questions is left",
+        ),
+        (("evaluate", "--router", "{router}", "--task", "arc", "--data", "{more}", "--budget", "3"), "at most 2"),
+        (("evaluate", "--router", "{router}", "--task", "arc", "--data", "{more}", "--curve", "x"), "--curve takes"),
+        (("evaluate", "--router", "{router}", "--task", "arc"), "needs --data"),
+        (("evaluate", "--router", "{folder}/none", "--task", "arc", "--data", "{more}"), "cannot be found"),
+        (("train", "--data", "{folder}/none", "--out", "{folder}/x"), "no run folder"),
+        (("train", "--data", "{run}", "--out", "{run}"), "give another one to --out"),
+        (("train", "--data", "{run}", "--out", "{folder}/x", "--labels", "longest"), "choose one of"),
+        (("train", "--data", "{run}", "--out", "{folder}/x", "--lr", "0"), "learning-rate"),
+        (("train", "--data", "{run}", "--out", "{folder}/x", "--held-out", "1"), "--held-out"),
+        (("generate", "--router", "{router}", "--prompt", "x", "--budget", "0"), "budget must be above 0"),
+    ],
+)
+def test_a_wrong_call_gets_its_message(workshop, router, arguments, message):
+    """Catches a traceback, or a mistake that is found only after a model was loaded."""
+    names = {
+        "router": router,
+        "folder": workshop.folder,
+        "questions": workshop.questions,
+        "more": workshop.more_questions,
+        "run": workshop.run,
+    }
+    text = command(*(argument.format(**names) for argument in arguments), status=2)
+    assert message in text

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from shard_rows import CONFIG, rows
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
+
+from pipeline.model_source import resolve_model
+from pipeline.shards import RunFolder
 
 pytestmark = pytest.mark.ray
 
@@ -104,6 +110,44 @@ def test_a_second_training_reads_nothing_and_gives_the_same_bits(workshop, route
     assert (again / "model.safetensors").read_bytes() == (router / "model.safetensors").read_bytes()
     other, _ = workshop.train("other-seed", "--seed", 5)
     assert (other / "model.safetensors").read_bytes() != (router / "model.safetensors").read_bytes()
+
+
+def test_a_planted_rule_is_learnt_through_the_model(workshop):
+    """Catches labels that are paired with another prompt's features, anywhere between a shard and a router."""
+    rules = {"Add": (1, 1, 1, 0, 1, 1), "Multiply": (1, 0, 1, 1, 2, 1), "Compare": (1, 1, 1, 1, 1, 1)}
+    rng = random.Random(0)
+    groups = []
+    for number in range(60):
+        groups.append([])
+        for place in range(8):
+            kind = rng.choice(sorted(rules))
+            prompt = f"{kind} {rng.randrange(100)} and {rng.randrange(100)}" + rng.choice(["", ", please", ", quickly"])
+            groups[-1].append(planted_row(f"q{number}-{place}", prompt, rules[kind]))
+    source = resolve_model(str(workshop.model))
+    folder = RunFolder(workshop.folder / "planted")
+    folder.open(replace(CONFIG, model=source), provenance={})
+    folder.describe_model({"num_layers": NUM_LAYERS, "special_tokens_added": True})
+    for number, group in enumerate(groups):
+        folder.commit(number, group, {})
+    folder.close()
+    out = workshop.folder / "planted-router"
+    command("train", "--data", folder.root, "--out", out, "--features", workshop.features, "--held-out", 0.2)
+    made = json.loads((out / "config.json").read_text())["made"]
+    assert made["held_out_macro_f1"] > 0.95
+
+
+def planted_row(name, prompt, counts):
+    """A row whose best program is known."""
+    program = [layer for layer, count in enumerate(counts) for _ in range(count)]
+    return {
+        **rows(name)[0],
+        "prompt": prompt,
+        "program": program,
+        "counts": list(counts),
+        "length": len(program),
+        "num_layers": NUM_LAYERS,
+        "saved_layers": NUM_LAYERS - len(program),
+    }
 
 
 def test_what_a_training_leaves(router):

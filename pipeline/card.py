@@ -13,8 +13,10 @@ def data_set_card(config: RunConfig, progress: Progress) -> str:
     columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
     taught = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
     guide = (
-        f"The first {taught} questions were searched unaided; what they taught about the model's layers guides the\n"
-        "search of any further ones (`calibration/`, `prior.safetensors`)."
+        "Every question was searched by itself, for the calibration of a longer run."
+        if taught and taught == progress.num_examples
+        else f"The first {taught} questions were searched unaided, and their programs save less; what they\n"
+        "taught about the model's layers guided the search of the others (`calibration/`, `prior.safetensors`)."
         if taught
         else "A prior that was learnt on other questions guided every search (`prior.safetensors`)."
         if config.prior_sha256

@@ -295,7 +295,7 @@ def demo(context: click.Context, out: Path, router: Path, limit: int, held_out: 
         router_commands.evaluate, router=router, task="arithmetic", limit=held_out, curve="0.9,0.8", budget=1.0
     )
     click.echo(step("\n4. Use it", bold=True))
-    context.invoke(router_commands.generate, router=str(router), prompt="7 + 5 = 12\n6 + 3 =", budget=0.9)
+    context.invoke(router_commands.generate, router=str(router), prompt="7 + 5 = 12\n6 + 3 =", budget=1.0)
 
 
 for _command in (

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from pipeline import __version__
-from pipeline.calibration import read_prior
+from pipeline.calibration import calibration_groups, read_prior
 from pipeline.card import data_set_card
 from pipeline.cluster import Resources, check_output, find_place
 from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_CALIBRATION, RunConfig, fingerprint
@@ -118,6 +118,12 @@ def run_search(
         provenance = _provenance(request)
         committed = folder.open(config, provenance=provenance)
         _announce_other_versions(request.out, provenance, announce)
+        taught = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
+        if 0 < len(examples) <= taught:
+            announce(
+                f"All {len(examples)} questions are calibration, searched unaided; a search of more than {taught} "
+                "learns from them, and --prior takes what another run has learnt."
+            )
         folder.clear_failures(committed)
         if prior is not None:
             folder.write_prior(prior)

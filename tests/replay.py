@@ -15,12 +15,13 @@ from pipeline import FrozenModel, LayerProgram, materialize, read_paths
 
 
 @torch.inference_mode()
-def stock_answer(model: FrozenModel, program: LayerProgram, prompt: str, max_new_tokens: int) -> str:
-    """The first line of what a stock transformers model of the program's layers writes."""
+def stock_answer(model: FrozenModel, program: LayerProgram, prompt: str, max_new_tokens: int) -> tuple[str, bool]:
+    """The first line of what a stock transformers model of the program's layers writes, and whether it ends."""
     stock = model.hf_model if program.is_identity else materialize(model.hf_model, program)
     ids = model.tokenizer(prompt, return_tensors="pt")
     written = stock.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False)[0, ids.input_ids.shape[1] :]
-    return model.tokenizer.decode(written, skip_special_tokens=True).lstrip(" ").partition("\n")[0].strip()
+    line, end, _ = model.tokenizer.decode(written, skip_special_tokens=True).lstrip(" ").partition("\n")
+    return line.strip(), bool(end) or int(written[-1]) in model.end_tokens
 
 
 def differing_rows(rows: pd.DataFrame, model: FrozenModel, max_new_tokens: int = 8) -> list[str]:
@@ -28,8 +29,8 @@ def differing_rows(rows: pd.DataFrame, model: FrozenModel, max_new_tokens: int =
     differing = []
     for row in rows.itertuples():
         program = LayerProgram(row.program, row.num_layers)
-        said = stock_answer(model, program, row.prompt, max_new_tokens)
-        if (said == row.answer) != row.correct or said != row.response:
+        said, ended = stock_answer(model, program, row.prompt, max_new_tokens)
+        if (said == row.answer and ended) != row.correct or said != row.response:
             differing.append(f"{row.example_id} {program}: {row.response!r} in the row, {said!r} replayed")
     return differing
 

@@ -190,7 +190,9 @@ class ExactMatch:
             for index, row in zip(rows, decoded):
                 text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
                 response = _first_line(text)
-                right = response == questions[index].example.answer
+                # A text that the limit cuts may go on: it is no answer yet.
+                ended = _has_line_end(text) or not model.end_tokens.isdisjoint(row.tokens[-1:])
+                right = ended and response == questions[index].example.answer
                 agreed, gap = agreements[index]
                 written = _smaller(_least_gap(logits[index][: len(agreed)]), row.gap)
                 correct, margin = _judged(right, written if right else -abs(gap))
@@ -333,8 +335,7 @@ def _least_gap(logits: torch.Tensor) -> float:
 
 def _verdict(text: str, answer: str, *, ended: bool) -> bool | None:
     """Whether a text that may go on is the answer; None where what follows decides."""
-    complete = ended or "\n" in text.lstrip(" ")
-    if complete:
+    if ended or _has_line_end(text):
         return _first_line(text) == answer
     # A character of several bytes may still be on its way.
     return None if answer.startswith(_first_line(text.rstrip("\ufffd"))) else False
@@ -343,8 +344,12 @@ def _verdict(text: str, answer: str, *, ended: bool) -> bool | None:
 def _read_enough(text: str, answer: str, *, need_response: bool) -> bool:
     """Whether a text that is being written needs no further token."""
     if need_response:
-        return "\n" in text.lstrip(" ")
+        return _has_line_end(text)
     return _verdict(text, answer, ended=False) is not None
+
+
+def _has_line_end(text: str) -> bool:
+    return "\n" in text.lstrip(" ")
 
 
 def _first_line(text: str) -> str:

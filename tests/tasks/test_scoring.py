@@ -80,13 +80,14 @@ def question(answer, answers, options=(), prompt_ids=PROMPT):
 
 
 def said_by_greedy_decoding(model, asked, program, max_new_tokens):
-    """The first line of a plain loop of arg-max tokens, by no code of ours."""
+    """A plain loop of arg-max tokens, by no code of ours: its first line, its tokens, whether the limit cut it."""
     tokens, text = [], ""
     while len(tokens) < max_new_tokens and END not in tokens and "\n" not in text.lstrip(" "):
         logits = model.next_logits(program, asked.prompt_ids + tokens)
         tokens.append(logits.index(max(logits)))
         text = model.tokenizer.decode(tokens, skip_special_tokens=True)
-    return text.lstrip(" ").split("\n")[0].strip(), tokens
+    cut = END not in tokens and "\n" not in text.lstrip(" ")
+    return text.lstrip(" ").split("\n")[0].strip(), tokens, cut
 
 
 def random_model(seed, answers, switch=math.inf):
@@ -124,8 +125,8 @@ def test_right_if_and_only_if_greedy_decoding_says_so(need_response, switch):
         assert model.layers_run == sum(outcome.layer_executions for outcome in outcomes)
         for q, program, outcome in zip(asked, programs, outcomes):
             answer, reference = q.example.answer, q.answers[0]
-            said, tokens = said_by_greedy_decoding(model, q, program, max(4, len(reference) + 1))
-            assert outcome.correct == (said == answer), (seed, said, answer)
+            said, tokens, cut = said_by_greedy_decoding(model, q, program, max(4, len(reference) + 1))
+            assert outcome.correct == (said == answer and not cut), (seed, said, answer)
             assert (outcome.margin > 0) == outcome.correct
             assert outcome.response == said or (outcome.response is None and not need_response)
             assert [outcome] == scoring.score(model, [q], [program], need_response=need_response)
@@ -148,6 +149,16 @@ def scripted(pieces, script):
         return logits
 
     return StubModel(pieces, prefer)
+
+
+@pytest.mark.parametrize("need_response", [False, True])
+@pytest.mark.parametrize(("after", "right"), [([6, 6, 6, 6, 6], False), ([6, 7], True), ([6, END], True), ([], True)])
+def test_a_text_that_the_limit_cuts_is_no_answer(after, right, need_response):
+    """Catches a reference that the model only begins with: nobody knows how a text goes on that has no end."""
+    asked = question("12", [[1, 2]])
+    model = scripted(PIECES, [1, 2, *after])
+    [outcome] = ExactMatch(max_new_tokens=5).score(model, [asked], [PROGRAM], need_response=need_response)
+    assert outcome.correct == right and (outcome.margin > 0) == right
 
 
 @pytest.mark.parametrize(

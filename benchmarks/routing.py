@@ -59,7 +59,7 @@ def measure(lab: Lab) -> Findings:
     rows = 160 if lab.quick else 4000
     questions = arithmetic_questions(lab.sources, rows)
     job = TrainBothWays(questions=questions, epochs=2 if lab.quick else FitConfig().epochs)
-    [trained] = lab.time([job], wide=True).results
+    [trained] = lab.time([job], wide=not lab.quick).results
     figures[SECONDS] = trained["training_seconds"]
     figures[RATIO] = trained["rerun_seconds_an_epoch"] / trained["seconds_an_epoch"]
     details[SECONDS] = details[RATIO] = trained
@@ -76,7 +76,7 @@ def _turns(
         TakeTurns(task=task, questions=questions, share=share, new_tokens=new_tokens, repeats=2 * lab.repeats)
         for task, questions in tasks
     ]
-    return [pair for job in jobs for pair in lab.time([job], wide=True).results[0]]
+    return [pair for job in jobs for pair in lab.time([job], wide=not lab.quick).results[0]]
 
 
 @dataclass(frozen=True, kw_only=True)

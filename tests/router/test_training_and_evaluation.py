@@ -131,7 +131,17 @@ def test_a_planted_rule_is_learnt_through_the_model(workshop):
         folder.commit(number, group, {})
     folder.close()
     out = workshop.folder / "planted-router"
-    command("train", "--data", folder.root, "--out", out, "--features", workshop.features, "--held-out", 0.2)
+    command(
+        "train",
+        "--data",
+        folder.root,
+        "--out",
+        out,
+        "--features",
+        workshop.folder / "planted-features",
+        "--held-out",
+        0.2,
+    )
     made = json.loads((out / "config.json").read_text())["made"]
     assert made["held_out_macro_f1"] > 0.95
 

@@ -100,7 +100,7 @@ class TakeTurns:
     def __call__(self, model: FrozenModel) -> Callable[[], list[tuple[float, float]]]:
         prompts = [get_task(self.task).prepare(question, model.tokenizer).prompt_ids for question in self.questions]
         routed = add_routers(model.hf_model, decided_routers(model, self.share))
-        policy = Policy(torch.zeros(1, model.num_layers, 3).log_softmax(-1))
+        policy = Policy(np.zeros((1, model.num_layers, 3)))
         options = {"max_new_tokens": self.new_tokens, "min_new_tokens": self.new_tokens}
 
         def once(stock: Any, prompt: list[int], **more: Any) -> float:

@@ -10,6 +10,7 @@ Shapes: B rows, T tokens, W windows, L layers, D hidden size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -70,10 +71,25 @@ class LayerRouters(nn.Module):
         answers = torch.baddbmm(self.bias_out[:, None], inner, self.weight_out)
         return answers.view(layers, rows, windows, NUM_CLASSES).mean(2).transpose(0, 1)
 
-    def one_layer(self, layer: int, pooled: torch.Tensor) -> torch.Tensor:
-        """Windows of what enters one layer, ``[B, W, D]``, to its router's logits ``[B, 3]``."""
-        inner = nn.functional.gelu(pooled @ self.weight_in[layer] + self.bias_in[layer])
-        return (inner @ self.weight_out[layer] + self.bias_out[layer]).mean(1)
+    def apart(self) -> list[LayerRouter]:
+        """The routers one by one, for a model that asks them on the way; they share the weights of the module."""
+        parts = (self.weight_in, self.bias_in, self.weight_out, self.bias_out)
+        return [LayerRouter(*weights) for weights in zip(*(part.unbind() for part in parts))]
+
+
+class LayerRouter(NamedTuple):
+    """The router of one layer."""
+
+    weight_in: torch.Tensor
+    bias_in: torch.Tensor
+    weight_out: torch.Tensor
+    bias_out: torch.Tensor
+
+    def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Windows of what enters the layer, ``[B, W, D]``, to logits ``[B, 3]``."""
+        inner = nn.functional.gelu(torch.addmm(self.bias_in, pooled.flatten(0, 1), self.weight_in))
+        # The mean of the answers is the answer to the mean: the last step is linear.
+        return torch.addmm(self.bias_out, inner.view(*pooled.shape[:2], -1).mean(1), self.weight_out)
 
 
 def window_weights(lengths: torch.Tensor, starts: torch.Tensor, num_tokens: int, num_windows: int) -> torch.Tensor:

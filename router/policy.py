@@ -17,10 +17,13 @@ Shapes: B rows, L layers, N held-out prompts.
 from __future__ import annotations
 
 import math
+from typing import Any
 
-import torch
+import numpy as np
 
 from router.model import NUM_CLASSES
+
+Array = np.ndarray[Any, Any]
 
 #: Prices tried, in nats a layer: beyond these every layer is skipped, or repeated.
 _MOST_EXTREME_PRICE = 32.0
@@ -39,65 +42,74 @@ class Policy:
         ValueError: The limit is below 1.
     """
 
-    def __init__(self, sample: torch.Tensor, *, limit: int | None = None, price: float = 0.0) -> None:
+    def __init__(self, sample: Array, *, limit: int | None = None, price: float = 0.0) -> None:
         if limit is not None and limit < 1:
             raise ValueError(f"a program has at least one layer, got a limit of {limit}")
-        self.num_layers = sample.shape[1]
+        self.num_layers: int = sample.shape[1]
         self.limit = limit
         self.price = price
         most = self.num_layers * (NUM_CLASSES - 1)
         # Without a bound, one that nothing can reach: then the rest is worth the same whatever is left.
         self._allowance = most if limit is None else min(limit, most)
-        self._cost = price * torch.arange(NUM_CLASSES, device=sample.device, dtype=sample.dtype)
+        self._cost = price * np.arange(NUM_CLASSES)
         self._rest = None if limit is None or limit >= most else self._plan(sample)
 
-    def decide(self, layer: int, logits: torch.Tensor, spent: torch.Tensor) -> torch.Tensor:
+    def decide(self, layer: int, logits: Array, spent: Array) -> Array:
         """How often one layer runs in each row.
 
         Args:
             layer: Its index.
-            logits: Its router's, ``[B, 3]``.
+            logits: Its router's, ``[B, 3]``; a constant on all three of a row changes nothing.
             spent: Layers that each row's program has so far, ``[B]``.
 
         Returns:
             Counts ``[B]``, 0 to 2.
         """
-        worth = logits.float().log_softmax(-1) - self._cost
+        worth = logits - self._cost
         if self._rest is not None:
-            worth = worth + _after(self._rest[layer + 1], self._allowance - spent)
+            worth += _after(self._rest[layer + 1], self._allowance - spent)
         if layer == self.num_layers - 1:
             # Somebody must run: no program is empty.
-            worth[:, 0] = worth[:, 0].masked_fill(spent == 0, -math.inf)
-        return worth.argmax(-1)
+            worth[spent == 0, 0] = -math.inf
+        counts: Array = worth.argmax(1)
+        return counts
 
-    def decide_all(self, logits: torch.Tensor) -> torch.Tensor:
+    def decide_all(self, logits: Array) -> Array:
         """Counts ``[B, L]`` from the logits of all layers ``[B, L, 3]``, as if no decision changed a later logit."""
-        spent = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-        counts = torch.empty(logits.shape[:2], dtype=torch.long, device=logits.device)
+        counts = np.zeros(logits.shape[:2], dtype=np.int64)
+        spent = np.zeros(len(logits), dtype=np.int64)
         for layer in range(self.num_layers):
             counts[:, layer] = self.decide(layer, logits[:, layer], spent)
             spent += counts[:, layer]
         return counts
 
-    def _plan(self, sample: torch.Tensor) -> torch.Tensor:
-        """What the layers from l on are worth with r left to spend, ``[L + 1, allowance + 1]``."""
-        left = torch.arange(self._allowance + 1, device=sample.device)
-        rest = sample.new_zeros(self.num_layers + 1, self._allowance + 1)
+    def _plan(self, sample: Array) -> Array:
+        """What the layers from l on are worth with r left to spend, ``[L + 1, NUM_CLASSES - 1 + allowance + 1]``.
+
+        The first columns stand for having spent too much, which nothing is worth.
+        """
+        beyond = NUM_CLASSES - 1
+        left = np.arange(self._allowance + 1)
+        rest = np.zeros((self.num_layers + 1, beyond + len(left)))
+        rest[:, :beyond] = -math.inf
         for layer in reversed(range(self.num_layers)):
             # [N, 1, 3] and [r, 3]
             worth = (sample[:, layer] - self._cost)[:, None] + _after(rest[layer + 1], left)
-            rest[layer] = worth.amax(-1).mean(0)
+            rest[layer, beyond:] = worth.max(-1).mean(0)
         return rest
 
 
-def _after(rest: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
-    """What is left is worth after each choice: ``[R]`` by allowance and allowances ``[B]`` to ``[B, 3]``."""
-    choice = torch.arange(NUM_CLASSES, device=left.device)
-    after = left[:, None] - choice
-    return rest[after.clamp(min=0)].masked_fill(after < 0, -math.inf)
+#: Where in a row of ``_plan`` the worth stands that is left after each choice.
+_COLUMNS = NUM_CLASSES - 1 - np.arange(NUM_CLASSES)
 
 
-def price_of_average(sample: torch.Tensor, average: float, *, limit: int | None = None) -> float:
+def _after(rest: Array, left: Array) -> Array:
+    """What is left is worth after each choice: a row of ``_plan`` and allowances ``[B]`` to ``[B, 3]``."""
+    after: Array = rest[left[:, None] + _COLUMNS]
+    return after
+
+
+def price_of_average(sample: Array, average: float, *, limit: int | None = None) -> float:
     """The price at which held-out prompts run a given number of layers on average.
 
     Args:
@@ -115,7 +127,7 @@ def price_of_average(sample: torch.Tensor, average: float, *, limit: int | None 
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         counts = Policy(sample, limit=limit, price=middle).decide_all(sample)
-        if float(counts.sum(1).float().mean()) > wanted:
+        if counts.sum(1).mean() > wanted:
             low = middle
         else:
             high = middle

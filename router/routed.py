@@ -89,7 +89,7 @@ class RoutedCausalLM:
         self.last_programs: list[LayerProgram] = []
         # A copy: another device may have the caller's.
         self._routers = copy.deepcopy(router.routers).to(hf_model.device)
-        self._held_out = router.held_out.to(hf_model.device)
+        self._held_out = router.held_out.numpy()
         self._switch = DecoderStack(hf_model).rope_switch
         self._policy = lru_cache(maxsize=16)(self._make_policy)
         self.model = add_routers(hf_model, self._routers)
@@ -287,7 +287,6 @@ class RoutedCausalLM:
         }
 
     def _note(self, cache: RoutedCache, *, every: int = 1) -> list[LayerProgram]:
-        assert cache.counts is not None
         self.last_programs = [LayerProgram.from_counts(counts) for counts in cache.counts[::every].tolist()]
         return self.last_programs
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from pipeline.engine.contract import DecoderStack
 from pipeline.engine.sharing import share
-from router.model import LayerRouters, pool_windows, window_weights
+from router.model import LayerRouter, LayerRouters, pool_windows, window_weights
 from router.policy import Policy
 
 
@@ -26,68 +27,74 @@ class RoutedCache(Cache):  # type: ignore[misc]
     """One batch on its way: its decisions, and keys and values by layer, run and row.
 
     Args:
-        policy: Decides; None where ``counts`` are given.
-        counts: Decisions made before, ``[B, L]``.
+        policy: Decides.
     """
 
-    def __init__(self, policy: Policy | None = None, *, counts: torch.Tensor | None = None) -> None:
+    def __init__(self, policy: Policy) -> None:
         super().__init__(layers=[])
         self.policy = policy
         #: How often each layer runs in each row, ``[B, L]``; whole once the prompts are read.
-        self.counts = counts
+        self.counts = np.zeros((0, policy.num_layers), dtype=np.int64)
         self._tokens = 0
-        self._slots: dict[tuple[int, int], DynamicLayer] = {}
-        self._runs: dict[int, list[torch.Tensor | None]] = {}
-        self._windows: torch.Tensor | None = None
+        self._slots: dict[tuple[int, int], _Slot] = {}
+        self._rows: dict[int, list[torch.Tensor | None]] = {}
+        # While the prompts are read:
+        self._routers: list[LayerRouter] = []
+        self._windows = torch.zeros(0)
+        self._spent = np.zeros(0, dtype=np.int64)
 
     @property
     def num_rows(self) -> int:
         """Rows B, beams counted."""
-        return 0 if self.counts is None else len(self.counts)
+        return len(self.counts)
 
     # -- reading ---------------------------------------------------------------------------
 
-    def begin(self, mask: torch.Tensor, num_windows: int) -> None:
+    def begin(self, mask: torch.Tensor, routers: LayerRouters) -> None:
         """A call begins; the first one brings the prompts.
 
         Args:
             mask: Which of its tokens are no padding, ``[B, T]``.
-            num_windows: W of the routers.
+            routers: Who is asked about the prompts.
         """
-        if self._tokens == 0 and self.counts is None:
-            assert self.policy is not None
+        if self._tokens == 0:
             lengths, starts = mask.sum(1), mask.argmax(1)
-            self._windows = window_weights(lengths, starts, mask.shape[1], num_windows)
-            self.counts = mask.new_zeros(len(mask), self.policy.num_layers)
+            self._windows = window_weights(lengths, starts, mask.shape[1], routers.config.num_windows)
+            self._routers = routers.apart()
+            self.counts = np.zeros((len(mask), self.policy.num_layers), dtype=np.int64)
+            self._spent = np.zeros(len(mask), dtype=np.int64)
 
     def end(self, num_tokens: int) -> None:
         """A call with so many tokens is done."""
         self._tokens += num_tokens
-        self._windows = None  # decided once, at the prompt
+        self._routers = []  # decided once, at the prompt
 
-    def decide(self, layer: int, hidden: torch.Tensor, routers: LayerRouters) -> None:
-        """Let a layer's router decide on what enters it, ``[B, T, D]``, where none has decided yet."""
-        if self._windows is None:
-            return
-        assert self.counts is not None and self.policy is not None
-        logits = routers.one_layer(layer, pool_windows(hidden, self._windows))
-        self.counts[:, layer] = self.policy.decide(layer, logits, self.counts.sum(1))
+    def runs(self, layer: int, hidden: torch.Tensor) -> list[torch.Tensor | None]:
+        """For each run of a layer its rows; None for all of them.
 
-    def runs(self, layer: int) -> list[torch.Tensor | None]:
-        """For each run of a layer its rows; None for all of them."""
-        if layer not in self._runs:
-            assert self.counts is not None
-            counts = self.counts[:, layer].tolist()
-            chosen = [[row for row, count in enumerate(counts) if count > run] for run in range(max(counts))]
-            device = self.counts.device
-            self._runs[layer] = [
-                None if len(rows) == len(counts) else torch.tensor(rows, device=device) for rows in chosen
+        Args:
+            layer: Its index.
+            hidden: What enters it, ``[B, T, D]``: where nothing is decided yet, its router looks at that.
+        """
+        if self._routers:
+            logits = self._routers[layer](pool_windows(hidden, self._windows))
+            counts = self.policy.decide(layer, logits.numpy(force=True), self._spent)
+            self.counts[:, layer] = counts
+            self._spent += counts
+        if layer not in self._rows:
+            counts = self.counts[:, layer]
+            chosen = [(counts > run).nonzero()[0] for run in range(counts.max())]
+            self._rows[layer] = [
+                None if len(rows) == len(counts) else torch.from_numpy(rows).to(hidden.device) for rows in chosen
             ]
-        return self._runs[layer]
+        return self._rows[layer]
 
     def slot(self, layer: int, run: int) -> _Slot:
         """Where one run of a layer keeps its keys and values."""
-        return _Slot(self._slots.setdefault((layer, run), DynamicLayer()))
+        slot = self._slots.get((layer, run))
+        if slot is None:
+            slot = self._slots[layer, run] = _Slot()
+        return slot
 
     # -- what transformers asks of a cache -------------------------------------------------
 
@@ -123,18 +130,16 @@ class RoutedCache(Cache):  # type: ignore[misc]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Row b becomes what row ``indices[b]`` was."""
-        assert self.counts is not None
-        before, self.counts = self.counts, self.counts[indices]
-        self._runs.clear()
+        chosen = indices.numpy(force=True)
+        before, self.counts = self.counts, self.counts[chosen]
+        self._rows.clear()
         for (layer, run), slot in self._slots.items():
-            place = (before[:, layer] > run).cumsum(0) - 1
-            rows = indices[(self.counts[:, layer] > run).nonzero()[:, 0]]
-            slot.batch_select_indices(place[rows])
+            place = (before[:, layer] > run).cumsum() - 1
+            rows = place[chosen[self.counts[:, layer] > run]]
+            slot.kept.batch_select_indices(torch.from_numpy(rows).to(indices.device))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        assert self.counts is not None
-        every = torch.arange(len(self.counts), device=self.counts.device)
-        self.batch_select_indices(every.repeat_interleave(repeats))
+        self.batch_select_indices(torch.arange(self.num_rows).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
         raise NotImplementedError("routed models cannot take back tokens: assisted decoding is not supported")
@@ -143,12 +148,12 @@ class RoutedCache(Cache):  # type: ignore[misc]
 class _Slot:
     """One run's keys and values, under whatever number the layer's attention asks for."""
 
-    def __init__(self, kept: DynamicLayer) -> None:
-        self._kept = kept
+    def __init__(self) -> None:
+        self.kept = DynamicLayer()
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Add what a call made; all there is, ``[rows, heads, tokens, head_dim]`` each."""
-        keys, values = self._kept.update(keys, values)
+        keys, values = self.kept.update(keys, values)
         return keys, values
 
 
@@ -158,14 +163,12 @@ class RoutedLayer(nn.Module):
     Args:
         layer: The base model's layer, whose weights are shared.
         index: Its place.
-        routers: The routers of all layers.
     """
 
-    def __init__(self, layer: nn.Module, index: int, routers: LayerRouters) -> None:
+    def __init__(self, layer: nn.Module, index: int) -> None:
         super().__init__()
         self.layer = layer
         self.index = index
-        self._routers = (routers,)  # no submodule: they are not the base model's to move or save
 
     def __getattr__(self, name: str) -> Any:
         # A model may ask its layers for what they are (Gemma 3: ``attention_type``).
@@ -177,8 +180,7 @@ class RoutedLayer(nn.Module):
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """``[B, T, D]`` to ``[B, T, D]``; the arguments are those of the layer."""
         cache: RoutedCache = kwargs.pop("past_key_values")
-        cache.decide(self.index, hidden_states, self._routers[0])
-        for run, rows in enumerate(cache.runs(self.index)):
+        for run, rows in enumerate(cache.runs(self.index, hidden_states)):
             slot = cache.slot(self.index, run)
             if rows is None:
                 hidden_states = _state(self.layer(hidden_states, *args, past_key_values=slot, **kwargs))
@@ -220,7 +222,7 @@ def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
     """
     DecoderStack(hf_model)  # refuses what is outside
     model = share(hf_model)
-    layers = [RoutedLayer(layer, index, routers) for index, layer in enumerate(model.model.layers)]
+    layers = [RoutedLayer(layer, index) for index, layer in enumerate(model.model.layers)]
     model.model.layers = nn.ModuleList(layers)
     model.default_policy = None
 
@@ -233,7 +235,7 @@ def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
         tokens, mask = _inputs(args, kwargs)[:2], kwargs.get("attention_mask")
         if mask is None:
             mask = torch.ones(tokens, dtype=torch.long, device=model.device)
-        cache.begin(mask.long(), routers.config.num_windows)
+        cache.begin(mask.long(), routers)
         return args, kwargs
 
     def end(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

@@ -72,13 +72,23 @@ class LayerRouters(nn.Module):
         return answers.view(layers, rows, windows, NUM_CLASSES).mean(2).transpose(0, 1)
 
     def apart(self) -> list[LayerRouter]:
-        """The routers one by one, for a model that asks them on the way; they share the weights of the module."""
-        parts = (self.weight_in, self.bias_in, self.weight_out, self.bias_out)
+        """The routers one by one, as they are now, for a model that asks them on the way."""
+        windows = self.config.num_windows
+        # The mean of the windows' answers, and the sum in the matrix product, are one.
+        weight_out = self.weight_out.detach().repeat(1, windows, 1) / windows
+        parts = (self.weight_in.detach(), self.bias_in.detach(), weight_out, self.bias_out.detach())
         return [LayerRouter(*weights) for weights in zip(*(part.unbind() for part in parts))]
 
 
 class LayerRouter(NamedTuple):
-    """The router of one layer."""
+    """The router of one layer, in few operations: a prompt waits for every one of them.
+
+    Attributes:
+        weight_in: ``[D, width]``.
+        bias_in: ``[width]``.
+        weight_out: ``[W·width, 3]``, all windows' share of the mean.
+        bias_out: ``[3]``.
+    """
 
     weight_in: torch.Tensor
     bias_in: torch.Tensor
@@ -88,8 +98,7 @@ class LayerRouter(NamedTuple):
     def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
         """Windows of what enters the layer, ``[B, W, D]``, to logits ``[B, 3]``."""
         inner = nn.functional.gelu(torch.addmm(self.bias_in, pooled.flatten(0, 1), self.weight_in))
-        # The mean of the answers is the answer to the mean: the last step is linear.
-        return torch.addmm(self.bias_out, inner.view(*pooled.shape[:2], -1).mean(1), self.weight_out)
+        return torch.addmm(self.bias_out, inner.view(len(pooled), -1), self.weight_out)
 
 
 def window_weights(lengths: torch.Tensor, starts: torch.Tensor, num_tokens: int, num_windows: int) -> torch.Tensor:

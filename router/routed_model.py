@@ -50,17 +50,18 @@ class RoutedCache(Cache):  # type: ignore[misc]
 
     # -- reading ---------------------------------------------------------------------------
 
-    def begin(self, mask: torch.Tensor, routers: LayerRouters) -> None:
+    def begin(self, mask: torch.Tensor, routers: list[LayerRouter], num_windows: int) -> None:
         """A call begins; the first one brings the prompts.
 
         Args:
             mask: Which of its tokens are no padding, ``[B, T]``.
-            routers: Who is asked about the prompts.
+            routers: Who is asked about the prompts, a router for each layer.
+            num_windows: Their W.
         """
         if self._tokens == 0:
             lengths, starts = mask.sum(1), mask.argmax(1)
-            self._windows = window_weights(lengths, starts, mask.shape[1], routers.config.num_windows)
-            self._routers = routers.apart()
+            self._windows = window_weights(lengths, starts, mask.shape[1], num_windows)
+            self._routers = routers
             self.counts = np.zeros((len(mask), self.policy.num_layers), dtype=np.int64)
             self._spent = np.zeros(len(mask), dtype=np.int64)
 
@@ -83,10 +84,9 @@ class RoutedCache(Cache):  # type: ignore[misc]
             self._spent += counts
         if layer not in self._rows:
             counts = self.counts[:, layer]
-            chosen = [(counts > run).nonzero()[0] for run in range(counts.max())]
-            self._rows[layer] = [
-                None if len(rows) == len(counts) else torch.from_numpy(rows).to(hidden.device) for rows in chosen
-            ]
+            every, any_row = counts.min(), counts.max()
+            some = [torch.from_numpy((counts > run).nonzero()[0]) for run in range(every, any_row)]
+            self._rows[layer] = [None] * every + [rows.to(hidden.device) for rows in some]
         return self._rows[layer]
 
     def slot(self, layer: int, run: int) -> _Slot:
@@ -225,6 +225,7 @@ def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
     layers = [RoutedLayer(layer, index) for index, layer in enumerate(model.model.layers)]
     model.model.layers = nn.ModuleList(layers)
     model.default_policy = None
+    apart = routers.apart()
 
     def begin(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         cache = kwargs.get("past_key_values")
@@ -235,7 +236,7 @@ def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
         tokens, mask = _inputs(args, kwargs)[:2], kwargs.get("attention_mask")
         if mask is None:
             mask = torch.ones(tokens, dtype=torch.long, device=model.device)
-        cache.begin(mask.long(), routers)
+        cache.begin(mask.long(), apart, routers.config.num_windows)
         return args, kwargs
 
     def end(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

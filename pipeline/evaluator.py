@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 
+from pipeline.actor import ModelActor
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
@@ -167,17 +168,23 @@ class GroupResult:
     evaluations: list[Evaluation]
 
 
-class SearchEvaluator:
-    """The Ray actor: loads one frozen copy of the model and searches work groups on it.
+class SearchEvaluator(ModelActor):
+    """The Ray actor of a search: takes work groups.
 
     ``programs_run`` may be asked for while ``search`` runs.
     """
 
     def __init__(self, config: RunConfig) -> None:
+        super().__init__(
+            config.model,
+            device=config.device,
+            dtype=config.dtype,
+            threads=config.cpus_per_actor,
+            cache_gib=config.cache_gib,
+        )
         self._config = config
         self._task = get_task(config.task, max_new_tokens=config.max_new_tokens)
         self._programs_run = 0
-        self._model: Any = None
 
     def load(self) -> dict[str, Any]:
         """Load the model; returns what the run notes about it.
@@ -185,22 +192,7 @@ class SearchEvaluator:
         Raises:
             UserError: The model cannot be loaded, is outside the contract, or the budget allows no layer.
         """
-        import torch
-        import transformers
-
-        from pipeline.engine import FrozenModel
-
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
-        torch.set_num_threads(self._config.cpus_per_actor)
-        source = self._config.model
-        self._model = FrozenModel.load(
-            source.location,
-            device=self._config.device,
-            dtype=self._config.dtype,
-            revision=source.hub_revision,
-            cache_bytes=int(self._config.cache_gib * (1 << 30)),
-        )
+        super().load()
         if not LayerProgram((0,), self._model.num_layers).within(self._config.search.budget):
             raise UserError(
                 f"--budget {self._config.search.budget:g} allows less than one of the model's "
@@ -216,12 +208,8 @@ class SearchEvaluator:
 
     def search(self, examples: Sequence[Example], prior: Prior | None = None) -> GroupResult:
         """Search one work group, with what other groups taught."""
-        import torch
-
-        # OpenMP keeps the number of threads by calling thread, and Ray may call from another one.
-        torch.set_num_threads(self._config.cpus_per_actor)
+        self._begin()
         model, task = self._model, self._task
-        model.forget()  # a group depends on nothing outside it
         questions, failed = [], {}
         for example in examples:
             try:

@@ -1,4 +1,4 @@
-"""A pool of actors that each hold a model and answer one call at a time, and survive one another.
+"""A pool of actors (``pipeline.actor``) that each hold a model and answer one call at a time, and survive one another.
 
 For work whose answers may come in any order and be asked for again: features, evaluations. Searches have a
 coordinator of their own, which commits.
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 MAX_ATTEMPTS = 3
 
 
-class ModelActor(Protocol):
+class PooledActor(Protocol):
     """What the pool asks of an actor's class."""
 
     def load(self) -> Any:
@@ -58,7 +58,7 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
         pool: How many, and on what.
     """
 
-    def __init__(self, actor_class: type[ModelActor], arguments: tuple[Any, ...], pool: PoolConfig) -> None:
+    def __init__(self, actor_class: type[PooledActor], arguments: tuple[Any, ...], pool: PoolConfig) -> None:
         self._pool = pool
         self._class = ray.remote(
             num_cpus=pool.cpus_per_actor, num_gpus=pool.gpus_per_actor, max_restarts=0, max_task_retries=0

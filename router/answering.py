@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from pipeline.actor import ModelActor
 from pipeline.config import RunConfig
 from pipeline.evaluator import search_group
 from pipeline.model_source import ModelSource
@@ -58,7 +59,7 @@ class Answer:
     correct: bool
 
 
-class AnsweringActor:
+class AnsweringActor(ModelActor):
     """One copy of the base model with its routers.
 
     Args:
@@ -69,7 +70,14 @@ class AnsweringActor:
     """
 
     def __init__(self, router: Router, source: ModelSource, config: RunConfig, prior: Prior | None) -> None:
-        self._router, self._source, self._config, self._prior = router, source, config, prior
+        super().__init__(
+            source,
+            device=config.device,
+            dtype=config.dtype,
+            threads=config.cpus_per_actor,
+            cache_gib=config.cache_gib,
+        )
+        self._router, self._config, self._prior = router, config, prior
         self._task = get_task(config.task, max_new_tokens=config.max_new_tokens)
 
     def load(self) -> None:
@@ -78,30 +86,14 @@ class AnsweringActor:
         Raises:
             UserError: It cannot be loaded, or is not the router's.
         """
-        import torch
-        import transformers
-
-        from pipeline.engine import FrozenModel
         from router.routed import RoutedCausalLM
 
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
-        torch.set_num_threads(self._config.cpus_per_actor)
-        self._model = FrozenModel.load(
-            self._source.location,
-            device=self._config.device,
-            dtype=self._config.dtype,
-            revision=self._source.hub_revision,
-            cache_bytes=int(self._config.cache_gib * (1 << 30)),
-        )
+        super().load()
         self._routed = RoutedCausalLM(self._model.hf_model, self._model.tokenizer, self._router)
 
     def work(self, ask: Ask) -> Any:
         """Answers, one for each question; where times are asked for, the medians of base and routed in seconds."""
-        import torch
-
-        torch.set_num_threads(self._config.cpus_per_actor)
-        self._model.forget()
+        self._begin()
         questions = [self._task.prepare(example, self._model.tokenizer) for example in ask.examples]
         if ask.timed:
             return self._times(ask, questions)

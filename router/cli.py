@@ -87,6 +87,12 @@ then finds programs that many questions share, which routers can learn.
     metavar="consensus|shortest",
     help="Which of a question's right programs is its label: the one most like other questions', or the shortest.",
 )
+@click.option(
+    "--layer-price",
+    default=0.0,
+    show_default=True,
+    help="Nats that a layer costs a label of --labels consensus: the more, the shorter the labels.",
+)
 @click.option("--epochs", default=25, show_default=True, help="Most passes over the training questions.")
 @click.option("--batch-size", default=16, show_default=True, help="Questions of a step.")
 @click.option("--lr", default=1e-3, show_default=True, help="Learning rate of AdamW.")
@@ -130,6 +136,7 @@ def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels
         out=out,
         base=options["base"],
         labels=labels,
+        layer_price=options["layer_price"],
         held_out=options["held_out"],
         num_windows=options["windows"],
         width=options["width"],

@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from pipeline.actor import ModelActor
 from pipeline.cluster import PoolConfig
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
@@ -120,39 +121,28 @@ def feature_key(row: Labelled) -> str:
     return hashlib.sha256(f"{row.program}\n{row.prompt}".encode()).hexdigest()[:32]
 
 
-class FeatureActor:
-    """The Ray actor: one frozen model that reads prompts along their programs."""
+class FeatureActor(ModelActor):
+    """The Ray actor that reads prompts along their programs.
+
+    Args:
+        source: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        threads: Torch threads.
+        num_windows: W.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+    """
 
     def __init__(
-        self, model: ModelSource, device: str, dtype: str, threads: int, num_windows: int, add_special_tokens: bool
+        self, source: ModelSource, device: str, dtype: str, threads: int, num_windows: int, add_special_tokens: bool
     ) -> None:
-        self._source, self._device, self._dtype, self._threads = model, device, dtype, threads
+        super().__init__(source, device=device, dtype=dtype, threads=threads)
         self._num_windows = num_windows
         self._add_special_tokens = add_special_tokens
 
-    def load(self) -> None:
-        """Load the model.
-
-        Raises:
-            UserError: It cannot be loaded.
-        """
-        import torch
-        import transformers
-
-        from pipeline.engine import FrozenModel
-
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
-        torch.set_num_threads(self._threads)
-        self._model = FrozenModel.load(
-            self._source.location, device=self._device, dtype=self._dtype, revision=self._source.hub_revision
-        )
-
     def work(self, rows: Sequence[Labelled]) -> np.ndarray[Any, Any]:
         """Features of rows, ``[N, L, W, D]`` in float32."""
-        import torch
-
-        torch.set_num_threads(self._threads)
+        self._begin()
         return pooled_along(
             self._model, rows, num_windows=self._num_windows, add_special_tokens=self._add_special_tokens
         )

@@ -2,12 +2,14 @@
 
 A search keeps several right programs a question. Which of them is the label matters: the shortest ones differ from
 question to question by what is hardly more than chance, and nothing can learn that. ``consensus`` picks, among a
-question's right programs, the one that is most like what the other questions settle on.
+question's right programs, the one that is most like what the other questions settle on. What they settle on is the
+untouched model, which is right more often than any other program, unless a layer has a price.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,18 +76,21 @@ class LabelledData:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def read_labels(runs: Sequence[Path], *, choice: str = "consensus") -> LabelledData:
+def read_labels(runs: Sequence[Path], *, choice: str = "consensus", layer_price: float = 0.0) -> LabelledData:
     """Read path data sets and give each question its label.
 
     Args:
         runs: Run folders, of the same model.
         choice: One of ``CHOICES``.
+        layer_price: Nats that a layer costs a program where a consensus is sought.
 
     Raises:
         UserError: A folder is no run, the runs are of different models, or no question has a label.
     """
     if choice not in CHOICES:
         raise UserError(f"labels {choice!r} are unknown; choose one of: {', '.join(CHOICES)}")
+    if not 0 <= layer_price < math.inf:
+        raise UserError(f"--layer-price must not be below 0 nats, got {layer_price:g}")
     sources = [_Source.read(run) for run in runs]
     first = sources[0]
     for other in sources[1:]:
@@ -122,7 +127,9 @@ def read_labels(runs: Sequence[Path], *, choice: str = "consensus") -> LabelledD
         )
     labels = [label for label, _ in found.values()]
     candidates_of = [sorted(set(candidates), key=lambda c: (sum(c), c)) for _, candidates in found.values()]
-    chosen = _consensus(candidates_of) if choice == "consensus" else [candidates[0] for candidates in candidates_of]
+    chosen = [candidates[0] for candidates in candidates_of]
+    if choice == "consensus":
+        chosen = _consensus(candidates_of, layer_price)
     rows = [
         Labelled(example_id=label.example_id, task=label.task, prompt=label.prompt, counts=counts)
         for label, counts in zip(labels, chosen)
@@ -176,11 +183,12 @@ def _sayable(counts: Sequence[int] | None) -> bool:
     return counts is not None and max(counts) < NUM_CLASSES
 
 
-def _consensus(candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[tuple[int, ...]]:
-    """One of each question's programs, so that the choices are as like each other as can be.
+def _consensus(candidates: Sequence[Sequence[tuple[int, ...]]], layer_price: float) -> list[tuple[int, ...]]:
+    """One of each question's programs, so that the choices are as like each other as can be, and short.
 
-    The choices' class frequencies by layer and the choices themselves are found in turn: each question takes its
-    likeliest program under the frequencies, of equals the first, until nothing changes.
+    The choices' class frequencies by layer and the choices themselves are found in turn, beginning with the first
+    ones: each question takes its likeliest program under the frequencies, less the price of its layers, of equals
+    the first, until nothing changes.
     """
     arrays = [np.array(programs) for programs in candidates]
     choices = [0] * len(arrays)
@@ -190,7 +198,8 @@ def _consensus(candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[tuple[in
         for programs, chosen in zip(arrays, choices):
             frequencies[layers, programs[chosen]] += 1
         log_p = np.log(frequencies / frequencies.sum(1, keepdims=True))
-        before, choices = choices, [int(log_p[layers, programs].sum(1).argmax()) for programs in arrays]
+        worth = [log_p[layers, programs].sum(1) - layer_price * programs.sum(1) for programs in arrays]
+        before, choices = choices, [int(of_question.argmax()) for of_question in worth]
         if choices == before:
             break
     return [tuple(map(int, programs[chosen])) for programs, chosen in zip(arrays, choices)]

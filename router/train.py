@@ -49,6 +49,8 @@ class TrainRequest:
     """Where the base model lies, if not where it was searched."""
     labels: str = "consensus"
     """How a question's label is chosen; see ``router.labels.CHOICES``."""
+    layer_price: float = 0.0
+    """Nats that a layer costs a program where a consensus is sought."""
     held_out: float = 0.1
     """Share of the questions that are held out."""
     num_windows: int = 8
@@ -119,7 +121,7 @@ def train(
     check_folder(request.out)
     if request.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise UserError("--wandb needs its package: pip install 'drllm-pipeline[wandb]'")
-    data = read_labels(request.data, choice=request.labels)
+    data = read_labels(request.data, choice=request.labels, layer_price=request.layer_price)
     announce(_described(data))
     held_out = [row for row in data.rows if is_held_out(row, request.held_out, seed=request.fit.seed)]
     learnt = [row for row in data.rows if not is_held_out(row, request.held_out, seed=request.fit.seed)]
@@ -184,6 +186,7 @@ def train(
         made={
             "data": [str(run.resolve()) for run in request.data],
             "labels": request.labels,
+            "layer_price": request.layer_price,
             "questions": len(learnt),
             "held_out_questions": len(held_out),
             "left_out": data.left_out,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -73,6 +74,20 @@ def test_the_shortest_or_the_most_common_program_is_the_label(tmp_path):
     assert set(labels_of(consensus).values()) == {(1, 0, 1)}
     assert consensus.num_layers == 3 and consensus.add_special_tokens and consensus.base.revision == "sha256:0"
     assert consensus.rows[0].prompt == "prompt of a" and str(consensus.rows[0].program) == "0,2"
+
+
+def test_a_price_moves_the_consensus_away_from_the_untouched_model(tmp_path):
+    """Catches labels that are the identity wherever it is right, and a price that breaks a right answer."""
+    whole, shorter = (1, 1, 1), (1, 0, 1)
+    either = [*example("a", whole, shorter), *example("b", whole, shorter), *example("c", whole)]
+    run = make_run(tmp_path / "run", [*either, *example("d", whole), *example("e", (0, 1, 1), whole)])
+    assert set(labels_of(read_labels([run])).values()) == {whole}
+    priced = {"a": shorter, "b": shorter, "c": whole, "d": whole, "e": whole}
+    assert labels_of(read_labels([run], layer_price=1.0)) == priced, "what hardly anybody shares stays too dear"
+    assert labels_of(read_labels([run], layer_price=2.0)) == {**priced, "e": (0, 1, 1)}
+    for wrong in (-1.0, math.inf, math.nan):
+        with pytest.raises(UserError, match="--layer-price must not be below 0"):
+            read_labels([run], layer_price=wrong)
 
 
 def test_what_routers_cannot_say_is_left_out_and_counted(tmp_path):

@@ -57,7 +57,7 @@ rows = load_dataset("parquet", data_files="paths/*.parquet", split="train")
 ```
 
 Every question has one row for the identity program (`length == num_layers`, the untouched model), right
-or wrong, and up to {config.keep} rows of right programs. A question without a row where `is_best` is true has
+or wrong, and {_kept(config.keep)}. A question without a row where `is_best` is true has
 no right program within the budget.
 
 ## Columns
@@ -72,3 +72,14 @@ no right program within the budget.
 | --- | --- |
 {settings}
 """
+
+
+def _kept(keep: int | str) -> str:
+    if keep == "all":
+        return "a row for every program that was tried, right or wrong"
+    if keep == "pareto":
+        return (
+            "a row for every program that no other one as short or shorter beats, a right\n"
+            "one beating a wrong one and a larger margin a smaller (its Pareto set)"
+        )
+    return f"up to {keep} rows of right programs"

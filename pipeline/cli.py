@@ -111,7 +111,14 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 @click.option("--num-gpus", default=1.0, show_default=True, help="GPUs an actor reserves on cuda; may be a fraction.")
 @click.option("--cpus-per-actor", default=1, show_default=True, help="Cores, and torch threads, of an actor.")
 @click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision.")
-@click.option("--keep", default=4, show_default=True, help="Right programs kept per question, beside the identity.")
+@click.option(
+    "--keep",
+    default="4",
+    show_default=True,
+    metavar="K|pareto|all",
+    help="Kept per question beside the identity: K right programs; or those, right or wrong, that none as short or "
+    "shorter beats; or all that were tried.",
+)
 @click.option(
     "--group-size", default=8, show_default=True, help="Questions batched, handed out and committed together."
 )
@@ -157,7 +164,7 @@ def search(
     num_gpus: float,
     cpus_per_actor: int,
     dtype: str,
-    keep: int,
+    keep: str,
     group_size: int,
     leaves: int | None,
     calibration: int | None,
@@ -185,7 +192,7 @@ def search(
         max_new_tokens=max_new_tokens,
         search=settings,
         seed=seed,
-        keep=keep,
+        keep=_number_or_word(keep),
         group_size=group_size,
         leaves=leaves,
         # The published searches learn nothing from other questions.
@@ -246,6 +253,13 @@ def _search(request: Any) -> int:
         markup=False,
     )
     return 0
+
+
+def _number_or_word(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _own_name() -> str:

@@ -18,6 +18,8 @@ from pipeline.tasks.base import Example
 SCHEMA_VERSION = 1
 DEFAULT_CACHE_GIB = 2.0
 DEFAULT_CALIBRATION = 32
+#: What a run may keep of a question besides a number of right programs.
+KEEP_WORDS = ("pareto", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,9 @@ class RunConfig:
     """What the search of each question may do."""
     seed: int = 0
     """Seed of the questions that a task makes, and of every search."""
-    keep: int = 4
-    """Right programs kept for each question, beside the identity program."""
+    keep: int | str = 4
+    """Right programs kept for each question, beside the identity program; or ``pareto``: those of any verdict that none
+    as short or shorter beats; or ``all`` that were tried."""
     group_size: int = 8
     """Questions in a work group: the unit that is batched, handed out, lost and committed."""
     leaves: int = 1
@@ -67,7 +70,8 @@ class RunConfig:
     """Cores, and so torch threads, of an actor: sums in another order round differently."""
 
     def __post_init__(self) -> None:
-        for name in ("keep", "group_size", "leaves", "cpus_per_actor"):
+        check_keep(self.keep)
+        for name in ("group_size", "leaves", "cpus_per_actor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.calibration < 0:
@@ -94,6 +98,16 @@ class RunConfig:
         """Names the settings: two runs with the same id have the same rows."""
         canonical = json.dumps(self.settings(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def check_keep(keep: int | str) -> None:
+    """Refuse what no run can keep.
+
+    Raises:
+        ValueError: It is neither a number from 1 on nor one of ``KEEP_WORDS``.
+    """
+    if keep not in KEEP_WORDS and (isinstance(keep, str) or keep < 1):
+        raise ValueError(f"keep must be at least 1, or one of {', '.join(KEEP_WORDS)}; got {keep}")
 
 
 def fingerprint(examples: Sequence[Example]) -> str:

@@ -110,16 +110,14 @@ def _proposals(tree: SearchTree, most: int) -> list[LayerProgram]:
 
 
 def rows_to_keep(item: Searched, config: RunConfig) -> list[dict[str, Any]]:
-    """A question's right programs within the budget, best first, and the identity program's row.
+    """A row for each program that the run keeps, and for the identity program.
 
-    The keys are those of ``pipeline.shards.SCHEMA``.
+    Right programs within the budget come first, best first. The keys are those of ``pipeline.shards.SCHEMA``.
     """
     tree, example = item.tree, item.question.example
     identity = tree.identity
     ranked = [verdict.program for verdict in tree.ranked()]
-    kept = ranked[: config.keep]
-    if identity.program not in kept:
-        kept.append(identity.program)
+    kept = list(dict.fromkeys([*_chosen(tree, ranked, config.keep), identity.program]))
     layer_executions = sum(outcome.layer_executions for outcome in item.outcomes.values())
     return [
         {
@@ -146,6 +144,14 @@ def rows_to_keep(item: Searched, config: RunConfig) -> list[dict[str, Any]]:
         }
         for program in kept
     ]
+
+
+def _chosen(tree: SearchTree, ranked: list[LayerProgram], keep: int | str) -> list[LayerProgram]:
+    """The programs that a run keeps of a question, right ones first."""
+    if isinstance(keep, int):
+        return ranked[:keep]
+    wanted = list(tree.verdicts) if keep == "all" else [verdict.program for verdict in tree.pareto()]
+    return [*(program for program in ranked if program in set(wanted)), *wanted]
 
 
 def _storable(counts: tuple[int, ...] | None) -> list[int] | None:

@@ -17,7 +17,7 @@ from pipeline import __version__
 from pipeline.calibration import calibration_groups, read_prior
 from pipeline.card import data_set_card
 from pipeline.cluster import Resources, check_output, find_place
-from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_CALIBRATION, RunConfig, fingerprint
+from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_CALIBRATION, RunConfig, check_keep, fingerprint
 from pipeline.coordinator import Coordinator, Progress
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -42,7 +42,7 @@ class SearchRequest:
     max_new_tokens: int | None = None
     search: SearchConfig
     seed: int = 0
-    keep: int = 4
+    keep: int | str = 4
     group_size: int = 8
     leaves: int | None = None
     calibration: int | None = None
@@ -57,12 +57,15 @@ class SearchRequest:
     def __post_init__(self) -> None:
         assert self.resources  # which refuses what it cannot be
         for name, value in (
-            ("keep", self.keep),
             ("group-size", self.group_size),
             ("leaves", self.leaves),
         ):
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, got {value}")
+        try:
+            check_keep(self.keep)
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
         if self.calibration is not None and self.calibration < 0:
             raise UserError(f"--calibration must not be below 0 (0 learns nothing), got {self.calibration}")
         if self.calibration and self.prior is not None:

@@ -27,6 +27,7 @@ from typing import Any
 
 from pipeline.actions import ACTION_SPACES, Edit
 from pipeline.frontier import Frontier
+from pipeline.pareto import pareto_set
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 
@@ -279,6 +280,17 @@ class SearchTree:
         """The best right program within the budget; None if there is none."""
         ranked = self.ranked()
         return ranked[0] if ranked else None
+
+    def pareto(self) -> list[Verdict]:
+        """The programs within the budget, right or wrong, that none as short or shorter beats; shortest first.
+
+        A right program beats a wrong one, of two alike the one of the larger margin.
+        """
+        within = [v for v in self.verdicts.values() if v.program.within(self.config.budget)]
+        # By the layers first, so that the order in which equals were tried decides nothing.
+        within.sort(key=lambda v: v.program.layers)
+        worth = {v.program: (v.correct, -math.inf if math.isnan(v.margin) else v.margin) for v in within}
+        return pareto_set(within, length=lambda v: len(v.program), worth=lambda v: worth[v.program])
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every node with its statistics, for golden tests and for looking at a tree."""

@@ -71,7 +71,7 @@ _LOCK_NAME = ".lock"
 
 #: What each column means, for the data set card.
 COLUMNS = {
-    "example_id": "the question; at most one identity row and `keep` right programs each",
+    "example_id": "the question; one identity row and the programs that the run keeps (`--keep`) each",
     "task": "the task's name",
     "prompt": "the exact text given to the tokenizer, chat template applied where the task has one",
     "answer": "the reference answer",
@@ -85,7 +85,7 @@ COLUMNS = {
     "score": "the margin: how far the verdict is from turning, positive where right",
     "baseline_correct": "whether the untouched model is right on this question",
     "is_best": "the shortest right program within the budget, then the one of the largest margin",
-    "rank": "place among the right programs within the budget, from 1; 0 for an identity row that is none",
+    "rank": "place among the right programs within the budget, from 1; 0 for a row that is none of them",
     "simulations": "programs that the search tried on this question beside the identity",
     "evaluations": "distinct programs run on this question",
     "layer_executions": "layers that the programs tried ask for, once a row and pass, whether or not they shared one",

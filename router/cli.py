@@ -84,14 +84,16 @@ then finds programs that many questions share, which routers can learn.
     "--labels",
     default="consensus",
     show_default=True,
-    metavar="consensus|shortest",
-    help="Which of a question's right programs is its label: the one most like other questions', or the shortest.",
+    metavar="consensus|shortest|expected",
+    help="A question's label: of its right programs the one most like other questions', or the shortest; or, right or "
+    "not, what it should expect most of, as far as questions like it tell (runs a menu of programs on all).",
 )
 @click.option(
     "--layer-price",
     default=0.0,
     show_default=True,
-    help="Nats that a layer costs a label of --labels consensus: the more, the shorter the labels.",
+    help="What a layer costs a label: the more, the shorter the labels. In right answers a question for "
+    "--labels expected (0.01 is one percentage point), in nats for consensus.",
 )
 @click.option("--epochs", default=25, show_default=True, help="Most passes over the training questions.")
 @click.option("--batch-size", default=16, show_default=True, help="Questions of a step.")
@@ -159,7 +161,7 @@ def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels
             fitted = run(
                 request,
                 announce=lambda line: console.print(line, highlight=False, markup=False),
-                on_features=lambda done, total: steps("prompts read", done, total),
+                show=steps,
                 on_epoch=on_epoch,
             )
         best = fitted.best

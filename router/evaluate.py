@@ -27,11 +27,12 @@ from pipeline.pool import ActorPool
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search import PRESETS
-from pipeline.shards import read_json, read_paths, read_settings
+from pipeline.shards import read_paths, read_settings
 from pipeline.tasks import DataRequest, Example, Task, get_task
 from router.answering import Answer, AnsweringActor, Ask
 from router.checkpoint import Router, mark
 from router.plots import draw_evaluation
+from router.questions import questions_of
 from router.routed import check_average, find_base, layers_of
 from router.statistics import bootstrap_interval, mcnemar
 
@@ -377,28 +378,14 @@ class _Training:
             rows = read_paths(run)
             for program, layers in zip(rows.program[rows.correct], rows.num_layers[rows.correct]):
                 counted[LayerProgram(map(int, program), int(layers))] += 1
-            examples += _questions(run, announce)
+            try:
+                examples += questions_of(run)
+            except UserError as error:
+                announce(f"The questions of {run} cannot be read again ({error}): they choose no single program.")
             if prior is None and (run / PRIOR_FILE).exists():
                 prior = read_prior(run)
         ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
         return cls(candidates=ranked, examples=examples, prior=prior)
-
-
-def _questions(run: Path, announce: Callable[[str], None]) -> list[Example]:
-    """The questions that a run searched; none where they cannot be read as they were."""
-    settings, notes = read_settings(run), read_json(run / "run.json")
-    try:
-        request = DataRequest(
-            data=notes.get("data"), split=settings["split"], limit=settings["limit"], seed=settings["seed"]
-        )
-        examples = get_task(settings["task"]).read(request)
-        if fingerprint(examples) == settings["data_sha256"]:
-            return examples
-        reason = "they have changed"
-    except (KeyError, ValueError, OSError) as error:
-        reason = str(error)
-    announce(f"The questions of {run} cannot be read again ({reason}): they choose no single program.")
-    return []
 
 
 def _choose_single(asking: _Asking, training: _Training, most: int, depth: int) -> LayerProgram | None:

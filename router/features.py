@@ -58,6 +58,8 @@ class FeatureStore:
 
     def __init__(self, root: Path, *, revision: str, dtype: str, num_windows: int, add_special_tokens: bool) -> None:
         name = json.dumps([_VERSION, revision, dtype, num_windows, add_special_tokens])
+        self.num_windows = num_windows
+        self.add_special_tokens = add_special_tokens
         self.folder = root / hashlib.sha256(name.encode()).hexdigest()[:24]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -181,8 +183,6 @@ def extract(
     device: str,
     dtype: str,
     pool: PoolConfig,
-    num_windows: int,
-    add_special_tokens: bool,
     show: Callable[[int], None] = lambda done: None,
 ) -> None:
     """Compute what a store has not, on Ray actors.
@@ -194,8 +194,6 @@ def extract(
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         pool: How many actors, and on what.
-        num_windows: W.
-        add_special_tokens: Whether the tokenizer adds its special tokens.
         show: Told how many rows were computed.
 
     Raises:
@@ -206,7 +204,9 @@ def extract(
     absent.sort(key=lambda row: len(row.prompt))
     pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
     actors: ActorPool[list[Labelled]] = ActorPool(
-        FeatureActor, (model, device, dtype, pool.cpus_per_actor, num_windows, add_special_tokens), pool
+        FeatureActor,
+        (model, device, dtype, pool.cpus_per_actor, store.num_windows, store.add_special_tokens),
+        pool,
     )
     done = 0
     with actors:

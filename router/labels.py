@@ -26,8 +26,8 @@ from router.model import NUM_CLASSES
 if TYPE_CHECKING:
     import pandas as pd
 
-#: How a question's label is chosen among its right programs.
-CHOICES = ("shortest", "consensus")
+#: How a question's label is chosen among its right programs; ``expected`` looks at others too, see ``router.menu``.
+CHOICES = ("shortest", "consensus", "expected")
 _ROUNDS = 50
 
 
@@ -81,7 +81,7 @@ def read_labels(runs: Sequence[Path], *, choice: str = "consensus", layer_price:
 
     Args:
         runs: Run folders, of the same model.
-        choice: One of ``CHOICES``.
+        choice: One of ``CHOICES``; ``expected`` is a consensus here, until programs are run.
         layer_price: Nats that a layer costs a program where a consensus is sought.
 
     Raises:
@@ -111,7 +111,7 @@ def read_labels(runs: Sequence[Path], *, choice: str = "consensus", layer_price:
             example_id, prompt, task = (str(kept[name].iloc[0]) for name in ("example_id", "prompt", "task"))
             marks |= {mark(prompt), mark(task, example_id)}
             right = kept[kept.correct & (kept["rank"] > 0)].sort_values("rank", kind="stable")
-            candidates = [tuple(map(int, counts)) for counts in right.counts if _sayable(counts)]
+            candidates = [tuple(map(int, counts)) for counts in right.counts if sayable(counts)]
             if candidates:
                 label = Labelled(example_id=example_id, task=task, prompt=prompt, counts=candidates[0])
                 # The same question in two runs: the shorter programs of both.
@@ -128,7 +128,7 @@ def read_labels(runs: Sequence[Path], *, choice: str = "consensus", layer_price:
     labels = [label for label, _ in found.values()]
     candidates_of = [sorted(set(candidates), key=lambda c: (sum(c), c)) for _, candidates in found.values()]
     chosen = [candidates[0] for candidates in candidates_of]
-    if choice == "consensus":
+    if choice != "shortest":
         chosen = _consensus(candidates_of, layer_price)
     rows = [
         Labelled(example_id=label.example_id, task=label.task, prompt=label.prompt, counts=counts)
@@ -178,7 +178,7 @@ class _Source:
             raise UserError(f"{run / 'run.json'} does not say its {error}: was anything searched there?") from None
 
 
-def _sayable(counts: Sequence[int] | None) -> bool:
+def sayable(counts: Sequence[int] | None) -> bool:
     """Whether routers can say a program: by counts, and none above a repeat."""
     return counts is not None and max(counts) < NUM_CLASSES
 

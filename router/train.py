@@ -12,22 +12,22 @@ import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.cluster import Resources, check_output, find_place
+from pipeline.cluster import Resources, check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
-from pipeline.model_source import resolve_model
 from router.checkpoint import BaseModel, Router, check_folder
-from router.features import FeatureStore, extract, feature_key
+from router.features import FeatureStore
 from router.fit import CLASSES, FitConfig, Fitted, fit
 from router.labels import Labelled, LabelledData, is_held_out, read_labels
 from router.model import RouterConfig
 from router.plots import draw_training
+from router.workshop import Workshop
 
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
@@ -100,7 +100,7 @@ def train(
     request: TrainRequest,
     *,
     announce: Callable[[str], None] = lambda line: None,
-    on_features: Callable[[int, int], None] = lambda done, total: None,
+    show: Callable[[str, int, int], None] = lambda what, done, total: None,
     on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
 ) -> Fitted:
     """Train a router on path data sets and write it.
@@ -108,7 +108,7 @@ def train(
     Args:
         request: What to do.
         announce: Told, in a line each, what is about to happen.
-        on_features: Told how many prompts have been read, of how many.
+        show: Told what is being done, how much of it is done, of how much.
         on_epoch: Told of every epoch's record.
 
     Raises:
@@ -122,32 +122,33 @@ def train(
     if request.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise UserError("--wandb needs its package: pip install 'drllm-pipeline[wandb]'")
     data = read_labels(request.data, choice=request.labels, layer_price=request.layer_price)
-    announce(_described(data))
-    held_out = [row for row in data.rows if is_held_out(row, request.held_out, seed=request.fit.seed)]
-    learnt = [row for row in data.rows if not is_held_out(row, request.held_out, seed=request.fit.seed)]
-    if not held_out or not learnt:
-        raise UserError(
-            f"{len(data.rows)} questions are too few: {len(learnt)} to train on and {len(held_out)} held out; "
-            "search more of them, or hold out another share with --held-out"
-        )
-    # Before prompts are read, which takes long.
-    if len({count for row in learnt for count in row.counts}) < 2:
-        raise UserError(
-            f"every label of {_names(request.data)} is '{CLASSES[learnt[0].counts[0]]}': there is nothing to learn; "
-            "search with more --simulations, or keep more programs"
-        )
-    try:
-        request.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"router folder {request.out} cannot be written: {error.strerror or error}") from None
+    folder = request.features or cache_folder() / "features"
     store = FeatureStore(
-        request.features or cache_folder() / "features",
+        folder,
         revision=data.base.revision,
         dtype=data.dtype,
         num_windows=request.num_windows,
         add_special_tokens=data.add_special_tokens,
     )
-    _fill(store, data, request, announce, on_features)
+    workshop = Workshop(
+        base=data.base,
+        location=request.base,
+        dtype=data.dtype,
+        resources=request.resources,
+        store=store,
+        announce=announce,
+        show=show,
+    )
+    with workshop:
+        if request.labels == "expected":
+            data = _expected(data, request, workshop, folder / "verdicts")
+        announce(_described(data))
+        learnt, held_out = _split(data, request)
+        try:
+            request.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"router folder {request.out} cannot be written: {error.strerror or error}") from None
+        workshop.fill(data.rows)
     first = store.read(data.rows[:1])
     size = RouterConfig(
         num_layers=data.num_layers,
@@ -223,48 +224,41 @@ def _described(data: LabelledData) -> str:
     return f"{len(data.rows)} questions ({tasks}) of {data.base.name}; labels: {shares}{left_out}."
 
 
-def _fill(
-    store: FeatureStore,
-    data: LabelledData,
-    request: TrainRequest,
-    announce: Callable[[str], None],
-    on_features: Callable[[int, int], None],
-) -> None:
-    """Compute the features that the store has not."""
-    import ray
+def _expected(data: LabelledData, request: TrainRequest, workshop: Workshop, verdicts: Path) -> LabelledData:
+    """The same data with the labels that its questions should expect most of; a question of two runs counts once."""
+    rows: dict[tuple[str, str], Labelled] = {}
+    for run in request.data:
+        menu = workshop.menu(run, verdicts, layer_price=request.layer_price)
+        for row in menu.rows:
+            rows.setdefault((row.example_id, row.prompt), row)
+        workshop.announce(
+            f"The labels of {run}, from a menu of {len(menu.programs)} programs, are right on "
+            f"{100 * menu.right:.1f} % with {menu.layers:.2f} layers, as far as other questions tell; "
+            f"the untouched model on {100 * menu.base_right:.1f} %."
+        )
+    return replace(data, rows=list(rows.values()), left_out={})
 
-    absent = len({feature_key(row) for row in data.rows if row not in store})
-    if not absent:
-        announce(f"All features are in {store.folder} already.")
-        return
-    source = resolve_model(request.base or data.base.name)
-    if source.revision != data.base.revision:
+
+def _split(data: LabelledData, request: TrainRequest) -> tuple[list[Labelled], list[Labelled]]:
+    """The rows to learn from and those to stop by.
+
+    Raises:
+        UserError: They are too few, or all labels are of one class.
+    """
+    held_out = [row for row in data.rows if is_held_out(row, request.held_out, seed=request.fit.seed)]
+    learnt = [row for row in data.rows if not is_held_out(row, request.held_out, seed=request.fit.seed)]
+    if not held_out or not learnt:
         raise UserError(
-            f"{source.name!r} is not the model that was searched: its revision is {source.revision[:19]}…, the runs "
-            f"have {data.base.revision[:19]}…; say where that one lies with --base"
+            f"{len(data.rows)} questions are too few: {len(learnt)} to train on and {len(held_out)} held out; "
+            "search more of them, or hold out another share with --held-out"
         )
-    wanted = request.resources
-    if wanted.dtype not in ("auto", data.dtype):
-        raise UserError(f"--dtype {wanted.dtype}, but the runs were searched in {data.dtype}; leave it out")
-    try:
-        place = find_place(wanted)
-        announce(
-            f"Reading {absent} prompts along their programs, {len(data.rows) - absent} known already; "
-            f"up to {place.pool.num_actors} actors on {place.device} in {data.dtype}."
+    # Before prompts are read, which takes long.
+    if len({count for row in learnt for count in row.counts}) < 2:
+        raise UserError(
+            f"every label of {_names(request.data)} is '{CLASSES[learnt[0].counts[0]]}': there is nothing to learn; "
+            "search with more --simulations, or keep more programs"
         )
-        extract(
-            store,
-            data.rows,
-            model=source,
-            device=place.device,
-            dtype=data.dtype,
-            pool=place.pool,
-            num_windows=request.num_windows,
-            add_special_tokens=data.add_special_tokens,
-            show=lambda done: on_features(done, absent),
-        )
-    finally:
-        ray.shutdown()
+    return learnt, held_out
 
 
 def _metrics_writers(request: TrainRequest, closing: ExitStack) -> list[Callable[[dict[str, float]], None]]:

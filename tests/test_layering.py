@@ -47,7 +47,7 @@ def test_heavy_libraries_are_loaded_where_they_are_used(module, may_load):
         ("pipeline.program", {"program"}),
         ("pipeline.actions", {"program", "actions"}),
         ("pipeline.prior", {"program", "errors", "prior"}),
-        ("pipeline.search", {"program", "actions", "errors", "prior", "frontier", "search"}),
+        ("pipeline.search", {"program", "actions", "errors", "prior", "frontier", "pareto", "search"}),
         ("pipeline.engine", {"program", "errors", "model_source", "engine"}),
         ("pipeline.tasks", {"program", "errors", "tasks"}),
     ],

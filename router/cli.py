@@ -71,8 +71,8 @@ Examples:
   drllm-pipeline train --data runs/sums --out routers/sums
   drllm-pipeline train --data runs/arc --data runs/gsm8k --out routers/mixed --epochs 40
 
-A search for training should keep more programs than the default four (search --keep 64): --labels consensus
-then finds programs that many questions share, which routers can learn.
+A search for training should keep more programs than the default four (search --keep 64): there are then more
+that many questions share, which routers can learn.
 """,
 )
 @click.option(
@@ -82,15 +82,16 @@ then finds programs that many questions share, which routers can learn.
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Router folder.")
 @click.option(
     "--labels",
-    default="consensus",
+    default="expected",
     show_default=True,
-    metavar="consensus|shortest|expected",
-    help="A question's label: of its right programs the one most like other questions', or the shortest; or, right or "
-    "not, what it should expect most of, as far as questions like it tell (runs a menu of programs on all).",
+    metavar="expected|consensus|shortest",
+    help="A question's label. expected: of a menu of programs, which are run on all questions, the one it should expect "
+    "most of, as far as questions like it tell. consensus: of its own right programs the one most like other "
+    "questions'. shortest: the shortest of them, as in the paper.",
 )
 @click.option(
     "--layer-price",
-    default=0.0,
+    default=0.01,
     show_default=True,
     help="What a layer costs a label: the more, the shorter the labels. In right answers a question for "
     "--labels expected (0.01 is one percentage point), in nats for consensus.",

@@ -47,10 +47,10 @@ class TrainRequest:
     """Router folder."""
     base: str | None = None
     """Where the base model lies, if not where it was searched."""
-    labels: str = "consensus"
+    labels: str = "expected"
     """How a question's label is chosen; see ``router.labels.CHOICES``."""
-    layer_price: float = 0.0
-    """Nats that a layer costs a program where a consensus is sought."""
+    layer_price: float = 0.01
+    """What a layer costs a label: right answers a question where they are ``expected``, nats in a consensus."""
     held_out: float = 0.1
     """Share of the questions that are held out."""
     num_windows: int = 8

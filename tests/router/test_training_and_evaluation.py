@@ -112,6 +112,23 @@ def test_a_second_training_reads_nothing_and_gives_the_same_bits(workshop, route
     assert (other / "model.safetensors").read_bytes() != (router / "model.safetensors").read_bytes()
 
 
+def test_labels_that_questions_share_are_judged_once(workshop):
+    """Catches verdicts that are made again, and a label that the menu's own verdicts contradict."""
+    options = ("--labels", "expected", "--layer-price", 0.05)
+    first, text = workshop.train("expected", *options)
+    assert "programs on 40 questions" in text and "as far as other questions tell" in text
+    made = json.loads((first / "config.json").read_text())["made"]
+    assert made["labels"] == "expected" and made["questions"] + made["held_out_questions"] == TRAINED
+    again, text = workshop.train("expected-again", *options)
+    assert "Running" not in text and "Reading" not in text
+    assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    aside = workshop.questions.with_suffix(".aside")
+    workshop.questions.rename(aside)
+    _, text = workshop.train("lost", *options, status=2)
+    aside.rename(workshop.questions)
+    assert "cannot be read again" in text and "--labels consensus" in text
+
+
 def test_a_planted_rule_is_learnt_through_the_model(workshop):
     """Catches labels that are paired with another prompt's features, anywhere between a shard and a router."""
     rules = {"Add": (1, 1, 1, 0, 1, 1), "Multiply": (1, 0, 1, 1, 2, 1), "Compare": (1, 1, 1, 1, 1, 1)}

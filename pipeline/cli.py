@@ -303,7 +303,8 @@ def demo(context: click.Context, out: Path, router: Path, limit: int, held_out: 
     if searched != 0:
         sys.exit(searched)
     click.echo(step("\n2. Train: routers that choose programs", bold=True))
-    context.invoke(router_commands.train, runs=(out,), more_runs=(), out=router)
+    # Few questions tell little of what others should expect: a layer has to be dear for any to be left out.
+    context.invoke(router_commands.train, runs=(out,), more_runs=(), out=router, layer_price=0.05)
     click.echo(step("\n3. Evaluate: on questions that nobody has seen", bold=True))
     context.invoke(
         router_commands.evaluate, router=router, task="arithmetic", limit=held_out, curve="0.9,0.8", budget=1.0

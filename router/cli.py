@@ -85,8 +85,8 @@ that many questions share, which routers can learn.
     default="expected",
     show_default=True,
     metavar="expected|consensus|shortest",
-    help="A question's label. expected: of a menu of programs, which are run on all questions, the one it should expect "
-    "most of, as far as questions like it tell. consensus: of its own right programs the one most like other "
+    help="A question's label. expected: of a menu of programs, which are run on all questions, the one it should "
+    "expect most of, as far as questions like it tell. consensus: of its own right programs the one most like other "
     "questions'. shortest: the shortest of them, as in the paper.",
 )
 @click.option(

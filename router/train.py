@@ -256,7 +256,7 @@ def _split(data: LabelledData, request: TrainRequest) -> tuple[list[Labelled], l
     if len({count for row in learnt for count in row.counts}) < 2:
         raise UserError(
             f"every label of {_names(request.data)} is '{CLASSES[learnt[0].counts[0]]}': there is nothing to learn; "
-            "search with more --simulations, or keep more programs"
+            "search with more --simulations, keep more programs, or raise --layer-price"
         )
     return learnt, held_out
 

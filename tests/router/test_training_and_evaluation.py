@@ -85,6 +85,8 @@ class Workshop:
             3,
             "--held-out",
             0.25,
+            "--labels",
+            "consensus",
             *options,
             status=status,
         )
@@ -156,6 +158,8 @@ def test_a_planted_rule_is_learnt_through_the_model(workshop):
         out,
         "--features",
         workshop.folder / "planted-features",
+        "--labels",
+        "consensus",
         "--held-out",
         0.2,
     )

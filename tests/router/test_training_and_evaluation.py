@@ -116,7 +116,7 @@ def test_a_second_training_reads_nothing_and_gives_the_same_bits(workshop, route
 
 def test_labels_that_questions_share_are_judged_once(workshop):
     """Catches verdicts that are made again, and a label that the menu's own verdicts contradict."""
-    options = ("--labels", "expected", "--layer-price", 0.05)
+    options = ("--labels", "expected", "--layer-price", 0.05, "--features", workshop.folder / "expected-features")
     first, text = workshop.train("expected", *options)
     assert "programs on 40 questions" in text and "as far as other questions tell" in text
     made = json.loads((first / "config.json").read_text())["made"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.config import RunConfig
 from pipeline.coordinator import Progress
 from pipeline.shards import COLUMNS, SCHEMA
@@ -10,7 +12,7 @@ from pipeline.shards import COLUMNS, SCHEMA
 def data_set_card(config: RunConfig, progress: Progress) -> str:
     """The run's README.md, in the form that the hub reads."""
     settings = "\n".join(f"| `{key}` | `{value}` |" for key, value in config.settings().items())
-    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
+    columns = _columns()
     taught = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
     guide = (
         "Every question was searched by itself, for the calibration of a longer run."
@@ -83,3 +85,39 @@ def _kept(keep: int | str) -> str:
             "one beating a wrong one and a larger margin a smaller (its Pareto set)"
         )
     return f"up to {keep} rows of right programs"
+
+
+def imported_card(settings: dict[str, Any], questions: int) -> str:
+    """The README.md of a run that another format was converted to."""
+    said = "\n".join(f"| `{key}` | `{value}` |" for key, value in settings.items())
+    return f"""---
+configs:
+- config_name: default
+  data_files: paths/*.parquet
+tags:
+- layer-programs
+- drllm-pipeline
+---
+
+# Layer programs of {settings["model.name"]} on {settings["task"]}
+
+{questions} questions with the layer programs that were tried on them, right or wrong. Not searched here: converted
+from the format `{settings["imported.format"]}` by `drllm-pipeline convert`. A margin (`score`) that the source does not
+say is not a number; `simulations`, `evaluations` and `layer_executions` count the programs that it holds.
+
+## Columns
+
+| column | type | meaning |
+| --- | --- | --- |
+{_columns()}
+
+## Settings
+
+| setting | value |
+| --- | --- |
+{said}
+"""
+
+
+def _columns() -> str:
+    return "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)

@@ -15,6 +15,7 @@ from pipeline import __version__
 from pipeline.actions import ACTION_SPACES
 from pipeline.config import DEFAULT_CACHE_GIB
 from pipeline.errors import UserError
+from pipeline.model_source import DTYPES
 from pipeline.search import PRESETS, SearchConfig
 from pipeline.tasks import TASKS
 from router import cli as router_commands
@@ -276,6 +277,56 @@ def inspect(run: Path, plots: Path | None) -> None:
     from pipeline.inspection import inspect_run
 
     inspect_run(run, Console(soft_wrap=True), plots=plots)
+
+
+@main.command(
+    short_help="Path data sets from and to the formats of the field.",
+    help="""Convert path data sets: SRC in one format to DST in another.
+
+\b
+Formats:
+  run    a run folder of ours
+  polar  merged_mcts_samples.json of PoLar and RE-PoLar, also compressed (.gz)
+  drllm  the results JSON of Dr.LLM's data generation (to read only)
+
+Every program keeps its verdict, right or wrong; what cannot be taken over is counted by its reason. PoLar's format has
+no field for what a program answered; margins are kept in a field of their own. Neither PoLar's nor Dr.LLM's
+files say how deep the model is: give --num-layers where its last layers may be in no program.
+
+\b
+Examples:
+  drllm-pipeline convert --from run --to polar runs/arc merged_mcts_samples.json
+  drllm-pipeline convert --from polar --to run merged_mcts_samples.json runs/polar --model Qwen/Qwen3-8B --num-layers 36
+""",
+)
+@click.option("--from", "source_format", required=True, metavar="run|polar|drllm", help="Format of SRC.")
+@click.option("--to", "target_format", required=True, metavar="run|polar", help="Format of DST.")
+@click.option("--model", help="The model that was searched: hub id, folder, .gguf file or 'smollm2'.")
+@click.option(
+    "--dtype",
+    type=click.Choice([name for name in DTYPES if name != "auto"]),
+    help="The precision in which it was searched, where SRC does not say.",
+)
+@click.option("--num-layers", type=int, help="Its depth, where SRC does not say.  [default: the deepest layer in SRC]")
+@click.option("--task", help="The questions' task, where SRC does not say.")
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+def convert(source: Path, target: Path, **options: Any) -> None:
+    """Convert path data sets."""
+    from pipeline.convert import ConvertRequest
+    from pipeline.convert import convert as run
+
+    console = Console(soft_wrap=True)
+    found = run(
+        ConvertRequest(source=source, target=target, **options),
+        announce=lambda line: console.print(line, highlight=False, markup=False),
+    )
+    left_out = "".join(f"\n  left out, {reason}: {number}" for reason, number in sorted(found.left_out.items()))
+    console.print(
+        f"{found.questions} questions with {found.programs} programs for {found.num_layers} layers: {target}{left_out}",
+        highlight=False,
+        markup=False,
+    )
 
 
 @main.command(short_help="Search, train and evaluate with the embedded model, in minutes.")

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.model_source import ModelSource
 from pipeline.search import SearchConfig
@@ -98,6 +98,29 @@ class RunConfig:
         """Names the settings: two runs with the same id have the same rows."""
         canonical = json.dumps(self.settings(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class RunSettings(Protocol):
+    """What a run folder asks of the settings that it was made with."""
+
+    @property
+    def calibration(self) -> int:
+        """The first so many questions teach a prior."""
+        ...
+
+    @property
+    def group_size(self) -> int:
+        """Questions in a work group."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """Names the settings."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as flat JSON."""
+        ...
 
 
 def check_keep(keep: int | str) -> None:

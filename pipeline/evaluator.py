@@ -127,7 +127,7 @@ def rows_to_keep(item: Searched, config: RunConfig) -> list[dict[str, Any]]:
             "answer": example.answer,
             "response": item.outcomes[program].response,
             "program": list(program.layers),
-            "counts": _storable(program.counts),
+            "counts": storable_counts(program),
             "length": len(program),
             "num_layers": program.num_layers,
             "saved_layers": program.saved_layers,
@@ -154,8 +154,9 @@ def _chosen(tree: SearchTree, ranked: list[LayerProgram], keep: int | str) -> li
     return [*(program for program in ranked if program in set(wanted)), *wanted]
 
 
-def _storable(counts: tuple[int, ...] | None) -> list[int] | None:
+def storable_counts(program: LayerProgram) -> list[int] | None:
     """Counts as the shards hold them: a byte each, so a layer that runs more than 127 times has none."""
+    counts = program.counts
     return None if counts is None or max(counts) > _MOST_COUNTED else list(counts)
 
 

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from pipeline import calibration
-from pipeline.config import RunConfig
+from pipeline.config import RunSettings
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 
@@ -139,7 +140,7 @@ class RunFolder:
 
     # -- opening ---------------------------------------------------------------------------
 
-    def open(self, config: RunConfig, *, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
+    def open(self, config: RunSettings, *, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
         """Create the folder, or take up the run that it holds.
 
         Args:
@@ -167,7 +168,7 @@ class RunFolder:
             self.close()
             raise
 
-    def check(self, settle: Callable[..., RunConfig]) -> None:
+    def check(self, settle: Callable[..., RunSettings]) -> None:
         """Refuse a folder that is none of ours, or that holds a run with other settings.
 
         Args:
@@ -183,7 +184,7 @@ class RunFolder:
         elif self.root.exists() and (not self.root.is_dir() or any(map(self._is_foreign, self.root.iterdir()))):
             raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
 
-    def _take_up(self, config: RunConfig, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
+    def _take_up(self, config: RunSettings, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
         """Make what a run folder has, drop what a crash left, and read what is committed."""
         settings_file = self.root / "run.json"
         # First of all: a folder without it is not taken for ours the next time.
@@ -227,7 +228,7 @@ class RunFolder:
             self._write_text(settings_file, json.dumps({**stored, "loaded_model": facts}, indent=2) + "\n")
 
     @staticmethod
-    def _check_settings(before: dict[str, Any], config: RunConfig) -> None:
+    def _check_settings(before: dict[str, Any], config: RunSettings) -> None:
         now = config.settings()
         differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         if differing:
@@ -330,7 +331,7 @@ class RunFolder:
     @staticmethod
     def _check_written(file: Path, table: pa.Table) -> None:
         reread = pq.read_table(file)
-        if not reread.schema.equals(table.schema) or not reread.equals(table):
+        if not reread.schema.equals(table.schema) or not _comparable(reread).equals(_comparable(table)):
             raise OSError(f"{file} does not read back as it was written")
 
     # -- what other questions learn from -----------------------------------------------------
@@ -377,6 +378,15 @@ class RunFolder:
             staged.replace(target)
         except OSError as error:
             raise RunFolderError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+def _comparable(table: pa.Table) -> pa.Table:
+    """A table whose floats equal themselves: what is not a number is null in it."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            column = pc.if_else(pc.is_nan(table.column(place)), pa.scalar(None, field.type), table.column(place))
+            table = table.set_column(place, pa.field(field.name, field.type), column)
+    return table
 
 
 # -- reading back --------------------------------------------------------------------------

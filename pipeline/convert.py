@@ -1,0 +1,117 @@
+"""``drllm-pipeline convert``: path data sets from and to the formats of the field."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.interchange.drllm import read_drllm
+from pipeline.interchange.polar import read_polar, write_polar
+from pipeline.interchange.questions import PathData
+from pipeline.interchange.runs import read_run, write_run
+from pipeline.model_source import resolve_model
+
+SOURCES = ("run", "polar", "drllm")
+TARGETS = ("run", "polar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRequest:
+    """What was asked for.
+
+    Raises:
+        UserError: A format is unknown, or an option goes with another one.
+    """
+
+    source: Path
+    """File or run folder to read."""
+    target: Path
+    """File or run folder to write."""
+    source_format: str
+    """One of ``SOURCES``."""
+    target_format: str
+    """One of ``TARGETS``."""
+    model: str | None = None
+    """The model that was searched; None for what the file says."""
+    dtype: str | None = None
+    """The precision in which it was searched; None for what the file says."""
+    num_layers: int | None = None
+    """Its depth; None for what the file says, or for the deepest layer in it."""
+    task: str | None = None
+    """The questions' task; None for what the file says."""
+
+    def __post_init__(self) -> None:
+        for option, value, known in (("from", self.source_format, SOURCES), ("to", self.target_format, TARGETS)):
+            if value not in known:
+                raise UserError(f"--{option} {value!r} is unknown; choose one of: {', '.join(known)}")
+        if self.source_format == "run" and (self.num_layers is not None or self.task is not None):
+            raise UserError("a run says its own depth and tasks: leave out --num-layers and --task")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What was taken over.
+
+    Attributes:
+        questions: Questions.
+        programs: Programs with their verdicts.
+        num_layers: The model's depth.
+        left_out: What could not be taken over, by the reason.
+    """
+
+    questions: int
+    programs: int
+    num_layers: int
+    left_out: Counter[str]
+
+
+def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda line: None) -> Converted:
+    """Read one format and write another.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what a user should know.
+
+    Raises:
+        UserError: The source cannot be read, the target exists or cannot be written, or nothing could be taken over.
+    """
+    if request.target_format == "polar" and request.target.exists():
+        raise UserError(f"{request.target} exists already; give another file, or remove it")
+    data = _read(request)
+    if request.model is not None:
+        model = resolve_model(request.model)
+        data.model, data.revision = model.name, model.revision
+    data.dtype = request.dtype or data.dtype
+    if not data.questions:
+        reasons = "".join(f"\n  {reason}: {number}" for reason, number in data.left_out.items())
+        raise UserError(f"nothing in {request.source} could be taken over{reasons and ':'}{reasons}")
+    if request.target_format == "polar":
+        write_polar(data, request.target)
+    else:
+        write_run(data, request.target, origin=_origin(request))
+        if data.revision is None:
+            announce("The data set does not say which weights were searched: name them with --model to train on it.")
+    return Converted(
+        questions=len(data.questions),
+        programs=sum(len(question.tried) for question in data.questions),
+        num_layers=data.num_layers,
+        left_out=data.left_out,
+    )
+
+
+def _read(request: ConvertRequest) -> PathData:
+    if request.source_format == "run":
+        return read_run(request.source)
+    read = read_polar if request.source_format == "polar" else read_drllm
+    return read(request.source, num_layers=request.num_layers, task=request.task)
+
+
+def _origin(request: ConvertRequest) -> dict[str, str]:
+    """Where a converted run comes from, as its ``run.json`` notes it."""
+    file = request.source / "run.json" if request.source_format == "run" else request.source
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return {"format": request.source_format, "file": str(request.source), "sha256": digest}

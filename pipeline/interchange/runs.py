@@ -1,0 +1,161 @@
+"""A run folder as questions with verdicts, and questions as a run folder that everything else here reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.card import imported_card
+from pipeline.config import SCHEMA_VERSION
+from pipeline.errors import UserError
+from pipeline.evaluator import storable_counts
+from pipeline.interchange.questions import PathData, SearchedQuestion, Tried
+from pipeline.program import LayerProgram
+from pipeline.shards import RunFolder, RunFolderError, read_paths, read_settings
+
+#: Questions of a shard.
+GROUP = 256
+UNKNOWN = "unknown"
+
+
+def read_run(run: Path) -> PathData:
+    """Everything that a run's shards say.
+
+    Raises:
+        UserError: The folder is no run, is damaged, or holds nothing yet.
+    """
+    settings, rows = read_settings(run), read_paths(run)
+    if rows.empty:
+        raise UserError(f"nothing is committed in {run} yet")
+    data = PathData(
+        num_layers=int(rows.num_layers.iloc[0]),
+        model=settings.get("model.name"),
+        revision=settings.get("model.revision"),
+        dtype=settings.get("dtype"),
+        budget=settings.get("search.budget"),
+    )
+    for _, of_question in rows.groupby(["example_id", "prompt"], sort=False):
+        first = of_question.iloc[0]
+        data.questions.append(
+            SearchedQuestion(
+                example_id=str(first.example_id),
+                task=str(first.task),
+                prompt=str(first.prompt),
+                answer=str(first.answer),
+                tried=tuple(
+                    Tried(
+                        program=LayerProgram(map(int, row["program"]), data.num_layers),
+                        correct=bool(row["correct"]),
+                        score=float(row["score"]),
+                        response=row["response"],
+                    )
+                    for row in of_question.to_dict("records")
+                ),
+            )
+        )
+    return data
+
+
+def write_run(data: PathData, out: Path, *, origin: dict[str, Any]) -> None:
+    """Write questions as a complete run.
+
+    Args:
+        data: They.
+        out: The run folder; one that an interrupted call left is finished.
+        origin: Where they come from, for ``run.json``: ``format``, ``file`` and ``sha256``.
+
+    Raises:
+        UserError: The folder holds something else, or cannot be written.
+    """
+    settings = ImportedSettings(data=data, origin=origin)
+    folder = RunFolder(out)
+    committed = folder.open(settings, provenance={"imported": origin})
+    try:
+        # Nobody knows how the tokenizer was called; plain texts mostly have special tokens added.
+        folder.describe_model({"num_layers": data.num_layers, "special_tokens_added": True})
+        for group, start in enumerate(range(0, len(data.questions), GROUP)):
+            if group not in committed:
+                questions = data.questions[start : start + GROUP]
+                folder.commit(group, [row for question in questions for row in _rows(question, data, settings)])
+        folder.write_card(imported_card(settings.settings(), len(data.questions)))
+        folder.mark_complete()
+    except RunFolderError as error:
+        raise UserError(str(error)) from None
+    finally:
+        folder.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedSettings:
+    """The settings of a run that was not searched here.
+
+    Attributes:
+        data: What it holds.
+        origin: Where it comes from.
+    """
+
+    data: PathData
+    origin: dict[str, Any]
+    calibration: int = 0
+    group_size: int = GROUP
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as flat JSON, as ``run.json`` holds them; what is not known is left out or ``unknown``."""
+        tasks = {question.task for question in self.data.questions}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model.name": self.data.model or UNKNOWN,
+            "model.revision": self.data.revision or UNKNOWN,
+            "dtype": self.data.dtype or UNKNOWN,
+            "task": tasks.pop() if len(tasks) == 1 else "mixed",
+            "search.budget": self.data.budget,
+            "imported.format": self.origin["format"],
+            "imported.sha256": self.origin["sha256"],
+        }
+
+    @property
+    def run_id(self) -> str:
+        """Names the settings."""
+        return hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _rows(question: SearchedQuestion, data: PathData, settings: ImportedSettings) -> Iterator[dict[str, Any]]:
+    """The rows of a question, right programs first; see ``pipeline.shards.SCHEMA``."""
+    right = [
+        tried
+        for tried in question.tried
+        if tried.correct and (data.budget is None or tried.program.within(data.budget))
+    ]
+    # A margin that is not known is as good as any other.
+    right.sort(key=lambda tried: (len(tried.program), 0.0 if math.isnan(tried.score) else -tried.score))
+    baseline = next(tried for tried in question.tried if tried.program.is_identity)
+    rank = {tried.program: place for place, tried in enumerate(right, start=1)}
+    others = [tried for tried in question.tried if tried.program not in rank]
+    for tried in (*right, *others):
+        yield {
+            "example_id": question.example_id,
+            "task": question.task,
+            "prompt": question.prompt,
+            "answer": question.answer,
+            "response": tried.response,
+            "program": list(tried.program),
+            "counts": storable_counts(tried.program),
+            "length": len(tried.program),
+            "num_layers": data.num_layers,
+            "saved_layers": tried.program.saved_layers,
+            "correct": tried.correct,
+            "score": tried.score,
+            "baseline_correct": baseline.correct,
+            "is_best": rank.get(tried.program) == 1,
+            "rank": rank.get(tried.program, 0),
+            "simulations": len(question.tried) - 1,
+            "evaluations": len(question.tried),
+            "layer_executions": sum(len(other.program) for other in question.tried),
+            "model": data.model or UNKNOWN,
+            "run_id": settings.run_id,
+        }

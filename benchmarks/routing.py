@@ -132,7 +132,7 @@ def decided_routers(model: FrozenModel, share: float) -> LayerRouters:
     """Routers that look at everything and then run so many of the layers, the skipped ones spread evenly."""
     size = RouterConfig(num_layers=model.num_layers, hidden_size=model.hf_model.config.hidden_size)
     routers = LayerRouters(size).requires_grad_(False)
-    routers.weight_out.zero_()
+    routers.weight_out.mul_(1e-6)  # not zero: a router of constant answer is not even asked
     routers.bias_out[:, 1] = 5.0
     skipped = model.num_layers - math.floor(share * model.num_layers + 1e-9)
     for place in range(skipped):

@@ -112,7 +112,8 @@ def fit(
     """Fit routers.
 
     Inputs are standardized by the training rows' mean and deviation for each layer and unit; the first linear layer
-    takes that in at the end, so that the routers read plain hidden states.
+    takes that in at the end, so that the routers read plain hidden states. The router of a layer that has the same
+    label in every training row says so whatever it reads.
 
     Args:
         train: Rows to learn from.
@@ -135,7 +136,11 @@ def fit(
         raise ValueError(f"every label is '{CLASSES[int(totals.argmax())]}': there is nothing to tell apart")
     weights = effective_number_weights(torch.from_numpy(totals), beta=config.beta).to(device)
     mean, deviation = (moment.to(device) for moment in _moments(train))
-    routers = LayerRouters(size, seed=config.seed).to(device)
+    routers = LayerRouters(size, seed=config.seed)
+    # A layer whose labels are all alike has nothing to learn, and a prompt need not wait for its router.
+    alike = torch.from_numpy((train.counts == train.counts[:1]).all(0))
+    routers.settle(alike, _frequencies(train.counts).log())
+    routers.to(device)
     optimizer = torch.optim.AdamW(routers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(num_steps, config.warmup_steps))
@@ -207,6 +212,12 @@ def _cosine(num_steps: int, warmup_steps: int) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup))))
 
     return share
+
+
+def _frequencies(labels: np.ndarray[Any, Any]) -> torch.Tensor:
+    """How often each layer has each class, ``[L, 3]``; a little of everything, so that nothing is impossible."""
+    counted = np.stack([np.bincount(of_layer, minlength=NUM_CLASSES) for of_layer in labels.T]) + 0.5
+    return torch.from_numpy(counted / counted.sum(1, keepdims=True))
 
 
 def _moments(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,8 +10,9 @@ Shapes: B rows, T tokens, W windows, L layers, D hidden size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -71,13 +72,36 @@ class LayerRouters(nn.Module):
         answers = torch.baddbmm(self.bias_out[:, None], inner, self.weight_out)
         return answers.view(layers, rows, windows, NUM_CLASSES).mean(2).transpose(0, 1)
 
+    @torch.no_grad()
+    def settle(self, layers: torch.Tensor, logits: torch.Tensor) -> None:
+        """Let routers answer the same whatever they read, as long as nothing but their last bias is trained.
+
+        Args:
+            layers: Which ones, bool ``[L]``.
+            logits: What they answer, ``[L, 3]``; those of other layers are not looked at.
+        """
+        self.weight_in[layers] = 0
+        self.weight_out[layers] = 0
+        self.bias_out[layers] = logits[layers].to(self.bias_out)
+
     def apart(self) -> list[LayerRouter]:
         """The routers one by one, as they are now, for a model that asks them on the way."""
         windows = self.config.num_windows
+        settled = ~self.weight_out.detach().flatten(1).any(1)
         # The mean of the windows' answers, and the sum in the matrix product, are one.
         weight_out = self.weight_out.detach().repeat(1, windows, 1) / windows
-        parts = (self.weight_in.detach(), self.bias_in.detach(), weight_out, self.bias_out.detach())
-        return [LayerRouter(*weights) for weights in zip(*(part.unbind() for part in parts))]
+        weight_in, bias_in, bias_out = (part.detach() for part in (self.weight_in, self.bias_in, self.bias_out))
+        answers = bias_out.numpy(force=True)
+        return [
+            LayerRouter(
+                weight_in=weight_in[layer],
+                bias_in=bias_in[layer],
+                weight_out=weight_out[layer],
+                bias_out=bias_out[layer],
+                settled=answers[layer : layer + 1] if settled[layer] else None,
+            )
+            for layer in range(self.config.num_layers)
+        ]
 
 
 class LayerRouter(NamedTuple):
@@ -88,12 +112,14 @@ class LayerRouter(NamedTuple):
         bias_in: ``[width]``.
         weight_out: ``[W·width, 3]``, all windows' share of the mean.
         bias_out: ``[3]``.
+        settled: What it answers whatever it reads, ``[1, 3]``; None where that depends.
     """
 
     weight_in: torch.Tensor
     bias_in: torch.Tensor
     weight_out: torch.Tensor
     bias_out: torch.Tensor
+    settled: np.ndarray[Any, Any] | None
 
     def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
         """Windows of what enters the layer, ``[B, W, D]``, to logits ``[B, 3]``."""

@@ -78,8 +78,12 @@ class RoutedCache(Cache):  # type: ignore[misc]
             hidden: What enters it, ``[B, T, D]``: where nothing is decided yet, its router looks at that.
         """
         if self._routers:
-            logits = self._routers[layer](pool_windows(hidden, self._windows))
-            counts = self.policy.decide(layer, logits.numpy(force=True), self._spent)
+            router = self._routers[layer]
+            if router.settled is None:
+                logits = router(pool_windows(hidden, self._windows)).numpy(force=True)
+            else:
+                logits = router.settled.repeat(len(hidden), axis=0)
+            counts = self.policy.decide(layer, logits, self._spent)
             self.counts[:, layer] = counts
             self._spent += counts
         if layer not in self._rows:

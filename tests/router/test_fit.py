@@ -49,6 +49,20 @@ def test_a_planted_rule_is_found():
     assert fitted.held_out.shape == (500, 4, 3)
 
 
+def test_a_layer_whose_labels_are_all_alike_is_settled():
+    """Catches a router that is asked, or that changes its mind, where nothing was to be learnt."""
+    train, held_out = planted(400, 0), planted(100, 1)
+    train.counts[:, 2] = 1
+    fitted = fit(train, held_out, SIZE, replace(QUICK, epochs=3))
+    assert (fitted.held_out[:, 2] == fitted.held_out[:1, 2]).all() and (fitted.held_out[:, 2].argmax(1) == 1).all()
+    assert torch.isfinite(fitted.held_out).all()
+    settled = [router.settled is not None for router in fitted.routers.apart()]
+    assert settled == (train.counts == train.counts[:1]).all(0).tolist() and settled[2] and not all(settled)
+    torch.testing.assert_close(
+        torch.from_numpy(fitted.routers.apart()[2].settled).log_softmax(-1), fitted.held_out[:1, 2], atol=1e-5, rtol=0
+    )
+
+
 def test_what_is_saved_decides_as_what_was_trained():
     """Catches standardization that is lost, or taken in twice, when the routers are handed out."""
     held_out = planted(200, 1)

@@ -89,6 +89,25 @@ def test_decisions_depend_on_the_prompt_alone(hf_model):
     assert [LayerProgram.from_counts(counts) for counts in decided.tolist()] == alone
 
 
+@pytest.mark.parametrize("limit", [None, 5])
+@torch.inference_mode()
+def test_a_settled_router_answers_without_reading(monkeypatch, limit):
+    """Catches a settled layer that reads the prompt all the same, or that a budget cannot move."""
+    hf_model = build("llama")
+    routers, read = opinionated(hf_model), []
+    routers.settle(torch.arange(NUM_LAYERS) % 2 == 0, torch.tensor([[0.0, 1.0, 9.0]] * NUM_LAYERS))
+    monkeypatch.setattr("router.routed_model.pool_windows", lambda *args: read.append(1) or pool_windows(*args))
+    routed = add_routers(hf_model, routers)
+    policy = Policy(np.full((1, NUM_LAYERS, 3), -1.1), limit=limit)
+    cache = RoutedCache(policy)
+    routed.model(**padded(ROWS), past_key_values=cache)
+    assert len(read) == NUM_LAYERS // 2
+    if limit is None:
+        assert (cache.counts[:, ::2] == 2).all()
+    else:
+        assert (cache.counts.sum(1) <= limit).all()
+
+
 @torch.inference_mode()
 def test_beams_of_mixed_programs_equal_each_program_alone():
     """Catches a beam that goes on from another beam's keys, which only shows where rows have different slots."""

@@ -159,9 +159,8 @@ def pooled_along(
     from router.model import pool_windows, window_weights
 
     def pooled(state: torch.Tensor) -> torch.Tensor:
-        length = torch.tensor([len(state)], device=state.device)
-        weights = window_weights(length, torch.zeros_like(length), len(state), num_windows)
-        return pool_windows(state[None], weights)[0].cpu()
+        weights = window_weights(np.array([len(state)]), np.array([0]), len(state), num_windows)
+        return pool_windows(state[None], torch.from_numpy(weights).to(state.device))[0].cpu()
 
     tokens = [model.tokenizer(row.prompt, add_special_tokens=add_special_tokens).input_ids for row in rows]
     states = model.hidden_states(tokens, [row.program for row in rows], pooled)

@@ -84,24 +84,34 @@ class LayerRouters(nn.Module):
         self.weight_out[layers] = 0
         self.bias_out[layers] = logits[layers].to(self.bias_out)
 
-    def apart(self) -> list[LayerRouter]:
+    def apart(self) -> RoutersApart:
         """The routers one by one, as they are now, for a model that asks them on the way."""
         windows = self.config.num_windows
-        settled = ~self.weight_out.detach().flatten(1).any(1)
         # The mean of the windows' answers, and the sum in the matrix product, are one.
         weight_out = self.weight_out.detach().repeat(1, windows, 1) / windows
         weight_in, bias_in, bias_out = (part.detach() for part in (self.weight_in, self.bias_in, self.bias_out))
-        answers = bias_out.numpy(force=True)
-        return [
-            LayerRouter(
-                weight_in=weight_in[layer],
-                bias_in=bias_in[layer],
-                weight_out=weight_out[layer],
-                bias_out=bias_out[layer],
-                settled=answers[layer : layer + 1] if settled[layer] else None,
-            )
-            for layer in range(self.config.num_layers)
-        ]
+        return RoutersApart(
+            routers=[LayerRouter(*weights) for weights in zip(weight_in, bias_in, weight_out, bias_out)],
+            settled=~weight_out.flatten(1).any(1).numpy(force=True),
+            answers=bias_out.numpy(force=True),
+            num_windows=windows,
+        )
+
+
+class RoutersApart(NamedTuple):
+    """A router for each layer, as a model asks them.
+
+    Attributes:
+        routers: They.
+        settled: Which ones answer the same whatever they read, bool ``[L]``.
+        answers: What those answer, ``[L, 3]``.
+        num_windows: Windows W that all of them read.
+    """
+
+    routers: list[LayerRouter]
+    settled: np.ndarray[Any, Any]
+    answers: np.ndarray[Any, Any]
+    num_windows: int
 
 
 class LayerRouter(NamedTuple):
@@ -112,14 +122,12 @@ class LayerRouter(NamedTuple):
         bias_in: ``[width]``.
         weight_out: ``[W·width, 3]``, all windows' share of the mean.
         bias_out: ``[3]``.
-        settled: What it answers whatever it reads, ``[1, 3]``; None where that depends.
     """
 
     weight_in: torch.Tensor
     bias_in: torch.Tensor
     weight_out: torch.Tensor
     bias_out: torch.Tensor
-    settled: np.ndarray[Any, Any] | None
 
     def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
         """Windows of what enters the layer, ``[B, W, D]``, to logits ``[B, 3]``."""
@@ -127,7 +135,9 @@ class LayerRouter(NamedTuple):
         return torch.addmm(self.bias_out, inner.view(len(pooled), -1), self.weight_out)
 
 
-def window_weights(lengths: torch.Tensor, starts: torch.Tensor, num_tokens: int, num_windows: int) -> torch.Tensor:
+def window_weights(
+    lengths: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], num_tokens: int, num_windows: int
+) -> np.ndarray[Any, Any]:
     """What takes the mean of each window of each row, padding left out.
 
     Window w of n tokens goes from token ``w·n // W`` to token ``(w+1)·n // W``, and holds at least one: the windows
@@ -140,14 +150,15 @@ def window_weights(lengths: torch.Tensor, starts: torch.Tensor, num_tokens: int,
         num_windows: W.
 
     Returns:
-        ``[B, W, T]``: a row of it times states ``[T, D]`` gives the windows' means ``[W, D]``.
+        ``[B, W, T]`` in float32: a row of it times states ``[T, D]`` gives the windows' means ``[W, D]``.
     """
-    window = torch.arange(num_windows, device=lengths.device)
+    window = np.arange(num_windows)
     first = window * lengths[:, None] // num_windows
-    last = torch.maximum((window + 1) * lengths[:, None] // num_windows, first + 1)
-    place = torch.arange(num_tokens, device=lengths.device) - starts[:, None, None]
+    last = np.maximum((window + 1) * lengths[:, None] // num_windows, first + 1)
+    place = np.arange(num_tokens) - starts[:, None, None]
     inside = (place >= first[:, :, None]) & (place < last[:, :, None])
-    return inside / (last - first)[:, :, None]
+    weights: np.ndarray[Any, Any] = inside / (last - first).astype(np.float32)[:, :, None]
+    return weights
 
 
 def pool_windows(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

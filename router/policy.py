@@ -54,6 +54,16 @@ class Policy:
         self._cost = price * np.arange(NUM_CLASSES)
         self._rest = None if limit is None or limit >= most else self._plan(sample)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether a decision depends on those before it."""
+        return self._rest is not None
+
+    def likeliest(self, logits: Array) -> Array:
+        """How often layers run where nothing is bounded: ``[…, 3]`` to counts ``[…]``."""
+        counts: Array = (logits - self._cost).argmax(-1)
+        return counts
+
     def decide(self, layer: int, logits: Array, spent: Array) -> Array:
         """How often one layer runs in each row.
 

@@ -19,7 +19,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from pipeline.engine.contract import DecoderStack
 from pipeline.engine.sharing import share
-from router.model import LayerRouter, LayerRouters, pool_windows, window_weights
+from router.model import LayerRouters, RoutersApart, pool_windows, window_weights
 from router.policy import Policy
 
 
@@ -39,7 +39,7 @@ class RoutedCache(Cache):  # type: ignore[misc]
         self._slots: dict[tuple[int, int], _Slot] = {}
         self._rows: dict[int, list[torch.Tensor | None]] = {}
         # While the prompts are read:
-        self._routers: list[LayerRouter] = []
+        self._asked: RoutersApart | None = None
         self._windows = torch.zeros(0)
         self._spent = np.zeros(0, dtype=np.int64)
 
@@ -50,25 +50,31 @@ class RoutedCache(Cache):  # type: ignore[misc]
 
     # -- reading ---------------------------------------------------------------------------
 
-    def begin(self, mask: torch.Tensor, routers: list[LayerRouter], num_windows: int) -> None:
+    def begin(self, mask: torch.Tensor, routers: RoutersApart) -> None:
         """A call begins; the first one brings the prompts.
 
         Args:
             mask: Which of its tokens are no padding, ``[B, T]``.
-            routers: Who is asked about the prompts, a router for each layer.
-            num_windows: Their W.
+            routers: Who is asked about the prompts.
         """
-        if self._tokens == 0:
-            lengths, starts = mask.sum(1), mask.argmax(1)
-            self._windows = window_weights(lengths, starts, mask.shape[1], num_windows)
-            self._routers = routers
-            self.counts = np.zeros((len(mask), self.policy.num_layers), dtype=np.int64)
-            self._spent = np.zeros(len(mask), dtype=np.int64)
+        if self._tokens:
+            return
+        filled = mask.numpy(force=True)
+        windows = window_weights(filled.sum(1), filled.argmax(1), filled.shape[1], routers.num_windows)
+        self._windows = torch.from_numpy(windows).to(mask.device)
+        self._asked = routers
+        self.counts = np.zeros((len(filled), self.policy.num_layers), dtype=np.int64)
+        if not self.policy.bounded:
+            # What is settled is known before anything is read; but for the last layer, which makes sure that one runs.
+            known = routers.settled[:-1].nonzero()[0]
+            self.counts[:, known] = self.policy.likeliest(routers.answers[known])
+            self._rows = {layer: [None] * count for layer, count in zip(known.tolist(), self.counts[0, known].tolist())}
+        self._spent = self.counts.sum(1)
 
     def end(self, num_tokens: int) -> None:
         """A call with so many tokens is done."""
         self._tokens += num_tokens
-        self._routers = []  # decided once, at the prompt
+        self._asked = None  # decided once, at the prompt
 
     def runs(self, layer: int, hidden: torch.Tensor) -> list[torch.Tensor | None]:
         """For each run of a layer its rows; None for all of them.
@@ -77,21 +83,24 @@ class RoutedCache(Cache):  # type: ignore[misc]
             layer: Its index.
             hidden: What enters it, ``[B, T, D]``: where nothing is decided yet, its router looks at that.
         """
-        if self._routers:
-            router = self._routers[layer]
-            if router.settled is None:
-                logits = router(pool_windows(hidden, self._windows)).numpy(force=True)
-            else:
-                logits = router.settled.repeat(len(hidden), axis=0)
-            counts = self.policy.decide(layer, logits, self._spent)
-            self.counts[:, layer] = counts
-            self._spent += counts
-        if layer not in self._rows:
+        rows = self._rows.get(layer)
+        if rows is None:
+            if self._asked is not None:
+                self._decide(layer, hidden, self._asked)
             counts = self.counts[:, layer]
-            every, any_row = counts.min(), counts.max()
+            every, any_row = int(counts.min()), int(counts.max())
             some = [torch.from_numpy((counts > run).nonzero()[0]) for run in range(every, any_row)]
-            self._rows[layer] = [None] * every + [rows.to(hidden.device) for rows in some]
-        return self._rows[layer]
+            rows = self._rows[layer] = [None] * every + [part.to(hidden.device) for part in some]
+        return rows
+
+    def _decide(self, layer: int, hidden: torch.Tensor, asked: RoutersApart) -> None:
+        if asked.settled[layer]:
+            logits = asked.answers[None, layer].repeat(len(hidden), axis=0)
+        else:
+            logits = asked.routers[layer](pool_windows(hidden, self._windows)).numpy(force=True)
+        counts = self.policy.decide(layer, logits, self._spent)
+        self.counts[:, layer] = counts
+        self._spent += counts
 
     def slot(self, layer: int, run: int) -> _Slot:
         """Where one run of a layer keeps its keys and values."""
@@ -240,7 +249,7 @@ def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
         tokens, mask = _inputs(args, kwargs)[:2], kwargs.get("attention_mask")
         if mask is None:
             mask = torch.ones(tokens, dtype=torch.long, device=model.device)
-        cache.begin(mask.long(), apart, routers.config.num_windows)
+        cache.begin(mask.long(), apart)
         return args, kwargs
 
     def end(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

@@ -80,8 +80,8 @@ def test_decisions_depend_on_the_prompt_alone(hf_model):
     assert chosen(together) == alone
 
     def pooled(state):
-        length = torch.tensor([len(state)])
-        return pool_windows(state[None], window_weights(length, torch.zeros_like(length), len(state), WINDOWS))[0]
+        weights = window_weights(np.array([len(state)]), np.array([0]), len(state), WINDOWS)
+        return pool_windows(state[None], torch.from_numpy(weights))[0]
 
     states = FrozenModel(hf_model).hidden_states(ROWS, alone, pooled)
     features = torch.stack([torch.from_numpy(entering(p.counts, state.numpy())) for p, state in zip(alone, states)])

@@ -291,12 +291,14 @@ Formats:
 
 Every program keeps its verdict, right or wrong; what cannot be taken over is counted by its reason. PoLar's format has
 no field for what a program answered; margins are kept in a field of their own. Neither PoLar's nor Dr.LLM's
-files say how deep the model is: give --num-layers where its last layers may be in no program.
+files say how deep the model is: give --model, or --num-layers where its last layers may be in no program. To train on
+a converted run, name its model and precision, and choose --labels consensus or shortest.
 
 \b
 Examples:
   drllm-pipeline convert --from run --to polar runs/arc merged_mcts_samples.json
-  drllm-pipeline convert --from polar --to run merged_mcts_samples.json runs/polar --model Qwen/Qwen3-8B --num-layers 36
+  drllm-pipeline convert --from polar --to run merged_mcts_samples.json runs/polar \\
+      --model Qwen/Qwen3-8B --dtype bfloat16
 """,
 )
 @click.option("--from", "source_format", required=True, metavar="run|polar|drllm", help="Format of SRC.")

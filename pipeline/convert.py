@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pipeline.interchange.drllm import read_drllm
 from pipeline.interchange.polar import read_polar, write_polar
 from pipeline.interchange.questions import PathData
 from pipeline.interchange.runs import read_run, write_run
-from pipeline.model_source import resolve_model
+from pipeline.model_source import ModelSource, resolve_model
 
 SOURCES = ("run", "polar", "drllm")
 TARGETS = ("run", "polar")
@@ -81,9 +80,9 @@ def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda
     """
     if request.target_format == "polar" and request.target.exists():
         raise UserError(f"{request.target} exists already; give another file, or remove it")
-    data = _read(request)
-    if request.model is not None:
-        model = resolve_model(request.model)
+    model = None if request.model is None else resolve_model(request.model)
+    data = _read(request, None if model is None else _depth(model))
+    if model is not None:
         data.model, data.revision = model.name, model.revision
     data.dtype = request.dtype or data.dtype
     if not data.questions:
@@ -93,8 +92,11 @@ def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda
         write_polar(data, request.target)
     else:
         write_run(data, request.target, origin=_origin(request))
-        if data.revision is None:
-            announce("The data set does not say which weights were searched: name them with --model to train on it.")
+        if data.revision is None or data.dtype is None:
+            announce(
+                "The source does not say which weights were searched, and in which precision; to train on the run, "
+                "name them with --model and --dtype, in a new folder."
+            )
     return Converted(
         questions=len(data.questions),
         programs=sum(len(question.tried) for question in data.questions),
@@ -103,15 +105,28 @@ def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda
     )
 
 
-def _read(request: ConvertRequest) -> PathData:
-    if request.source_format == "run":
-        return read_run(request.source)
-    read = read_polar if request.source_format == "polar" else read_drllm
-    return read(request.source, num_layers=request.num_layers, task=request.task)
+def _read(request: ConvertRequest, depth: int | None) -> PathData:
+    if request.num_layers is not None and depth not in (None, request.num_layers):
+        raise UserError(f"--num-layers {request.num_layers}, but {request.model!r} has {depth}")
+    depth = request.num_layers if depth is None else depth
+    if request.source_format != "run":
+        read = read_polar if request.source_format == "polar" else read_drllm
+        return read(request.source, num_layers=depth, task=request.task)
+    data = read_run(request.source)
+    if depth not in (None, data.num_layers):
+        raise UserError(
+            f"{request.source} is of a model of {data.num_layers} layers, but {request.model!r} has {depth}"
+        )
+    return data
+
+
+def _depth(model: ModelSource) -> int:
+    from pipeline.engine.loading import load_description  # takes seconds, which only --model need wait for
+
+    depth: int = load_description(model)[0].num_hidden_layers
+    return depth
 
 
 def _origin(request: ConvertRequest) -> dict[str, str]:
     """Where a converted run comes from, as its ``run.json`` notes it."""
-    file = request.source / "run.json" if request.source_format == "run" else request.source
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return {"format": request.source_format, "file": str(request.source), "sha256": digest}
+    return {"format": request.source_format, "file": str(request.source)}

@@ -99,7 +99,8 @@ class StepReporter(AbstractContextManager["StepReporter"]):
         if self._bar is not None:
             if step not in self._tasks:
                 self._tasks[step] = self._bar.add_task(step, total=total)
-            self._bar.update(self._tasks[step], completed=done)
+            # A step may come twice, with more to do the second time.
+            self._bar.update(self._tasks[step], completed=done, total=total)
         elif done == total or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
             self._console.print(f"{step}: {done}/{total}", highlight=False)

@@ -63,8 +63,8 @@ def interruptible(console: Console, message: str) -> Iterator[None]:
     help="""Train per-layer routers on the path data sets that `search` wrote.
 
 Each layer gets a small network that reads the prompt as it enters that layer and says whether the layer is
-skipped, run, or run twice. Prompts are read along their labelled programs once, on Ray; what is read is kept
-(--features), so a second training on the same data reads nothing again.
+skipped, run, or run twice. On Ray, a menu of programs is run on all questions to label them (--labels), and prompts are
+read along their labels. All of it is kept (--features): a second training with the same labels runs nothing.
 
 \b
 Examples:
@@ -157,7 +157,9 @@ def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels
             highlight=False,
         )
 
-    with interruptible(console, "Stopped. Features that were computed are kept; run the same command again."):
+    with interruptible(
+        console, "Stopped. Features and verdicts that were computed are kept; run the same command again."
+    ):
         with StepReporter(console) as steps:
             fitted = run(
                 request,

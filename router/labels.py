@@ -90,7 +90,7 @@ def read_labels(runs: Sequence[Path], *, choice: str = "consensus", layer_price:
     if choice not in CHOICES:
         raise UserError(f"labels {choice!r} are unknown; choose one of: {', '.join(CHOICES)}")
     if not 0 <= layer_price < math.inf:
-        raise UserError(f"--layer-price must not be below 0 nats, got {layer_price:g}")
+        raise UserError(f"--layer-price must be a number and not below 0, got {layer_price:g}")
     sources = [_Source.read(run) for run in runs]
     first = sources[0]
     for other in sources[1:]:

@@ -17,6 +17,8 @@ def questions_of(run: Path) -> list[Example]:
         UserError: They cannot be read as they were; the message is the reason.
     """
     settings, notes = read_settings(run), read_json(run / "run.json")
+    if "imported" in notes:
+        raise UserError("they were converted, not searched here")
     try:
         request = DataRequest(
             data=notes.get("data"), split=settings["split"], limit=settings["limit"], seed=settings["seed"]

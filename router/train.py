@@ -144,6 +144,7 @@ def train(
             data = _expected(data, request, workshop, folder / "verdicts")
         announce(_described(data))
         learnt, held_out = _split(data, request)
+        _check_classes(learnt, request)
         try:
             request.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -233,8 +234,8 @@ def _expected(data: LabelledData, request: TrainRequest, workshop: Workshop, ver
             rows.setdefault((row.example_id, row.prompt), row)
         workshop.announce(
             f"The labels of {run}, from a menu of {len(menu.programs)} programs, are right on "
-            f"{100 * menu.right:.1f} % with {menu.layers:.2f} layers, as far as other questions tell; "
-            f"the untouched model on {100 * menu.base_right:.1f} %."
+            f"{100 * menu.right:.1f} % of the questions with {menu.layers:.2f} layers, the untouched model on "
+            f"{100 * menu.base_right:.1f} %."
         )
     return replace(data, rows=list(rows.values()), left_out={})
 
@@ -243,7 +244,7 @@ def _split(data: LabelledData, request: TrainRequest) -> tuple[list[Labelled], l
     """The rows to learn from and those to stop by.
 
     Raises:
-        UserError: They are too few, or all labels are of one class.
+        UserError: They are too few.
     """
     held_out = [row for row in data.rows if is_held_out(row, request.held_out, seed=request.fit.seed)]
     learnt = [row for row in data.rows if not is_held_out(row, request.held_out, seed=request.fit.seed)]
@@ -252,13 +253,20 @@ def _split(data: LabelledData, request: TrainRequest) -> tuple[list[Labelled], l
             f"{len(data.rows)} questions are too few: {len(learnt)} to train on and {len(held_out)} held out; "
             "search more of them, or hold out another share with --held-out"
         )
-    # Before prompts are read, which takes long.
+    return learnt, held_out
+
+
+def _check_classes(learnt: list[Labelled], request: TrainRequest) -> None:
+    """Refuse labels that are all of one class, before prompts are read along them.
+
+    Raises:
+        UserError: They are.
+    """
     if len({count for row in learnt for count in row.counts}) < 2:
         raise UserError(
             f"every label of {_names(request.data)} is '{CLASSES[learnt[0].counts[0]]}': there is nothing to learn; "
             "search with more --simulations, keep more programs, or raise --layer-price"
         )
-    return learnt, held_out
 
 
 def _metrics_writers(request: TrainRequest, closing: ExitStack) -> list[Callable[[dict[str, float]], None]]:

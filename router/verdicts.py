@@ -29,8 +29,8 @@ from pipeline.tasks import Example, get_task
 PIECE = 8
 _SCHEMA = pa.schema([("question", pa.string()), ("program", pa.string()), ("correct", pa.bool_())])
 
-#: Some questions, and the programs to run on each.
-Piece = tuple[list[Example], list[LayerProgram]]
+#: Some questions, each with the programs to run on it.
+Piece = list[tuple[Example, list[LayerProgram]]]
 
 
 class VerdictStore:
@@ -62,10 +62,10 @@ class VerdictStore:
                 continue  # damaged is as good as absent
             self._remember(kept)
 
-    def absent(self, examples: Sequence[Example], programs: Sequence[LayerProgram]) -> list[LayerProgram]:
-        """The programs that have no verdict on one of the questions or another."""
-        keys = [_key(example) for example in examples]
-        return [program for program in programs if any((key, str(program)) not in self._known for key in keys)]
+    def absent(self, example: Example, programs: Sequence[LayerProgram]) -> list[LayerProgram]:
+        """The programs that have no verdict on a question."""
+        key = _key(example)
+        return [program for program in programs if (key, str(program)) not in self._known]
 
     def add(self, piece: Piece, correct: Sequence[Sequence[bool]]) -> None:
         """Keep the verdicts on a piece of work, a list for each of its questions.
@@ -73,17 +73,17 @@ class VerdictStore:
         Raises:
             UserError: The disk does not take them.
         """
-        examples, programs = piece
         rows: list[dict[str, Any]] = [
             {"question": _key(example), "program": str(program), "correct": verdict}
-            for example, verdicts in zip(examples, correct, strict=True)
+            for (example, programs), verdicts in zip(piece, correct, strict=True)
             for program, verdict in zip(programs, verdicts, strict=True)
         ]
-        name = uuid.uuid4().hex
-        staged = self.folder / f"{name}.part"
+        named = "\n".join(f"{row['question']} {row['program']}" for row in rows)
+        file = self.folder / f"{hashlib.sha256(named.encode()).hexdigest()[:24]}.parquet"
+        staged = self.folder / f"{uuid.uuid4().hex}.part"
         try:
             pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), staged)
-            staged.replace(self.folder / f"{name}.parquet")
+            staged.replace(file)
         except OSError as error:
             staged.unlink(missing_ok=True)
             raise UserError(f"verdicts cannot be written to {self.folder}: {error}") from None
@@ -94,7 +94,9 @@ class VerdictStore:
         return np.array([[self._known[_key(example), str(program)] for program in programs] for example in examples])
 
     def _remember(self, rows: Sequence[dict[str, Any]]) -> None:
-        self._known.update({(row["question"], row["program"]): row["correct"] for row in rows})
+        for row in rows:
+            # A verdict stays, should another training have made it too.
+            self._known.setdefault((row["question"], row["program"]), row["correct"])
 
 
 def _key(example: Example) -> str:
@@ -120,11 +122,10 @@ class VerdictActor(ModelActor):
         self._task = get_task(task, max_new_tokens=max_new_tokens)
 
     def work(self, piece: Piece) -> list[list[bool]]:
-        """For each question whether each program is right on it."""
+        """For each question whether each of its programs is right on it."""
         self._begin()
-        examples, programs = piece
-        questions = [self._task.prepare(example, self._model.tokenizer) for example in examples]
-        pairs = [(question, program) for question in questions for program in programs]
+        questions = [self._task.prepare(example, self._model.tokenizer) for example, _ in piece]
+        pairs = [(question, program) for question, (_, programs) in zip(questions, piece) for program in programs]
         outcomes = iter(
             self._task.scoring.score(
                 self._model,
@@ -133,7 +134,7 @@ class VerdictActor(ModelActor):
                 need_response=False,
             )
         )
-        return [[next(outcomes).correct for _ in programs] for _ in questions]
+        return [[next(outcomes).correct for _ in programs] for _, programs in piece]
 
 
 def judge(
@@ -166,9 +167,9 @@ def judge(
     Raises:
         UserError: The model cannot be loaded, or a question cannot be asked.
     """
-    parts = [list(examples[start : start + PIECE]) for start in range(0, len(examples), PIECE)]
-    pieces = [(part, absent) for part in parts if (absent := store.absent(part, programs))]
-    total = sum(len(part) * len(absent) for part, absent in pieces)
+    asked = [(example, absent) for example in examples if (absent := store.absent(example, programs))]
+    pieces = [asked[start : start + PIECE] for start in range(0, len(asked), PIECE)]
+    total = sum(len(absent) for _, absent in asked)
     if pieces:
         actors: ActorPool[Piece] = ActorPool(
             VerdictActor, (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens), pool
@@ -177,6 +178,6 @@ def judge(
         with actors:
             for piece, correct in actors.map(pieces):
                 store.add(piece, correct)
-                done += len(piece[0]) * len(piece[1])
+                done += sum(len(absent) for _, absent in piece)
                 show(done, total)
     return store.read(examples, programs)

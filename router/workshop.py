@@ -99,6 +99,11 @@ class Workshop(AbstractContextManager["Workshop"]):
         """
         rows, settings = read_paths(run), read_settings(run)
         known = set(rows.example_id)
+        if len(known) < 2:
+            raise UserError(
+                f"{run} has {len(known)} questions: too few to tell what others should expect; leave it out, or train "
+                "with --labels consensus"
+            )
         try:
             examples = [example for example in questions_of(run) if example.id in known]
         except UserError as error:
@@ -112,7 +117,7 @@ class Workshop(AbstractContextManager["Workshop"]):
         )
 
         def run_programs(some: Sequence[Example], programs: Sequence[LayerProgram]) -> Array:
-            if any(store.absent([example], programs) for example in some):
+            if any(store.absent(example, programs) for example in some):
                 source, place = self._model()
                 self.announce(f"Running {len(programs)} programs on {len(some)} questions of {run}.")
                 judge(

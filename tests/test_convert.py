@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from shard_rows import CONFIG, rows
+from tiny import NUM_LAYERS as DEPTH
+from tiny import save_tiny_model
 
 from pipeline import shards
 from pipeline.cli import main
@@ -144,6 +146,48 @@ def test_files_of_polars_own_are_read(tmp_path):
     assert pd.read_parquet(tmp_path / "run-list.json" / "paths").shape == frame.shape
 
 
+def test_what_a_file_contradicts_is_said(tmp_path):
+    """Catches questions of one name that become one, and two verdicts of which one vanishes."""
+    sample = {"question_id": "q", "question": "?", "gt_ans": "1", "initial_score": 1.0}
+    samples = [
+        {**sample, "final_valid_transitions": [[0, 1]], "final_invalid_transitions": [[0, 1], [0, 1, 2, 3]]},
+        {**sample, "final_valid_transitions": [[3]]},
+    ]
+    (tmp_path / "file.json").write_text(json.dumps(samples))
+    text = convert("--from", "polar", "--to", "run", tmp_path / "file.json", tmp_path / "run")
+    assert "program given as right and as wrong: 1" in text
+    assert "score of the untouched model that its program contradicts: 1" in text
+    assert [key[0] for key in said(tmp_path / "run")] == ["q", "q", "q#2", "q#2"]
+    samples[0]["gt_ans"] = "2"
+    (tmp_path / "file.json").write_text(json.dumps(samples))
+    assert "data_sha256" in convert(
+        "--from", "polar", "--to", "run", tmp_path / "file.json", tmp_path / "run", status=2
+    )
+
+
+def test_the_model_tells_the_depth(tmp_path):
+    """Catches a depth that is guessed from programs without the last layers, where the model is at hand."""
+    model = save_tiny_model(tmp_path / "model")
+    samples = [{"question": "?", "gt_ans": "1", "initial_score": 0.0, "final_valid_transitions": [[0, 1]]}]
+    (tmp_path / "file.json").write_text(json.dumps(samples))
+    options = ("--from", "polar", "--to", "run", "--model", model, "--dtype", "float32", tmp_path / "file.json")
+    text = convert(*options, tmp_path / "run")
+    assert f"for {DEPTH} layers" in text and "name them with --model" not in text
+    assert f"--num-layers 9, but '{model}' has {DEPTH}" in convert(
+        *options, tmp_path / "other", "--num-layers", 9, status=2
+    )
+
+
+def test_how_prompts_were_read_comes_along(run, tmp_path):
+    """Catches a chat prompt that gets a second beginning-of-text token after it was converted."""
+    notes = json.loads((run / "run.json").read_text())
+    notes["loaded_model"] = {"num_layers": 3, "special_tokens_added": False}
+    (run / "run.json").write_text(json.dumps(notes))
+    convert("--from", "run", "--to", "polar", run, tmp_path / "out.json")
+    convert("--from", "polar", "--to", "run", tmp_path / "out.json", tmp_path / "back")
+    assert json.loads((tmp_path / "back" / "run.json").read_text())["loaded_model"]["special_tokens_added"] is False
+
+
 def test_results_of_drllm_are_read(tmp_path):
     """Catches lists that are paired wrongly, and programs that the released search writes and no model can run."""
     results = {
@@ -180,6 +224,13 @@ def test_results_of_drllm_are_read(tmp_path):
         (None, ["--from", "polar", "--to", "run"], "there is no file"),
         ("{", ["--from", "polar", "--to", "run"], "cannot be read as JSON"),
         ("\x1f\x8bx", ["--from", "polar", "--to", "run"], "cannot be read as JSON"),
+        ("\x1f\x8b\x08" + 7 * "\x00" + "damaged", ["--from", "polar", "--to", "run"], "cannot be read as JSON"),
+        (
+            '{"budget": NaN, "samples": [{"final_valid_transitions": [[0]]}]}',
+            ["--from", "polar", "--to", "run"],
+            "budget",
+        ),
+        ('[{"final_valid_transitions": [[99999]]}]', ["--from", "polar", "--to", "run"], "which no model has"),
         ("[1, 2]", ["--from", "polar", "--to", "run"], "holds no samples of PoLar's"),
         ("[1, 2]", ["--from", "drllm", "--to", "run"], "no results file of Dr.LLM's"),
         ('[{"final_valid_transitions": []}]', ["--from", "polar", "--to", "run"], "say it with --num-layers"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +68,11 @@ def test_the_front_door():
         assert getattr(pipeline, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = pipeline.nothing
+
+
+def test_every_folder_of_code_is_installed():
+    """Catches a package that tests find in the repository and ``pip install`` leaves out."""
+    root = Path(__file__).resolve().parent.parent
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {file.parent.relative_to(root) for name in ("pipeline", "router") for file in (root / name).rglob("*.py")}
+    assert sorted(listed) == sorted(".".join(folder.parts) for folder in folders)

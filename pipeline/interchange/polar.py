@@ -11,6 +11,8 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,9 @@ def read_polar(file: Path, *, num_layers: int | None = None, task: str | None = 
         revision=text_of(header, "revision"),
         dtype=text_of(header, "dtype"),
         budget=None if budget is None else _budget(budget, file),
+        add_special_tokens=header.get("add_special_tokens")
+        if isinstance(header.get("add_special_tokens"), bool)
+        else None,
     )
     for number, sample in enumerate(samples):
         prompt = text_of(sample, "question", "sample_info.question")
@@ -83,15 +88,16 @@ def write_polar(data: PathData, file: Path) -> None:
         "revision": data.revision,
         "dtype": data.dtype,
         "budget": data.budget,
+        "add_special_tokens": data.add_special_tokens,
         "samples": [_sample(question) for question in data.questions],
     }
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, allow_nan=False) + "\n"
+    staged = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
     try:
-        if file.suffix == ".gz":
-            file.write_bytes(gzip.compress(text.encode(), mtime=0))
-        else:
-            file.write_text(text + "\n", encoding="utf-8")
+        staged.write_bytes(gzip.compress(text.encode(), mtime=0) if file.suffix == ".gz" else text.encode())
+        staged.replace(file)
     except OSError as error:
+        staged.unlink(missing_ok=True)
         raise UserError(f"{file} cannot be written: {error.strerror or error}") from None
 
 
@@ -106,15 +112,18 @@ def read_json_value(file: Path) -> Any:
         return json.loads(gzip.decompress(content) if content.startswith(_GZIP) else content)
     except FileNotFoundError:
         raise UserError(f"there is no file {file}") from None
-    except (OSError, EOFError, ValueError, RecursionError) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise UserError(f"{file} cannot be read as JSON: {error}") from None
 
 
 def _budget(text: str, file: Path) -> float:
     try:
-        return float(text)
+        budget = float(text)
     except ValueError:
-        raise UserError(f"{file} says a budget that is no number: {text!r}") from None
+        budget = math.nan
+    if not 0 < budget < math.inf:
+        raise UserError(f"{file} says a budget that is no number above 0: {text!r}")
+    return budget
 
 
 def _baseline(sample: dict[str, Any]) -> bool | None:

@@ -14,6 +14,9 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 
+#: Deeper models have no room in a shard's columns.
+_DEEPEST = 32767
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tried:
@@ -61,6 +64,8 @@ class PathData:
         revision: Of its weights, likewise.
         dtype: The precision in which it was searched, likewise.
         budget: The longest acceptable program, as a fraction of L; None where the source has no bound.
+        add_special_tokens: Whether the tokenizer adds its special tokens to the prompts; None where the source does not
+            say.
         questions: The questions.
         left_out: Programs and questions that could not be taken over, by the reason.
     """
@@ -70,8 +75,10 @@ class PathData:
     revision: str | None = None
     dtype: str | None = None
     budget: float | None = None
+    add_special_tokens: bool | None = None
     questions: list[SearchedQuestion] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    _names: Counter[str] = field(default_factory=Counter, repr=False)
 
     def add(
         self,
@@ -86,7 +93,7 @@ class PathData:
         """Take over a question from a file.
 
         Args:
-            example_id: Names it.
+            example_id: Names it; a name that is taken gets a number.
             task: Its task.
             prompt: The text that was asked.
             answer: The reference answer.
@@ -109,6 +116,11 @@ class PathData:
                 self.left_out["question without a verdict on the untouched model"] += 1
                 return
             tried[identity] = Tried(program=identity, correct=baseline_correct)
+        elif baseline_correct not in (None, tried[identity].correct):
+            self.left_out["score of the untouched model that its program contradicts"] += 1
+        self._names[example_id] += 1
+        if self._names[example_id] > 1:
+            example_id = f"{example_id}#{self._names[example_id]}"
         self.questions.append(
             SearchedQuestion(
                 example_id=example_id, task=task, prompt=prompt, answer=answer, tried=tuple(tried.values())
@@ -136,14 +148,18 @@ def depth_of(programs: Iterable[Any], given: int | None, file: object) -> int:
         UserError: The file has no programs to tell it by.
     """
     if given is not None:
-        if given < 1:
-            raise UserError(f"--num-layers must be at least 1, got {given}")
+        if not 1 <= given <= _DEEPEST:
+            raise UserError(f"--num-layers must be at least 1 and at most {_DEEPEST}, got {given}")
         return given
     deepest = max(
         (layer for layers in programs if isinstance(layers, list) for layer in layers if type(layer) is int), default=-1
     )
     if deepest < 0:
         raise UserError(f"{file} has no program that would tell the model's depth; say it with --num-layers")
+    if deepest >= _DEEPEST:
+        raise UserError(
+            f"{file} has a program with layer {deepest}, which no model has; say its depth with --num-layers"
+        )
     return deepest + 1
 
 

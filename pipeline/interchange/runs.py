@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.card import imported_card
 from pipeline.config import SCHEMA_VERSION
 from pipeline.errors import UserError
 from pipeline.evaluator import storable_counts
 from pipeline.interchange.questions import PathData, SearchedQuestion, Tried
 from pipeline.program import LayerProgram
-from pipeline.shards import RunFolder, RunFolderError, read_paths, read_settings
+from pipeline.shards import RunFolder, RunFolderError, read_json, read_paths, read_settings
 
 #: Questions of a shard.
 GROUP = 256
@@ -32,12 +34,14 @@ def read_run(run: Path) -> PathData:
     settings, rows = read_settings(run), read_paths(run)
     if rows.empty:
         raise UserError(f"nothing is committed in {run} yet")
+    loaded = read_json(run / "run.json").get("loaded_model")
     data = PathData(
         num_layers=int(rows.num_layers.iloc[0]),
         model=settings.get("model.name"),
         revision=settings.get("model.revision"),
         dtype=settings.get("dtype"),
         budget=settings.get("search.budget"),
+        add_special_tokens=loaded.get("special_tokens_added") if isinstance(loaded, dict) else None,
     )
     for _, of_question in rows.groupby(["example_id", "prompt"], sort=False):
         first = of_question.iloc[0]
@@ -61,13 +65,13 @@ def read_run(run: Path) -> PathData:
     return data
 
 
-def write_run(data: PathData, out: Path, *, origin: dict[str, Any]) -> None:
+def write_run(data: PathData, out: Path, *, origin: dict[str, str]) -> None:
     """Write questions as a complete run.
 
     Args:
         data: They.
         out: The run folder; one that an interrupted call left is finished.
-        origin: Where they come from, for ``run.json``: ``format``, ``file`` and ``sha256``.
+        origin: Where they come from, for ``run.json``: ``format`` and ``file``.
 
     Raises:
         UserError: The folder holds something else, or cannot be written.
@@ -76,8 +80,9 @@ def write_run(data: PathData, out: Path, *, origin: dict[str, Any]) -> None:
     folder = RunFolder(out)
     committed = folder.open(settings, provenance={"imported": origin})
     try:
-        # Nobody knows how the tokenizer was called; plain texts mostly have special tokens added.
-        folder.describe_model({"num_layers": data.num_layers, "special_tokens_added": True})
+        # Where nobody knows how the tokenizer was called: plain texts mostly have special tokens added.
+        added = data.add_special_tokens is not False
+        folder.describe_model({"num_layers": data.num_layers, "special_tokens_added": added})
         for group, start in enumerate(range(0, len(data.questions), GROUP)):
             if group not in committed:
                 questions = data.questions[start : start + GROUP]
@@ -86,6 +91,8 @@ def write_run(data: PathData, out: Path, *, origin: dict[str, Any]) -> None:
         folder.mark_complete()
     except RunFolderError as error:
         raise UserError(str(error)) from None
+    except (UnicodeError, pa.ArrowException) as error:
+        raise UserError(f"what {origin['file']} holds does not go into a shard: {error}") from None
     finally:
         folder.close()
 
@@ -100,7 +107,7 @@ class ImportedSettings:
     """
 
     data: PathData
-    origin: dict[str, Any]
+    origin: dict[str, str]
     calibration: int = 0
     group_size: int = GROUP
 
@@ -114,9 +121,19 @@ class ImportedSettings:
             "dtype": self.data.dtype or UNKNOWN,
             "task": tasks.pop() if len(tasks) == 1 else "mixed",
             "search.budget": self.data.budget,
+            "num_layers": self.data.num_layers,
+            "data_sha256": self._content(),
             "imported.format": self.origin["format"],
-            "imported.sha256": self.origin["sha256"],
         }
+
+    def _content(self) -> str:
+        """SHA-256 over the questions with their verdicts: other content is another run."""
+        digest = hashlib.sha256()
+        for question in self.data.questions:
+            tried = [(str(tried.program), tried.correct, repr(tried.score)) for tried in question.tried]
+            said = [question.example_id, question.task, question.prompt, question.answer, tried]
+            digest.update(json.dumps(said).encode())
+        return digest.hexdigest()
 
     @property
     def run_id(self) -> str:

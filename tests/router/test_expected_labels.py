@@ -146,18 +146,23 @@ def test_verdicts_are_kept(tmp_path):
     examples = World(4).examples
     programs = [LayerProgram.from_counts(counts) for counts in (WHOLE, SHORT)]
     first = store(tmp_path)
-    assert first.absent(examples, programs) == programs
-    first.add((examples[:3], programs), [[True, False], [False, False], [True, True]])
+    whole, short = programs
+    assert first.absent(examples[0], programs) == programs
+    first.add([(examples[0], programs), (examples[2], [short])], [[True, False], [True]])
     again = store(tmp_path)
-    assert again.absent(examples[:3], programs) == [] and again.absent(examples, programs[:1]) == programs[:1]
-    assert again.read([examples[2], examples[0]], programs[::-1]).tolist() == [[True, True], [False, True]]
+    assert again.absent(examples[0], programs) == [] and again.absent(examples[2], programs) == [whole]
+    assert again.read(examples[:1], programs[::-1]).tolist() == [[False, True]]
+    again.add([(examples[2], programs)], [[False, False]])
+    assert again.read([examples[2], examples[0]], programs).tolist() == [[False, True], [True, False]], (
+        "a verdict stays"
+    )
     for changed in ({"revision": "sha256:1"}, {"dtype": "bfloat16"}, {"task": "other"}, {"max_new_tokens": 3}):
-        assert store(tmp_path, **changed).absent(examples[:1], programs) == programs
+        assert store(tmp_path, **changed).absent(examples[0], programs) == programs
     other = Example(id="q0", task="made", question="another question of that name", answer="")
-    assert again.absent([other], programs) == programs
-    [file] = again.folder.glob("*.parquet")
-    file.write_bytes(b"damaged")
-    assert store(tmp_path).absent(examples, programs) == programs
+    assert again.absent(other, programs) == programs
+    for file in again.folder.glob("*.parquet"):
+        file.write_bytes(b"damaged")
+    assert store(tmp_path).absent(examples[0], programs) == programs
     (tmp_path / "a-file").touch()
     with pytest.raises(UserError, match="verdicts cannot be kept"):
         store(tmp_path / "a-file")

@@ -86,7 +86,7 @@ def test_a_price_moves_the_consensus_away_from_the_untouched_model(tmp_path):
     assert labels_of(read_labels([run], layer_price=1.0)) == priced, "what hardly anybody shares stays too dear"
     assert labels_of(read_labels([run], layer_price=2.0)) == {**priced, "e": (0, 1, 1)}
     for wrong in (-1.0, math.inf, math.nan):
-        with pytest.raises(UserError, match="--layer-price must not be below 0"):
+        with pytest.raises(UserError, match="--layer-price must be a number and not below 0"):
             read_labels([run], layer_price=wrong)
 
 

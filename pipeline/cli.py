@@ -363,7 +363,10 @@ def demo(context: click.Context, out: Path, router: Path, limit: int, held_out: 
         router_commands.evaluate, router=router, task="arithmetic", limit=held_out, curve="0.9,0.8", budget=1.0
     )
     click.echo(step("\n4. Use it", bold=True))
-    context.invoke(router_commands.generate, router=str(router), prompt="7 + 5 = 12\n6 + 3 =", budget=1.0)
+    context.invoke(
+        router_commands.generate, router=str(router), prompt="7 + 5 = 12\n6 + 3 =", budget=1.0, max_new_tokens=3
+    )
+    click.echo(f"\n{limit} questions teach a router little; the README says what 1000 do.")
 
 
 for _command in (

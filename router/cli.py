@@ -241,7 +241,7 @@ def evaluate(router: Path, task: str, curve: str, runs: tuple[Path, ...], **opti
         },
     )
     console = Console(soft_wrap=True)
-    with interruptible(console, "Stopped; nothing was written."):
+    with interruptible(console, "Stopped; no evaluation was written."):
         with StepReporter(console) as steps:
             evaluation = run(
                 request, announce=lambda line: console.print(line, highlight=False, markup=False), show=steps

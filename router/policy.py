@@ -142,3 +142,20 @@ def price_of_average(sample: Array, average: float, *, limit: int | None = None)
         else:
             high = middle
     return high
+
+
+def policy_of_average(sample: Array, average: float, *, limit: int | None = None) -> Policy:
+    """What runs at most so many layers on average, and as many of those as it can.
+
+    A price moves all layers at once whose routers say the same, so that the mean may jump far below what is wanted;
+    then a bound for every sequence comes nearer.
+
+    Args:
+        sample: Log-probabilities on held-out prompts, ``[N, L, 3]``.
+        average: Layers wanted, as a fraction of L.
+        limit: A bound that is kept too; see ``Policy``.
+    """
+    priced = Policy(sample, limit=limit, price=price_of_average(sample, average, limit=limit))
+    bound = max(1, int(average * sample.shape[1] + 1e-9))
+    bounded = Policy(sample, limit=bound if limit is None else min(bound, limit))
+    return max(priced, bounded, key=lambda policy: float(policy.decide_all(sample).sum(1).mean()))

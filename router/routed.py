@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from router.checkpoint import Router
-from router.policy import Policy, price_of_average
+from router.policy import Policy, policy_of_average
 from router.routed_model import RoutedCache, add_routers
 
 #: What ``generate`` cannot be asked for: it would read the layers' decisions wrongly, or feed whole texts again.
@@ -187,7 +187,7 @@ class RoutedCausalLM:
             raise UserError(f"a routed model's generate does not take {', '.join(refused)}")
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        tokens = [self._tokens(prompt) for prompt in prompts]
+        tokens = self._all_tokens(prompts)
         if not tokens:
             self.last_programs = []
             return []
@@ -230,7 +230,7 @@ class RoutedCausalLM:
         Raises:
             UserError: A prompt is empty, or a budget is out of range.
         """
-        tokens = [self._tokens(prompt) for prompt in prompts]
+        tokens = self._all_tokens(prompts)
         order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
         # A batch is read with the rotary embedding of its longest text: none may cross the length where that changes.
         short = sum(self._switch is None or len(row) <= self._switch for row in tokens)
@@ -261,8 +261,12 @@ class RoutedCausalLM:
         if average is None:
             return Policy(self._held_out, limit=limit)
         check_average(average, self.router.config.num_layers)
-        price = price_of_average(self._held_out, average, limit=limit)
-        return Policy(self._held_out, limit=limit, price=price)
+        return policy_of_average(self._held_out, average, limit=limit)
+
+    def _all_tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        if isinstance(prompts, str):
+            raise UserError("prompts are a list of texts: put one text into brackets")
+        return [self._tokens(prompt) for prompt in prompts]
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

@@ -222,7 +222,12 @@ def _described(data: LabelledData) -> str:
     )
     left_out = "".join(f"; left out, {reason}: {number}" for reason, number in data.left_out.items())
     tasks = ", ".join(f"{number} {task}" for task, number in by_task.items())
-    return f"{len(data.rows)} questions ({tasks}) of {data.base.name}; labels: {shares}{left_out}."
+    different = len({row.counts for row in data.rows})
+    fixed = " Every question has the same one: the routers will always choose it." if different == 1 else ""
+    said = (
+        f"{len(data.rows)} questions ({tasks}) of {data.base.name}; {different} different labels: {shares}{left_out}."
+    )
+    return said + fixed
 
 
 def _expected(data: LabelledData, request: TrainRequest, workshop: Workshop, verdicts: Path) -> LabelledData:

@@ -43,6 +43,8 @@ def read_polar(file: Path, *, num_layers: int | None = None, task: str | None = 
     if not any(_VALID in sample for sample in samples):
         raise UserError(f"{file} holds no samples of PoLar's: none has {_VALID!r}")
     stated = header.get("num_layers")
+    if type(stated) is int and num_layers not in (None, stated):
+        raise UserError(f"{file} says that its model has {stated} layers, not {num_layers}")
     paths = [path for sample in samples for name in (_VALID, _INVALID) for path in list_of(sample, name)]
     budget = text_of(header, "budget")
     data = PathData(

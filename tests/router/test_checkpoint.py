@@ -114,6 +114,14 @@ def test_a_budget_out_of_range_is_refused(folder, budget):
         RoutedCausalLM.from_pretrained(folder).generate(["x"], budget=budget)
 
 
+def test_one_text_is_no_list_of_prompts(folder):
+    """Catches a text that is answered letter by letter."""
+    lm = RoutedCausalLM.from_pretrained(folder)
+    for ask in (lm.generate, lm.route):
+        with pytest.raises(UserError, match="a list of texts"):
+            ask("one text")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from router.policy import Policy, price_of_average
+from router.policy import Policy, policy_of_average, price_of_average
 
 
 def random_log_probs(rows, layers, seed, spread=3.0):
@@ -68,6 +68,16 @@ def test_a_price_gives_the_average_that_was_asked_for(average):
     assert abs(other - 10 * average) < 0.5
     bounded = Policy(sample, limit=9, price=price_of_average(sample, average, limit=9)).decide_all(sample).sum(1)
     assert bounded.max() <= 9
+
+
+@pytest.mark.parametrize("average", [0.3, 0.5, 0.8, 0.95])
+def test_an_average_is_kept_where_layers_say_the_same(average):
+    """Catches a price that moves all settled layers at once: one layer of ten in place of eight."""
+    sample = random_log_probs(50, 10, 6)
+    sample[:, 2:] = np.log([0.01, 0.98, 0.01])
+    mean = policy_of_average(sample, average).decide_all(sample).sum(1).mean()
+    assert 10 * average - 1 <= mean <= 10 * average
+    assert policy_of_average(sample, average, limit=4).decide_all(sample).sum(1).max() <= 4
 
 
 def test_a_limit_below_one_layer_is_refused():

@@ -95,8 +95,7 @@ def _serve(pipe: Connection, subject: Subject, threads: int) -> None:
             _work(pipe, model)
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         return  # the lab is closed, or interrupted
-    except Exception:
-        # Not swallowed: whatever a job raises is raised again where its answer is received.
+    except Exception:  # whatever a job raises: it is raised again where its answer is received, see ``receive``
         pipe.send((True, traceback.format_exc()))
 
 

@@ -8,11 +8,21 @@ from pipeline.config import RunConfig
 from pipeline.coordinator import Progress
 from pipeline.shards import COLUMNS, SCHEMA
 
+#: What the hub reads of a card.
+_HEADER = """---
+configs:
+- config_name: default
+  data_files: paths/*.parquet
+tags:
+- layer-programs
+- drllm-pipeline
+---
+
+"""
+
 
 def data_set_card(config: RunConfig, progress: Progress) -> str:
     """The run's README.md, in the form that the hub reads."""
-    settings = "\n".join(f"| `{key}` | `{value}` |" for key, value in config.settings().items())
-    columns = _columns()
     taught = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
     guide = (
         "Every question was searched by itself, for the calibration of a longer run."
@@ -25,16 +35,7 @@ def data_set_card(config: RunConfig, progress: Progress) -> str:
         else "Every question was searched by itself."
     )
     state = "complete" if progress.complete else "incomplete: run the same command again to finish it"
-    return f"""---
-configs:
-- config_name: default
-  data_files: paths/*.parquet
-tags:
-- layer-programs
-- drllm-pipeline
----
-
-# Layer programs of {config.model.name} on {config.task}
+    return f"""{_HEADER}# Layer programs of {config.model.name} on {config.task}
 
 For each question, the layers of the frozen model to skip, run or repeat so that its answer is right
 with as few layers as a search found. Made by `drllm-pipeline search` (Dr.LLM, arXiv 2510.12773; CoLa,
@@ -62,18 +63,7 @@ Every question has one row for the identity program (`length == num_layers`, the
 or wrong, and {_kept(config.keep)}. A question without a row where `is_best` is true has
 no right program within the budget.
 
-## Columns
-
-| column | type | meaning |
-| --- | --- | --- |
-{columns}
-
-## Settings
-
-| setting | value |
-| --- | --- |
-{settings}
-"""
+{_tables(config.settings())}"""
 
 
 def _kept(keep: int | str) -> str:
@@ -89,27 +79,24 @@ def _kept(keep: int | str) -> str:
 
 def imported_card(settings: dict[str, Any], questions: int) -> str:
     """The README.md of a run that another format was converted to."""
-    said = "\n".join(f"| `{key}` | `{value}` |" for key, value in settings.items())
-    return f"""---
-configs:
-- config_name: default
-  data_files: paths/*.parquet
-tags:
-- layer-programs
-- drllm-pipeline
----
-
-# Layer programs of {settings["model.name"]} on {settings["task"]}
+    return f"""{_HEADER}# Layer programs of {settings["model.name"]} on {settings["task"]}
 
 {questions} questions with the layer programs that were tried on them, right or wrong. Not searched here: converted
 from the format `{settings["imported.format"]}` by `drllm-pipeline convert`. A margin (`score`) that the source does not
 say is not a number; `simulations`, `evaluations` and `layer_executions` count the programs that it holds.
 
-## Columns
+{_tables(settings)}"""
+
+
+def _tables(settings: dict[str, Any]) -> str:
+    """What each column means, and the settings."""
+    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
+    said = "\n".join(f"| `{key}` | `{value}` |" for key, value in settings.items())
+    return f"""## Columns
 
 | column | type | meaning |
 | --- | --- | --- |
-{_columns()}
+{columns}
 
 ## Settings
 
@@ -117,7 +104,3 @@ say is not a number; `simulations`, `evaluations` and `layer_executions` count t
 | --- | --- |
 {said}
 """
-
-
-def _columns() -> str:
-    return "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)

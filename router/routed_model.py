@@ -155,7 +155,8 @@ class RoutedCache(Cache):  # type: ignore[misc]
         self.batch_select_indices(torch.arange(self.num_rows).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
-        raise NotImplementedError("routed models cannot take back tokens: assisted decoding is not supported")
+        # Only assisted decoding takes tokens back, and it reads prompts in pieces, for which no program can be decided.
+        raise ValueError("a routed model does not take back tokens: leave out assisted decoding and prompt lookup")
 
 
 class _Slot:

@@ -1,6 +1,6 @@
 """What all Ray actors of the project are: one frozen copy of the model, on so many threads.
 
-Searching, extracting features and answering are subclasses with a method more.
+Searching, extracting features, judging programs and answering are subclasses with a method more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A pool of actors (``pipeline.actor``) that each hold a model and answer one call at a time, and survive one another.
 
-For work whose answers may come in any order and be asked for again: features, evaluations. Searches have a
+For work whose answers may come in any order and be asked for again: features, verdicts, evaluations. Searches have a
 coordinator of their own, which commits.
 """
 

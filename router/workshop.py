@@ -57,9 +57,10 @@ class Workshop(AbstractContextManager["Workshop"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import ray
+        if self._found is not None:
+            import ray
 
-        ray.shutdown()
+            ray.shutdown()
 
     def fill(self, rows: Sequence[Labelled]) -> None:
         """Compute the features of rows that the store has not.
@@ -109,7 +110,7 @@ class Workshop(AbstractContextManager["Workshop"]):
         except UserError as error:
             raise UserError(
                 f"the questions of {run} cannot be read again ({error}), and no program can be judged on them; "
-                "train with --labels consensus"
+                "train with --labels consensus or shortest"
             ) from None
         task, max_new_tokens = settings["task"], settings.get("max_new_tokens")
         store = VerdictStore(

@@ -86,8 +86,9 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 @click.option("--task", required=True, metavar="NAME", help="One of the tasks above.")
 @click.option("--data", help="jsonl, csv or parquet file or folder, or a hub data set (owner/name[:config]).")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumed if it exists.")
+@click.option("--budget", default=1.0, show_default=True, help="Longest program kept, as a fraction of the depth.")
 @click.option(
-    "--budget", default=1.0, show_default=True, help="Longest program kept, as a fraction of the depth; at most 2."
+    "--max-length", default=2.0, show_default=True, help="Longest program tried at all, as a fraction of the depth."
 )
 @click.option("--simulations", type=int, help="Programs tried per question.  [default: 50; cola: 200]")
 @click.option(
@@ -154,6 +155,7 @@ def search(
     data: str | None,
     out: Path,
     budget: float,
+    max_length: float,
     simulations: int | None,
     action_space: str,
     preset: str,
@@ -179,10 +181,13 @@ def search(
     try:
         chosen = PRESETS[preset][action_space]
         settings = replace(
-            chosen, budget=budget, simulations=chosen.simulations if simulations is None else simulations
+            chosen,
+            budget=budget,
+            max_length=max_length,
+            simulations=chosen.simulations if simulations is None else simulations,
         )
     except ValueError as error:
-        raise UserError(f"--{error}") from None
+        raise UserError(f"--{str(error).replace('_', '-', 1)}") from None
     request = SearchRequest(
         model=model,
         task=task,

@@ -227,7 +227,7 @@ class Coordinator:
                 self._check_prior(result["num_layers"])
             else:
                 lesson = result.evaluations if group in self._calibration else None
-                self.progress.add(self._folder.commit(group, result.rows, result.failed, lesson))
+                self.progress.add(self._folder.commit(group, result.rows, result.failed, lesson, result.improvements))
                 self._count_off(group)
 
     def _take_back(self, group: int | None, error: Exception) -> None:

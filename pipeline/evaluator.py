@@ -49,6 +49,15 @@ class Searched:
             for program, outcome in self.outcomes.items()
         ]
 
+    def improvements(self) -> list[list[int]]:
+        """After how many programs the best one became how short: pairs, of growing number and falling length."""
+        steps: list[list[int]] = []
+        for number, (program, outcome) in enumerate(self.outcomes.items()):
+            acceptable = outcome.correct and program.within(self.tree.config.budget)
+            if acceptable and (not steps or len(program) < steps[-1][1]):
+                steps.append([number, len(program)])
+        return steps
+
 
 def search_group(
     questions: Sequence[Question],
@@ -168,11 +177,13 @@ class GroupResult:
         rows: The rows to keep; see ``pipeline.shards.SCHEMA``.
         failed: Questions that the model cannot be asked, each with its error.
         evaluations: Everything that a search without a prior tried: what one can be fitted on.
+        improvements: For each question, after how many programs its best one became how short.
     """
 
     rows: list[dict[str, Any]]
     failed: dict[str, str]
     evaluations: list[Evaluation]
+    improvements: dict[str, list[list[int]]] = field(default_factory=dict)
 
 
 class SearchEvaluator(ModelActor):
@@ -240,6 +251,7 @@ class SearchEvaluator(ModelActor):
             rows=[row for item in searched for row in rows_to_keep(item, self._config)],
             failed=failed,
             evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
+            improvements={item.question.example.id: item.improvements() for item in searched},
         )
 
     def _prepare(self, example: Example) -> Question:

@@ -101,8 +101,15 @@ that many questions share, which routers can learn.
 @click.option("--lr", default=1e-3, show_default=True, help="Learning rate of AdamW.")
 @click.option("--weight-decay", default=0.01, show_default=True, help="Of AdamW.")
 @click.option("--warmup-steps", default=500, show_default=True, help="At most a tenth of all steps.")
-@click.option("--gamma", default=2.0, show_default=True, help="Of the focal loss.")
-@click.option("--beta", default=0.999, show_default=True, help="Of the class weights.")
+@click.option(
+    "--gamma", default=2.0, show_default=True, help="Of the focal loss: how little easy decisions count; 0 for alike."
+)
+@click.option(
+    "--beta",
+    default=0.999,
+    show_default=True,
+    help="Of the class weights: 0 for none, towards 1 for rare classes more.",
+)
 @click.option("--patience", default=6, show_default=True, help="Epochs without a better macro-F1 until training ends.")
 @click.option("--windows", default=8, show_default=True, help="Windows that a prompt is cut into.")
 @click.option("--width", default=128, show_default=True, help="Hidden units of a router.")
@@ -111,7 +118,7 @@ that many questions share, which routers can learn.
 @click.option(
     "--features", type=click.Path(path_type=Path), help="Where prompts' features are kept.  [default: the user's cache]"
 )
-@click.option("--base", help="Where the searched model lies, if not where it was.")
+@click.option("--base", help="Hub id, folder or .gguf file of the searched model, if it lies elsewhere now.")
 @click.option("--wandb", metavar="PROJECT", help="Also report to Weights & Biases.")
 @resource_options
 def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels: str, **options: Any) -> None:
@@ -268,15 +275,8 @@ Example:
 @click.option("--max-new-tokens", default=16, show_default=True, help="Most tokens of the answer.")
 @click.option("--base", help="Where the base model lies, if not where the router was trained.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where it runs.")
-def generate(
-    router: str,
-    prompt: str,
-    budget: float | None,
-    average: float | None,
-    max_new_tokens: int,
-    base: str | None,
-    device: str,
-) -> None:
+@click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision.")
+def generate(router: str, prompt: str, max_new_tokens: int, **options: Any) -> None:
     """Answer a prompt."""
     import transformers
 
@@ -284,7 +284,7 @@ def generate(
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    lm = RoutedCausalLM.from_pretrained(router, base=base, budget=budget, average=average, device=device)
+    lm = RoutedCausalLM.from_pretrained(router, **options)
     [answer] = lm.generate([prompt], max_new_tokens=max_new_tokens)
     [program] = lm.last_programs
     click.echo(prompt + answer)

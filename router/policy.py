@@ -75,12 +75,13 @@ class Policy:
         Returns:
             Counts ``[B]``, 0 to 2.
         """
-        worth = logits - self._cost
+        # A prompt waits for this at every layer: no operation that changes nothing.
+        worth = logits - self._cost if self.price else logits
         if self._rest is not None:
-            worth += _after(self._rest[layer + 1], self._allowance - spent)
-        if layer == self.num_layers - 1:
+            worth = worth + _after(self._rest[layer + 1], self._allowance - spent)
+        if layer == self.num_layers - 1 and not spent.all():
             # Somebody must run: no program is empty.
-            worth[spent == 0, 0] = -math.inf
+            worth = np.where(((spent == 0)[:, None] & [True, False, False]), -math.inf, worth)
         counts: Array = worth.argmax(1)
         return counts
 

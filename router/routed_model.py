@@ -88,7 +88,8 @@ class RoutedCache(Cache):  # type: ignore[misc]
             if self._asked is not None:
                 self._decide(layer, hidden, self._asked)
             counts = self.counts[:, layer]
-            every, any_row = int(counts.min()), int(counts.max())
+            listed = counts.tolist()  # of a few rows the least is found sooner so
+            every, any_row = min(listed), max(listed)
             some = [torch.from_numpy((counts > run).nonzero()[0]) for run in range(every, any_row)]
             rows = self._rows[layer] = [None] * every + [part.to(hidden.device) for part in some]
         return rows

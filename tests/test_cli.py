@@ -76,6 +76,8 @@ def test_a_right_call_would_start(model):
         (["--budget", -0.5], "got -0.5"),
         (["--budget", "nan"], "got nan"),
         (["--budget", "inf"], "got inf"),
+        (["--budget", 3], "--budget must be at most 2.0 (the longest program tried)"),
+        (["--max-length", 0.5], "--max-length must be at least 1.0, got 0.5"),
         (["--simulations", 0], "--simulations must be at least 1, got 0"),
         (["--limit", 0], "--limit must be at least 1, got 0"),
         (["--actors", 0], "--actors must be at least 1, got 0"),

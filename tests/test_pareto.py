@@ -55,12 +55,13 @@ def searched(keep, **settings):
         example=Example(id="q", task="none", question="", answer=""), prompt="", prompt_ids=[], answers=[]
     )
     [item] = search_group([question], num_layers=NUM_LAYERS, config=config, score=score)
-    return item.tree, rows_to_keep(item, config)
+    return item, rows_to_keep(item, config)
 
 
 def test_all_keeps_every_program_that_was_tried():
     """Catches verdicts that are lost on the way to a shard, wrong ones above all."""
-    tree, rows = searched("all")
+    item, rows = searched("all")
+    tree = item.tree
     assert len(rows) == len(tree.verdicts) == 31
     assert {tuple(row["program"]): row["correct"] for row in rows} == {
         verdict.program.layers: verdict.correct for verdict in tree.verdicts.values()
@@ -72,7 +73,8 @@ def test_all_keeps_every_program_that_was_tried():
 
 def test_pareto_keeps_the_set_and_the_identity():
     """Catches a set of right programs alone, and one beyond the budget."""
-    tree, rows = searched("pareto", budget=0.9)
+    item, rows = searched("pareto", budget=0.9)
+    tree = item.tree
     kept = {tuple(row["program"]) for row in rows}
     assert kept == {v.program.layers for v in tree.pareto()} | {tuple(range(NUM_LAYERS))}
     assert all(v.program.within(0.9) for v in tree.pareto())
@@ -86,6 +88,19 @@ def test_a_number_keeps_so_many_right_ones():
     _, rows = searched(2)
     assert [row["rank"] for row in rows] == [1, 2, 0]
     assert tuple(rows[-1]["program"]) == tuple(range(NUM_LAYERS)) and not rows[-1]["correct"]
+
+
+@pytest.mark.parametrize("budget", [0.5, 1.0, 2.0])
+def test_improvements_say_when_the_best_program_became_how_short(budget):
+    """Catches an order that is not that of the tries, a step that is none, and programs beyond the budget."""
+    item, rows = searched("all", budget=budget)
+    steps = item.improvements()
+    tried = list(item.tree.verdicts.values())
+    for number in range(len(tried)):
+        right = [len(v.program) for v in tried[: number + 1] if v.correct and v.program.within(budget)]
+        assert min(right, default=None) == next((length for at, length in reversed(steps) if at <= number), None)
+    assert [length for _, length in steps] == sorted({length for _, length in steps}, reverse=True)
+    assert steps[-1][1] == next(row["length"] for row in rows if row["is_best"])
 
 
 @pytest.mark.parametrize("keep", [0, -1, "some"])

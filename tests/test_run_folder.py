@@ -127,6 +127,18 @@ def test_resuming_finds_what_was_committed(run):
     assert (run.root / "run.json").read_bytes() == before
 
 
+def test_a_record_says_what_was_found_when(run):
+    """Catches steps that are lost on the way, and a folder of an older version that cannot be taken up."""
+    steps = {"a": [[0, 4], [3, 2]]}
+    assert run.commit(0, rows("a"), improvements=steps).improvements == steps
+    assert reopened(run)[0].improvements == steps
+    file = run.root / "manifest" / "group-000000.json"
+    older = json.loads(file.read_text())
+    del older["improvements"]
+    file.write_text(json.dumps(older))
+    assert reopened(run)[0].improvements == {}
+
+
 def test_failures_are_noted_and_forgotten(run):
     """Catches a question that stays in failed/ after a later call has searched it."""
     run.set_aside(2, {"x": "OSError: no", "y": "OSError: no"})

@@ -9,7 +9,7 @@ from benchmarks.peers import Peer
 from benchmarks.workloads import Workload
 from pipeline.config import RunConfig
 from pipeline.engine import FrozenModel, materialize
-from pipeline.evaluator import Searched, search_group
+from pipeline.group import Searched, search_group
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search import SearchTree

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.evaluator import GroupResult, SearchEvaluator, rows_to_keep, search_group
+from pipeline.evaluator import GroupResult, SearchEvaluator, rows_to_keep
+from pipeline.group import search_group
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, Outcome, Question

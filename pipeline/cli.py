@@ -276,12 +276,37 @@ def _own_name() -> str:
 
 @main.command(short_help="Say what a path data set holds.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--plots", type=click.Path(path_type=Path), help="Also write the pictures to this folder, as PNG.")
+@click.option("--plots", type=click.Path(path_type=Path), help="Also write the report's pictures to this folder.")
 def inspect(run: Path, plots: Path | None) -> None:
     """Say what a path data set holds: a summary, and which layers its programs skip and repeat."""
     from pipeline.inspection import inspect_run
 
     inspect_run(run, Console(soft_wrap=True), plots=plots)
+
+
+@main.command(
+    short_help="What a run shows, as a page with figures.",
+    help="""Write what a run shows as one HTML page, which needs no network, and its figures as PNG.
+
+How many right answers have a shorter program and wrong ones a correcting one; how long the best programs are, and which
+layers they skip and repeat; what skipping, repeating and both bring; accuracy against budget, as an oracle has it; how
+many programs cover how many questions; and what is found after how many programs. A search with --keep all tells most.
+
+\b
+Example:
+  drllm-pipeline report runs/arc --out arc.html      pictures go to the folder arc/
+""",
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The page.  [default: report.html in the run folder]")
+def report(run: Path, out: Path | None) -> None:
+    """Write what a run shows as a page."""
+    from pipeline.report.write import write_report
+
+    written = write_report(run, out)
+    Console(soft_wrap=True).print(
+        f"Page:     {written.page}\nPictures: {written.pictures[0].parent}", highlight=False, markup=False
+    )
 
 
 @main.command(

@@ -1,12 +1,8 @@
-"""The evaluator: one frozen model, many trees. A work group goes in, finished rows come out.
-
-The trees of a group advance in step, and the programs that they propose run in one call. Nothing
-outside the group takes part, so its rows are the same whoever runs it, when, and beside what.
-"""
+"""The evaluator: one frozen model, many trees. A work group goes in, finished rows come out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,107 +11,13 @@ import ray
 from pipeline.actor import ModelActor
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
+from pipeline.group import Searched, search_group
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
-from pipeline.search import SearchTree, stable_seed
-from pipeline.tasks import Example, Outcome, Question, get_task
+from pipeline.search import SearchTree
+from pipeline.tasks import Example, Question, get_task
 
 _MOST_COUNTED = 127
-
-#: From questions and their programs to outcomes; ``need_response`` asks for responses to the end.
-Score = Callable[[Sequence[Question], Sequence[LayerProgram], bool], list[Outcome]]
-
-
-@dataclass(slots=True)
-class Searched:
-    """One question on its way through its tree.
-
-    Attributes:
-        question: The question.
-        tree: Its search.
-        outcomes: What each program made of it, in the order in which they were tried.
-    """
-
-    question: Question
-    tree: SearchTree
-    outcomes: dict[LayerProgram, Outcome] = field(default_factory=dict)
-
-    def evaluations(self) -> list[Evaluation]:
-        """Every verdict, as a prior learns from it."""
-        return [
-            Evaluation(
-                example_id=self.question.example.id, program=program, correct=outcome.correct, margin=outcome.margin
-            )
-            for program, outcome in self.outcomes.items()
-        ]
-
-    def improvements(self) -> list[list[int]]:
-        """After how many programs the best one became how short: pairs, of growing number and falling length."""
-        steps: list[list[int]] = []
-        for number, (program, outcome) in enumerate(self.outcomes.items()):
-            acceptable = outcome.correct and program.within(self.tree.config.budget)
-            if acceptable and (not steps or len(program) < steps[-1][1]):
-                steps.append([number, len(program)])
-        return steps
-
-
-def search_group(
-    questions: Sequence[Question],
-    *,
-    num_layers: int,
-    config: RunConfig,
-    score: Score,
-    prior: Prior | None = None,
-    tree: type[SearchTree] = SearchTree,
-    on_step: Callable[[int], None] = lambda programs: None,
-) -> list[Searched]:
-    """Search every question of a work group.
-
-    Args:
-        questions: The group's questions.
-        num_layers: Depth L of the model.
-        config: The run's settings.
-        score: Runs programs on questions.
-        prior: What other questions taught.
-        tree: How a question is searched.
-        on_step: Told how many programs each step ran.
-
-    Returns:
-        The questions with their finished searches.
-    """
-    group = [
-        Searched(
-            question,
-            tree(
-                num_layers=num_layers,
-                config=config.search,
-                seed=stable_seed(config.seed, question.example.id),
-                prior=prior,
-            ),
-        )
-        for question in questions
-    ]
-    first = True
-    while True:
-        asked = [(item, program) for item in group for program in _proposals(item.tree, config.leaves)]
-        if not asked:
-            break
-        # The identity's answer is always told in full: its row says what the base model did.
-        outcomes = score([item.question for item, _ in asked], [program for _, program in asked], first)
-        first = False
-        for (item, program), outcome in zip(asked, outcomes, strict=True):
-            item.outcomes[program] = outcome
-            item.tree.update(program, correct=outcome.correct, margin=outcome.margin)
-        on_step(len(asked))
-    return group
-
-
-def _proposals(tree: SearchTree, most: int) -> list[LayerProgram]:
-    """What a tree wants to know next: the identity alone at first, then up to ``most`` programs."""
-    programs: list[LayerProgram] = []
-    while len(programs) < most and (program := tree.propose()) is not None:
-        programs.append(program)
-    return programs
 
 
 def rows_to_keep(item: Searched, config: RunConfig) -> list[dict[str, Any]]:

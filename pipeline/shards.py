@@ -452,6 +452,16 @@ def read_manifest(root: str | Path) -> dict[int, ShardRecord]:
     return records
 
 
+def read_improvements(run: str | Path) -> dict[str, list[list[int]]]:
+    """For each committed question, after how many programs its best one became how short.
+
+    Raises:
+        UserError: A record is damaged.
+    """
+    records = read_manifest(Path(run).expanduser()).values()
+    return {example: steps for record in records for example, steps in record.improvements.items()}
+
+
 def read_paths(run: str | Path) -> pd.DataFrame:
     """The committed rows of a run, in the order of its questions.
 

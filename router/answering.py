@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.actor import ModelActor
 from pipeline.config import RunConfig
-from pipeline.evaluator import search_group
+from pipeline.group import search_group
 from pipeline.model_source import ModelSource
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram

@@ -28,13 +28,13 @@ from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search import PRESETS
 from pipeline.shards import read_paths, read_settings
+from pipeline.statistics import bootstrap_interval, mcnemar
 from pipeline.tasks import DataRequest, Example, Task, get_task
 from router.answering import Answer, AnsweringActor, Ask
 from router.checkpoint import Router, mark
 from router.plots import draw_evaluation
 from router.questions import questions_of
 from router.routed import check_average, find_base, layers_of
-from router.statistics import bootstrap_interval, mcnemar
 
 RESULTS_FILE = "evaluation.json"
 PICTURE_FILE = "evaluation.png"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import RunConfig
-from pipeline.evaluator import rows_to_keep, search_group
+from pipeline.evaluator import rows_to_keep
+from pipeline.group import search_group
 from pipeline.model_source import ModelSource
 from pipeline.pareto import pareto_set
 from pipeline.search import SearchConfig, SearchTree

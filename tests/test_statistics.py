@@ -7,8 +7,8 @@ import random
 import pytest
 from scipy.stats import binom
 
+from pipeline.statistics import bootstrap_interval, mcnemar
 from router.evaluate import random_program
-from router.statistics import bootstrap_interval, mcnemar
 
 
 def test_mcnemar_counts_the_questions_that_turned():

@@ -1,0 +1,495 @@
+"""The numbers of a report, from committed rows: four groups, lengths, layers, budgets, menus, kinds of programs.
+
+Everything that a search finds knows the answers: what is said here of accuracy is a ceiling, no promise.
+
+Shapes: N rows, L layers.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, Table, percent
+
+#: CoLa's four groups of questions (arXiv 2507.07996, section 4), by what the search made of the base model's answer.
+GROUPS = ("right, and a shorter program too", "right, and nothing shorter", "corrected", "wrong to the end")
+_SHORTER, _IDENTITY_BEST, _CORRECTED, _WRONG = GROUPS
+#: Whose best programs are looked at.
+_OUTCOMES = {"kept right": (_SHORTER, _IDENTITY_BEST), "corrected": (_CORRECTED,)}
+#: Kinds of programs, by what they do to the model's layers.
+SKIP_ONLY, REPEAT_ONLY, BOTH = "skip only", "repeat only", "skip and repeat"
+_LARGEST_MENU = 64
+_AT_ONCE = 100_000
+
+Array = np.ndarray[Any, Any]
+#: After how many programs a question's best one became how short; see ``pipeline.shards.ShardRecord``.
+Improvements = Mapping[str, Sequence[Sequence[int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathStudy:
+    """A run's rows, with what all sections ask of them.
+
+    Attributes:
+        rows: The rows, with a column ``kind`` for programs other than the untouched model.
+        counts: How often each row's program runs each layer, ``[N, L]``.
+        questions: A row for each question: ``task``, ``group``, ``baseline_correct``, and ``length`` of its best
+            program (not a number where there is none).
+        depth: L.
+        budget: The longest program that counts, as a fraction of L; None for no bound.
+        keep: What the run keeps.
+        improvements: By question; empty where the run does not say.
+    """
+
+    rows: pd.DataFrame
+    counts: Array
+    questions: pd.DataFrame
+    depth: int
+    budget: float | None
+    keep: Any
+    improvements: Improvements
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, settings: Mapping[str, Any], improvements: Improvements) -> PathStudy:
+        """Study a run's rows.
+
+        Args:
+            rows: Those of ``read_paths``; at least one.
+            settings: Those of ``read_settings``.
+            improvements: Those of the manifest.
+        """
+        depth = int(rows.num_layers.iloc[0])
+        counts = count_layers(rows.program, depth)
+        rows = rows.assign(kind=kinds_of(counts))
+        questions = rows.groupby("example_id", sort=False)[["task", "baseline_correct"]].first()
+        best = rows[rows.is_best].set_index("example_id").length.astype(float)
+        questions = questions.assign(length=best.reindex(questions.index))
+        found, right = questions.length.notna(), questions.baseline_correct
+        questions["group"] = np.select(
+            [right & (questions.length < depth), right, found], [_SHORTER, _IDENTITY_BEST, _CORRECTED], _WRONG
+        )
+        return cls(
+            rows=rows,
+            counts=counts,
+            questions=questions,
+            depth=depth,
+            budget=settings.get("search.budget"),
+            keep=settings.get("keep", "all"),
+            improvements=improvements,
+        )
+
+    @property
+    def right(self) -> Array:
+        """Which rows are right within the budget, bool ``[N]``."""
+        return np.asarray(self.rows["rank"] > 0)
+
+    def by_task(self) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Each task with its questions."""
+        for task, questions in self.questions.groupby("task"):
+            yield str(task), questions
+
+
+def analyse(study: PathStudy) -> list[Section]:
+    """All sections of a report."""
+    return [groups(study), lengths(study), layers(study), kinds(study), budgets(study), menus(study), pace(study)]
+
+
+def groups(study: PathStudy) -> Section:
+    """How many right answers have a shorter program, and how many wrong ones a correcting one."""
+    rows = []
+    shares = []
+    for task, questions in study.by_task():
+        number = questions.group.value_counts()
+        right, wrong = int(questions.baseline_correct.sum()), int((~questions.baseline_correct).sum())
+        of = (right, right, wrong, wrong)
+        cells = [f"{number.get(name, 0)} ({_share(number.get(name, 0), total)})" for name, total in zip(GROUPS, of)]
+        rows.append((task, str(len(questions)), str(right), *cells[:2], str(wrong), *cells[2:]))
+        shares.append([100 * number.get(name, 0) / len(questions) for name in GROUPS])
+    return Section(
+        title="What a search makes of the model's answers",
+        text=(
+            "Each question is in one of four groups: the untouched model is right and a shorter program too; right, "
+            "and nothing shorter was found; wrong, and another program is right; wrong under every program that was "
+            "tried.",
+            "CoLa (arXiv 2507.07996) reports a shorter program for more than 75 % of the right answers of its models "
+            "and a correcting one for more than 60 % of the wrong ones. A search that knows the answers also finds "
+            "lucky guesses, the more the fewer answers there are to choose from.",
+        ),
+        tables=(
+            Table(
+                columns=(
+                    "task",
+                    "questions",
+                    "base right",
+                    "shorter",
+                    "identity best",
+                    "base wrong",
+                    "corrected",
+                    "wrong to the end",
+                ),
+                rows=tuple(rows),
+            ),
+        ),
+        charts=(
+            Bars(
+                name="groups",
+                title="Four groups of questions",
+                x_label="task",
+                y_label="% of the questions",
+                categories=tuple(task for task, _ in study.by_task()),
+                series=tuple(
+                    Series(name=name, values=tuple(round(share[place], 2) for share in shares))
+                    for place, name in enumerate(GROUPS)
+                ),
+            ),
+        ),
+    )
+
+
+def lengths(study: PathStudy) -> Section:
+    """How long the best programs are."""
+    parts = {name: study.questions[study.questions.group.isin(of)].length.dropna() for name, of in _OUTCOMES.items()}
+    every = pd.concat(parts.values())
+    steps = range(int(every.min()), int(every.max()) + 1) if len(every) else range(0)
+    rows = [
+        (
+            name,
+            str(len(part)),
+            f"{part.mean():.2f}",
+            *(f"{value:g}" for value in (part.median(), part.min(), part.max())),
+        )
+        if len(part)
+        else (name, "0", "-", "-", "-", "-")
+        for name, part in parts.items()
+    ]
+    counted = {name: part.astype(int).value_counts() for name, part in parts.items()}
+    return Section(
+        title="How long the best programs are",
+        text=(f"The model has {study.depth} layers. A question's best program is its shortest right one.",),
+        tables=(
+            Table(columns=("", "questions", "mean", "median", "shortest", "longest"), rows=tuple(rows)),
+            Table(
+                columns=("layers run", *parts),
+                rows=tuple((str(step), *(str(count.get(step, 0)) for count in counted.values())) for step in steps),
+            ),
+        ),
+        charts=(
+            Bars(
+                name="lengths",
+                title="Length of the best programs",
+                x_label="layers run",
+                y_label="questions",
+                categories=tuple(map(str, steps)),
+                series=tuple(
+                    Series(name=name, values=tuple(float(count.get(step, 0)) for step in steps))
+                    for name, count in counted.items()
+                ),
+            ),
+        ),
+    )
+
+
+def layers(study: PathStudy) -> Section:
+    """Which layers the best programs skip and repeat, by task and outcome."""
+    names, skipped, repeated = [], [], []
+    group = study.rows.example_id.map(study.questions.group)
+    for task, _ in study.by_task():
+        for outcome, of in _OUTCOMES.items():
+            chosen = np.asarray(study.rows.is_best & (study.rows.task == task) & group.isin(of))
+            if chosen.any():
+                names.append(f"{task}, {outcome}")
+                skipped.append((study.counts[chosen] == 0).mean(0))
+                repeated.append((study.counts[chosen] > 1).mean(0))
+    columns = tuple(map(str, range(study.depth)))
+    table = Table(
+        columns=("layer", *(f"{name}: {what}" for name in names for what in ("skipped", "repeated"))),
+        rows=tuple(
+            (column, *(f"{100 * use[place]:.0f} %" for pair in zip(skipped, repeated) for use in pair))
+            for place, column in enumerate(columns)
+        ),
+    )
+    charts = tuple(
+        Heatmap(
+            name=f"layers-{what}",
+            title=f"Layers that the best programs {does}",
+            x_label="layer",
+            rows=tuple(names),
+            columns=columns,
+            values=tuple(tuple(float(round(share, 4)) for share in use) for use in uses),
+        )
+        for what, does, uses in (("skipped", "skip", skipped), ("repeated", "repeat", repeated))
+        if names
+    )
+    return Section(
+        title="Which layers are skipped and repeated",
+        text=(
+            "The share of the best programs, by task and outcome, that skip a layer, and that run it more than once.",
+        ),
+        tables=(table,) if names else (),
+        charts=charts,
+    )
+
+
+def kinds(study: PathStudy) -> Section:
+    """What programs can do that only skip, that only repeat, and that do both."""
+    tables = []
+    right_rows = study.rows[study.right]
+    for task, questions in study.by_task():
+        of_task = right_rows[right_rows.task == task]
+        tried = study.rows[study.rows.task == task].kind.value_counts()
+        base_right = questions.index[questions.baseline_correct]
+        base_wrong = questions.index[~questions.baseline_correct]
+        rows = []
+        for kind, allowed in (
+            (SKIP_ONLY, [SKIP_ONLY]),
+            (REPEAT_ONLY, [REPEAT_ONLY]),
+            (BOTH, [BOTH]),
+            ("any of them", [SKIP_ONLY, REPEAT_ONLY, BOTH]),
+        ):
+            found = of_task[of_task.kind.isin(allowed)]
+            shorter = found[found.length < study.depth].example_id.unique()
+            corrected = base_wrong.isin(found.example_id).sum()
+            rows.append(
+                (
+                    kind,
+                    str(sum(int(tried.get(name, 0)) for name in allowed)),
+                    f"{base_right.isin(shorter).sum()} ({_share(base_right.isin(shorter).sum(), len(base_right))})",
+                    f"{corrected} ({_share(corrected, len(base_wrong))})",
+                    _share(len(base_right) + corrected, len(questions)),
+                    f"{found.groupby('example_id').length.min().mean():.1f}" if len(found) else "-",
+                )
+            )
+        tables.append(
+            Table(
+                columns=(
+                    task,
+                    "programs",
+                    "right answers shortened",
+                    "wrong ones corrected",
+                    "accuracy with them (ceiling)",
+                    "mean layers of the shortest",
+                ),
+                rows=tuple(rows),
+            )
+        )
+    kept = (
+        "Programs counts all that were tried."
+        if study.keep == "all"
+        else "Only kept programs are in the shards, so each line is a lower bound; `search --keep all` keeps every one."
+    )
+    return Section(
+        title="Skipping, repeating, and both",
+        text=(
+            "What is found where programs may only skip layers, where they may only repeat some, and where one program "
+            f"does both. A program that repeats and skips nothing is longer than the model: within a budget of "
+            f"{'no bound' if study.budget is None else f'{study.budget:g}'} "
+            f"{'it counts' if study.budget is None or study.budget > 1 else 'none counts'}. {kept}",
+        ),
+        tables=tuple(tables),
+    )
+
+
+def budgets(study: PathStudy) -> Section:
+    """The share of questions that have a right program of at most so many layers."""
+    shortest = study.rows[study.right].groupby("example_id").length.min()
+    most = max(study.depth, int(shortest.max()) if len(shortest) else 0)
+    steps = np.arange(1, most + 1)
+    lines, shares = [], {}
+    for task, questions in study.by_task():
+        of_task = shortest.reindex(questions.index).dropna()
+        share = np.searchsorted(np.sort(of_task), steps, side="right") / len(questions)
+        shares[task] = share
+        start = max(int((share > 0).argmax()) - 1, 0) if share.any() else 0
+        lines.append(
+            Line(
+                name=f"{task} (ceiling)",
+                points=tuple((int(step), round(100 * value, 2)) for step, value in zip(steps[start:], share[start:])),
+                steps=True,
+            )
+        )
+        base = 100 * questions.baseline_correct.mean()
+        lines.append(Line(name=f"{task}, untouched model", points=((study.depth, round(base, 2)),)))
+    rows = [
+        (f"{tenth * 10} %", *(percent(share[int(tenth * study.depth / 10 + 1e-9) - 1]) for share in shares.values()))
+        for tenth in range(1, 10 * most // study.depth + 1)
+        if tenth * study.depth // 10 >= 1
+    ]
+    rows.append(("untouched model", *(percent(questions.baseline_correct.mean()) for _, questions in study.by_task())))
+    return Section(
+        title="Accuracy against budget",
+        text=(
+            "The share of questions for which some program of at most so many layers is right. This is an oracle: it "
+            "picks each question's program by its answer, so it is what a perfect router could reach, not what one "
+            "does.",
+        ),
+        tables=(Table(columns=("layers at most", *shares), rows=tuple(rows)),),
+        charts=(
+            Lines(
+                name="budgets",
+                title="Right answers by budget, chosen by an oracle",
+                x_label="layers at most",
+                y_label="% right",
+                lines=tuple(lines),
+                mark=(study.depth, f"the model's {study.depth} layers"),
+            ),
+        ),
+    )
+
+
+def menus(study: PathStudy) -> Section:
+    """How many programs cover how many questions."""
+    right = study.rows[study.right]
+    sizes = [1 << power for power in range(_LARGEST_MENU.bit_length())]
+    lines, columns = [], {}
+    for task, questions in study.by_task():
+        of_task = right[right.task == task]
+        covered = greedy_cover(
+            map(tuple, of_task.program), of_task.example_id, most=min(_LARGEST_MENU, max(len(of_task), 1))
+        )
+        share = [number / len(questions) for number in covered]
+        lines.append(
+            Line(name=task, points=tuple((place, round(100 * value, 2)) for place, value in enumerate(share, start=1)))
+        )
+        columns[task] = share
+    rows = [
+        (str(size), *(percent(share[min(size, len(share)) - 1]) if share else "-" for share in columns.values()))
+        for size in sizes
+    ]
+    return Section(
+        title="How many programs cover how many questions",
+        text=(
+            "A menu of so many programs, chosen greedily, holds a right one for this share of the questions, the "
+            "untouched model counted as a program like others"
+            + ("." if study.keep == "all" else "; as far as the programs tell that the run keeps: a lower bound."),
+        ),
+        tables=(Table(columns=("programs", *columns), rows=tuple(rows)),),
+        charts=(
+            Lines(
+                name="menus",
+                title="Questions that a menu of programs covers",
+                x_label="programs",
+                y_label="% of the questions",
+                lines=tuple(lines),
+            ),
+        ),
+    )
+
+
+def pace(study: PathStudy) -> Section:
+    """What was found after how many programs."""
+    title = "What is found after how many programs"
+    known = study.questions[study.questions.index.isin(list(study.improvements))]
+    if known.empty:
+        return Section(title=title, text=("This run does not say in which order its programs were tried.",))
+    most = int(study.rows.simulations.max())
+    right, wrong = known.index[known.baseline_correct], known.index[~known.baseline_correct]
+    shorter = np.zeros(most + 1)
+    corrected = np.zeros(most + 1)
+    saved = np.zeros(most + 1)
+    for name in right:
+        before = 0
+        for number, length in study.improvements[name]:
+            gain = max(study.depth - length, 0)
+            shorter[number] += gain > 0 and before == 0
+            saved[number] += gain - before
+            before = gain
+    for name in wrong:
+        for number, _ in study.improvements[name][:1]:
+            corrected[number] += 1
+    curves = {
+        f"right answers shortened (of {len(right)})": shorter.cumsum() / max(len(right), 1),
+        f"wrong ones corrected (of {len(wrong)})": corrected.cumsum() / max(len(wrong), 1),
+    }
+    mean_saved = saved.cumsum() / max(len(right), 1)
+    shown = [step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if step < most] + [most]
+    rows = [
+        (str(step), *(percent(curve[step]) for curve in curves.values()), f"{mean_saved[step]:.2f}") for step in shown
+    ]
+    return Section(
+        title=title,
+        text=("By the number of programs that were tried beside the untouched model.",),
+        tables=(Table(columns=("programs", *curves, "layers saved on right answers"), rows=tuple(rows)),),
+        charts=(
+            Lines(
+                name="found",
+                title="Found after so many programs",
+                x_label="programs tried",
+                y_label="% of them",
+                lines=tuple(
+                    Line(name=name, points=_changes(100 * curve), steps=True) for name, curve in curves.items()
+                ),
+            ),
+            Lines(
+                name="saved",
+                title="Layers saved on right answers",
+                x_label="programs tried",
+                y_label="layers",
+                lines=(Line(name="mean", points=_changes(mean_saved), steps=True),),
+            ),
+        ),
+    )
+
+
+# -- counting --------------------------------------------------------------------------------
+
+
+def count_layers(programs: Sequence[Any] | pd.Series[Any], depth: int) -> Array:
+    """How often programs run each layer, ``[N, L]``."""
+    counts = np.zeros((len(programs), depth), dtype=np.int16)
+    listed = list(programs)
+    for start in range(0, len(listed), _AT_ONCE):
+        some = listed[start : start + _AT_ONCE]
+        owners = np.repeat(np.arange(len(some)), [len(program) for program in some])
+        places = owners * depth + np.concatenate(some).astype(np.int64)
+        counts[start : start + len(some)] = np.bincount(places, minlength=len(some) * depth).reshape(len(some), depth)
+    return counts
+
+
+def kinds_of(counts: Array) -> Array:
+    """What programs do to the layers, by their counts ``[N, L]``; empty for one that does nothing."""
+    skips, repeats = (counts == 0).any(1), (counts > 1).any(1)
+    return np.select([skips & repeats, skips, repeats], [BOTH, SKIP_ONLY, REPEAT_ONLY], "")
+
+
+def greedy_cover(programs: Iterable[tuple[int, ...]], questions: Iterable[str], *, most: int) -> list[int]:
+    """Questions that the first, the first two, … programs of a menu cover, where each one is chosen to add most.
+
+    Args:
+        programs: Programs that are right.
+        questions: The question of each.
+        most: Programs of the menu; fewer where more add nothing.
+    """
+    covers: dict[tuple[int, ...], set[str]] = {}
+    for program, question in zip(programs, questions):
+        covers.setdefault(program, set()).add(question)
+    # A program adds no more later than it did before: look again only at what seems best.
+    heap = [(-len(of), program) for program, of in covers.items()]
+    heapq.heapify(heap)
+    covered: set[str] = set()
+    totals: list[int] = []
+    while heap and len(totals) < most:
+        seemed, program = heapq.heappop(heap)
+        adds = len(covers[program] - covered)
+        if adds < -seemed:
+            if adds:
+                heapq.heappush(heap, (-adds, program))
+            continue
+        covered |= covers[program]
+        totals.append(len(covered))
+    return totals
+
+
+def _changes(curve: Array) -> tuple[tuple[float, float], ...]:
+    """The points of a curve over 0, 1, … at which it changes, and its ends."""
+    places = {0, len(curve) - 1, *(np.flatnonzero(np.diff(curve)) + 1).tolist()}
+    return tuple((place, round(float(curve[place]), 2)) for place in sorted(places))
+
+
+def _share(part: int, whole: int) -> str:
+    return percent(part / whole) if whole else "-"

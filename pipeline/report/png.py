@@ -1,0 +1,66 @@
+"""Figures as PNG files, for papers and slides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.report.charts import Bars, Chart, Heatmap
+
+
+def write(charts: Iterable[Chart], folder: Path) -> list[Path]:
+    """Draw charts into a folder.
+
+    Returns:
+        The files written, ``NAME.png`` each.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    # The object-oriented interface needs no display and no global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    files = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for chart in charts:
+            height = 1.4 + 0.34 * len(chart.rows) if isinstance(chart, Heatmap) else 3.8
+            figure = Figure(figsize=(7.2, height), layout="constrained")
+            axes = figure.subplots()
+            axes.set(title=chart.title, xlabel=chart.x_label)
+            _draw(chart, figure, axes)
+            files.append(folder / f"{chart.name}.png")
+            FigureCanvasAgg(figure).print_png(files[-1], metadata={"Software": None})  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise UserError(f"folder {folder} for the pictures cannot be written: {error.strerror or error}") from None
+    return files
+
+
+def _draw(chart: Chart, figure: Any, axes: Any) -> None:
+    if isinstance(chart, Heatmap):
+        shares = [[100 * value for value in row] for row in chart.values]
+        image = axes.imshow(shares, aspect="auto", cmap="Blues", vmin=0)
+        axes.set_yticks(range(len(chart.rows)), chart.rows)
+        every = -(-len(chart.columns) // 20)
+        axes.set_xticks(range(0, len(chart.columns), every), chart.columns[::every])
+        figure.colorbar(image, ax=axes, label="%")
+        return
+    axes.set_ylabel(chart.y_label)
+    if isinstance(chart, Bars):
+        bottom = [0.0] * len(chart.categories)
+        for series in chart.series:
+            axes.bar(chart.categories, series.values, bottom=bottom, label=series.name)
+            bottom = [low + value for low, value in zip(bottom, series.values)]
+        every = -(-len(chart.categories) // 16)
+        axes.set_xticks(range(0, len(chart.categories), every))
+    else:
+        for line in chart.lines:
+            xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
+            axes.plot(xs, ys, marker=".", drawstyle="steps-post" if line.steps else "default", label=line.name)
+        if chart.mark:
+            axes.axvline(chart.mark[0], color="black", linestyle=":", label=chart.mark[1])
+        axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)

@@ -1,0 +1,61 @@
+"""``drllm-pipeline report``: a run folder becomes a page and its pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.report import png
+from pipeline.report.analysis import PathStudy, analyse
+from pipeline.report.page import render
+from pipeline.shards import read_improvements, read_paths, read_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a report wrote.
+
+    Attributes:
+        page: The HTML file.
+        pictures: The PNG files.
+    """
+
+    page: Path
+    pictures: list[Path]
+
+
+def write_report(run: Path, out: Path | None = None) -> Written:
+    """Write the report of a run.
+
+    Args:
+        run: The run folder; it need not be complete.
+        out: The page; None for ``report.html`` in the run folder. Pictures go to a folder beside it, of its name.
+
+    Raises:
+        UserError: The folder is no run, is damaged or holds nothing yet, or the page cannot be written.
+    """
+    settings, rows = read_settings(run), read_paths(run)
+    if rows.empty:
+        raise UserError(f"nothing is committed in {run} yet: there is nothing to report")
+    out = out or run / "report.html"
+    study = PathStudy.of(rows, settings, read_improvements(run))
+    sections = analyse(study)
+    state = "complete" if (run / "_SUCCESS").exists() else "incomplete: more questions may follow"
+    evaluations = int(rows.groupby("example_id").evaluations.first().sum())
+    facts = (
+        f"{len(study.questions):,} questions of {settings.get('task')}, {evaluations:,} programs tried, "
+        f"{len(rows):,} kept; {state}.",
+        f"Model {settings.get('model.name')} with {study.depth} layers, in {settings.get('dtype')}; "
+        f"action space {settings.get('search.action_space', 'unknown')}, "
+        f"{settings.get('search.simulations', 'unknown')} simulations a question, "
+        f"budget {settings.get('search.budget') or 'none'}.",
+    )
+    page = render(f"Layer programs of {settings.get('model.name')} on {settings.get('task')}", facts, sections)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
+    charts = [chart for section in sections for chart in section.charts]
+    return Written(page=out, pictures=png.write(charts, out.with_suffix("")))

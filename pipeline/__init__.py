@@ -10,16 +10,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.adaptation.adapt import adapt
     from pipeline.engine import FrozenModel, materialize
     from pipeline.program import LayerProgram
     from pipeline.shards import read_paths
 
 __version__ = "0.1.0"
-__all__ = ["FrozenModel", "LayerProgram", "materialize", "read_paths"]
+__all__ = ["FrozenModel", "LayerProgram", "adapt", "materialize", "read_paths"]
 
 _HOMES = {
     "FrozenModel": "pipeline.engine",
     "LayerProgram": "pipeline.program",
+    "adapt": "pipeline.adaptation.adapt",
     "materialize": "pipeline.engine",
     "read_paths": "pipeline.shards",
 }

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from pipeline import __version__
 from pipeline.actions import ACTION_SPACES
+from pipeline.adaptation.cli import adapt
 from pipeline.config import DEFAULT_CACHE_GIB
 from pipeline.errors import UserError
 from pipeline.model_source import DTYPES
@@ -400,6 +401,7 @@ def demo(context: click.Context, out: Path, router: Path, limit: int, held_out: 
 
 
 for _command in (
+    adapt,
     router_commands.train,
     router_commands.evaluate,
     router_commands.generate,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from browser import chromium, chromium_is_here
 from report_rows import frame, random_questions, steps
 
+from benchmarks.browser import chromium, chromium_is_here
 from pipeline.report.analysis import PathStudy, analyse
 from pipeline.report.page import render
 

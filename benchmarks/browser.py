@@ -20,6 +20,7 @@ FLAGS = (
 
 
 def chromium_is_here() -> bool:
+    """Whether Debian's ``chromium`` and ``chromium-driver`` are installed."""
     return all(map(shutil.which, ("chromium", "chromedriver")))
 
 
@@ -30,7 +31,7 @@ def chromium() -> Iterator[Any]:
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
+    options.binary_location = shutil.which("chromium") or ""
     for flag in FLAGS:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

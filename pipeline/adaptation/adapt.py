@@ -1,0 +1,210 @@
+"""Adapt the depth to one input: ``pipeline.adapt(model, prompt)``.
+
+With the answer at hand this is CoLa's search (arXiv 2507.07996, section 3): which chain of layers gives it, how
+short can one be, and how sure. Without it, the answer is what most of many programs say (``votes``), and the search
+looks for the chains that give that one; nothing that is found then knows whether it is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from pipeline.adaptation.votes import Poll, answers, poll, voters
+from pipeline.errors import UserError
+from pipeline.group import search_group
+from pipeline.prior import Prior
+from pipeline.program import LayerProgram
+from pipeline.search import DEFAULTS, SearchConfig, Verdict
+from pipeline.tasks import DataRequest, Example, Task
+from pipeline.tasks.scoring import Choice, ExactMatch, Graded
+
+if TYPE_CHECKING:
+    from pipeline.engine import FrozenModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """How an input is adapted to.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    search: SearchConfig = field(default_factory=lambda: DEFAULTS["cola"])
+    """The search for a chain; by default CoLa's space with 200 simulations."""
+    look_for_chain: bool = True
+    """Whether to search at all; without it, an answer is voted on and no more."""
+    votes: int = 32
+    """Programs that vote where no answer is given, the untouched model among them."""
+    seed: int = 0
+    """Of the voters and of the search."""
+    leaves: int = 8
+    """Programs that are tried at once: a single question fills no batch otherwise."""
+
+    def __post_init__(self) -> None:
+        for name in ("votes", "leaves"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """What was found for one input.
+
+    Attributes:
+        answer: The answer: the one that was given, or the one that was voted for.
+        base_answer: The untouched model's.
+        poll: The votes; None where the answer was given.
+        program: The shortest chain that gives the answer, within the budget; None where none was found or looked for.
+        verdicts: Every chain that was tried; ``correct`` says that it gives the answer.
+        pareto: Those that none as short or shorter beats, shortest first.
+    """
+
+    answer: str
+    base_answer: str
+    poll: Poll | None
+    program: LayerProgram | None
+    verdicts: list[Verdict]
+    pareto: list[Verdict]
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of the votes that the answer got; None where it was given."""
+        return None if self.poll is None else self.poll.shares.get(self.answer, 0.0)
+
+
+def adapt(
+    model: FrozenModel,
+    prompt: str,
+    answer: str | None = None,
+    *,
+    options: Sequence[str] = (),
+    chat: bool = False,
+    max_new_tokens: int = 32,
+    config: AdaptConfig | None = None,
+    prior: Prior | None = None,
+) -> Adapted:
+    """Find the chain of layers that serves one prompt best.
+
+    Args:
+        model: The frozen model.
+        prompt: The text to continue, or the user's turn of a chat.
+        answer: What the model should answer, up to its first line end; None where nobody knows: then many programs
+            vote, and what they agree on takes its place.
+        options: The answers to choose among, by likelihood per character; none for a text that is written freely.
+        chat: Whether the prompt goes into the model's chat template.
+        max_new_tokens: Most tokens of a written answer.
+        config: How to adapt.
+        prior: What another run of the same model learnt (``pipeline.prior``); None to go by this input alone.
+
+    Raises:
+        ValueError: The prompt is empty or too long for the model, the answer is empty or none of the options, or
+            a setting is out of its range.
+    """
+    example = _example(prompt, answer, options)
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    scoring = Choice(per_character=True) if options else ExactMatch(max_new_tokens=max_new_tokens)
+    task = Task(name=example.task, summary="", read=_nothing, scoring=scoring, chat=chat, needs_data=False)
+    return adapt_example(
+        model, task, example, answer_known=answer is not None, config=config or AdaptConfig(), prior=prior
+    )
+
+
+def adapt_example(
+    model: FrozenModel,
+    task: Task,
+    example: Example,
+    *,
+    answer_known: bool,
+    config: AdaptConfig,
+    prior: Prior | None = None,
+) -> Adapted:
+    """Find the chain of layers that serves one question of a task best.
+
+    Args:
+        model: The frozen model.
+        task: How the question is asked and judged.
+        example: The question.
+        answer_known: Whether its answer may be looked at.
+        config: How to adapt.
+        prior: What another run of the same model learnt.
+
+    Raises:
+        UserError: The question does not fit into the model's context, or solutions that are written at length are to be
+            voted on: no two read alike.
+    """
+    if not answer_known and isinstance(task.scoring, Graded):
+        raise UserError(
+            f"task {task.name!r} has solutions that are written at length, no two alike: programs cannot vote on them"
+        )
+    model.forget()
+    _check_room(model, task, example)
+    if answer_known:
+        votes, answer = None, example.answer
+        [base_answer] = answers(model, task, example, [LayerProgram.identity(model.num_layers)])
+    else:
+        votes = poll(model, task, example, voters(model.num_layers, config.votes, config.seed))
+        base_answer, answer = votes.base.response, votes.answer
+    if not config.look_for_chain or not answer:
+        return Adapted(answer=answer, base_answer=base_answer, poll=votes, program=None, verdicts=[], pareto=[])
+    question = task.prepare(replace(example, answer=answer), model.tokenizer)
+    [searched] = search_group(
+        [question],
+        num_layers=model.num_layers,
+        config=config,
+        score=lambda questions, programs, need_response: task.scoring.score(
+            model, questions, programs, need_response=need_response
+        ),
+        prior=prior,
+    )
+    best = searched.tree.best()
+    return Adapted(
+        answer=answer,
+        base_answer=base_answer,
+        poll=votes,
+        program=None if best is None else best.program,
+        verdicts=list(searched.tree.verdicts.values()),
+        pareto=searched.tree.pareto(),
+    )
+
+
+def _example(prompt: str, answer: str | None, options: Sequence[str]) -> Example:
+    """A prompt as a task's question.
+
+    Raises:
+        UserError: Something in it cannot be asked.
+    """
+    if isinstance(options, str):
+        raise UserError("options are a list of texts: put one text into brackets")
+    if not prompt:
+        raise UserError("the prompt is empty")
+    if options and (len(set(options)) < 2 or len(set(options)) < len(options) or not all(map(str.strip, options))):
+        raise UserError(f"options must be two or more different texts, got {list(options)}")
+    if answer is not None:
+        answer = answer if options else answer.strip()
+        if not answer:
+            raise UserError("the answer is empty; leave it out where nobody knows it")
+        if "\n" in answer and not options:
+            raise UserError("the answer has several lines; only the first line of a response is compared")
+        if options and answer not in options:
+            raise UserError(f"the answer {answer!r} is none of the options: {', '.join(map(repr, options))}")
+    return Example(id="prompt", task="adapt", question=prompt, answer=answer or "", options=tuple(options))
+
+
+def _check_room(model: FrozenModel, task: Task, example: Example) -> None:
+    question = task.prepare(example if example.answer else replace(example, answer="?"), model.tokenizer)
+    needed = len(question.prompt_ids) + task.scoring.room(question)
+    if not question.prompt_ids:
+        raise UserError("the prompt has no tokens")
+    if needed > model.context_length:
+        raise UserError(
+            f"the prompt needs {needed} tokens with its answer, the model reads {model.context_length}; shorten it, or "
+            "allow fewer new tokens"
+        )
+
+
+def _nothing(request: DataRequest) -> list[Example]:
+    raise AssertionError("a prompt is no data set")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,31 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.calibration import PRIOR_FILE, read_prior
 from pipeline.cluster import Resources, check_output, find_place
 from pipeline.config import RunConfig, fingerprint
 from pipeline.engine.loading import load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.pool import ActorPool
-from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search import PRESETS
-from pipeline.shards import read_paths, read_settings
 from pipeline.statistics import bootstrap_interval, mcnemar
 from pipeline.tasks import DataRequest, Example, Task, get_task
 from router.answering import Answer, AnsweringActor, Ask
 from router.checkpoint import Router, mark
 from router.plots import draw_evaluation
-from router.questions import questions_of
 from router.routed import check_average, find_base, layers_of
+from router.single import TrainingRuns, choose_single
 
 RESULTS_FILE = "evaluation.json"
 PICTURE_FILE = "evaluation.png"
 #: Questions that an actor is handed at once.
 GROUP = 8
-#: Programs among which the best single one is chosen, and training questions that choose.
-CANDIDATES, CHOOSING_QUESTIONS = 16, 192
 #: Questions whose answers are timed.
 TIMED_QUESTIONS = 16
 
@@ -191,7 +185,7 @@ def evaluate(
     asked = _read(task, request)
     examples, left_out = _unseen(asked, task, router, source)
     runs = request.runs if request.runs is not None else tuple(Path(run) for run in router.made.get("data", []))
-    training = _Training.read(runs, router, announce)
+    training = TrainingRuns.read(runs, router, announce)
     search = PRESETS["default"]["drllm"]
     prior = training.prior
     if not task.scoring.margins_compare:
@@ -288,7 +282,7 @@ def _reasons(left_out: dict[str, int]) -> str:
 
 
 def _evaluate(
-    request: EvaluateRequest, asking: _Asking, examples: list[Example], training: _Training, left_out: dict[str, int]
+    request: EvaluateRequest, asking: _Asking, examples: list[Example], training: TrainingRuns, left_out: dict[str, int]
 ) -> Evaluation:
     depth = asking.router.config.num_layers
     identity = LayerProgram.identity(depth)
@@ -296,7 +290,13 @@ def _evaluate(
     routed = asking.answers(ROUTED, examples, budget=request.budget, average=request.average)
     mean = float(np.mean([len(answer.program) for answer in routed]))
     results = [_result(BASE, base, base), _result(ROUTED, routed, base)]
-    single = _choose_single(asking, training, int(np.ceil(mean)), depth)
+    single = choose_single(
+        training,
+        task=request.task,
+        most=int(np.ceil(mean)),
+        depth=depth,
+        ask=lambda some, programs: asking.answers("choosing the single program", some, programs=programs),
+    )
     if single is not None:
         answers = asking.answers(SINGLE, examples, programs=[single] * len(examples))
         results.append(_result(SINGLE, answers, base))
@@ -343,68 +343,6 @@ def random_program(depth: int, length: int, rng: random.Random) -> LayerProgram:
         for layer in rng.sample(range(depth), min(length - depth, depth)):
             counts[layer] = 2
     return LayerProgram.from_counts(counts)
-
-
-# -- the single program --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Training:
-    """What the training's runs tell an evaluation.
-
-    Attributes:
-        candidates: Programs that were right on many of them, the most frequent first.
-        examples: Questions that choose among the candidates, with their task; empty where they cannot be read again.
-        prior: What guides the search.
-    """
-
-    candidates: list[LayerProgram] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
-    prior: Prior | None = None
-
-    @classmethod
-    def read(cls, runs: Sequence[Path], router: Router, announce: Callable[[str], None]) -> _Training:
-        """Read the runs that are still there."""
-        present = [run for run in runs if (run / "run.json").exists()]
-        for run in runs:
-            if run not in present:
-                announce(f"Training run {run} is not there: no single program is chosen on it. --runs says where.")
-        examples: list[Example] = []
-        counted: Counter[LayerProgram] = Counter()
-        prior = None
-        for run in present:
-            if read_settings(run).get("model.revision") != router.base.revision:
-                raise UserError(f"{run} is a search of another model than the router's base, {router.base.name}")
-            rows = read_paths(run)
-            for program, layers in zip(rows.program[rows.correct], rows.num_layers[rows.correct]):
-                counted[LayerProgram(map(int, program), int(layers))] += 1
-            try:
-                examples += questions_of(run)
-            except UserError as error:
-                announce(f"The questions of {run} cannot be read again ({error}): they choose no single program.")
-            if prior is None and (run / PRIOR_FILE).exists():
-                prior = read_prior(run)
-        ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
-        return cls(candidates=ranked, examples=examples, prior=prior)
-
-
-def _choose_single(asking: _Asking, training: _Training, most: int, depth: int) -> LayerProgram | None:
-    """The program, of at most so many layers, that is right on most of some training questions."""
-    task = asking.config.task
-    examples = [example for example in training.examples if example.task == task]
-    random.Random("choosing questions").shuffle(examples)
-    examples = examples[:CHOOSING_QUESTIONS]
-    candidates = [program for program in training.candidates if len(program) <= most][:CANDIDATES]
-    if most >= depth:
-        candidates = list(dict.fromkeys([*candidates, LayerProgram.identity(depth)]))
-    if not candidates or not examples:
-        return candidates[0] if candidates else None
-    pairs = [(example, program) for program in candidates for example in examples]
-    answers = asking.answers(
-        "choosing the single program", [example for example, _ in pairs], programs=[program for _, program in pairs]
-    )
-    right = Counter(answer.program for answer in answers if answer.correct)
-    return min(candidates, key=lambda program: (-right[program], len(program)))
 
 
 # -- asking the actors ---------------------------------------------------------------------

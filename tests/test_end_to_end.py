@@ -269,10 +269,18 @@ def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
         while ray("job", "list", "--address", address).returncode != 0:
             assert head.poll() is None and time.monotonic() < deadline, "the cluster does not start"
         out = bench.folder / "job"
-        submit = ["job", "submit", "--address", address, "--working-dir", ".", "--"]
-        relative = ray(*submit, "python", "jobs/search.py", *bench.arguments(Path("runs/x"), actors=2)[1:])
+
+        def submit(out: Path) -> subprocess.CompletedProcess[str]:
+            words = ["job", "submit", "--address", address, "--working-dir", ".", "--", "python", "jobs/search.py"]
+            while True:
+                ended = ray(*words, *bench.arguments(out, actors=2)[1:])
+                # The head answers before the agent that starts jobs is up.
+                if "No available agent" not in ended.stderr or time.monotonic() > deadline:
+                    return ended
+
+        relative = submit(Path("runs/x"))
         assert relative.returncode != 0 and "absolute path" in relative.stdout + relative.stderr
-        job = ray(*submit, "python", "jobs/search.py", *bench.arguments(out, actors=2)[1:])
+        job = submit(out)
         assert job.returncode == 0, job.stdout + job.stderr
         assert shards(out) == shards(undisturbed)
     finally:

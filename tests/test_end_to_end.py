@@ -260,7 +260,9 @@ def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
 
     port = free_port()
     head = subprocess.Popen(
-        [str(binaries / "ray"), "start", "--head", "--block", "--port=0", f"--dashboard-port={port}", "--num-cpus=2"],
+        [str(binaries / "ray"), "start", "--head", "--block", "--port=0", f"--dashboard-port={port}", "--num-cpus=2",
+         # Without an agent, which starts no second time on the port of another cluster's, no job can be submitted.
+         f"--dashboard-agent-listen-port={free_port()}"],
         env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     try:

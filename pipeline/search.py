@@ -61,7 +61,9 @@ class SearchConfig:
     right_first: bool = True
     """Length has no price until a right program of any length is known: first right, then short."""
     random_child: float = 0.1
-    """Probability of descending to a random child instead of the UCB's."""
+    """Probability of descending to a random child instead of the UCB's (Dr.LLM's rule)."""
+    unexplored_child: float = 0.0
+    """Probability of making a random new child of a node on the way, however many it has (CoLa's rule)."""
     recall: float = 0.5
     """Probability that a new child is the edit that has gained most elsewhere in the tree, instead of
     any edit: most edits do alike wherever they are made."""
@@ -94,7 +96,7 @@ class SearchConfig:
             raise ValueError(f"backup must be 'mean' or 'max', got {self.backup!r}")
         if self.margin_scale is not None and self.margin_scale <= 0:
             raise ValueError(f"margin_scale must be above 0, got {self.margin_scale}")
-        for name in ("random_child", "recall"):
+        for name in ("random_child", "unexplored_child", "recall"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, got {getattr(self, name)}")
         if self.widening <= 0 or not 0 <= self.widening_power <= 1:
@@ -115,7 +117,15 @@ _PUBLISHED = SearchConfig(
 #: The constants as published, on a tree that branches (how wide it grows is not in the papers).
 PUBLISHED: dict[str, SearchConfig] = {
     "drllm": _PUBLISHED,
-    "cola": replace(_PUBLISHED, action_space="cola", simulations=200, length_penalty=5.0, stop_when_found=False),
+    "cola": replace(
+        _PUBLISHED,
+        action_space="cola",
+        simulations=200,
+        length_penalty=5.0,
+        random_child=0.0,
+        unexplored_child=0.1,
+        stop_when_found=False,
+    ),
 }
 #: What a search uses unless told otherwise: CoLa's larger space gets its larger number of simulations.
 DEFAULTS: dict[str, SearchConfig] = {
@@ -398,7 +408,9 @@ class SearchTree:
             node.untried = self._actions(node.program, self.max_program_length)
         no_way_on = all(self.nodes[child].exhausted for child in node.children)
         allowed = self.config.widening * max(1, node.visits) ** self.config.widening_power
-        while node.untried and (no_way_on or len(node.children) < allowed):
+        # Only where it is asked for: a draw for nothing would change every other search.
+        explores = bool(self.config.unexplored_child) and self._random.random() < self.config.unexplored_child
+        while node.untried and (no_way_on or explores or len(node.children) < allowed):
             edit = self._draw(node)
             known = self._index.get(edit.program)
             if known is None:

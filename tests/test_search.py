@@ -191,8 +191,20 @@ def test_the_papers_constants_are_the_presets():
     """Catches a preset that drifts from what was published."""
     drllm, cola = PUBLISHED["drllm"], PUBLISHED["cola"]
     assert (drllm.exploration, drllm.length_penalty, drllm.random_child, drllm.simulations) == (1.8, 3.0, 0.1, 50)
-    assert (cola.exploration, cola.length_penalty, cola.random_child, cola.simulations) == (1.8, 5.0, 0.1, 200)
+    assert (cola.exploration, cola.length_penalty, cola.unexplored_child, cola.simulations) == (1.8, 5.0, 0.1, 200)
+    assert (drllm.unexplored_child, cola.random_child) == (0.0, 0.0)
     assert drllm.max_length == cola.max_length == 2.0
+
+
+def test_an_unexplored_child_may_come_before_its_time():
+    """Catches CoLa's rule taken for Dr.LLM's, which goes to children that are there already."""
+    settings = replace(PUBLISHED["cola"], simulations=60)
+    always = search(replace(settings, unexplored_child=1.0), reward=lambda program: (False, -1.0))
+    assert {node.depth for node in always.nodes[1:]} == {1} and len(always.nodes) == 61
+    never = search(replace(settings, unexplored_child=0.0), reward=lambda program: (False, -1.0))
+    assert {node.depth for node in never.nodes[1:]} > {1}
+    wide = search(settings, reward=lambda program: (False, -1.0))
+    assert len(wide.nodes[0].children) > len(never.nodes[0].children)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +216,7 @@ def test_the_papers_constants_are_the_presets():
         ("budget", float("nan")),
         ("max_length", 0.5),
         ("random_child", 1.5),
+        ("unexplored_child", -0.1),
         ("recall", -0.1),
         ("backup", "median"),
         ("widening", 0.0),

@@ -25,7 +25,7 @@ from torch import nn
 
 AGGREGATORS = ("pooling", "gate", "mha")
 POOLINGS = ("mean", "max")
-#: What a probe reads: every token of every layer; of the last layer alone; the last token in every layer; or of the last.
+#: What a probe reads: every token of all layers, or of the last; the last token in all layers, or in the last.
 SCOPES = ("all", "tokens", "layers", "last")
 
 

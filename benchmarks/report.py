@@ -31,7 +31,10 @@ def table(targets: Sequence[Target], figures: dict[str, float]) -> Table:
     shown.add_column("target", justify="right")
     shown.add_column("")
     for target in targets:
-        figure = figures[target.key]
+        figure = figures.get(target.key)
+        if figure is None:
+            shown.add_row(target.key, target.meaning, "not measured", "", "")
+            continue
         shown.add_row(
             target.key,
             target.meaning,
@@ -48,7 +51,9 @@ def report(targets: Sequence[Target], findings: Findings, *, settings: dict[str,
         "figures": findings.figures,
         "details": findings.details,
         "targets": {
-            target.key: {**asdict(target), "met": target.met(findings.figures[target.key])} for target in targets
+            target.key: {**asdict(target), "met": target.met(findings.figures[target.key])}
+            for target in targets
+            if target.key in findings.figures
         },
         "machine": machine(),
         "versions": {

@@ -17,6 +17,7 @@ from pipeline.adaptation.cli import adapt
 from pipeline.config import DEFAULT_CACHE_GIB
 from pipeline.errors import UserError
 from pipeline.model_source import DTYPES
+from pipeline.options import resource_options, resources_of
 from pipeline.search import PRESETS, SearchConfig
 from pipeline.tasks import TASKS
 from router import cli as router_commands
@@ -109,11 +110,7 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 @click.option("--limit", type=int, help="Only the first N questions.")
 @click.option("--split", default="train", show_default=True, help="Split of a hub data set or of 'arithmetic'.")
 @click.option("--seed", default=0, show_default=True, help="Seed of made questions and of every search.")
-@click.option("--actors", type=int, help="Model copies at work.  [default: as many as the cluster has room for]")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where actors run.")
-@click.option("--num-gpus", default=1.0, show_default=True, help="GPUs an actor reserves on cuda; may be a fraction.")
-@click.option("--cpus-per-actor", default=1, show_default=True, help="Cores, and torch threads, of an actor.")
-@click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision.")
+@resource_options
 @click.option(
     "--keep",
     default="4",
@@ -163,11 +160,6 @@ def search(
     limit: int | None,
     split: str,
     seed: int,
-    actors: int | None,
-    device: str,
-    num_gpus: float,
-    cpus_per_actor: int,
-    dtype: str,
     keep: str,
     group_size: int,
     leaves: int | None,
@@ -175,6 +167,7 @@ def search(
     prior: Path | None,
     cache_gib: float,
     max_new_tokens: int | None,
+    **resources: Any,
 ) -> None:
     """Search a layer program for every question."""
     from pipeline.run import SearchRequest
@@ -206,11 +199,7 @@ def search(
         calibration=0 if calibration is None and preset == "published" else calibration,
         prior=prior,
         cache_gib=cache_gib,
-        device=device,
-        dtype=dtype,
-        num_actors=actors,
-        cpus_per_actor=cpus_per_actor,
-        gpus_per_actor=num_gpus,
+        resources=resources_of(resources),
     )
     sys.exit(_search(request))
 

@@ -18,6 +18,8 @@ from pipeline.tasks.base import Example
 SCHEMA_VERSION = 1
 DEFAULT_CACHE_GIB = 2.0
 DEFAULT_CALIBRATION = 32
+#: Settings that came later, with what they were before they could be set.
+_LATER_SETTINGS = {"search.unexplored_child": 0.0}
 #: What a run may keep of a question besides a number of right programs.
 KEEP_WORDS = ("pareto", "all")
 
@@ -91,6 +93,10 @@ class RunConfig:
                 flat[name] = value
         # The same weights and questions may lie elsewhere next time; their fingerprints stay.
         del flat["model.location"], flat["data"]
+        # Runs that were begun before there was such a setting can be gone on with.
+        for name, before in _LATER_SETTINGS.items():
+            if flat[name] == before:
+                del flat[name]
         return flat
 
     @property

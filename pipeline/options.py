@@ -24,7 +24,9 @@ def resource_options(command: Command) -> Command:
             click.option(
                 "--device", default="auto", show_default=True, metavar="auto|cpu|cuda", help="Where they run."
             ),
-            click.option("--num-gpus", default=1.0, show_default=True, help="GPUs an actor reserves on cuda."),
+            click.option(
+                "--num-gpus", default=1.0, show_default=True, help="GPUs an actor reserves on cuda; may be a fraction."
+            ),
             click.option("--cpus-per-actor", default=1, show_default=True, help="Cores, and torch threads, of one."),
             click.option(
                 "--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision."

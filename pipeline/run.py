@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,14 +48,9 @@ class SearchRequest:
     calibration: int | None = None
     prior: Path | None = None
     cache_gib: float = DEFAULT_CACHE_GIB
-    device: str = "auto"
-    dtype: str = "auto"
-    num_actors: int | None = None
-    cpus_per_actor: int = 1
-    gpus_per_actor: float = 1.0
+    resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
-        assert self.resources  # which refuses what it cannot be
         for name, value in (
             ("group-size", self.group_size),
             ("leaves", self.leaves),
@@ -72,17 +67,6 @@ class SearchRequest:
             raise UserError("--prior gives what --calibration would learn; leave one of them out")
         if not 0 <= self.cache_gib < math.inf:
             raise UserError(f"--cache-gib must not be below 0 (0 shares nothing), got {self.cache_gib:g}")
-
-    @property
-    def resources(self) -> Resources:
-        """What actors are to run on."""
-        return Resources(
-            device=self.device,
-            dtype=self.dtype,
-            num_actors=self.num_actors,
-            cpus_per_actor=self.cpus_per_actor,
-            gpus_per_actor=self.gpus_per_actor,
-        )
 
 
 def run_search(
@@ -205,7 +189,7 @@ def _config(
         cache_gib=request.cache_gib,
         device=device,
         dtype=dtype,
-        cpus_per_actor=request.cpus_per_actor,
+        cpus_per_actor=request.resources.cpus_per_actor,
     )
 
 

@@ -444,6 +444,8 @@ def read_manifest(root: str | Path) -> dict[int, ShardRecord]:
         try:
             record = ShardRecord(**read_json(file))
             inside = Path(record.file).parent == Path("paths") and isinstance(record.group, int)
+            if not isinstance(record.improvements, dict):
+                raise TypeError("its improvements are no object")
         except TypeError as error:
             raise UserError(f"manifest record {file} is damaged: {error}") from None
         if not inside:

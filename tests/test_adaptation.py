@@ -14,11 +14,12 @@ from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
 import pipeline
 from pipeline.adaptation.adapt import AdaptConfig, adapt, adapt_example
-from pipeline.adaptation.trial import TrialRequest, Tried, judge, try_adaptation
+from pipeline.adaptation.trial import TrialRequest, Tried, judge, try_adaptation, write
 from pipeline.adaptation.votes import Vote, _shares, answers, poll, voters
 from pipeline.cli import main
 from pipeline.engine import FrozenModel, materialize
 from pipeline.errors import UserError
+from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.search import SearchConfig
 from pipeline.tasks import DataRequest, Example, get_task
@@ -27,6 +28,9 @@ IDENTITY = LayerProgram.identity(NUM_LAYERS)
 PROMPT = "one, two, three,"
 #: A random model writes bytes without end: answers are cut after a few.
 TOKENS = 3
+OTHER_PRIOR = fit_prior(
+    [Evaluation(example_id="e", program=LayerProgram.identity(4), correct=True, margin=1.0)], compare_margins=True
+)
 FEW = AdaptConfig(search=SearchConfig(action_space="cola", simulations=40, budget=2.0), votes=12, leaves=4)
 
 
@@ -128,7 +132,7 @@ def test_without_an_answer_the_vote_takes_its_place(model):
         voters(NUM_LAYERS, FEW.votes, FEW.seed),
     )
     assert found.answer in options and found.agreement == max(found.poll.shares.values())
-    assert len(found.poll.votes) == len(again.votes) and sum(found.poll.shares.values()) == pytest.approx(1)
+    assert found.poll == again and sum(found.poll.shares.values()) == pytest.approx(1)
     known = adapt(model, PROMPT, found.answer, options=options, config=FEW)
     assert known.verdicts == found.verdicts and known.program == found.program
 
@@ -157,12 +161,20 @@ def test_the_front_door():
         ({"options": ["a", "b"], "answer": "c"}, "'c' is none of the options: 'a', 'b'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ({"prompt": "word " * 200}, "shorten it"),
+        ({"config": replace(FEW, search=replace(FEW.search, budget=0.1))}, "less than one of the model's 6 layers"),
+        ({"prior": OTHER_PRIOR}, "the prior is for 4 layers, the model has 6"),
     ],
 )
 def test_what_cannot_be_asked_is_said(model, arguments, message):
     """Catches a traceback from deep inside, or a search for nothing."""
     with pytest.raises(UserError, match=message):
         adapt(model, **{"prompt": PROMPT, "config": FEW, **arguments})
+
+
+def test_answers_without_an_end_are_not_searched_for(folder):
+    """Catches a search for a text that the limit cuts, which no chain can be told to give."""
+    said = command("--model", folder, "--prompt", PROMPT, "--max-new-tokens", 2, "--votes", 4)
+    assert "None of 4 programs came to the end of an answer" in said and "chains" not in said
 
 
 def test_long_solutions_are_not_voted_on(model):
@@ -199,13 +211,13 @@ def test_a_trial_is_judged_to_the_letter():
 @pytest.mark.ray
 def test_actors_say_what_a_single_process_says(model, folder, choices, tmp_path):
     """Catches answers that depend on who gives them, or that come back in another order."""
-    request = TrialRequest(model=str(folder), task="arc", questions=choices, config=FEW, out=tmp_path / "all.json")
-    trial = try_adaptation(request)
+    trial = try_adaptation(TrialRequest(model=str(folder), task="arc", questions=choices, config=FEW))
     task = get_task("arc")
     for tried, example in zip(trial.tried, task.read(choices), strict=True):
         alone = adapt_example(model, task, example, answer_known=False, config=FEW)
         assert (tried.example_id, tried.answer, tried.base_answer) == (example.id, alone.answer, alone.base_answer)
         assert tried.length == (None if alone.program is None else len(alone.program))
+    write(trial, tmp_path / "all.json")
     written = json.loads((tmp_path / "all.json").read_text())
     assert [one["answer"] for one in written["tried"]] == [one.answer for one in trial.tried]
 
@@ -233,7 +245,11 @@ def test_the_command_says_what_it_found(folder):
         ([], "give --prompt, or --task"),
         (["--prompt", "a", "--task", "arc"], "one of the two"),
         (["--task", "arc", "--answer", "a", "--chat"], "--answer, --chat go with --prompt"),
-        (["--prompt", "a", "--limit", 3], "--limit goes with --task"),
+        (["--prompt", "a", "--limit", 0], "--limit goes with --task"),
+        (["--prompt", "a", "--actors", 2], "--actors goes with --task"),
+        (["--prompt", ""], "the prompt is empty"),
+        (["--task", "gsm8k", "--data", "none.jsonl"], "programs cannot vote"),
+        (["--task", "arithmetic", "--out", "."], "cannot be written"),
         (["--prompt", "a", "--simulations", -1], "--simulations must not be below 0"),
         (["--prompt", "a", "--votes", 0], "--votes must be at least 1"),
         (["--prompt", "a", "--budget", 3], "--budget must be at most 2.0"),

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.search import SearchConfig
-from pipeline.shards import RunFolder
+from pipeline.shards import RunFolder, read_manifest
 
 
 @pytest.fixture
@@ -137,6 +137,23 @@ def test_a_record_says_what_was_found_when(run):
     del older["improvements"]
     file.write_text(json.dumps(older))
     assert reopened(run)[0].improvements == {}
+
+
+def test_a_run_from_before_a_setting_goes_on(run):
+    """Catches a new setting, at what was always so, that makes every run under way another one."""
+    assert "search.unexplored_child" not in CONFIG.settings()
+    other = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, unexplored_child=0.1))
+    with pytest.raises(UserError, match=r"search\.unexplored_child: None there, 0\.1 now"):
+        reopened(run, other)
+
+
+def test_improvements_that_are_none_are_refused(run):
+    """Catches an error from deep inside a report where a record was damaged."""
+    run.commit(0, rows("a"))
+    file = run.root / "manifest" / "group-000000.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "improvements": None}))
+    with pytest.raises(UserError, match="is damaged"):
+        read_manifest(run.root)
 
 
 def test_failures_are_noted_and_forgotten(run):

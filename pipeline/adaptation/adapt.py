@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pipeline.adaptation.votes import Poll, answers, poll, voters
+from pipeline.adaptation.votes import NO_ANSWER, Poll, answers, poll, voters
 from pipeline.errors import UserError
 from pipeline.group import search_group
 from pipeline.prior import Prior
@@ -103,7 +103,7 @@ def adapt(
         ValueError: The prompt is empty or too long for the model, the answer is empty or none of the options, or
             a setting is out of its range.
     """
-    example = _example(prompt, answer, options)
+    example = as_example(prompt, answer, options)
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     scoring = Choice(per_character=True) if options else ExactMatch(max_new_tokens=max_new_tokens)
@@ -136,9 +136,13 @@ def adapt_example(
         UserError: The question does not fit into the model's context, or solutions that are written at length are to be
             voted on: no two read alike.
     """
-    if not answer_known and isinstance(task.scoring, Graded):
+    if not answer_known:
+        check_votable(task)
+    if prior is not None and prior.num_layers != model.num_layers:
+        raise UserError(f"the prior is for {prior.num_layers} layers, the model has {model.num_layers}")
+    if not LayerProgram((0,), model.num_layers).within(config.search.budget):
         raise UserError(
-            f"task {task.name!r} has solutions that are written at length, no two alike: programs cannot vote on them"
+            f"a budget of {config.search.budget:g} allows less than one of the model's {model.num_layers} layers"
         )
     model.forget()
     _check_room(model, task, example)
@@ -148,7 +152,8 @@ def adapt_example(
     else:
         votes = poll(model, task, example, voters(model.num_layers, config.votes, config.seed))
         base_answer, answer = votes.base.response, votes.answer
-    if not config.look_for_chain or not answer:
+    nobody_finished = votes is not None and not votes.shares
+    if not config.look_for_chain or not answer or nobody_finished:
         return Adapted(answer=answer, base_answer=base_answer, poll=votes, program=None, verdicts=[], pareto=[])
     question = task.prepare(replace(example, answer=answer), model.tokenizer)
     [searched] = search_group(
@@ -171,7 +176,7 @@ def adapt_example(
     )
 
 
-def _example(prompt: str, answer: str | None, options: Sequence[str]) -> Example:
+def as_example(prompt: str, answer: str | None, options: Sequence[str]) -> Example:
     """A prompt as a task's question.
 
     Raises:
@@ -194,8 +199,20 @@ def _example(prompt: str, answer: str | None, options: Sequence[str]) -> Example
     return Example(id="prompt", task="adapt", question=prompt, answer=answer or "", options=tuple(options))
 
 
+def check_votable(task: Task) -> None:
+    """Refuse a task whose answers programs cannot vote on.
+
+    Raises:
+        UserError: Its solutions are written at length.
+    """
+    if isinstance(task.scoring, Graded):
+        raise UserError(
+            f"task {task.name!r} has solutions that are written at length, no two alike: programs cannot vote on them"
+        )
+
+
 def _check_room(model: FrozenModel, task: Task, example: Example) -> None:
-    question = task.prepare(example if example.answer else replace(example, answer="?"), model.tokenizer)
+    question = task.prepare(example if example.answer else replace(example, answer=NO_ANSWER), model.tokenizer)
     needed = len(question.prompt_ids) + task.scoring.room(question)
     if not question.prompt_ids:
         raise UserError("the prompt has no tokens")

@@ -68,7 +68,7 @@ def adapt(
     if (prompt is None) == (task is None):
         raise UserError("give --prompt, or --task for many questions; one of the two")
     one_prompt = {"--answer": settings["answer"] is not None, "--option": bool(options), "--chat": chat}
-    many = {"--data": settings["data"], "--limit": settings["limit"], "--out": settings["out"]}
+    many = {name: settings[name.removeprefix("--")] is not None for name in ("--data", "--limit", "--out", "--actors")}
     refused = [name for name, given in (one_prompt if prompt is None else many).items() if given]
     if refused:
         other = "--prompt" if prompt is None else "--task"
@@ -118,13 +118,19 @@ def _adapt_prompt(
 
     from pipeline import FrozenModel
     from pipeline import adapt as run
+    from pipeline.adaptation.adapt import as_example
     from pipeline.calibration import read_prior
     from pipeline.config import DEFAULT_CACHE_GIB
     from pipeline.model_source import resolve_model
 
-    resources_of(settings)  # refuses what it cannot be
-    prior = None if settings["prior"] is None else read_prior(settings["prior"])
-    source = resolve_model(model)
+    # What is refused is refused before a model is loaded.
+    resources_of(settings)
+    as_example(prompt, settings["answer"], options)
+    try:
+        prior = None if settings["prior"] is None else read_prior(settings["prior"])
+        source = resolve_model(model)
+    except OSError as error:
+        raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     with interruptible(console, "Stopped; nothing was found yet."), console.status("loading the model") as status:
@@ -157,6 +163,11 @@ def _show(found: Adapted, num_layers: int, console: Console) -> None:
     say(f"Untouched model: {found.base_answer!r} with {num_layers} layers")
     if found.poll is None:
         say(f"Wanted:          {found.answer!r}")
+    elif not found.poll.shares:
+        say(
+            f"None of {len(found.poll.votes)} programs came to the end of an answer: allow more tokens with "
+            "--max-new-tokens, or give the answers to choose from with --option."
+        )
     else:
         say(
             f"Voted for:       {found.answer!r} with {100 * (found.agreement or 0):.0f} % of the votes of "
@@ -190,7 +201,7 @@ def _show(found: Adapted, num_layers: int, console: Console) -> None:
 
 
 def _try_task(model: str, task: str, config: AdaptConfig, settings: dict[str, Any], console: Console) -> None:
-    from pipeline.adaptation.trial import TrialRequest, try_adaptation
+    from pipeline.adaptation.trial import TrialRequest, check_file, try_adaptation, write
     from pipeline.calibration import read_prior
     from pipeline.tasks import DataRequest
 
@@ -208,15 +219,18 @@ def _try_task(model: str, task: str, config: AdaptConfig, settings: dict[str, An
         config=config,
         prior=None if settings["prior"] is None else read_prior(settings["prior"]),
         resources=resources_of(settings),
-        out=settings["out"],
     )
+    out: Path | None = settings["out"]
+    if out is not None:
+        check_file(out)
     with interruptible(console, "Stopped; no answers were written."), StepReporter(console) as steps:
         trial = try_adaptation(
             request, announce=lambda line: console.print(line, highlight=False, markup=False), show=steps
         )
     _show_trial(trial, console)
-    if request.out is not None:
-        console.print(f"Answers: {request.out}", highlight=False, markup=False)
+    if out is not None:
+        write(trial, out)
+        console.print(f"Answers: {out}", highlight=False, markup=False)
 
 
 def _show_trial(trial: Trial, console: Console) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.actor import ModelActor
-from pipeline.adaptation.adapt import AdaptConfig, adapt_example
+from pipeline.adaptation.adapt import AdaptConfig, adapt_example, check_votable
 from pipeline.cluster import Resources, check_output, find_place
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -45,8 +45,6 @@ class TrialRequest:
     """What guides the searches."""
     resources: Resources = field(default_factory=Resources)
     """What actors run on."""
-    out: Path | None = None
-    """File of all answers, as JSON; None for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +161,8 @@ def try_adaptation(
     """
     import ray
 
-    if request.out is not None:
-        check_output(request.out)
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
+    check_votable(task)
     if task.needs_data and request.questions.data is None:
         raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set")
     try:
@@ -178,7 +175,7 @@ def try_adaptation(
     try:
         place = find_place(request.resources)
         announce(
-            f"{len(examples)} questions of {request.task}, {request.config.votes} votes each; "
+            f"{len(examples)} questions of {request.task}, up to {request.config.votes} votes each; "
             f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
         )
         arguments = (
@@ -200,10 +197,7 @@ def try_adaptation(
                 show("questions answered", len(answered), len(examples))
     finally:
         ray.shutdown()
-    trial = judge([answered[example.id] for example in examples])
-    if request.out is not None:
-        write(trial, request.out)
-    return trial
+    return judge([answered[example.id] for example in examples])
 
 
 def judge(tried: list[Tried]) -> Trial:
@@ -228,6 +222,20 @@ def judge(tried: list[Tried]) -> Trial:
             )
         )
     return Trial(tried=tried, scores=scores)
+
+
+def check_file(file: Path) -> None:
+    """Refuse a file that could not be written at the end.
+
+    Raises:
+        UserError: It is a folder, or cannot be made.
+    """
+    check_output(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a").close()
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror or error}") from None
 
 
 def write(trial: Trial, file: Path) -> None:

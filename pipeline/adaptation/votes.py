@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.engine import FrozenModel
 
 #: Stands where a task wants a reference answer and there is none.
-_NO_ANSWER = "?"
+NO_ANSWER = "?"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,8 @@ class Vote:
     Attributes:
         program: The program.
         response: Its answer.
-        margin: By how much its logits prefer that answer; 0 for an empty one.
+        margin: By how much its logits prefer that answer; 0 for an empty one, and below 0 for one that the limit on new
+            tokens cuts: it may go on.
     """
 
     program: LayerProgram
@@ -104,7 +105,7 @@ def poll(model: FrozenModel, task: Task, example: Example, programs: Sequence[La
 
 def answers(model: FrozenModel, task: Task, example: Example, programs: Sequence[LayerProgram]) -> list[str]:
     """What programs answer to a question; its own answer is not looked at."""
-    blind = replace(example, answer=example.options[0] if example.options else _NO_ANSWER)
+    blind = replace(example, answer=example.options[0] if example.options else NO_ANSWER)
     return [outcome.response or "" for outcome in _outcomes(model, task, blind, programs)]
 
 

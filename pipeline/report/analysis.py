@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, Table, percent
+from pipeline.reporting import share
 
 #: CoLa's four groups of questions (arXiv 2507.07996, section 4), by what the search made of the base model's answer.
 GROUPS = ("right, and a shorter program too", "right, and nothing shorter", "corrected", "wrong to the end")
@@ -23,7 +24,8 @@ _SHORTER, _IDENTITY_BEST, _CORRECTED, _WRONG = GROUPS
 #: Whose best programs are looked at.
 _OUTCOMES = {"kept right": (_SHORTER, _IDENTITY_BEST), "corrected": (_CORRECTED,)}
 #: Kinds of programs, by what they do to the model's layers.
-SKIP_ONLY, REPEAT_ONLY, BOTH = "skip only", "repeat only", "skip and repeat"
+KINDS = ("skip only", "repeat only", "skip and repeat", "other order")
+SKIP_ONLY, REPEAT_ONLY, BOTH, OTHER_ORDER = KINDS
 _LARGEST_MENU = 64
 _AT_ONCE = 100_000
 
@@ -43,7 +45,7 @@ class PathStudy:
             program (not a number where there is none).
         depth: L.
         budget: The longest program that counts, as a fraction of L; None for no bound.
-        keep: What the run keeps.
+        keep: What the run keeps; None where nobody knows.
         improvements: By question; empty where the run does not say.
     """
 
@@ -66,7 +68,8 @@ class PathStudy:
         """
         depth = int(rows.num_layers.iloc[0])
         counts = count_layers(rows.program, depth)
-        rows = rows.assign(kind=kinds_of(counts))
+        identity = np.array([program.tolist() == list(range(depth)) for program in map(np.asarray, rows.program)])
+        rows = rows.assign(kind=np.where(identity, "", kinds_of(counts)))
         questions = rows.groupby("example_id", sort=False)[["task", "baseline_correct"]].first()
         best = rows[rows.is_best].set_index("example_id").length.astype(float)
         questions = questions.assign(length=best.reindex(questions.index))
@@ -80,7 +83,7 @@ class PathStudy:
             questions=questions,
             depth=depth,
             budget=settings.get("search.budget"),
-            keep=settings.get("keep", "all"),
+            keep=settings.get("keep"),
             improvements=improvements,
         )
 
@@ -108,15 +111,15 @@ def groups(study: PathStudy) -> Section:
         number = questions.group.value_counts()
         right, wrong = int(questions.baseline_correct.sum()), int((~questions.baseline_correct).sum())
         of = (right, right, wrong, wrong)
-        cells = [f"{number.get(name, 0)} ({_share(number.get(name, 0), total)})" for name, total in zip(GROUPS, of)]
+        cells = [f"{number.get(name, 0)} ({share(number.get(name, 0), total)})" for name, total in zip(GROUPS, of)]
         rows.append((task, str(len(questions)), str(right), *cells[:2], str(wrong), *cells[2:]))
         shares.append([100 * number.get(name, 0) / len(questions) for name in GROUPS])
     return Section(
         title="What a search makes of the model's answers",
         text=(
             "Each question is in one of four groups: the untouched model is right and a shorter program too; right, "
-            "and nothing shorter was found; wrong, and another program is right; wrong under every program that was "
-            "tried.",
+            "and nothing shorter was found; wrong, and another program is right; wrong under every program within the "
+            "budget that was tried.",
             "CoLa (arXiv 2507.07996) reports a shorter program for more than 75 % of the right answers of its models "
             "and a correcting one for more than 60 % of the wrong ones. A search that knows the answers also finds "
             "lucky guesses, the more the fewer answers there are to choose from.",
@@ -250,8 +253,11 @@ def kinds(study: PathStudy) -> Section:
             (SKIP_ONLY, [SKIP_ONLY]),
             (REPEAT_ONLY, [REPEAT_ONLY]),
             (BOTH, [BOTH]),
-            ("any of them", [SKIP_ONLY, REPEAT_ONLY, BOTH]),
+            (OTHER_ORDER, [OTHER_ORDER]),
+            ("any of them", list(KINDS)),
         ):
+            if kind == OTHER_ORDER and kind not in tried:
+                continue  # only nested edits lead there
             found = of_task[of_task.kind.isin(allowed)]
             shorter = found[found.length < study.depth].example_id.unique()
             corrected = base_wrong.isin(found.example_id).sum()
@@ -259,9 +265,9 @@ def kinds(study: PathStudy) -> Section:
                 (
                     kind,
                     str(sum(int(tried.get(name, 0)) for name in allowed)),
-                    f"{base_right.isin(shorter).sum()} ({_share(base_right.isin(shorter).sum(), len(base_right))})",
-                    f"{corrected} ({_share(corrected, len(base_wrong))})",
-                    _share(len(base_right) + corrected, len(questions)),
+                    f"{base_right.isin(shorter).sum()} ({share(base_right.isin(shorter).sum(), len(base_right))})",
+                    f"{corrected} ({share(corrected, len(base_wrong))})",
+                    share(len(base_right) + corrected, len(questions)),
                     f"{found.groupby('example_id').length.min().mean():.1f}" if len(found) else "-",
                 )
             )
@@ -297,19 +303,20 @@ def kinds(study: PathStudy) -> Section:
 
 def budgets(study: PathStudy) -> Section:
     """The share of questions that have a right program of at most so many layers."""
-    shortest = study.rows[study.right].groupby("example_id").length.min()
+    # Whatever the search's own budget was: the untouched model may be longer than that.
+    shortest = study.rows[study.rows.correct].groupby("example_id").length.min()
     most = max(study.depth, int(shortest.max()) if len(shortest) else 0)
     steps = np.arange(1, most + 1)
     lines, shares = [], {}
     for task, questions in study.by_task():
         of_task = shortest.reindex(questions.index).dropna()
-        share = np.searchsorted(np.sort(of_task), steps, side="right") / len(questions)
-        shares[task] = share
-        start = max(int((share > 0).argmax()) - 1, 0) if share.any() else 0
+        reached = np.searchsorted(np.sort(of_task), steps, side="right") / len(questions)
+        shares[task] = reached
+        start = max(int((reached > 0).argmax()) - 1, 0) if reached.any() else 0
         lines.append(
             Line(
                 name=f"{task} (ceiling)",
-                points=tuple((int(step), round(100 * value, 2)) for step, value in zip(steps[start:], share[start:])),
+                points=tuple((int(step), round(100 * value, 2)) for step, value in zip(steps[start:], reached[start:])),
                 steps=True,
             )
         )
@@ -344,7 +351,7 @@ def budgets(study: PathStudy) -> Section:
 
 def menus(study: PathStudy) -> Section:
     """How many programs cover how many questions."""
-    right = study.rows[study.right]
+    right = study.rows[study.rows.correct]
     sizes = [1 << power for power in range(_LARGEST_MENU.bit_length())]
     lines, columns = [], {}
     for task, questions in study.by_task():
@@ -352,11 +359,13 @@ def menus(study: PathStudy) -> Section:
         covered = greedy_cover(
             map(tuple, of_task.program), of_task.example_id, most=min(_LARGEST_MENU, max(len(of_task), 1))
         )
-        share = [number / len(questions) for number in covered]
+        reached = [number / len(questions) for number in covered]
         lines.append(
-            Line(name=task, points=tuple((place, round(100 * value, 2)) for place, value in enumerate(share, start=1)))
+            Line(
+                name=task, points=tuple((place, round(100 * value, 2)) for place, value in enumerate(reached, start=1))
+            )
         )
-        columns[task] = share
+        columns[task] = reached
     rows = [
         (str(size), *(percent(share[min(size, len(share)) - 1]) if share else "-" for share in columns.values()))
         for size in sizes
@@ -452,9 +461,9 @@ def count_layers(programs: Sequence[Any] | pd.Series[Any], depth: int) -> Array:
 
 
 def kinds_of(counts: Array) -> Array:
-    """What programs do to the layers, by their counts ``[N, L]``; empty for one that does nothing."""
+    """What programs do to the layers, by their counts ``[N, L]``; one that runs each once has another order."""
     skips, repeats = (counts == 0).any(1), (counts > 1).any(1)
-    return np.select([skips & repeats, skips, repeats], [BOTH, SKIP_ONLY, REPEAT_ONLY], "")
+    return np.select([skips & repeats, skips, repeats], [BOTH, SKIP_ONLY, REPEAT_ONLY], OTHER_ORDER)
 
 
 def greedy_cover(programs: Iterable[tuple[int, ...]], questions: Iterable[str], *, most: int) -> list[int]:
@@ -489,7 +498,3 @@ def _changes(curve: Array) -> tuple[tuple[float, float], ...]:
     """The points of a curve over 0, 1, … at which it changes, and its ends."""
     places = {0, len(curve) - 1, *(np.flatnonzero(np.diff(curve)) + 1).tolist()}
     return tuple((place, round(float(curve[place]), 2)) for place in sorted(places))
-
-
-def _share(part: int, whole: int) -> str:
-    return percent(part / whole) if whole else "-"

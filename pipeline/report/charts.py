@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_LONGEST_NAME = 40
+
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
@@ -141,6 +143,11 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
     first = int(low // step)
     marks = [round(place * step, 9) for place in range(first, first + most + 2)]
     return [mark for mark in marks if low - step / 1e6 <= mark <= high + step / 1e6]
+
+
+def clipped(name: str) -> str:
+    """A name that fits beside a figure; tables have it whole."""
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def percent(share: float) -> str:

@@ -9,7 +9,16 @@ from pipeline.report import svg
 from pipeline.report.charts import Section, Table
 
 #: The colour-blind-safe palette of Okabe and Ito (2008), for light pages and, where it is too dark, for dark ones.
-_COLOURS = (("#0072b2", "#56b4e9"), ("#c27400", "#e69f00"), ("#009e73", "#2fc79c"), ("#b0413e", "#e8837f"))
+_COLOURS = (
+    ("#0072b2", "#56b4e9"),
+    ("#c27400", "#e69f00"),
+    ("#008a64", "#2fc79c"),
+    ("#b0413e", "#e8837f"),
+    ("#a8558a", "#d592bb"),
+    ("#6b6b00", "#e0d53c"),
+    ("#5c6670", "#b7c0c8"),
+)
+assert len(_COLOURS) == svg.COLOURS
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #5b6670; --rule: #d5dade; --page: #ffffff; LIGHT }
 @media (prefers-color-scheme: dark) {

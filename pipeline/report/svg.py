@@ -5,19 +5,22 @@ Nothing here needs a script: a mark's ``<title>`` is its tooltip.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from html import escape
 
-from pipeline.report.charts import Bars, Chart, Heatmap, Line, Lines, ticks
+from pipeline.report.charts import Bars, Chart, Heatmap, Line, Lines, clipped, ticks
 
 WIDTH = 720
+#: Colours of the style sheet; a further curve begins again.
+COLOURS = 7
 #: Room around the plot.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 34, 46
 _PLOT_HEIGHT = 240
 _CELL_HEIGHT = 26
 _WIDEST_BAR = 90
-#: Of a letter in a heat map's row name, about.
+#: Of a letter in a name, about.
 _NAME_WIDTH = 7.0
+_LEGEND_LINE = 18
 
 
 def draw(chart: Chart) -> str:
@@ -30,49 +33,57 @@ def draw(chart: Chart) -> str:
 class _Frame:
     """A plot's coordinates, its axes and the marks so far."""
 
-    def __init__(self, chart: Bars | Lines, *, x_range: tuple[float, float], top: float) -> None:
+    def __init__(self, chart: Bars | Lines, names: Sequence[str], *, x_range: tuple[float, float], top: float) -> None:
         self.chart = chart
         self.low, self.high = x_range
         marks = ticks(0, top)
         self.top = max(top, marks[-1])
         self.parts: list[str] = []
+        self.above = self._legend(names)
         for mark in marks:
             y = self.y(mark)
             self.parts.append(_rule(_LEFT, y, WIDTH - _RIGHT, y, "grid"))
             self.parts.append(_text(_LEFT - 6, y + 4, f"{mark:g}", anchor="end"))
-        middle = _TOP + _PLOT_HEIGHT / 2
+        middle = self.above + _PLOT_HEIGHT / 2
         self.parts.append(_text(14, middle, chart.y_label, extra=f' transform="rotate(-90 14 {middle:g})"'))
-        self.parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, _TOP + _PLOT_HEIGHT + 38, chart.x_label))
+        self.parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, self.above + _PLOT_HEIGHT + 38, chart.x_label))
 
     def x(self, value: float) -> float:
         return _LEFT + (value - self.low) / max(self.high - self.low, 1e-9) * (WIDTH - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return _TOP + _PLOT_HEIGHT * (1 - value / max(self.top, 1e-9))
+        return self.above + _PLOT_HEIGHT * (1 - value / self.top)
 
     def x_tick(self, value: float, text: str) -> None:
-        self.parts.append(_text(self.x(value), _TOP + _PLOT_HEIGHT + 18, text))
+        self.parts.append(_text(self.x(value), self.above + _PLOT_HEIGHT + 18, text))
 
-    def legend(self, names: Iterable[str]) -> None:
-        x = float(_LEFT)
-        for place, name in enumerate(names):
-            self.parts.append(f'<rect class="fill{place}" x="{x:g}" y="8" width="12" height="12"/>')
-            self.parts.append(_text(x + 17, 18, name, anchor="start"))
-            x += 34 + 6.6 * len(name)
+    def _legend(self, names: Sequence[str]) -> int:
+        """Write the legend, in as many lines as it takes; where the plot begins below it."""
+        x, line = float(_LEFT), 0
+        for place, name in enumerate(map(clipped, names)):
+            width = 34 + _NAME_WIDTH * len(name)
+            if x > _LEFT and x + width > WIDTH:
+                x, line = float(_LEFT), line + 1
+            y = 8 + line * _LEGEND_LINE
+            self.parts.append(f'<rect class="fill{place % COLOURS}" x="{x:g}" y="{y}" width="12" height="12"/>')
+            self.parts.append(_text(x + 17, y + 10, name, anchor="start"))
+            x += width
+        return _TOP + line * _LEGEND_LINE
 
     def svg(self) -> str:
-        return _svg(self.chart, _TOP + _PLOT_HEIGHT + _BOTTOM, self.parts)
+        return _svg(self.chart, self.above + _PLOT_HEIGHT + _BOTTOM, self.parts)
 
 
 def _bars(chart: Bars) -> str:
     number = len(chart.categories)
     heights = [sum(series.values[place] for series in chart.series) for place in range(number)]
-    frame = _Frame(chart, x_range=(-0.5, number - 0.5), top=max([*heights, 1]))
+    names = [series.name for series in chart.series]
+    frame = _Frame(chart, names, x_range=(-0.5, number - 0.5), top=max([*heights, 1]))
     every = -(-number // 16)
     half = min(0.4, _WIDEST_BAR / 2 * number / (WIDTH - _LEFT - _RIGHT))
     for place, category in enumerate(chart.categories):
         if place % every == 0:
-            frame.x_tick(place, category)
+            frame.x_tick(place, clipped(category))
         bottom = 0.0
         for index, series in enumerate(chart.series):
             value = series.values[place]
@@ -82,11 +93,10 @@ def _bars(chart: Bars) -> str:
             upper, lower = frame.y(bottom + value), frame.y(bottom)
             said = f"{chart.x_label} {category}: {value:g} {chart.y_label}, {series.name}"
             frame.parts.append(
-                f'<rect class="fill{index} mark" x="{left:.1f}" y="{upper:.1f}" width="{right - left:.1f}" '
+                f'<rect class="fill{index % COLOURS} mark" x="{left:.1f}" y="{upper:.1f}" width="{right - left:.1f}" '
                 f'height="{lower - upper:.1f}">{_title(said)}</rect>'
             )
             bottom += value
-    frame.legend(series.name for series in chart.series)
     return frame.svg()
 
 
@@ -94,23 +104,22 @@ def _lines(chart: Lines) -> str:
     xs = [x for line in chart.lines for x, _ in line.points] + ([chart.mark[0]] if chart.mark else [])
     ys = [y for line in chart.lines for _, y in line.points]
     low, high = (min(xs), max(xs)) if xs else (0.0, 1.0)
-    frame = _Frame(chart, x_range=(low, high), top=max([*ys, 1e-9]))
+    frame = _Frame(chart, [line.name for line in chart.lines], x_range=(low, high), top=max(ys, default=0) or 1)
     for mark in ticks(low, high, most=11):
         frame.x_tick(mark, f"{mark:g}")
     if chart.mark:
         x = frame.x(chart.mark[0])
-        rule = _rule(x, _TOP, x, _TOP + _PLOT_HEIGHT, "border")
+        rule = _rule(x, frame.above, x, frame.above + _PLOT_HEIGHT, "border")
         frame.parts.append(f"<g>{rule}{_title(chart.mark[1])}</g>")
     for index, line in enumerate(chart.lines):
         way = _way(line, frame)
-        frame.parts.append(f'<polyline class="line{index}" points="{way}"/>')
+        frame.parts.append(f'<polyline class="line{index % COLOURS}" points="{way}"/>')
         for x, y in line.points:
             said = f"{chart.x_label} {x:g}: {y:.4g} {chart.y_label}, {line.name}"
             frame.parts.append(
-                f'<circle class="fill{index} mark" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3">'
+                f'<circle class="fill{index % COLOURS} mark" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3">'
                 f"{_title(said)}</circle>"
             )
-    frame.legend(line.name for line in chart.lines)
     return frame.svg()
 
 
@@ -124,7 +133,7 @@ def _way(line: Line, frame: _Frame) -> str:
 
 
 def _heatmap(chart: Heatmap) -> str:
-    left = 12 + _NAME_WIDTH * max((len(row) for row in chart.rows), default=0)
+    left = 12 + _NAME_WIDTH * max((len(clipped(row)) for row in chart.rows), default=0)
     cell = (WIDTH - left - _RIGHT) / max(len(chart.columns), 1)
     peak = max((value for row in chart.values for value in row), default=0) or 1
     every = -(-len(chart.columns) // 20)
@@ -132,7 +141,7 @@ def _heatmap(chart: Heatmap) -> str:
     parts = []
     for row, (name, values) in enumerate(zip(chart.rows, chart.values)):
         y = top + row * _CELL_HEIGHT
-        parts.append(_text(left - 6, y + 17, name, anchor="end"))
+        parts.append(_text(left - 6, y + 17, clipped(name), anchor="end"))
         for column, value in enumerate(values):
             said = f"{name}, {chart.x_label} {chart.columns[column]}: {100 * value:.1f} %"
             parts.append(

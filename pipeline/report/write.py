@@ -35,6 +35,8 @@ def write_report(run: Path, out: Path | None = None) -> Written:
     Raises:
         UserError: The folder is no run, is damaged or holds nothing yet, or the page cannot be written.
     """
+    if out is not None and out.suffix not in (".html", ".htm"):
+        raise UserError(f"--out must be a page's name, such as {out.name or 'report'}.html, got {str(out)!r}")
     settings, rows = read_settings(run), read_paths(run)
     if rows.empty:
         raise UserError(f"nothing is committed in {run} yet: there is nothing to report")

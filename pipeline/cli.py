@@ -21,6 +21,7 @@ from pipeline.options import resource_options, resources_of
 from pipeline.search import PRESETS, SearchConfig
 from pipeline.tasks import TASKS
 from router import cli as router_commands
+from router.probing.cli import probe
 
 _NAME = "drllm-pipeline"
 EXIT_INCOMPLETE = 1
@@ -396,6 +397,7 @@ for _command in (
     router_commands.generate,
     router_commands.lm_eval,
     router_commands.export,
+    probe,
 ):
     main.add_command(_command)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from pipeline.model_source import ModelSource
@@ -18,8 +18,11 @@ from pipeline.tasks.base import Example
 SCHEMA_VERSION = 1
 DEFAULT_CACHE_GIB = 2.0
 DEFAULT_CALIBRATION = 32
+#: Where calibration questions are searched, whatever the run's own space: edits of single layers tell what each
+#: layer is worth, and larger ones are taken to be sums of them.
+CALIBRATION_SPACE = "drllm"
 #: Settings that came later, with what they were before they could be set.
-_LATER_SETTINGS = {"search.unexplored_child": 0.0}
+_LATER_SETTINGS = {"search.unexplored_child": 0.0, "search.caution": 0.0, "calibration_space": None}
 #: What a run may keep of a question besides a number of right programs.
 KEEP_WORDS = ("pareto", "all")
 
@@ -91,6 +94,7 @@ class RunConfig:
                 flat.update({f"{name}.{key}": inner for key, inner in value.items()})
             else:
                 flat[name] = value
+        flat["calibration_space"] = None if self.calibration_search == self.search else CALIBRATION_SPACE
         # The same weights and questions may lie elsewhere next time; their fingerprints stay.
         del flat["model.location"], flat["data"]
         # Runs that were begun before there was such a setting can be gone on with.
@@ -98,6 +102,11 @@ class RunConfig:
             if flat[name] == before:
                 del flat[name]
         return flat
+
+    @property
+    def calibration_search(self) -> SearchConfig:
+        """How the calibration questions are searched; as all others where there are none."""
+        return replace(self.search, action_space=CALIBRATION_SPACE) if self.calibration else self.search
 
     @property
     def run_id(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -137,18 +137,18 @@ class SearchEvaluator(ModelActor):
             except Exception as error:
                 # Whatever a tokenizer or a chat template makes of one question, the others go on.
                 failed[example.id] = f"{type(error).__name__}: {error}"
+        # Without a prior these are calibration questions, where the run has any.
+        teaches = prior is None and self._config.calibration > 0
         searched = search_group(
             questions,
             num_layers=model.num_layers,
-            config=self._config,
+            config=replace(self._config, search=self._config.calibration_search) if teaches else self._config,
             score=lambda questions, programs, need_response: task.scoring.score(
                 model, questions, programs, need_response=need_response
             ),
             prior=prior,
             on_step=self._count,
         )
-        # Without a prior these are calibration questions, where the run has any.
-        teaches = prior is None and self._config.calibration > 0
         return GroupResult(
             rows=[row for item in searched for row in rows_to_keep(item, self._config)],
             failed=failed,

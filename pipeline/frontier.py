@@ -41,11 +41,13 @@ class Frontier:
     Args:
         prior: What is expected before the first verdict.
         longest: Most layers of an acceptable program. Longer ones are ways to shorter ones, no more.
+        caution: Logits that the chance of a right answer loses with every skipped or repeated layer.
     """
 
-    def __init__(self, prior: Prior, *, longest: int) -> None:
+    def __init__(self, prior: Prior, *, longest: int, caution: float = 0.0) -> None:
         self._prior = prior
         self._longest = longest
+        self._caution = caution
         self._mean, self._covariance = prior.mean.copy(), prior.covariance.copy()
         self._believed: dict[LayerProgram, tuple[Floats, float]] = {}
         self._candidates: list[Candidate] = []
@@ -87,7 +89,8 @@ class Frontier:
         least = self._length[open_ones].min()
         open_ones &= self._length <= max(least, self._longest)
         spread = np.sqrt(np.maximum(self._doubt, 0.0) + self._prior.noise)
-        chance = 0.5 + 0.5 * np.tanh(0.5 * _LOGISTIC * self._worth / spread)
+        changes = self._features[:, 1 : 2 * self._prior.num_layers + 1].sum(axis=1)
+        chance = 0.5 + 0.5 * np.tanh(0.5 * (_LOGISTIC * self._worth / spread - self._caution * changes))
         gain = 1.0 if record is None else record - self._length
         promise = np.where(open_ones, np.round(chance * gain, _DECIMALS), -1.0)
         # Of equals the shortest, and of those the one that came within reach first.

@@ -70,6 +70,9 @@ class SearchConfig:
     backup: str = "max"
     """What a node is worth: ``mean`` of the rewards below it (the papers' Q/v), or ``max``, the best
     of them, which suits an evaluation without chance."""
+    caution: float = 0.0
+    """Where a prior guides: logits that the chance of a right answer loses with every layer that a program skips or
+    repeats. What many edits do together is less and less their sum."""
     margin_scale: float | None = 1.0
     """None: a wrong program is worth 0. Otherwise a near miss is worth more than a far one: a logistic
     function, below one half, of the margin divided by this."""
@@ -99,6 +102,8 @@ class SearchConfig:
         for name in ("random_child", "unexplored_child", "recall"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, got {getattr(self, name)}")
+        if not 0 <= self.caution < math.inf:
+            raise ValueError(f"caution must not be below 0, got {self.caution}")
         if self.widening <= 0 or not 0 <= self.widening_power <= 1:
             raise ValueError("widening must be above 0 and widening_power in [0, 1]")
 
@@ -127,10 +132,11 @@ PUBLISHED: dict[str, SearchConfig] = {
         stop_when_found=False,
     ),
 }
-#: What a search uses unless told otherwise: CoLa's larger space gets its larger number of simulations.
+#: What a search uses unless told otherwise: CoLa's larger space gets its larger number of simulations. Its edits change
+#: up to sixteen runs at once, so that every far program is an edit away, and caution keeps a search near.
 DEFAULTS: dict[str, SearchConfig] = {
     "drllm": SearchConfig(),
-    "cola": SearchConfig(action_space="cola", simulations=200),
+    "cola": SearchConfig(action_space="cola", simulations=200, caution=0.2),
 }
 PRESETS = {"default": DEFAULTS, "published": PUBLISHED}
 
@@ -215,7 +221,7 @@ class SearchTree:
         self._gains: dict[str, list[float]] = {}
         self._found_right = False
         self._longest = max(1, int(config.budget * num_layers + 1e-9))
-        self._frontier = None if prior is None else Frontier(prior, longest=self._longest)
+        self._frontier = None if prior is None else Frontier(prior, longest=self._longest, caution=config.caution)
         # Only .random() is used: its sequence is fixed by the language's documentation.
         self._random = random.Random(seed)
 

@@ -1,13 +1,14 @@
-"""From path data sets to a frozen model that chooses its own depth."""
+"""From path data sets to a frozen model that chooses its own depth, and labels from the same pass."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from router.probing.probe import Probe
     from router.routed import RoutedCausalLM
 
-__all__ = ["RoutedCausalLM"]
+__all__ = ["Probe", "RoutedCausalLM"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +17,8 @@ def __getattr__(name: str) -> Any:
         from router.routed import RoutedCausalLM
 
         return RoutedCausalLM
+    if name == "Probe":
+        from router.probing.probe import Probe
+
+        return Probe
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

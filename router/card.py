@@ -1,4 +1,4 @@
-"""The model card of a router: what it is, how to use it, how it was made."""
+"""The model cards of a router and of a probe: what it is, how to use it, how it was made."""
 
 from __future__ import annotations
 
@@ -8,15 +8,7 @@ from typing import Any
 def model_card(config: dict[str, Any]) -> str:
     """A router's README.md, in the form that the hub reads, from its ``config.json``."""
     base = config["base_model"]
-    made = "\n".join(f"| `{key}` | `{value}` |" for key, value in config["made"].items() if not isinstance(value, dict))
-    hub = base["name"].count("/") == 1 and not base["name"].startswith((".", "/", "~"))
-    named = f"base_model: {base['name']}\n" if hub else ""
-    return f"""---
-{named}library_name: drllm-pipeline
-tags:
-- layer-programs
-- drllm-pipeline
----
+    return f"""{_header(base, "layer-programs")}
 
 # Per-layer routers for {base["name"]}
 
@@ -33,7 +25,47 @@ lm.generate(["…"], max_new_tokens=32)
 lm.last_programs  # which layers ran
 ```
 
-| | |
-| --- | --- |
-{made}
+{_table(config["made"])}
 """
+
+
+def probe_card(config: dict[str, Any]) -> str:
+    """A probe's README.md, in the form that the hub reads, from its ``config.json``."""
+    base = config["base_model"]
+    return f"""{_header(base, "probe")}
+
+# A probe on {base["name"]}
+
+A small classifier of texts ({", ".join(config["labels"])}) that reads the hidden states of a frozen model, which its
+forward pass leaves anyway. Made by `drllm-pipeline probe train` (arXiv 2601.13288). The base model is not included: it
+is `{base["name"]}` at revision `{base["revision"]}`, and no other will do.
+
+```python
+from pipeline import FrozenModel, LayerProgram
+from router import Probe
+
+model = FrozenModel.load("{base["name"]}")
+probe = Probe.from_pretrained("THIS FOLDER OR ITS HUB ID")
+tokens = [model.tokenizer("…").input_ids]
+model.generate(tokens, [LayerProgram.identity(model.num_layers)], probes=[probe])  # new tokens, and labels
+```
+
+{_table(config["made"])}
+"""
+
+
+def _header(base: dict[str, str], tag: str) -> str:
+    hub = base["name"].count("/") == 1 and not base["name"].startswith((".", "/", "~"))
+    named = f"base_model: {base['name']}\n" if hub else ""
+    return f"""---
+{named}library_name: drllm-pipeline
+tags:
+- {tag}
+- drllm-pipeline
+---"""
+
+
+def _table(made: dict[str, Any]) -> str:
+    """Settings and metrics, those that are one value."""
+    rows = "\n".join(f"| `{key}` | `{value}` |" for key, value in made.items() if not isinstance(value, dict))
+    return f"| | |\n| --- | --- |\n{rows}"

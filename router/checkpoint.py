@@ -14,32 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from pipeline.errors import UserError
+from router.base import BaseModel
 from router.card import model_card
+from router.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_folder, find_folder, read_config, read_tensors
 from router.model import NUM_CLASSES, LayerRouters, RouterConfig
 
 FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-CARD_FILE = "README.md"
+_KIND = "router"
 _SAMPLE = "held_out_log_probs"
 _SEEN = "trained_on"
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseModel:
-    """Which frozen model a router belongs to.
-
-    Attributes:
-        name: A hub id, an embedded name, or a folder where the router was trained.
-        revision: Pins its weights: the hub's commit, or a SHA-256 over local files.
-    """
-
-    name: str
-    revision: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +62,7 @@ class Router:
             UserError: The folder holds something else, or cannot be written.
         """
         folder = Path(folder)
-        check_folder(folder)
+        check_folder(folder, _KIND)
         config = {
             "format_version": FORMAT_VERSION,
             "base_model": asdict(self.base),
@@ -102,8 +89,8 @@ class Router:
         Raises:
             UserError: There is none, or its files are damaged; the message says which.
         """
-        folder = _folder(str(source))
-        config = _read_config(folder / CONFIG_FILE)
+        folder = find_folder(str(source), _KIND)
+        config = read_config(folder, _KIND)
         try:
             if config["format_version"] != FORMAT_VERSION:
                 raise UserError(
@@ -129,66 +116,11 @@ def mark(*parts: str) -> int:
     return int.from_bytes(digest[:8], signed=True)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder in which a router would be written over something else.
-
-    Raises:
-        UserError: It has files of a router's names that are none of a router's.
-    """
-    if not any((folder / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)):
-        return
-    try:
-        ours = "base_model" in _read_config(folder / CONFIG_FILE)
-    except UserError:
-        ours = False
-    if not ours:
-        raise UserError(f"{folder} holds something that is no router; give another folder")
-
-
-def _folder(source: str) -> Path:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise UserError(
-            f"router {source!r} cannot be found: there is no such folder, and a hub id has the form owner/name"
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
-    except Exception as error:  # any failure of the network, in whatever library raised it
-        raise UserError(
-            f"router {source!r} is no folder here and cannot be read from the hub ({type(error).__name__})"
-        ) from None
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file.parent} is no router folder: it has no {file.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{file} does not hold a JSON object")
-    return config
-
-
 def _read_weights(file: Path, size: RouterConfig) -> tuple[LayerRouters, torch.Tensor, frozenset[int]]:
     routers = LayerRouters(size)
     expected = {name: tuple(tensor.shape) for name, tensor in routers.state_dict().items()}
-    try:
-        with safe_open(file, framework="pt") as tensors:
-            found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (no mapping)
-    except FileNotFoundError:
-        raise UserError(f"{file.parent} is no router folder: it has no {file.name}") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is damaged (is it whole?): {error}") from None
+    found = read_tensors(file, _KIND)
     seen = found.pop(_SEEN, torch.empty(0, dtype=torch.int64))
-    found = {name: tensor.float() for name, tensor in found.items()}
-    if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
-        raise UserError(f"{file} holds weights that are no numbers")
     held_out = found.pop(_SAMPLE, torch.empty(0))
     shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
     if shapes != expected or not len(held_out) or held_out.shape[1:] != (size.num_layers, NUM_CLASSES):

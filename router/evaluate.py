@@ -27,9 +27,10 @@ from pipeline.search import PRESETS
 from pipeline.statistics import bootstrap_interval, mcnemar
 from pipeline.tasks import DataRequest, Example, Task, get_task
 from router.answering import Answer, AnsweringActor, Ask
+from router.base import find_base
 from router.checkpoint import Router, mark
 from router.plots import draw_evaluation
-from router.routed import check_average, find_base, layers_of
+from router.routed import check_average, layers_of
 from router.single import TrainingRuns, choose_single
 
 RESULTS_FILE = "evaluation.json"
@@ -180,7 +181,7 @@ def evaluate(
             layers_of(budget, router.config.num_layers)
     if request.average is not None:
         check_average(request.average, router.config.num_layers)
-    source = find_base(router, request.base)
+    source = find_base(router.base, request.base, kind="router")
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
     asked = _read(task, request)
     examples, left_out = _unseen(asked, task, router, source)

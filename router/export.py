@@ -16,9 +16,10 @@ from pipeline.errors import UserError
 from pipeline.model_source import DTYPES, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards import read_json
+from router.base import find_base
 from router.checkpoint import Router
 from router.evaluate import RESULTS_FILE, SINGLE
-from router.routed import RoutedCausalLM, find_base
+from router.routed import RoutedCausalLM
 
 NOTE_FILE = "layer_program.json"
 
@@ -79,7 +80,7 @@ def export_program(
     if name is None:
         raise UserError("--model is needed: whose layers are they?")
     chosen = best_single(router) if best and router is not None else None
-    source = find_base(loaded, model) if loaded else resolve_model(name)
+    source = find_base(loaded.base, model, kind="router") if loaded else resolve_model(name)
     # As the checkpoint has it, and not as this machine would run it.
     if dtype == "auto":
         stored = str(load_description(source)[0].dtype).removeprefix("torch.")

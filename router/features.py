@@ -1,10 +1,8 @@
 """What the routers read, computed once: windows of what enters each layer, on the way of the labelled program.
 
-    FEATURES/<model>/*.safetensors    prompts' features, a file for each piece of work that an actor did
-
 Execution follows the label (teacher forcing): the router of layer l sees the prompt as the program's own earlier
-layers left it, also where the layer itself is skipped. A file is written under another name and moved into
-place, so an extraction that is interrupted goes on where it stopped, and a second training computes nothing.
+layers left it, also where the layer itself is skipped. An extraction that is interrupted goes on where it stopped,
+and a second training computes nothing; see ``router.store``.
 
 Shapes: N prompts, L layers, W windows, D hidden size.
 """
@@ -12,22 +10,18 @@ Shapes: N prompts, L layers, W windows, D hidden size.
 from __future__ import annotations
 
 import hashlib
-import json
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from pipeline.actor import ModelActor
 from pipeline.cluster import PoolConfig
-from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.pool import ActorPool
 from router.labels import Labelled
+from router.store import ArrayStore
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +29,9 @@ if TYPE_CHECKING:
     from pipeline.engine import FrozenModel
 
 #: Changes whenever the same prompt would give other features.
-_VERSION = 1
+_VERSION = 2
 #: Prompts that an actor is handed at once, and so in a file.
 PIECE = 64
-_TENSOR = "pooled"
-_LARGEST = float(np.finfo(np.float16).max)
 
 
 class FeatureStore:
@@ -57,22 +49,13 @@ class FeatureStore:
     """
 
     def __init__(self, root: Path, *, revision: str, dtype: str, num_windows: int, add_special_tokens: bool) -> None:
-        name = json.dumps([_VERSION, revision, dtype, num_windows, add_special_tokens])
         self.num_windows = num_windows
         self.add_special_tokens = add_special_tokens
-        self.folder = root / hashlib.sha256(name.encode()).hexdigest()[:24]
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"features cannot be kept in {root}: {error.strerror or error}") from None
-        self._files: dict[Path, Any] = {}
-        #: Where each key's features are.
-        self._places: dict[str, tuple[Path, int]] = {}
-        for file in sorted(self.folder.glob("*.safetensors")):
-            self._note(file)
+        self._arrays = ArrayStore(root, [_VERSION, revision, dtype, num_windows, add_special_tokens])
+        self.folder = self._arrays.folder
 
     def __contains__(self, row: Labelled) -> bool:
-        return feature_key(row) in self._places
+        return feature_key(row) in self._arrays
 
     def add(self, rows: Sequence[Labelled], pooled: np.ndarray[Any, Any]) -> None:
         """Keep features ``[N, L, W, D]`` of rows.
@@ -80,42 +63,13 @@ class FeatureStore:
         Raises:
             UserError: A feature is no number, or the disk does not take them.
         """
-        broken = [row.example_id for row, features in zip(rows, pooled) if not np.isfinite(features).all()]
-        if broken:
-            raise UserError(
-                f"the hidden states of {len(broken)} prompts are no numbers, first of example {broken[0]!r}: the model "
-                "overflows in this precision; search and train in bfloat16 or float32"
-            )
-        keys = [feature_key(row) for row in rows]
-        file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"
-        staged = self.folder / f"{uuid.uuid4().hex}.part"
-        # Residual streams rarely leave float16's range, and a router need not tell 70,000 from 65,504.
-        stored = np.clip(pooled, -_LARGEST, _LARGEST).astype(np.float16)
-        try:
-            save_file({_TENSOR: stored}, staged, metadata={"keys": json.dumps(keys)})
-            staged.replace(file)
-        except (OSError, SafetensorError) as error:
-            staged.unlink(missing_ok=True)
-            raise UserError(f"features cannot be written to {self.folder}: {error}") from None
-        self._note(file)
+        self._arrays.add(
+            [feature_key(row) for row in rows], list(pooled), names=[f"example {row.example_id!r}" for row in rows]
+        )
 
     def read(self, rows: Sequence[Labelled]) -> np.ndarray[Any, Any]:
-        """The features of rows that are kept, ``[N, L, W, D]`` in float16, straight from the mapped files."""
-        found = []
-        for row in rows:
-            file, index = self._places[feature_key(row)]
-            found.append(self._files[file].get_slice(_TENSOR)[index])
-        return np.stack(found)
-
-    def _note(self, file: Path) -> None:
-        """Map a file and remember what is in it; one that is damaged is as good as absent."""
-        try:
-            mapped = safe_open(file, framework="np")
-            keys = json.loads(mapped.metadata()["keys"])  # type: ignore[no-untyped-call]
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-            return
-        self._files[file] = mapped
-        self._places.update({key: (file, index) for index, key in enumerate(keys)})
+        """The features of rows that are kept, ``[N, L, W, D]`` in float16."""
+        return np.stack([self._arrays.read(feature_key(row)) for row in rows])
 
 
 def feature_key(row: Labelled) -> str:

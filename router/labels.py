@@ -20,7 +20,8 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.shards import read_json, read_paths, read_settings
-from router.checkpoint import BaseModel, mark
+from router.base import BaseModel
+from router.checkpoint import mark
 from router.model import NUM_CLASSES
 
 if TYPE_CHECKING:

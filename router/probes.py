@@ -9,8 +9,9 @@ Three mechanisms, with the paper's numbers of parameters for L layers and hidden
     gate       a softmax of tanh(w·x) weighs what is summed; one w a layer and one over layers: (L + 2)·d
     mha        self-attention in d' = d / downcast dimensions with H heads, then pooling; (L + 2)·4·d·d'
 
-What the paper leaves open, and what is done here: every state is divided by its root mean square first, because states
-grow from layer to layer; a gate's weights start at zero, as a mean; projections have no biases; there is no dropout.
+What the paper leaves open, and what is done here: every state is divided by its root mean square first (see
+``router.probing.states``), because states grow from layer to layer; a gate's weights start at zero, as a mean;
+projections have no biases; there is no dropout.
 
 Shapes: B texts, S = L + 1 states (what enters the first layer, and what leaves each), T tokens, D hidden size.
 """
@@ -76,6 +77,13 @@ class ProbeConfig:
         """Dimensions in which ``mha`` attends."""
         return self.hidden_size // self.downcast
 
+    @property
+    def reading(self) -> str:
+        """The least that such a probe must be given of a text; see ``router.probing.states``."""
+        if self.scope == "all":
+            return self.pooling if self.aggregator == "pooling" else "tokens"
+        return "top" if self.scope == "tokens" else "last"
+
 
 class Pooling(nn.Module):
     """The mean or the largest value of what is valid.
@@ -94,6 +102,13 @@ class Pooling(nn.Module):
         if self.how == "max":
             return states.masked_fill(outside, -math.inf).amax(2)
         return states.masked_fill(outside, 0.0).sum(2) / valid.sum(1)[:, None, None]
+
+    def weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """How much each state counts, ``[B, G, N]``; of the largest values, the share that it has of them."""
+        if self.how == "max":
+            largest = states.masked_fill(~valid[:, None, :, None], -math.inf).argmax(2)
+            return nn.functional.one_hot(largest, states.shape[2]).float().mean(2)
+        return (valid / valid.sum(1, keepdim=True))[:, None].expand(-1, states.shape[1], -1)
 
 
 class Gate(nn.Module):
@@ -139,13 +154,27 @@ class Attention(nn.Module):
             nn.init.xavier_uniform_(weight, generator=generator)
         self.pooling = Pooling(config.pooling)
 
-    def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """As ``Pooling``."""
-        batch, groups, number, _ = states.shape
+    def weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """How much each state is attended to, ``[B, G, N]``: the mean over heads and over who attends."""
+        query, key, _ = self._project(states, valid)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        attention = scores.masked_fill(~valid[:, None, None, None], -math.inf).softmax(-1).mean(2)
+        asking = valid[:, None, :, None]
+        attended: torch.Tensor = (attention * asking).sum(2) / asking.sum(2)
+        return attended
+
+    def _project(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values, ``[3, B, G, H, N, d'/H]``."""
         # A state that is not valid may hold anything, and is neither asked nor heard.
         states = states.masked_fill(~valid[:, None, :, None], 0.0)
         projected = torch.einsum("bgnd,gkdi->kbgni", states, self.inward)
-        query, key, value = projected.view(3, batch, groups, number, self.num_heads, -1).transpose(3, 4)
+        heads = projected.view(*projected.shape[:-1], self.num_heads, -1)
+        return heads.transpose(3, 4)
+
+    def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """As ``Pooling``."""
+        batch, groups, number, _ = states.shape
+        query, key, value = self._project(states, valid)
         attended = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=valid[:, None, None, None, :].expand(batch, groups, 1, 1, number)
         )
@@ -154,7 +183,7 @@ class Attention(nn.Module):
         return pooled
 
 
-class Probe(nn.Module):
+class ProbeNetwork(nn.Module):
     """Two stages and a linear head.
 
     Args:
@@ -167,7 +196,7 @@ class Probe(nn.Module):
         self.config = config
         generator = torch.Generator().manual_seed(seed)
 
-        def stage(groups: int) -> nn.Module:
+        def stage(groups: int) -> Pooling | Gate | Attention:
             if config.aggregator == "pooling":
                 return Pooling(config.pooling)
             if config.aggregator == "gate":
@@ -189,12 +218,30 @@ class Probe(nn.Module):
         """Logits of the labels.
 
         Args:
-            states: What enters the first layer and what leaves each, ``[B, S, T, D]``.
+            states: What enters the first layer and what leaves each, ``[B, S, T, D]``; a probe that needs less may be
+                given less: one token where they are pooled or the last is read, one state where the last is.
             valid: Which tokens are no padding, bool ``[B, T]``; at least one of each text.
 
         Returns:
             ``[B, classes]``.
         """
+        vectors = self._vectors(states, valid)
+        summed = vectors[:, -1]
+        if self.layers is not None:
+            summed = self.layers(vectors[:, None], valid.new_ones(vectors.shape[:2]))[:, 0]
+        logits: torch.Tensor = self.head(summed)
+        return logits
+
+    def layer_weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """How much each of the states counts in each text, ``[B, S]``; all of it the last where only that is read."""
+        vectors = self._vectors(states, valid)
+        if self.layers is None:
+            return vectors.new_tensor([0.0] * self.config.num_layers + [1.0]).expand(len(states), -1)
+        weights: torch.Tensor = self.layers.weights(vectors[:, None], valid.new_ones(vectors.shape[:2]))[:, 0]
+        return weights
+
+    def _vectors(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """A vector for each layer that is read, ``[B, S or 1, D]``."""
         if self.config.scope in ("tokens", "last"):
             states = states[:, -1:]
         if self.config.scope in ("layers", "last"):
@@ -202,10 +249,5 @@ class Probe(nn.Module):
             last = (places * valid).argmax(1)
             states = states[torch.arange(len(states), device=states.device), :, last][:, :, None]
             valid = valid.new_ones(len(states), 1)
-        states = states * states.float().square().mean(-1, keepdim=True).add(1e-6).rsqrt()
-        vectors = states[:, :, 0] if self.tokens is None else self.tokens(states, valid)
-        summed = vectors[:, -1]
-        if self.layers is not None:
-            summed = self.layers(vectors[:, None], valid.new_ones(vectors.shape[:2]))[:, 0]
-        logits: torch.Tensor = self.head(summed)
-        return logits
+        vectors: torch.Tensor = states[:, :, 0] if self.tokens is None else self.tokens(states, valid)
+        return vectors

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ import torch
 from pipeline.engine.contract import DecoderStack
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
 from pipeline.errors import UserError
-from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
+from router.base import find_base
 from router.checkpoint import Router
 from router.policy import Policy, policy_of_average
 from router.routed_model import RoutedCache, add_routers
@@ -120,7 +119,7 @@ class RoutedCausalLM:
             UserError: A file is missing or damaged, or the base model is not the one that the router was trained on.
         """
         loaded = Router.load(router)
-        source, place = find_base(loaded, base), choose_device(device)
+        source, place = find_base(loaded.base, base, kind="router"), choose_device(device)
         hf_model, tokenizer = load_transformers(
             source.location, device=place, dtype=choose_dtype(dtype, place), revision=source.hub_revision
         )
@@ -321,37 +320,3 @@ def check_average(average: float, num_layers: int) -> None:
             f"an average must be at least one of the {num_layers} layers ({1 / num_layers:.3f}) and at most "
             f"{MOST_BUDGET:g}, got {average:g}"
         )
-
-
-def find_base(router: Router, base: str | None = None) -> ModelSource:
-    """The base model of a router, at the very revision that it was trained on.
-
-    Args:
-        router: The router.
-        base: Where its base model lies, if not where the router was trained.
-
-    Raises:
-        UserError: It cannot be found, or is another one.
-    """
-    name = base or router.base.name
-    try:
-        source = resolve_model(name)
-    except UserError as error:
-        raise UserError(
-            f"the router's base model {router.base.name!r} is not there ({error}); say where it lies: --base, or base="
-        ) from None
-    trained_on_hub = not router.base.revision.startswith("sha256:")
-    if trained_on_hub != (source.hub_revision is not None):
-        where = ("on the hub", "from local files")
-        raise UserError(
-            f"{name!r} cannot be told to be the model that the router was trained on: that was {router.base.name!r} "
-            f"{where[not trained_on_hub]}, this one comes {where[trained_on_hub]}, and their revisions do not compare"
-        )
-    if trained_on_hub and name == router.base.name:
-        return replace(source, revision=router.base.revision)  # the hub keeps older ones
-    if source.revision != router.base.revision:
-        raise UserError(
-            f"{name!r} is not the model that the router was trained on: its revision is {source.revision[:19]}…, "
-            f"the router's base ({router.base.name}) has {router.base.revision[:19]}…"
-        )
-    return source

@@ -21,9 +21,11 @@ import numpy as np
 from pipeline.cluster import Resources, check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
-from router.checkpoint import BaseModel, Router, check_folder
+from router.base import BaseModel
+from router.checkpoint import Router
 from router.features import FeatureStore
 from router.fit import CLASSES, FitConfig, Fitted, fit
+from router.folder import check_folder
 from router.labels import Labelled, LabelledData, is_held_out, read_labels
 from router.model import RouterConfig
 from router.plots import draw_training
@@ -118,7 +120,7 @@ def train(
     check_output(request.out)
     if (request.out / "run.json").exists():
         raise UserError(f"{request.out} is a run folder; give another one to --out")
-    check_folder(request.out)
+    check_folder(request.out, "router")
     if request.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise UserError("--wandb needs its package: pip install 'drllm-pipeline[wandb]'")
     data = read_labels(request.data, choice=request.labels, layer_price=request.layer_price)

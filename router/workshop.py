@@ -17,7 +17,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards import read_paths, read_settings
 from pipeline.tasks import Example
-from router.checkpoint import BaseModel
+from router.base import BaseModel
 from router.expectation import summarize
 from router.features import FeatureStore, extract, feature_key
 from router.labels import Labelled

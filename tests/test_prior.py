@@ -143,6 +143,21 @@ def test_what_is_expected_is_the_posterior_of_the_linear_model(prior, at_once):
     np.testing.assert_allclose(frontier._doubt, ((asked @ covariance) * asked).sum(axis=1), atol=1e-7)
 
 
+def test_caution_prefers_what_changes_less(prior):
+    """Catches caution that is lost on the way, that counts runs instead of changes, or that is there unasked."""
+    near, far = LayerProgram.from_counts([1] * 11 + [0]), LayerProgram.from_counts([1, 1, 1, 0, 0] + [1] * 7)
+    edits = ACTION_SPACES["drllm"](LayerProgram.identity(NUM_LAYERS), NUM_LAYERS)
+    edits = [edit for edit in edits if edit.program in (near, far)]
+
+    def chosen(caution: float) -> LayerProgram:
+        frontier = Frontier(prior, longest=NUM_LAYERS, caution=caution)
+        frontier.extend(ROOT_INDEX, edits)
+        return frontier.most_promising(None).edit.program
+
+    # The lessons say that 3 and 4 may go, and that 11 may not.
+    assert (chosen(0.0), chosen(20.0)) == (far, near)
+
+
 def test_a_prior_is_the_same_from_the_same_lessons_and_from_its_file(prior, tmp_path):
     """Catches a fit or a file with chance in it: resumed runs would search otherwise than undisturbed ones."""
     again = fit_prior(lessons(0, 1, 2, 5, 6, 7), compare_margins=True)

@@ -14,7 +14,7 @@ from pipeline import read_paths
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
-from pipeline.search import SearchConfig
+from pipeline.search import DEFAULTS, SearchConfig
 from pipeline.shards import RunFolder, read_manifest
 
 
@@ -145,6 +145,16 @@ def test_a_run_from_before_a_setting_goes_on(run):
     other = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, unexplored_child=0.1))
     with pytest.raises(UserError, match=r"search\.unexplored_child: None there, 0\.1 now"):
         reopened(run, other)
+
+
+def test_calibration_questions_are_searched_by_single_layers():
+    """Catches a prior of CoLa's space that learns from programs too far away to tell what a layer is worth."""
+    cola = dataclasses.replace(CONFIG, search=DEFAULTS["cola"], calibration=8)
+    assert cola.calibration_search == dataclasses.replace(DEFAULTS["cola"], action_space="drllm")
+    assert cola.settings()["calibration_space"] == "drllm"
+    untaught = dataclasses.replace(cola, calibration=0)
+    assert untaught.calibration_search == DEFAULTS["cola"] and "calibration_space" not in untaught.settings()
+    assert "calibration_space" not in dataclasses.replace(CONFIG, calibration=8).settings()
 
 
 def test_improvements_that_are_none_are_refused(run):

@@ -11,7 +11,8 @@ from tiny import NUM_LAYERS, save_tiny_model
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from router import RoutedCausalLM
-from router.checkpoint import BaseModel, Router
+from router.base import BaseModel
+from router.checkpoint import Router
 from router.model import LayerRouters, RouterConfig
 
 

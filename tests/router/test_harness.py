@@ -14,7 +14,8 @@ from tiny import NUM_LAYERS, save_tiny_model
 
 from pipeline.engine import materialize
 from pipeline.model_source import resolve_model
-from router.checkpoint import BaseModel, Router
+from router.base import BaseModel
+from router.checkpoint import Router
 from router.harness import RoutedHarnessModel
 from router.model import LayerRouters, RouterConfig
 

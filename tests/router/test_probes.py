@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from router.probes import AGGREGATORS, SCOPES, Attention, Gate, Probe, ProbeConfig
+from router.probes import AGGREGATORS, SCOPES, Attention, Gate, ProbeConfig, ProbeNetwork
 
 LAYERS, SIZE, TOKENS, CLASSES = 5, 24, 7, 3
 KINDS = [("pooling", "mean"), ("pooling", "max"), ("gate", "mean"), ("mha", "mean"), ("mha", "max")]
 
 
 def probe(aggregator="gate", pooling="mean", scope="all", seed=0):
-    made = Probe(
+    made = ProbeNetwork(
         ProbeConfig(
             num_layers=LAYERS,
             hidden_size=SIZE,

@@ -194,13 +194,15 @@ def test_what_a_training_leaves(router):
 
 def test_an_extraction_goes_on_where_it_stopped(workshop, router):
     """Catches a restart that reads every prompt again, or leaves a hole where one is missing."""
-    kept = workshop.folder / "kept"
-    shutil.copytree(workshop.features, kept)
-    [file] = kept.rglob("*.safetensors")
+    features = workshop.folder / "kept"
+    shutil.copytree(workshop.features, features)
+    [file] = features.rglob("*.safetensors")
     with safe_open(file, framework="np") as whole:
-        keys, pooled = json.loads(whole.metadata()["keys"]), whole.get_tensor("pooled")
-    save_file({"pooled": pooled[:10].copy()}, file, metadata={"keys": json.dumps(keys[:10])})
-    out, text = workshop.train("resumed", "--features", kept)
+        kept, stored = json.loads(whole.metadata()["arrays"]), whole.get_tensor("arrays")
+    keys, ends = kept["keys"], kept["ends"]
+    cut = {"keys": keys[:10], "ends": ends[:10]}
+    save_file({"arrays": stored[: ends[9]].copy()}, file, metadata={"arrays": json.dumps(cut)})
+    out, text = workshop.train("resumed", "--features", features)
     assert f"Reading {len(keys) - 10} prompts along their programs, 10 known already" in text
     resumed = load_file(out / "model.safetensors")
     for name, tensor in load_file(router / "model.safetensors").items():

@@ -1,0 +1,104 @@
+"""Folders that hold something trained: ``config.json``, ``model.safetensors`` and a card, here or on the hub.
+
+Routers and probes are both kept so; each refuses the other's by name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pipeline.errors import UserError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+#: Something that each kind's configuration has, and the other's has not.
+_SIGNS = {"router": "num_windows", "probe": "aggregator"}
+
+
+def check_folder(folder: Path, kind: str) -> None:
+    """Refuse a folder in which something else would be written over.
+
+    Args:
+        folder: Where something is to be written.
+        kind: What: ``router`` or ``probe``.
+
+    Raises:
+        UserError: It has files of these names that are none of that kind.
+    """
+    if not any((folder / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)):
+        return
+    try:
+        read_config(folder, kind)
+    except UserError:
+        raise UserError(f"{folder} holds something that is no {kind}; give another folder") from None
+
+
+def find_folder(source: str, kind: str) -> Path:
+    """The folder of something trained; a hub id is downloaded.
+
+    Raises:
+        UserError: There is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise UserError(
+            f"{kind} {source!r} cannot be found: there is no such folder, and a hub id has the form owner/name"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
+    except Exception as error:  # any failure of the network, in whatever library raised it
+        raise UserError(
+            f"{kind} {source!r} is no folder here and cannot be read from the hub ({type(error).__name__})"
+        ) from None
+
+
+def read_config(folder: Path, kind: str) -> dict[str, Any]:
+    """The configuration of something trained.
+
+    Raises:
+        UserError: There is none, it is damaged, or it is of another kind.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is no {kind} folder: it has no {CONFIG_FILE}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{file} does not hold a JSON object")
+    for other, sign in _SIGNS.items():
+        if other != kind and sign in config and "base_model" in config:
+            raise UserError(f"{folder} holds a {other}, and not a {kind}")
+    if "base_model" not in config:
+        raise UserError(f"{file} is no {kind}'s configuration: it names no base model")
+    return config
+
+
+def read_tensors(file: Path, kind: str) -> dict[str, torch.Tensor]:
+    """The tensors of something trained; what is no whole number in float32.
+
+    Raises:
+        UserError: There is no such file, it is damaged, or a number in it is none.
+    """
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (no mapping)
+    except FileNotFoundError:
+        raise UserError(f"{file.parent} is no {kind} folder: it has no {file.name}") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is damaged (is it whole?): {error}") from None
+    found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
+        raise UserError(f"{file} holds weights that are no numbers")
+    return found

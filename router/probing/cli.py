@@ -1,0 +1,247 @@
+"""``drllm-pipeline probe``: train, evaluate and use probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from pipeline.errors import UserError
+from pipeline.options import interruptible, resource_options, resources_of
+from pipeline.reporting import StepReporter
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_STOPPED = "Stopped. States that were computed are kept; run the same command again."
+
+
+@click.group(
+    short_help="Train and use probes: labels from the model's own forward pass.",
+    help="""Train and use probes: small classifiers on a frozen model's hidden states (arXiv 2601.13288).
+
+A probe reads what every layer makes of every token, sums it up, and says a label: sentiment, safety, topic, …. The
+states come out of the forward pass that is run anyway, so a model that answers can label in the same pass.
+
+\b
+First steps:
+  drllm-pipeline probe train --model smollm2 --data train.jsonl --out probes/emotion
+  drllm-pipeline probe evaluate --probe probes/emotion --data test.jsonl
+  drllm-pipeline probe predict --probe probes/emotion --data new.jsonl --out labels.jsonl
+""",
+)
+def probe() -> None:
+    """The group of the probe's commands."""
+
+
+def _reading_options(command: Command) -> Command:
+    """The options that say how texts' states come about."""
+    for option in reversed(
+        (
+            click.option("--limit", type=int, help="Only the first N rows."),
+            click.option(
+                "--features",
+                type=click.Path(path_type=Path),
+                help="Where states are kept.  [default: the user's cache]",
+            ),
+            click.option(
+                "--max-states-gib",
+                default=32.0,
+                show_default=True,
+                help="Most that these texts' states may take on the disk.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@probe.command(
+    short_help="Train a probe on labelled texts.",
+    help="""Train a probe on labelled texts.
+
+The texts' hidden states are computed once, on Ray actors, and kept on the disk: another training reads them from there.
+The probe of the epoch with the best macro-F1 on held-out texts is written to --out.
+
+\b
+Examples:
+  drllm-pipeline probe train --model smollm2 --data train.jsonl --validation val.jsonl --out probes/emotion
+  drllm-pipeline probe train --model meta-llama/Llama-3.2-3B-Instruct --data lmsys/toxic-chat:toxicchat0124 \\
+      --text-column user_input --label-column toxicity --aggregator mha --out probes/toxic
+""",
+)
+@click.option("--model", required=True, help="Hub id, local folder, .gguf file, or 'smollm2'.")
+@click.option("--data", required=True, help="Labelled texts: jsonl, csv or parquet file or folder, or a hub data set.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the texts.")
+@click.option("--label-column", default="label", show_default=True, help="Column of the labels.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Probe folder.")
+@click.option("--split", default="train", show_default=True, help="Split of a hub data set.")
+@click.option("--validation", help="Labelled texts to stop by, as --data.  [default: a share of --data]")
+@click.option("--validation-split", default="validation", show_default=True, help="Its split, if it is a hub data set.")
+@click.option("--held-out", default=0.1, show_default=True, help="That share.")
+@click.option("--template", default="{text}", show_default=True, help="What stands around a text.")
+@click.option("--max-tokens", type=int, help="Longer texts are cut.  [default: what the model was made for]")
+@click.option(
+    "--aggregator",
+    default="gate",
+    show_default=True,
+    metavar="pooling|gate|mha",
+    help="How tokens, and then layers, are summed up: by pooling alone, by weights that a state says of itself, or "
+    "by self-attention.",
+)
+@click.option(
+    "--pooling", default="mean", show_default=True, metavar="mean|max", help="Of --aggregator pooling, and behind mha."
+)
+@click.option(
+    "--scope",
+    default="all",
+    show_default=True,
+    metavar="all|tokens|layers|last",
+    help="What is read: everything; all tokens of the last layer; the last token of all layers; the last of both.",
+)
+@click.option("--downcast", default=32, show_default=True, help="What mha divides the model's width by.")
+@click.option("--num-heads", default=2, show_default=True, help="Heads of mha.")
+@click.option("--epochs", default=10, show_default=True, help="Most passes over the texts.")
+@click.option("--batch-size", default=16, show_default=True, help="Texts of a step.")
+@click.option("--lr", default=1e-3, show_default=True, help="Learning rate of AdamW.")
+@click.option("--weight-decay", default=0.01, show_default=True, help="Of AdamW.")
+@click.option(
+    "--balance", default=0.5, show_default=True, help="How much rare labels count for more, from 0 (alike) to 1."
+)
+@click.option("--patience", default=3, show_default=True, help="Epochs without a better macro-F1 until training ends.")
+@click.option("--seed", default=0, show_default=True, help="Of the weights and the order of the texts.")
+@_reading_options
+@resource_options
+def train(template: str, max_tokens: int | None, lr: float, max_states_gib: float, out: Path, **options: Any) -> None:
+    """Train a probe."""
+    from router.probing.fit import ProbeFitConfig
+    from router.probing.states import Form
+    from router.probing.train import PICTURE_FILE, ProbeTrainRequest, train_probe
+
+    try:
+        fit = ProbeFitConfig(
+            learning_rate=lr,
+            **{
+                name: options.pop(name)
+                for name in ("epochs", "batch_size", "weight_decay", "balance", "patience", "seed")
+            },
+        )
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('learning_rate', 'lr').replace('_', '-')}") from None
+    request = ProbeTrainRequest(
+        out=out,
+        form=Form(template=template, max_tokens=max_tokens),
+        fit=fit,
+        most_gib=max_states_gib,
+        resources=_resources(options),
+        **options,
+    )
+    console = Console(soft_wrap=True)
+
+    def on_epoch(record: dict[str, float]) -> None:
+        console.print(
+            f"epoch {record['epoch']:3.0f}  loss {record['train_loss']:.4f}, held out {record['loss']:.4f}  "
+            f"accuracy {record['accuracy']:.3f}  macro-F1 {record['macro_f1']:.3f}  {record['seconds']:.1f} s",
+            highlight=False,
+        )
+
+    with interruptible(console, _STOPPED):
+        with StepReporter(console) as steps:
+            metrics = train_probe(request, announce=_printer(console), show=steps, on_epoch=on_epoch)
+        _show(console, metrics, "Held out")
+        console.print(
+            f"Probe:   {out}\nPicture: {out / PICTURE_FILE}\nUse:     router.Probe.from_pretrained({str(out)!r})",
+            highlight=False,
+            markup=False,
+        )
+
+
+@probe.command(
+    short_help="Judge a probe on labelled texts.",
+    help="""Judge a probe on labelled texts that it was not trained on.
+
+\b
+Example:
+  drllm-pipeline probe evaluate --probe probes/emotion --data test.jsonl
+""",
+)
+@click.option("--probe", "source", required=True, help="Probe folder, or hub id.")
+@click.option("--data", required=True, help="Labelled texts, as for probe train.")
+@click.option("--text-column", help="Column of the texts.  [default: that of the training]")
+@click.option("--label-column", help="Column of the labels.  [default: that of the training]")
+@click.option("--split", default="test", show_default=True, help="Split of a hub data set.")
+@click.option("--base", help="Where the base model lies, if not where the probe was trained.")
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the figures.")
+@_reading_options
+@resource_options
+def evaluate(source: str, max_states_gib: float, out: Path | None, **options: Any) -> None:
+    """Judge a probe."""
+    from router.probing.apply import ProbeRequest, evaluate_probe, write_metrics
+
+    resources = _resources(options)
+    request = ProbeRequest(probe=source, most_gib=max_states_gib, resources=resources, **options)
+    console = Console(soft_wrap=True)
+    with interruptible(console, _STOPPED):
+        with StepReporter(console) as steps:
+            metrics = evaluate_probe(request, announce=_printer(console), show=steps)
+        _show(console, metrics, "Figures")
+        if out is not None:
+            write_metrics(metrics, out)
+            console.print(f"Written: {out}", highlight=False, markup=False)
+
+
+@probe.command(
+    short_help="Label texts.",
+    help="""Label texts: a JSON line a row, in their order, with the label and the score of every label.
+
+\b
+Example:
+  drllm-pipeline probe predict --probe probes/emotion --data new.jsonl --out labels.jsonl
+""",
+)
+@click.option("--probe", "source", required=True, help="Probe folder, or hub id.")
+@click.option("--data", required=True, help="Texts: jsonl, csv or parquet file or folder, or a hub data set.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A jsonl file.")
+@click.option("--text-column", help="Column of the texts.  [default: that of the training]")
+@click.option("--split", default="test", show_default=True, help="Split of a hub data set.")
+@click.option("--base", help="Where the base model lies, if not where the probe was trained.")
+@_reading_options
+@resource_options
+def predict(source: str, max_states_gib: float, out: Path, **options: Any) -> None:
+    """Label texts."""
+    from router.probing.apply import ProbeRequest
+    from router.probing.apply import predict as run
+
+    resources = _resources(options)
+    request = ProbeRequest(probe=source, most_gib=max_states_gib, resources=resources, **options)
+    console = Console(soft_wrap=True)
+    with interruptible(console, _STOPPED):
+        with StepReporter(console) as steps:
+            labels = run(request, out, announce=_printer(console), show=steps)
+        counted = {label: sum(one.label == label for one in labels) for label in labels[0].scores}
+        shares = ", ".join(f"{number} {label}" for label, number in counted.items())
+        console.print(f"{len(labels)} texts: {shares}.\nWritten: {out}", highlight=False, markup=False)
+
+
+def _resources(options: dict[str, Any]) -> Any:
+    """Takes the resource options out of a command's."""
+    resources = resources_of(options)
+    for name in ("actors", "device", "num_gpus", "cpus_per_actor", "dtype"):
+        del options[name]
+    return resources
+
+
+def _printer(console: Console) -> Callable[[str], None]:
+    return lambda line: console.print(line, highlight=False, markup=False)
+
+
+def _show(console: Console, metrics: dict[str, Any], title: str) -> None:
+    auprc = "-" if metrics["auprc"] is None else f"{metrics['auprc']:.3f}"
+    by_label = ", ".join(f"{label} {score:.3f}" for label, score in metrics["f1"].items())
+    console.print(
+        f"{title}: accuracy {metrics['accuracy']:.3f}, macro-F1 {metrics['macro_f1']:.3f}, AUPRC {auprc}, "
+        f"calibration error {metrics['calibration_error']:.3f}\nF1: {by_label}",
+        highlight=False,
+        markup=False,
+    )

@@ -1,0 +1,73 @@
+"""How good a classifier is: accuracy, macro-F1, average precision and calibration, with scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score
+
+_BINS = 15
+
+Array = np.ndarray[Any, Any]
+
+
+def macro_f1(labels: Array, chosen: Array) -> float:
+    """The mean of the F1 of every label that there is, or that is chosen."""
+    return float(f1_score(labels, chosen, average="macro", zero_division=0.0))
+
+
+def metrics_of(labels: Array, chosen: Array, scores: Array, names: Sequence[str]) -> dict[str, Any]:
+    """Everything that is reported.
+
+    Args:
+        labels: Numbers of the true labels ``[N]``.
+        chosen: Numbers of the chosen ones ``[N]``.
+        scores: Probabilities ``[N, classes]``.
+        names: What the labels are called.
+
+    Returns:
+        ``accuracy``; ``macro_f1``; ``auprc``, the average precision (of the second label where there are two, else the
+        mean over labels that are there); ``calibration_error``, how far confidence and accuracy lie apart (15 bins of
+        equal width, weighted by their texts); ``f1``, by label; ``confusion``, true labels by chosen ones.
+    """
+    every = range(len(names))
+    positives = [1] if len(names) == 2 else every
+    precisions = [average_precision_score(labels == one, scores[:, one]) for one in positives if (labels == one).any()]
+    by_label = f1_score(labels, chosen, labels=every, average=None, zero_division=0.0)
+    return {
+        "accuracy": float(accuracy_score(labels, chosen)),
+        "macro_f1": macro_f1(labels, chosen),
+        "auprc": float(np.mean(precisions)) if precisions else None,
+        "calibration_error": calibration_error(labels == scores.argmax(1), scores.max(1)),
+        "f1": {name: float(score) for name, score in zip(names, by_label)},
+        "confusion": confusion_matrix(labels, chosen, labels=every).tolist(),
+    }
+
+
+def calibration_error(right: Array, confidence: Array) -> float:
+    """Expected calibration error: the mean distance of accuracy and confidence (Guo et al., ICML 2017)."""
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    error = 0.0
+    for one in np.unique(bins):
+        inside = bins == one
+        error += abs(right[inside].mean() - confidence[inside].mean()) * inside.mean()
+    return float(error)
+
+
+def best_threshold(labels: Array, positive: Array) -> float:
+    """The probability from which the second of two labels is chosen, such that macro-F1 is highest.
+
+    Args:
+        labels: Numbers of the true labels, 0 or 1, ``[N]``.
+        positive: Probabilities of the second ``[N]``.
+
+    Returns:
+        A value half-way between two probabilities that occur; of equally good ones the nearest to one half.
+    """
+    values = np.unique(positive)
+    between = np.unique(np.concatenate([[0.5], (values[1:] + values[:-1]) / 2]))
+    scores = np.array([macro_f1(labels, (positive >= one).astype(int)) for one in between])
+    best = between[scores >= scores.max() - 1e-12]
+    return float(best[np.abs(best - 0.5).argmin()])

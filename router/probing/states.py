@@ -1,0 +1,243 @@
+"""What probes read of a text, computed once on Ray actors: the residual stream as it enters and leaves every layer.
+
+Every state is divided by its root mean square. A probe is given no more than it needs (its *reading*):
+
+    tokens   every token in all layers
+    top      every token in the last
+    mean     the tokens' mean in all layers      (pooled while they are read: a small fraction of the size)
+    max      their largest values in all layers
+    last     the last token in all layers
+
+The same function makes them in training and in use, float16 rounding included.
+
+Shapes: S states (L + 1), T tokens or 1, D hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.actor import ModelActor
+from pipeline.cluster import PoolConfig
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource
+from pipeline.pool import ActorPool
+from pipeline.program import LayerProgram
+from router.probing.texts import TEXT
+from router.store import ArrayStore
+
+if TYPE_CHECKING:
+    import torch
+
+READINGS = ("tokens", "top", "mean", "max", "last")
+#: Changes whenever the same text would give other states.
+_VERSION = 1
+#: Texts that an actor is handed at once, and so in a file.
+PIECE = 64
+#: What a reader must know of the model beside its states.
+_NOTE = "model.json"
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """How a text is put to the model.
+
+    Attributes:
+        template: What stands around the text.
+        max_tokens: Most tokens of the whole; None for as many as the model was made for.
+    """
+
+    template: str = TEXT
+    max_tokens: int | None = None
+
+    def key(self, text: str) -> str:
+        """Names a text's states within a store."""
+        return hashlib.sha256(f"{self.max_tokens}\n{self.template}\n{text}".encode()).hexdigest()[:32]
+
+    def tokens(self, tokenizer: Any, text: str, context: int) -> tuple[list[int], bool]:
+        """A text's token ids, and whether its end was cut off to make room."""
+        most = min(self.max_tokens or context, context)
+        tokens: list[int] = tokenizer(self.template.replace(TEXT, text)).input_ids
+        cut = text
+        while len(tokens) > most and cut:
+            # What stands behind the text stays. Where tokens are long a second round may be needed.
+            keep = int(len(cut) * most / len(tokens))
+            cut = cut[: min(keep, len(cut) - 1)]
+            tokens = tokenizer(self.template.replace(TEXT, cut)).input_ids
+        if not tokens or len(tokens) > most:
+            raise UserError(
+                f"the text {text[:40]!r} cannot be read within {most} tokens: the template alone is longer"
+                if tokens
+                else f"the text {text[:40]!r} has no tokens"
+            )
+        return tokens, cut != text
+
+
+def reduced(state: torch.Tensor, reading: str) -> torch.Tensor:
+    """One layer's states ``[T, D]`` as a probe of a reading is given them, ``[T or 1, D]`` in float16."""
+    state = state.float()
+    state = state * state.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
+    if reading == "mean":
+        state = state.mean(0, keepdim=True)
+    elif reading == "max":
+        state = state.amax(0, keepdim=True)
+    elif reading == "last":
+        state = state[-1:]
+    return state.half()
+
+
+def together(states: torch.Tensor, reading: str) -> torch.Tensor:
+    """All layers' reduced states ``[S, T, D]`` as they are kept: ``[T, S, D]``, or ``[T, 1, D]`` of the last."""
+    return (states[-1:] if reading == "top" else states).transpose(0, 1)
+
+
+class StateActor(ModelActor):
+    """The Ray actor that reads texts.
+
+    Args:
+        source: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        threads: Torch threads.
+        form: How texts are put.
+        reading: What is kept of them.
+    """
+
+    def __init__(self, source: ModelSource, device: str, dtype: str, threads: int, form: Form, reading: str) -> None:
+        # Every text is read once: nothing of it is worth keeping.
+        super().__init__(source, device=device, dtype=dtype, threads=threads, cache_gib=0.0)
+        self._form, self._reading = form, reading
+
+    def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, int]:
+        """States of texts, ``[T, S, D]`` each; how many texts were cut; the model's depth L."""
+        self._begin()
+        model = self._model
+        asked = [self._form.tokens(model.tokenizer, text, model.context_length) for text in texts]
+        identity = LayerProgram.identity(model.num_layers)
+        states = model.hidden_states(
+            [tokens for tokens, _ in asked],
+            [identity] * len(asked),
+            lambda state: reduced(state, self._reading).cpu(),
+        )
+        kept = [together(of_text, self._reading).contiguous().numpy() for of_text in states]
+        return kept, sum(cut for _, cut in asked), model.num_layers
+
+
+class StateStore:
+    """The states of one model's texts, in a folder that several trainings share.
+
+    Args:
+        root: The folder of all models' features.
+        revision: Of the model's weights.
+        dtype: Its precision.
+        form: How texts are put.
+        reading: What is kept of them.
+
+    Raises:
+        UserError: The folder cannot be written or read.
+    """
+
+    def __init__(self, root: Path, *, revision: str, dtype: str, form: Form, reading: str) -> None:
+        self.form, self.reading = form, reading
+        self._arrays = ArrayStore(root, ["states", _VERSION, revision, dtype, reading])
+        self.folder = self._arrays.folder
+
+    @property
+    def num_layers(self) -> int:
+        """Depth L of the model.
+
+        Raises:
+            UserError: Nothing was read yet, or its note is damaged.
+        """
+        try:
+            return int(json.loads((self.folder / _NOTE).read_text())["num_layers"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.folder / _NOTE} cannot be read ({error}); delete the folder") from None
+
+    def absent(self, texts: Sequence[str]) -> list[str]:
+        """Texts whose states are not kept, each once."""
+        return [text for text in dict.fromkeys(texts) if self.form.key(text) not in self._arrays]
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens are kept of each."""
+        return self._arrays.lengths([self.form.key(text) for text in texts])
+
+    def read(self, text: str) -> np.ndarray[Any, Any]:
+        """A text's states ``[T, S, D]`` in float16, from the mapped file."""
+        return self._arrays.read(self.form.key(text))
+
+    def fill(
+        self,
+        texts: Sequence[str],
+        *,
+        model: ModelSource,
+        device: str,
+        dtype: str,
+        pool: PoolConfig,
+        most_gib: float,
+        show: Callable[[int], None] = lambda done: None,
+    ) -> int:
+        """Compute what is not kept, on Ray actors.
+
+        Args:
+            texts: Whose states are wanted.
+            model: The frozen model.
+            device: ``cpu`` or ``cuda``.
+            dtype: The weights' precision.
+            pool: How many actors, and on what.
+            most_gib: Most that these texts' states may take on the disk.
+            show: Told how many texts were read.
+
+        Returns:
+            How many of the texts that were read now were longer than there is room for, and cut.
+
+        Raises:
+            UserError: The model cannot be loaded, its states are no numbers, or they will not fit on the disk.
+        """
+        # Texts of a length together, as far as characters tell, and the longest first: then the first piece tells
+        # whether there is room for all.
+        absent = sorted(self.absent(texts), key=len, reverse=True)
+        pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
+        actors: ActorPool[list[str]] = ActorPool(
+            StateActor, (model, device, dtype, pool.cpus_per_actor, self.form, self.reading), pool
+        )
+        characters, done, cut, size = sum(map(len, absent)), 0, 0, 0
+        with actors:
+            for piece, (states, cut_now, num_layers) in actors.map(pieces):
+                if not done:
+                    self._note(num_layers)
+                self._arrays.add([self.form.key(text) for text in piece], states, names=[repr(t[:40]) for t in piece])
+                done += len(piece)
+                cut += cut_now
+                size += sum(array.nbytes for array in states)
+                if done == len(piece):
+                    self._check_room(size / sum(map(len, piece)) * characters, size, most_gib)
+                show(done)
+        return cut
+
+    def _note(self, num_layers: int) -> None:
+        staged = self.folder / f"{uuid.uuid4().hex}.part"
+        try:
+            staged.write_text(json.dumps({"num_layers": num_layers}))
+            staged.replace(self.folder / _NOTE)
+        except OSError as error:
+            raise UserError(f"features cannot be written to {self.folder}: {error.strerror or error}") from None
+
+    def _check_room(self, needed: float, written: int, most_gib: float) -> None:
+        room = min(most_gib * _GIB, self._arrays.free_bytes() + written)
+        if needed > room:
+            where = "the disk has" if room < most_gib * _GIB else "--max-states-gib allows"
+            raise UserError(
+                f"the states of these texts take about {needed / _GIB:.1f} GiB in {self.folder}, {where} "
+                f"{room / _GIB:.1f}; use --aggregator pooling or --scope last, which keep one vector a layer, "
+                "fewer tokens (--max-tokens), or fewer rows (--limit)"
+            )

@@ -1,0 +1,280 @@
+"""One training of a probe: texts, their states, the fit, what is written down.
+
+PROBE/config.json, model.safetensors, README.md   the probe; see ``router.probing.probe``
+PROBE/metrics.jsonl                               a record for each epoch
+PROBE/training.png                                loss curves, confusion matrix, how much each layer counts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.cluster import Resources, check_output
+from pipeline.engine.loading import cache_folder
+from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
+from router.base import BaseModel
+from router.folder import check_folder
+from router.probes import ProbeConfig
+from router.probing.fit import FittedProbe, ProbeFitConfig, fit_probe
+from router.probing.metrics import best_threshold, metrics_of
+from router.probing.plots import draw_probe
+from router.probing.probe import Probe
+from router.probing.reading import Reading, read_states
+from router.probing.states import Form, StateStore
+from router.probing.texts import LabelledText, check_labels, check_template, labels_of, read_texts
+
+METRICS_FILE = "metrics.jsonl"
+PICTURE_FILE = "training.png"
+MOST_GIB = 32.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeTrainRequest:
+    """What ``drllm-pipeline probe train`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    model: str
+    """Hub id, folder, ``.gguf`` file or embedded name."""
+    data: str
+    """Labelled texts: a file, a folder or a hub data set."""
+    out: Path
+    """Probe folder."""
+    text_column: str = "text"
+    """Column of the texts."""
+    label_column: str = "label"
+    """Column of their labels."""
+    split: str = "train"
+    """Split of a hub data set."""
+    validation: str | None = None
+    """Labelled texts to stop by; None for a share of the others."""
+    validation_split: str = "validation"
+    """Split of a hub data set to stop by, where ``validation`` is one."""
+    held_out: float = 0.1
+    """That share."""
+    limit: int | None = None
+    """At most this many texts."""
+    form: Form = field(default_factory=Form)
+    """How texts are put to the model."""
+    aggregator: str = "gate"
+    """``pooling``, ``gate`` or ``mha``."""
+    pooling: str = "mean"
+    """``mean`` or ``max``."""
+    scope: str = "all"
+    """What is read; see ``router.probes.SCOPES``."""
+    downcast: int = 32
+    """What ``mha`` divides the width by."""
+    num_heads: int = 2
+    """Heads of ``mha``."""
+    fit: ProbeFitConfig = field(default_factory=ProbeFitConfig)
+    """How the probe is fitted."""
+    features: Path | None = None
+    """Where states are kept; None for the user's cache folder."""
+    most_gib: float = MOST_GIB
+    """Most that the states may take on the disk."""
+    resources: Resources = field(default_factory=Resources)
+    """What actors that read texts run on."""
+
+    def __post_init__(self) -> None:
+        check_template(self.form.template)
+        if self.form.max_tokens is not None and self.form.max_tokens < 1:
+            raise UserError(f"--max-tokens must be at least 1, got {self.form.max_tokens}")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"--held-out must be between 0 and 1, got {self.held_out:g}")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit must be at least 1, got {self.limit}")
+        if not self.most_gib > 0:
+            raise UserError(f"--max-states-gib must be above 0, got {self.most_gib:g}")
+        # Refuses what is out of its range before anything is read; the sizes are the model's.
+        self._shape(num_layers=1, hidden_size=self.downcast * self.num_heads, num_classes=2)
+
+    def _shape(self, **sizes: int) -> ProbeConfig:
+        try:
+            return ProbeConfig(
+                aggregator=self.aggregator,
+                pooling=self.pooling,
+                scope=self.scope,
+                downcast=self.downcast,
+                num_heads=self.num_heads,
+                **sizes,
+            )
+        except ValueError as error:
+            raise UserError(f"the probe cannot have this shape: {error}") from None
+
+
+@dataclass(frozen=True)
+class StoredTexts:
+    """Labelled texts whose states a store has."""
+
+    store: StateStore
+    texts: Sequence[LabelledText]
+    labels: np.ndarray[Any, Any]
+    lengths: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, store: StateStore, texts: Sequence[LabelledText], labels: Sequence[str]) -> StoredTexts:
+        """The texts with their labels and lengths as arrays."""
+        numbers = {label: number for number, label in enumerate(labels)}
+        return cls(
+            store,
+            texts,
+            np.array([numbers.get(text.label, -1) for text in texts], dtype=np.int64),
+            np.array(store.lengths([text.text for text in texts]), dtype=np.int64),
+        )
+
+    def states(self, index: int) -> np.ndarray[Any, Any]:
+        return self.store.read(self.texts[index].text)
+
+
+def train_probe(
+    request: ProbeTrainRequest,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
+) -> dict[str, Any]:
+    """Train a probe on labelled texts and write it.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what is about to happen.
+        show: Told what is being done, how much of it is done, of how much.
+        on_epoch: Told of every epoch's record.
+
+    Returns:
+        The probe's metrics on the held-out texts; see ``router.probing.metrics``.
+
+    Raises:
+        UserError: Something in the request, or in the texts, is wrong.
+        KeyboardInterrupt: It was interrupted; states that were computed stay.
+    """
+    check_output(request.out)
+    check_folder(request.out, "probe")
+    learnt, held_out = _read(request)
+    labels = labels_of(learnt, request.data)
+    check_labels(held_out, labels, request.validation or request.data)
+    source = resolve_model(request.model)
+    # The sizes are known once the model is: what is read of a text depends on the shape alone.
+    reading = request._shape(num_layers=1, hidden_size=request.downcast * request.num_heads, num_classes=2).reading
+    announce(_described(learnt, held_out, labels))
+    store, dtype = read_states(
+        Reading(
+            source=source,
+            form=request.form,
+            reading=reading,
+            features=request.features or cache_folder() / "features",
+            resources=request.resources,
+            most_gib=request.most_gib,
+        ),
+        [text.text for text in (*learnt, *held_out)],
+        announce=announce,
+        show=show,
+    )
+    states = store.read(learnt[0].text)
+    num_layers = store.num_layers
+    shape = request._shape(num_layers=num_layers, hidden_size=states.shape[-1], num_classes=len(labels))
+    train, stop = StoredTexts.of(store, learnt, labels), StoredTexts.of(store, held_out, labels)
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as closing:
+            lines = closing.enter_context((request.out / METRICS_FILE).open("w", encoding="utf-8"))
+
+            def write(record: dict[str, float]) -> None:
+                lines.write(json.dumps(record) + "\n")
+                lines.flush()
+                on_epoch(record)
+
+            fitted = fit_probe(train, stop, shape, request.fit, on_epoch=write)
+    except OSError as error:
+        raise UserError(f"probe folder {request.out} cannot be written: {error.strerror or error}") from None
+    probe = _probe(request, fitted, labels, stop, BaseModel(name=_lasting(request.model), revision=source.revision))
+    scores = fitted.logits.double().softmax(-1).numpy()
+    metrics = metrics_of(stop.labels, probe.chosen(scores), scores, labels)
+    probe.made.update(
+        texts=len(learnt),
+        held_out_texts=len(held_out),
+        dtype=dtype,
+        **{f"held_out_{name}": metrics[name] for name in ("accuracy", "macro_f1", "auprc", "calibration_error")},
+    )
+    probe.save_pretrained(request.out)
+    try:
+        draw_probe(fitted, metrics, labels, stop, request.out / PICTURE_FILE)
+    except OSError as error:
+        announce(f"The picture cannot be written: {error.strerror or error}")
+    return metrics
+
+
+def _read(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[LabelledText]]:
+    """The texts to learn from and those to stop by.
+
+    Raises:
+        UserError: They cannot be read, or are too few.
+    """
+
+    def read(data: str, split: str, limit: int | None) -> list[LabelledText]:
+        return read_texts(
+            data, text_column=request.text_column, label_column=request.label_column, split=split, limit=limit
+        )
+
+    texts = read(request.data, request.split, request.limit)
+    if request.validation is not None:
+        return texts, read(request.validation, request.validation_split, None)
+    held_out = [text for text in texts if _draw(text.text) < request.held_out]
+    learnt = [text for text in texts if _draw(text.text) >= request.held_out]
+    if not learnt or not held_out:
+        raise UserError(
+            f"{len(texts)} texts are too few: {len(learnt)} to train on and {len(held_out)} held out; give more, "
+            "or another share with --held-out"
+        )
+    return learnt, held_out
+
+
+def _draw(text: str) -> float:
+    """A number between 0 and 1 that stays a text's own, whatever other texts there are."""
+    return int.from_bytes(hashlib.sha256(f"held out\n{text}".encode()).digest()[:8]) / 2**64
+
+
+def _described(learnt: Sequence[LabelledText], held_out: Sequence[LabelledText], labels: Sequence[str]) -> str:
+    counted = Counter(text.label for text in learnt)
+    shares = ", ".join(f"{label} {100 * counted[label] / len(learnt):.1f} %" for label in labels)
+    return f"{len(learnt)} texts to learn from, {len(held_out)} held out; {len(labels)} labels: {shares}."
+
+
+def _probe(
+    request: ProbeTrainRequest, fitted: FittedProbe, labels: tuple[str, ...], stop: StoredTexts, base: BaseModel
+) -> Probe:
+    threshold = None
+    if len(labels) == 2:
+        threshold = best_threshold(stop.labels, fitted.logits.double().softmax(-1)[:, 1].numpy())
+    return Probe(
+        base=base,
+        network=fitted.network,
+        labels=labels,
+        form=request.form,
+        threshold=threshold,
+        made={
+            "data": str(request.data),
+            "text_column": request.text_column,
+            "label_column": request.label_column,
+            "fit": asdict(request.fit),
+            "epoch": fitted.best["epoch"],
+        },
+    )
+
+
+def _lasting(model: str) -> str:
+    """The base model by a name that holds in any working directory."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.exists() else model

@@ -1,0 +1,110 @@
+"""Arrays on disk under keys: what a frozen model made of texts, computed once and mapped into memory.
+
+    FOLDER/*.safetensors    arrays in float16, one behind the other, a file for each piece of work that an actor did
+
+A file is written under another name and moved into place, so work that is interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pipeline.errors import UserError
+
+Array = np.ndarray[Any, Any]
+
+_TENSOR = "arrays"
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+class ArrayStore:
+    """Arrays of one kind, in a folder that several trainings share.
+
+    Args:
+        root: The folder of all kinds.
+        kind: What decides an array beside its key, as JSON takes it: the model's revision, its precision, ….
+
+    Raises:
+        UserError: The folder cannot be written or read.
+    """
+
+    def __init__(self, root: Path, kind: Sequence[Any]) -> None:
+        self.folder = root / hashlib.sha256(json.dumps(kind).encode()).hexdigest()[:24]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"features cannot be kept in {root}: {error.strerror or error}") from None
+        self._files: dict[Path, Any] = {}
+        #: Where each key's array is: the file, and its first and last place there.
+        self._places: dict[str, tuple[Path, int, int]] = {}
+        for file in sorted(self.folder.glob("*.safetensors")):
+            self._note(file)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def lengths(self, keys: Sequence[str]) -> list[int]:
+        """The first dimension of each key's array."""
+        return [end - start for _, start, end in (self._places[key] for key in keys)]
+
+    def add(self, keys: Sequence[str], arrays: Sequence[Array], *, names: Sequence[str]) -> None:
+        """Keep arrays that differ in their first dimension at most.
+
+        Args:
+            keys: A key each.
+            arrays: The arrays.
+            names: What a message calls each of them.
+
+        Raises:
+            UserError: A value is no number, or the disk does not take them.
+        """
+        broken = [name for name, array in zip(names, arrays) if not np.isfinite(array).all()]
+        if broken:
+            raise UserError(
+                f"the hidden states of {len(broken)} prompts are no numbers, first of {broken[0]}: the model "
+                "overflows in this precision; use bfloat16 or float32"
+            )
+        ends = np.cumsum([len(array) for array in arrays]).tolist()
+        file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"
+        staged = self.folder / f"{uuid.uuid4().hex}.part"
+        # Residual streams rarely leave float16's range, and nobody need tell 70,000 from 65,504.
+        stored = np.concatenate([np.clip(array, -_LARGEST, _LARGEST).astype(np.float16) for array in arrays])
+        try:
+            save_file({_TENSOR: stored}, staged, metadata={"arrays": json.dumps({"keys": list(keys), "ends": ends})})
+            staged.replace(file)
+        except (OSError, SafetensorError) as error:
+            staged.unlink(missing_ok=True)
+            raise UserError(f"features cannot be written to {self.folder}: {error}") from None
+        self._note(file)
+
+    def read(self, key: str) -> Array:
+        """An array that is kept, in float16, straight from the mapped file."""
+        file, start, end = self._places[key]
+        found: Array = self._files[file].get_slice(_TENSOR)[start:end]
+        return found
+
+    def free_bytes(self) -> int:
+        """Room on the disk."""
+        return shutil.disk_usage(self.folder).free
+
+    def _note(self, file: Path) -> None:
+        """Map a file and remember what is in it; one that is damaged is as good as absent."""
+        try:
+            mapped = safe_open(file, framework="np")
+            arrays = json.loads(mapped.metadata()["arrays"])  # type: ignore[no-untyped-call]
+            keys, ends = arrays["keys"], arrays["ends"]
+            places = {key: (file, start, end) for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return
+        self._files[file] = mapped
+        self._places.update(places)

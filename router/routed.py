@@ -14,7 +14,7 @@ import copy
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -25,6 +25,7 @@ from pipeline.program import LayerProgram
 from router.base import find_base
 from router.checkpoint import Router
 from router.policy import Policy, policy_of_average
+from router.probing.probe import Label, Probe
 from router.routed_model import RoutedCache, add_routers
 
 #: What ``generate`` cannot be asked for: it would read the layers' decisions wrongly, or feed whole texts again.
@@ -154,6 +155,30 @@ class RoutedCausalLM:
 
     # -- running ---------------------------------------------------------------------------
 
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = 32,
+        budget: float | None = None,
+        average: float | None = None,
+        probes: None = None,
+        **options: Any,
+    ) -> list[str]: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = 32,
+        budget: float | None = None,
+        average: float | None = None,
+        probes: Sequence[Probe],
+        **options: Any,
+    ) -> tuple[list[str], list[list[Label]]]: ...
+
     @torch.inference_mode()
     def generate(
         self,
@@ -162,8 +187,9 @@ class RoutedCausalLM:
         max_new_tokens: int = 32,
         budget: float | None = None,
         average: float | None = None,
+        probes: Sequence[Probe] | None = None,
         **options: Any,
-    ) -> list[str]:
+    ) -> list[str] | tuple[list[str], list[list[Label]]]:
         """Answer prompts, each under the program that its routers choose.
 
         Args:
@@ -171,15 +197,19 @@ class RoutedCausalLM:
             max_new_tokens: Most tokens of an answer.
             budget: For this call, instead of the model's.
             average: Likewise.
+            probes: Who looks on while the prompts are read, on the way that the routers choose; that costs no second
+                pass.
             options: What transformers' ``generate`` takes: ``do_sample``, ``temperature``, ``streamer``,
                 ``stop_strings``, ``num_beams``, ``num_return_sequences``, ….
 
         Returns:
-            The answers' texts, without the prompts; ``num_return_sequences`` for each prompt.
+            The answers' texts, without the prompts; ``num_return_sequences`` for each prompt. With probes, also what
+            each of them says of each prompt.
 
         Raises:
-            UserError: A prompt is empty, a budget is out of range, an option is none that a routed model has, or
-                prompt and answer would cross the length at which the model's rotary embedding changes.
+            UserError: A prompt is empty, a budget is out of range, an option is none that a routed model has, prompt
+                and answer would cross the length at which the model's rotary embedding changes, or a probe was made
+                for another model.
         """
         refused = [name for name in _REFUSED if name in options]
         if refused:
@@ -187,16 +217,19 @@ class RoutedCausalLM:
         if max_new_tokens < 1:
             raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         tokens = self._all_tokens(prompts)
+        for probe in probes or ():
+            probe.check_model(self.base)
         if not tokens:
             self.last_programs = []
-            return []
+            return [] if probes is None else ([], [])
         longest = max(map(len, tokens))
         if self._switch is not None and min(map(len, tokens)) <= self._switch < longest + max_new_tokens:
             raise UserError(
                 f"the model's rotary embedding changes at {self._switch} tokens; prompts of up to {longest} tokens "
                 f"with {max_new_tokens} new ones cross it, and their programs would have to be chosen anew"
             )
-        cache = RoutedCache(self.policy(budget, average))
+        onlooker = _Onlooker(probes or (), [len(row) for row in tokens])
+        cache = RoutedCache(self.policy(budget, average), on_state=onlooker.note if probes else None)
         if "stop_strings" in options:
             options.setdefault("tokenizer", self.tokenizer)
         batch = self._padded(tokens)
@@ -204,7 +237,7 @@ class RoutedCausalLM:
         # Beams of a prompt share its program.
         self._note(cache, every=max(1, cache.num_rows // len(written)))
         new: list[str] = self.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
-        return new
+        return new if probes is None else (new, onlooker.labels())
 
     @torch.inference_mode()
     def route(
@@ -292,6 +325,30 @@ class RoutedCausalLM:
     def _note(self, cache: RoutedCache, *, every: int = 1) -> list[LayerProgram]:
         self.last_programs = [LayerProgram.from_counts(counts) for counts in cache.counts[::every].tolist()]
         return self.last_programs
+
+
+class _Onlooker:
+    """Probes that look on while a batch of prompts is read.
+
+    Args:
+        probes: They.
+        lengths: Tokens of each prompt; padding is on the left.
+    """
+
+    def __init__(self, probes: Sequence[Probe], lengths: Sequence[int]) -> None:
+        self._probes, self._lengths = probes, lengths
+        self._taken: list[list[list[torch.Tensor]]] = [[[] for _ in probes] for _ in lengths]
+
+    def note(self, hidden: torch.Tensor) -> None:
+        """A layer's states ``[B, T, D]``; beams of a prompt lie together, and all read the same."""
+        beams = len(hidden) // len(self._lengths)
+        for state, length, taken in zip(hidden[::beams], self._lengths, self._taken):
+            for probe, parts in zip(self._probes, taken):
+                parts.append(probe.take(state[-length:]))
+
+    def labels(self) -> list[list[Label]]:
+        """For each prompt, what each probe says."""
+        return [[probe.label(torch.stack(parts)) for probe, parts in zip(self._probes, taken)] for taken in self._taken]
 
 
 def layers_of(budget: float, num_layers: int) -> int:

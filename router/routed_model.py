@@ -10,6 +10,7 @@ Shapes: B rows, T tokens, D hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,22 @@ from pipeline.engine.sharing import share
 from router.model import LayerRouters, RoutersApart, pool_windows, window_weights
 from router.policy import Policy
 
+#: Told of states ``[B, T, D]`` while prompts are read.
+OnState = Callable[[torch.Tensor], None]
+
 
 class RoutedCache(Cache):  # type: ignore[misc]
     """One batch on its way: its decisions, and keys and values by layer, run and row.
 
     Args:
         policy: Decides.
+        on_state: Told, while the prompts are read, of what enters each layer ``[B, T, D]`` and what leaves the last.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, on_state: OnState | None = None) -> None:
         super().__init__(layers=[])
         self.policy = policy
+        self._on_state = on_state
         #: How often each layer runs in each row, ``[B, L]``; whole once the prompts are read.
         self.counts = np.zeros((0, policy.num_layers), dtype=np.int64)
         self._tokens = 0
@@ -93,6 +99,11 @@ class RoutedCache(Cache):  # type: ignore[misc]
             some = [torch.from_numpy((counts > run).nonzero()[0]) for run in range(every, any_row)]
             rows = self._rows[layer] = [None] * every + [part.to(hidden.device) for part in some]
         return rows
+
+    def saw(self, hidden: torch.Tensor) -> None:
+        """A state ``[B, T, D]`` lies before the next layer, or behind the last."""
+        if self._on_state is not None and self._asked is not None:
+            self._on_state(hidden)
 
     def _decide(self, layer: int, hidden: torch.Tensor, asked: RoutersApart) -> None:
         if asked.settled[layer]:
@@ -178,12 +189,14 @@ class RoutedLayer(nn.Module):
     Args:
         layer: The base model's layer, whose weights are shared.
         index: Its place.
+        is_last: Whether none is behind it.
     """
 
-    def __init__(self, layer: nn.Module, index: int) -> None:
+    def __init__(self, layer: nn.Module, index: int, *, is_last: bool) -> None:
         super().__init__()
         self.layer = layer
         self.index = index
+        self.is_last = is_last
 
     def __getattr__(self, name: str) -> Any:
         # A model may ask its layers for what they are (Gemma 3: ``attention_type``).
@@ -195,6 +208,7 @@ class RoutedLayer(nn.Module):
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """``[B, T, D]`` to ``[B, T, D]``; the arguments are those of the layer."""
         cache: RoutedCache = kwargs.pop("past_key_values")
+        cache.saw(hidden_states)
         for run, rows in enumerate(cache.runs(self.index, hidden_states)):
             slot = cache.slot(self.index, run)
             if rows is None:
@@ -205,6 +219,8 @@ class RoutedLayer(nn.Module):
             others = [_of_rows(value, rows, batch) for value in args]
             output = _state(self.layer(hidden_states[rows], *others, past_key_values=slot, **chosen))
             hidden_states = hidden_states.index_copy(0, rows, output)
+        if self.is_last:
+            cache.saw(hidden_states)
         return hidden_states
 
 
@@ -237,7 +253,8 @@ def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
     """
     DecoderStack(hf_model)  # refuses what is outside
     model = share(hf_model)
-    layers = [RoutedLayer(layer, index) for index, layer in enumerate(model.model.layers)]
+    last = len(model.model.layers) - 1
+    layers = [RoutedLayer(layer, index, is_last=index == last) for index, layer in enumerate(model.model.layers)]
     model.model.layers = nn.ModuleList(layers)
     model.default_policy = None
     apart = routers.apart()

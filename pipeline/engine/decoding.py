@@ -10,7 +10,7 @@ import torch
 
 from pipeline.engine.execute import packed_rotary
 from pipeline.engine.kv import KVSlots
-from pipeline.engine.reading import Reader, TokenIds
+from pipeline.engine.reading import OnState, Reader, TokenIds
 from pipeline.program import LayerProgram
 
 #: From a row and its new tokens so far to whether it ends there.
@@ -63,6 +63,9 @@ class GreedyDecoding:
         ends: Tokens that end a row.
         stop: Ends a row early.
         begun: The new tokens of each row that are known already; empty where none are.
+        on_state: Told of every state of the prompts that are read for the first time (see ``OnState``); the last one
+            is whole if ``whole`` is set, else of the last token.
+        whole: See there.
     """
 
     def __init__(
@@ -75,12 +78,15 @@ class GreedyDecoding:
         ends: frozenset[int],
         stop: Stop | None,
         begun: Sequence[TokenIds],
+        on_state: OnState | None = None,
+        whole: bool = False,
     ) -> None:
         self._reader = reader
         self._programs = programs
         self._max_new_tokens = max_new_tokens
         self._ends = ends
         self._stop = stop
+        self._on_state, self._whole = on_state, whole
         self._switch = reader.stack.rope_switch
         self._rows = [_Row(prompt=list(prompt), tokens=list(tokens)) for prompt, tokens in zip(prompts, begun)]
         longest = max(map(len, prompts)) + max_new_tokens
@@ -91,7 +97,7 @@ class GreedyDecoding:
         fresh = [row for row, state in enumerate(self._rows) if not state.tokens]
         begun = [row for row, state in enumerate(self._rows) if state.tokens and not self._ended(row)]
         self._read(begun, but=1)  # for the keys and values alone
-        states = self._read(fresh) | self._go_on(begun)
+        states = self._read(fresh, watched=True) | self._go_on(begun)
         while states:
             states = self._go_on(self._choose(states))
         return [Decoded(tokens=row.tokens, gap=row.gap, passes=len(row.tokens)) for row in self._rows]
@@ -102,7 +108,7 @@ class GreedyDecoding:
         outgrown = [row for row in rows if len(self._rows[row].text) - 1 == self._switch]
         return self._read(outgrown) | self._continue([row for row in rows if row not in outgrown])
 
-    def _read(self, rows: list[int], *, but: int = 0) -> dict[int, torch.Tensor]:
+    def _read(self, rows: list[int], *, but: int = 0, watched: bool = False) -> dict[int, torch.Tensor]:
         """Read the rows' texts so far, but for some last tokens; the residual stream of each one's end, ``[1, D]``."""
         if not rows:
             return {}
@@ -111,11 +117,12 @@ class GreedyDecoding:
         states = self._reader.read(
             texts,
             [self._programs[row] for row in rows],
-            [len(text) - 1 for text in texts],
+            [0 if watched and self._whole else len(text) - 1 for text in texts],
             store=self._store,
             store_rows=rows,
+            on_state=self._on_state if watched else None,
         )
-        return dict(zip(rows, states))
+        return dict(zip(rows, (state[-1:] for state in states)))
 
     def _continue(self, rows: list[int]) -> dict[int, torch.Tensor]:
         """Read each row's newest token: residual streams ``[1, D]``."""

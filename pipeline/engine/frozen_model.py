@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 
@@ -19,6 +19,7 @@ from pipeline.engine.loading import choose_device, choose_dtype, load_transforme
 from pipeline.engine.memory import batch_tokens, out_of_memory
 from pipeline.engine.prefixes import PrefixCache
 from pipeline.engine.reading import Reader
+from pipeline.engine.watching import PromptStates, StateProbe
 from pipeline.program import LayerProgram
 
 TokenIds = Sequence[int]
@@ -204,7 +205,6 @@ class FrozenModel:
 
         return self._in_batches([len(ids) for ids in token_ids], run)
 
-    @torch.inference_mode()
     def decode(
         self,
         token_ids: Sequence[TokenIds],
@@ -230,6 +230,21 @@ class FrozenModel:
         Raises:
             ValueError: As for ``logits``, or ``max_new_tokens`` is below 1.
         """
+        return self._decode(token_ids, programs, max_new_tokens=max_new_tokens, stop=stop, begun=begun)
+
+    @torch.inference_mode()
+    def _decode(
+        self,
+        token_ids: Sequence[TokenIds],
+        programs: Sequence[LayerProgram],
+        *,
+        max_new_tokens: int,
+        stop: Stop | None = None,
+        begun: Sequence[TokenIds] | None = None,
+        watched: PromptStates | None = None,
+        whole: bool = False,
+    ) -> list[Decoded]:
+        """``decode``, with someone who looks on while prompts are read."""
         self._check(token_ids, programs)
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
@@ -244,20 +259,59 @@ class FrozenModel:
                 ends=self.end_tokens,
                 stop=stop and partial(_by_place, stop, rows),
                 begun=[known[row] for row in rows],
+                on_state=None if watched is None else partial(_note_by_place, watched, rows),
+                whole=whole,
             )
             return decoding.run()
 
         return self._in_batches([len(ids) + max_new_tokens for ids in token_ids], run)
 
+    @overload
     def generate(
         self, token_ids: Sequence[TokenIds], programs: Sequence[LayerProgram], *, max_new_tokens: int = 16
-    ) -> list[list[int]]:
+    ) -> list[list[int]]: ...
+
+    @overload
+    def generate(
+        self,
+        token_ids: Sequence[TokenIds],
+        programs: Sequence[LayerProgram],
+        *,
+        max_new_tokens: int = 16,
+        probes: Sequence[StateProbe],
+    ) -> tuple[list[list[int]], list[list[Any]]]: ...
+
+    def generate(
+        self,
+        token_ids: Sequence[TokenIds],
+        programs: Sequence[LayerProgram],
+        *,
+        max_new_tokens: int = 16,
+        probes: Sequence[StateProbe] | None = None,
+    ) -> list[list[int]] | tuple[list[list[int]], list[list[Any]]]:
         """The new token ids of greedy decoding, as stock ``generate(do_sample=False)`` gives them.
 
+        Args:
+            token_ids: One prompt a row.
+            programs: One program a row, kept for every generated token.
+            max_new_tokens: Most new tokens a row.
+            probes: Who looks on while the prompts are read; that costs no second pass. See ``router.Probe``.
+
+        Returns:
+            The new tokens; with probes, also what each of them says of each row.
+
         Raises:
-            ValueError: As for ``decode``.
+            ValueError: As for ``decode``, or a program does not keep the layers' order and there are probes.
+            UserError: A probe was made for another model.
         """
-        return [row.tokens for row in self.decode(token_ids, programs, max_new_tokens=max_new_tokens)]
+        if probes is None:
+            return [row.tokens for row in self.decode(token_ids, programs, max_new_tokens=max_new_tokens)]
+        for probe in probes:
+            probe.check_model(self.hf_model)
+        watched = PromptStates(probes, programs)
+        whole = any(probe.whole for probe in probes)
+        decoded = self._decode(token_ids, programs, max_new_tokens=max_new_tokens, watched=watched, whole=whole)
+        return [row.tokens for row in decoded], watched.labels()
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -290,6 +344,13 @@ class FrozenModel:
                 continue
             todo = todo[len(rows) :]
         return [results[row] for row in range(len(lengths))]
+
+
+def _note_by_place(
+    watched: PromptStates, rows: list[int], places: Sequence[int], depth: int, state: torch.Tensor
+) -> None:
+    """Tell of a batch's rows by their numbers in the call."""
+    watched.note([rows[place] for place in places], depth, state)
 
 
 def _by_place(stop: Stop, rows: list[int], place: int, tokens: list[int]) -> bool:

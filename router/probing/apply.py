@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.cluster import Resources, check_output
@@ -156,11 +155,11 @@ def _asked(
 
 
 def _check_sizes(probe: Probe, stored: StoredTexts) -> None:
-    found: np.ndarray[Any, Any] = stored.states(0)
-    if found.shape[-1] != probe.config.hidden_size or stored.store.num_layers != probe.config.num_layers:
+    found, (num_layers, _) = stored.states(0).shape[-1], stored.store.model()
+    if (num_layers, found) != (probe.config.num_layers, probe.config.hidden_size):
         raise UserError(
             f"the probe is for {probe.config.num_layers} layers and hidden size {probe.config.hidden_size}, "
-            f"the model has {stored.store.num_layers} and {found.shape[-1]}"
+            f"the model has {num_layers} and {found}"
         )
 
 

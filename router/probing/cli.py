@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.table import Table
 
 from pipeline.errors import UserError
 from pipeline.options import interruptible, resource_options, resources_of
 from pipeline.reporting import StepReporter
+from router.probing.texts import QUESTION
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _STOPPED = "Stopped. States that were computed are kept; run the same command again."
@@ -57,6 +60,57 @@ def _reading_options(command: Command) -> Command:
     return command
 
 
+def _texts_options(command: Command) -> Command:
+    """The options that say what is learnt from, and how."""
+    for option in reversed(
+        (
+            click.option("--model", required=True, help="Hub id, local folder, .gguf file, or 'smollm2'."),
+            click.option(
+                "--data", required=True, help="Labelled texts: jsonl, csv or parquet file or folder, or a hub data set."
+            ),
+            click.option("--text-column", default="text", show_default=True, help="Column of the texts."),
+            click.option("--label-column", default="label", show_default=True, help="Column of the labels."),
+            click.option("--split", default="train", show_default=True, help="Split of a hub data set."),
+            click.option("--validation", help="Labelled texts to stop by, as --data.  [default: a share of --data]"),
+            click.option(
+                "--validation-split",
+                default="validation",
+                show_default=True,
+                help="Its split, if it is a hub data set.",
+            ),
+            click.option("--held-out", default=0.1, show_default=True, help="That share."),
+            click.option("--template", default="{text}", show_default=True, help="What stands around a text."),
+            click.option(
+                "--max-tokens", type=int, help="Longer texts are cut.  [default: what the model was made for]"
+            ),
+            click.option(
+                "--pooling",
+                default="mean",
+                show_default=True,
+                metavar="mean|max",
+                help="Of the aggregator pooling, and behind mha.",
+            ),
+            click.option("--downcast", default=32, show_default=True, help="What mha divides the model's width by."),
+            click.option("--num-heads", default=2, show_default=True, help="Heads of mha."),
+            click.option("--epochs", default=10, show_default=True, help="Most passes over the texts."),
+            click.option("--batch-size", default=16, show_default=True, help="Texts of a step."),
+            click.option("--lr", default=1e-3, show_default=True, help="Learning rate of AdamW."),
+            click.option("--weight-decay", default=0.01, show_default=True, help="Of AdamW."),
+            click.option(
+                "--balance",
+                default=0.5,
+                show_default=True,
+                help="How much rare labels count for more, from 0 (alike) to 1.",
+            ),
+            click.option(
+                "--patience", default=3, show_default=True, help="Epochs without a better macro-F1 until training ends."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @probe.command(
     short_help="Train a probe on labelled texts.",
     help="""Train a probe on labelled texts.
@@ -71,17 +125,8 @@ Examples:
       --text-column user_input --label-column toxicity --aggregator mha --out probes/toxic
 """,
 )
-@click.option("--model", required=True, help="Hub id, local folder, .gguf file, or 'smollm2'.")
-@click.option("--data", required=True, help="Labelled texts: jsonl, csv or parquet file or folder, or a hub data set.")
-@click.option("--text-column", default="text", show_default=True, help="Column of the texts.")
-@click.option("--label-column", default="label", show_default=True, help="Column of the labels.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Probe folder.")
-@click.option("--split", default="train", show_default=True, help="Split of a hub data set.")
-@click.option("--validation", help="Labelled texts to stop by, as --data.  [default: a share of --data]")
-@click.option("--validation-split", default="validation", show_default=True, help="Its split, if it is a hub data set.")
-@click.option("--held-out", default=0.1, show_default=True, help="That share.")
-@click.option("--template", default="{text}", show_default=True, help="What stands around a text.")
-@click.option("--max-tokens", type=int, help="Longer texts are cut.  [default: what the model was made for]")
+@_texts_options
 @click.option(
     "--aggregator",
     default="gate",
@@ -91,52 +136,20 @@ Examples:
     "by self-attention.",
 )
 @click.option(
-    "--pooling", default="mean", show_default=True, metavar="mean|max", help="Of --aggregator pooling, and behind mha."
-)
-@click.option(
     "--scope",
     default="all",
     show_default=True,
     metavar="all|tokens|layers|last",
     help="What is read: everything; all tokens of the last layer; the last token of all layers; the last of both.",
 )
-@click.option("--downcast", default=32, show_default=True, help="What mha divides the model's width by.")
-@click.option("--num-heads", default=2, show_default=True, help="Heads of mha.")
-@click.option("--epochs", default=10, show_default=True, help="Most passes over the texts.")
-@click.option("--batch-size", default=16, show_default=True, help="Texts of a step.")
-@click.option("--lr", default=1e-3, show_default=True, help="Learning rate of AdamW.")
-@click.option("--weight-decay", default=0.01, show_default=True, help="Of AdamW.")
-@click.option(
-    "--balance", default=0.5, show_default=True, help="How much rare labels count for more, from 0 (alike) to 1."
-)
-@click.option("--patience", default=3, show_default=True, help="Epochs without a better macro-F1 until training ends.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights and the order of the texts.")
 @_reading_options
 @resource_options
-def train(template: str, max_tokens: int | None, lr: float, max_states_gib: float, out: Path, **options: Any) -> None:
+def train(out: Path, **options: Any) -> None:
     """Train a probe."""
-    from router.probing.fit import ProbeFitConfig
-    from router.probing.states import Form
-    from router.probing.train import PICTURE_FILE, ProbeTrainRequest, train_probe
+    from router.probing.train import PICTURE_FILE, train_probe
 
-    try:
-        fit = ProbeFitConfig(
-            learning_rate=lr,
-            **{
-                name: options.pop(name)
-                for name in ("epochs", "batch_size", "weight_decay", "balance", "patience", "seed")
-            },
-        )
-    except ValueError as error:
-        raise UserError(f"--{str(error).replace('learning_rate', 'lr').replace('_', '-')}") from None
-    request = ProbeTrainRequest(
-        out=out,
-        form=Form(template=template, max_tokens=max_tokens),
-        fit=fit,
-        most_gib=max_states_gib,
-        resources=_resources(options),
-        **options,
-    )
+    request = _train_request(options, out=out)
     console = Console(soft_wrap=True)
 
     def on_epoch(record: dict[str, float]) -> None:
@@ -222,6 +235,107 @@ def predict(source: str, max_states_gib: float, out: Path, **options: Any) -> No
         counted = {label: sum(one.label == label for one in labels) for label in labels[0].scores}
         shares = ", ".join(f"{number} {label}" for label, number in counted.items())
         console.print(f"{len(labels)} texts: {shares}.\nWritten: {out}", highlight=False, markup=False)
+
+
+@probe.command(
+    short_help="Compare kinds of probes with plain classifiers.",
+    help="""Train kinds of probes and plain classifiers on the same texts, and judge them on the same others.
+
+\b
+Contenders:
+  pooling, gate, mha         the paper's three kinds, on all tokens of all layers
+  gate-tokens, gate-layers   all tokens of the last layer; the last token of all layers
+  last                       a linear probe on the last token of the last layer
+  first-token                logistic regression on the logits of the first token of an answer (MULI)
+  tf-idf                     logistic regression on words, without a model
+  zero-shot                  the label that the model itself finds likeliest, asked by --question
+
+\b
+Example:
+  drllm-pipeline probe compare --model smollm2 --data train.jsonl --validation val.jsonl --test test.jsonl
+""",
+)
+@_texts_options
+@click.option("--test", required=True, help="Labelled texts to be judged on, as --data.")
+@click.option("--test-split", default="test", show_default=True, help="Its split, if it is a hub data set.")
+@click.option("--contender", "contenders", multiple=True, help="Only this one; may be repeated.  [default: all]")
+@click.option("--seeds", default=3, show_default=True, help="Trainings of each probe.")
+@click.option("--question", default=QUESTION, help="How the model is asked; {text} and {labels} stand for those.")
+@click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the figures.")
+@_reading_options
+@resource_options
+def compare(
+    test: str,
+    test_split: str,
+    contenders: tuple[str, ...],
+    seeds: int,
+    question: str,
+    out: Path | None,
+    **options: Any,
+) -> None:
+    """Compare kinds of probes."""
+    from router.probing.apply import write_metrics
+    from router.probing.compare import CONTENDERS, CompareRequest
+    from router.probing.compare import compare as run
+
+    request = CompareRequest(
+        train=_train_request(options, out=Path()),
+        test=test,
+        test_split=test_split,
+        contenders=contenders or CONTENDERS,
+        seeds=seeds,
+        question=question,
+    )
+    console = Console(soft_wrap=True)
+    with interruptible(console, _STOPPED):
+        with StepReporter(console) as steps:
+            results = run(
+                request,
+                announce=_printer(console),
+                show=steps,
+                on_result=lambda one: console.print(
+                    f"{one.contender}: accuracy {one.mean('accuracy'):.3f}, macro-F1 {one.mean('macro_f1'):.3f}",
+                    highlight=False,
+                ),
+            )
+        console.print(_table(results))
+        if out is not None:
+            write_metrics({one.contender: asdict(one) for one in results}, out)
+            console.print(f"Written: {out}", highlight=False, markup=False)
+
+
+def _train_request(options: dict[str, Any], *, out: Path) -> Any:
+    """A training as the options say it; takes what it uses out of them."""
+    from router.probing.fit import ProbeFitConfig
+    from router.probing.states import Form
+    from router.probing.train import ProbeTrainRequest
+
+    names = ("epochs", "batch_size", "weight_decay", "balance", "patience", "seed")
+    try:
+        fit = ProbeFitConfig(
+            learning_rate=options.pop("lr"), **{name: options.pop(name) for name in names if name in options}
+        )
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('learning_rate', 'lr').replace('_', '-')}") from None
+    form = Form(template=options.pop("template"), max_tokens=options.pop("max_tokens"))
+    most_gib, resources = options.pop("max_states_gib"), _resources(options)
+    return ProbeTrainRequest(out=out, form=form, fit=fit, most_gib=most_gib, resources=resources, **options)
+
+
+def _table(results: Sequence[Any]) -> Table:
+    table = Table()
+    table.add_column("contender")
+    for column in ("accuracy", "macro-F1", "AUPRC", "ECE", "parameters", "s"):
+        table.add_column(column, justify="right")
+    for one in results:
+        figures = []
+        for figure in ("accuracy", "macro_f1", "auprc", "calibration_error"):
+            deviation = one.deviation(figure)
+            spread = "" if deviation is None else f" ± {deviation:.3f}"
+            figures.append(f"{one.mean(figure):.3f}{spread}")
+        parameters = "" if one.parameters is None else f"{one.parameters:,}"
+        table.add_row(one.contender, *figures, parameters, "" if one.seconds is None else f"{one.seconds:.0f}")
+    return table
 
 
 def _resources(options: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from pipeline.engine.watching import weights_mark
 from pipeline.errors import UserError
 from router.base import BaseModel
 from router.card import probe_card
@@ -53,6 +54,7 @@ class Probe:
         base: The base model.
         network: The network.
         labels: What its classes are called.
+        mark: Of the base model's weights; see ``weights_mark``.
         form: How texts are put to the model.
         threshold: Of two labels, the probability from which the second is chosen; None for the likelier.
         made: How it was made: settings and metrics.
@@ -61,6 +63,7 @@ class Probe:
     base: BaseModel
     network: ProbeNetwork
     labels: tuple[str, ...]
+    mark: str
     form: Form = field(default_factory=Form)
     threshold: float | None = None
     made: dict[str, Any] = field(default_factory=dict)
@@ -70,17 +73,27 @@ class Probe:
         """Its shape."""
         return self.network.config
 
+    @property
+    def whole(self) -> bool:
+        """Whether it looks at every token that leaves the last layer."""
+        return self.config.reading != "last"
+
     def check_model(self, hf_model: Any) -> None:
-        """Refuse a model that it cannot have been trained on.
+        """Refuse a model that it was not trained on.
 
         Raises:
-            UserError: The sizes differ.
+            UserError: The sizes or the weights differ.
         """
         depth, hidden = hf_model.config.num_hidden_layers, hf_model.config.hidden_size
         if (depth, hidden) != (self.config.num_layers, self.config.hidden_size):
             raise UserError(
                 f"the probe was trained on {self.base.name} ({self.config.num_layers} layers, hidden size "
                 f"{self.config.hidden_size}), this model has {depth} layers and hidden size {hidden}"
+            )
+        if weights_mark(hf_model) != self.mark:
+            raise UserError(
+                f"the probe was trained on {self.base.name} at revision {self.base.revision[:19]}…; this model has its "
+                "shape, but other weights"
             )
 
     def take(self, state: torch.Tensor) -> torch.Tensor:
@@ -123,6 +136,7 @@ class Probe:
             "base_model": asdict(self.base),
             **asdict(self.config),
             "labels": list(self.labels),
+            "mark": self.mark,
             **asdict(self.form),
             "threshold": self.threshold,
             "made": self.made,
@@ -156,6 +170,7 @@ class Probe:
             shape = ProbeConfig(**{name: config[name] for name in ProbeConfig.__dataclass_fields__})
             form = Form(**{name: config[name] for name in Form.__dataclass_fields__})
             labels, threshold, made = tuple(config["labels"]), config["threshold"], dict(config["made"])
+            mark = str(config["mark"])
             if len(labels) != shape.num_classes or not all(isinstance(label, str) for label in labels):
                 raise ValueError(f"{len(labels)} labels for {shape.num_classes} classes")
             if threshold is not None and not (len(labels) == 2 and 0 <= threshold <= 1):
@@ -171,4 +186,4 @@ class Probe:
             raise UserError(f"{folder / WEIGHTS_FILE} does not hold the weights that {CONFIG_FILE} describes")
         network.load_state_dict(found)
         network.eval().requires_grad_(False)
-        return cls(base=base, network=network, labels=labels, form=form, threshold=threshold, made=made)
+        return cls(base=base, network=network, labels=labels, mark=mark, form=form, threshold=threshold, made=made)

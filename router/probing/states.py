@@ -117,8 +117,10 @@ class StateActor(ModelActor):
         super().__init__(source, device=device, dtype=dtype, threads=threads, cache_gib=0.0)
         self._form, self._reading = form, reading
 
-    def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, int]:
-        """States of texts, ``[T, S, D]`` each; how many texts were cut; the model's depth L."""
+    def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, dict[str, Any]]:
+        """States of texts, ``[T, S, D]`` each; how many texts were cut; what is noted of the model."""
+        from pipeline.engine.watching import weights_mark
+
         self._begin()
         model = self._model
         asked = [self._form.tokens(model.tokenizer, text, model.context_length) for text in texts]
@@ -129,7 +131,8 @@ class StateActor(ModelActor):
             lambda state: reduced(state, self._reading).cpu(),
         )
         kept = [together(of_text, self._reading).contiguous().numpy() for of_text in states]
-        return kept, sum(cut for _, cut in asked), model.num_layers
+        note = {"num_layers": model.num_layers, "mark": weights_mark(model.hf_model)}
+        return kept, sum(cut for _, cut in asked), note
 
 
 class StateStore:
@@ -151,15 +154,15 @@ class StateStore:
         self._arrays = ArrayStore(root, ["states", _VERSION, revision, dtype, reading])
         self.folder = self._arrays.folder
 
-    @property
-    def num_layers(self) -> int:
-        """Depth L of the model.
+    def model(self) -> tuple[int, str]:
+        """The model's depth L, and the mark of its weights.
 
         Raises:
-            UserError: Nothing was read yet, or its note is damaged.
+            UserError: Nothing was read yet, or the note is damaged.
         """
         try:
-            return int(json.loads((self.folder / _NOTE).read_text())["num_layers"])
+            note = json.loads((self.folder / _NOTE).read_text())
+            return int(note["num_layers"]), str(note["mark"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.folder / _NOTE} cannot be read ({error}); delete the folder") from None
 
@@ -212,9 +215,9 @@ class StateStore:
         )
         characters, done, cut, size = sum(map(len, absent)), 0, 0, 0
         with actors:
-            for piece, (states, cut_now, num_layers) in actors.map(pieces):
+            for piece, (states, cut_now, note) in actors.map(pieces):
                 if not done:
-                    self._note(num_layers)
+                    self._note(note)
                 self._arrays.add([self.form.key(text) for text in piece], states, names=[repr(t[:40]) for t in piece])
                 done += len(piece)
                 cut += cut_now
@@ -224,10 +227,10 @@ class StateStore:
                 show(done)
         return cut
 
-    def _note(self, num_layers: int) -> None:
+    def _note(self, note: dict[str, Any]) -> None:
         staged = self.folder / f"{uuid.uuid4().hex}.part"
         try:
-            staged.write_text(json.dumps({"num_layers": num_layers}))
+            staged.write_text(json.dumps(note))
             staged.replace(self.folder / _NOTE)
         except OSError as error:
             raise UserError(f"features cannot be written to {self.folder}: {error.strerror or error}") from None

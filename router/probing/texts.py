@@ -12,6 +12,10 @@ from pipeline.tasks.data import Row, read_rows
 
 #: Stands for the text in a template.
 TEXT = "{text}"
+#: Stands for the labels in a question.
+LABELS = "{labels}"
+#: How a model is asked for a text's label, where nothing else is said.
+QUESTION = f"Text: {TEXT}\nOne of {LABELS}.\nLabel:"
 _SHOWN = 5
 
 

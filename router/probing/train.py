@@ -25,7 +25,7 @@ from pipeline.model_source import resolve_model
 from router.base import BaseModel
 from router.folder import check_folder
 from router.probes import ProbeConfig
-from router.probing.fit import FittedProbe, ProbeFitConfig, fit_probe
+from router.probing.fit import ProbeFitConfig, fit_probe
 from router.probing.metrics import best_threshold, metrics_of
 from router.probing.plots import draw_probe
 from router.probing.probe import Probe
@@ -98,9 +98,19 @@ class ProbeTrainRequest:
         if not self.most_gib > 0:
             raise UserError(f"--max-states-gib must be above 0, got {self.most_gib:g}")
         # Refuses what is out of its range before anything is read; the sizes are the model's.
-        self._shape(num_layers=1, hidden_size=self.downcast * self.num_heads, num_classes=2)
+        self.shape(num_layers=1, hidden_size=self.downcast * self.num_heads, num_classes=2)
 
-    def _shape(self, **sizes: int) -> ProbeConfig:
+    @property
+    def reading(self) -> str:
+        """What must be read of a text; the sizes do not matter."""
+        return self.shape(num_layers=1, hidden_size=self.downcast * self.num_heads, num_classes=2).reading
+
+    def shape(self, **sizes: int) -> ProbeConfig:
+        """The probe's shape on a model of these sizes.
+
+        Raises:
+            UserError: They do not go together.
+        """
         try:
             return ProbeConfig(
                 aggregator=self.aggregator,
@@ -162,18 +172,16 @@ def train_probe(
     """
     check_output(request.out)
     check_folder(request.out, "probe")
-    learnt, held_out = _read(request)
+    learnt, held_out = read_split(request)
     labels = labels_of(learnt, request.data)
     check_labels(held_out, labels, request.validation or request.data)
     source = resolve_model(request.model)
-    # The sizes are known once the model is: what is read of a text depends on the shape alone.
-    reading = request._shape(num_layers=1, hidden_size=request.downcast * request.num_heads, num_classes=2).reading
     announce(_described(learnt, held_out, labels))
     store, dtype = read_states(
         Reading(
             source=source,
             form=request.form,
-            reading=reading,
+            reading=request.reading,
             features=request.features or cache_folder() / "features",
             resources=request.resources,
             most_gib=request.most_gib,
@@ -183,8 +191,8 @@ def train_probe(
         show=show,
     )
     states = store.read(learnt[0].text)
-    num_layers = store.num_layers
-    shape = request._shape(num_layers=num_layers, hidden_size=states.shape[-1], num_classes=len(labels))
+    num_layers, mark = store.model()
+    shape = request.shape(num_layers=num_layers, hidden_size=states.shape[-1], num_classes=len(labels))
     train, stop = StoredTexts.of(store, learnt, labels), StoredTexts.of(store, held_out, labels)
     try:
         request.out.mkdir(parents=True, exist_ok=True)
@@ -199,13 +207,25 @@ def train_probe(
             fitted = fit_probe(train, stop, shape, request.fit, on_epoch=write)
     except OSError as error:
         raise UserError(f"probe folder {request.out} cannot be written: {error.strerror or error}") from None
-    probe = _probe(request, fitted, labels, stop, BaseModel(name=_lasting(request.model), revision=source.revision))
     scores = fitted.logits.double().softmax(-1).numpy()
+    probe = Probe(
+        base=BaseModel(name=_lasting(request.model), revision=source.revision),
+        network=fitted.network,
+        labels=labels,
+        mark=mark,
+        form=request.form,
+        threshold=best_threshold(stop.labels, scores[:, 1]) if len(labels) == 2 else None,
+    )
     metrics = metrics_of(stop.labels, probe.chosen(scores), scores, labels)
     probe.made.update(
+        data=request.data,
+        text_column=request.text_column,
+        label_column=request.label_column,
         texts=len(learnt),
         held_out_texts=len(held_out),
         dtype=dtype,
+        fit=asdict(request.fit),
+        epoch=fitted.best["epoch"],
         **{f"held_out_{name}": metrics[name] for name in ("accuracy", "macro_f1", "auprc", "calibration_error")},
     )
     probe.save_pretrained(request.out)
@@ -216,7 +236,7 @@ def train_probe(
     return metrics
 
 
-def _read(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[LabelledText]]:
+def read_split(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[LabelledText]]:
     """The texts to learn from and those to stop by.
 
     Raises:
@@ -229,6 +249,7 @@ def _read(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[Labelled
         )
 
     texts = read(request.data, request.split, request.limit)
+    labels_of(texts, request.data)  # of one label there is nothing to split
     if request.validation is not None:
         return texts, read(request.validation, request.validation_split, None)
     held_out = [text for text in texts if _draw(text.text) < request.held_out]
@@ -250,28 +271,6 @@ def _described(learnt: Sequence[LabelledText], held_out: Sequence[LabelledText],
     counted = Counter(text.label for text in learnt)
     shares = ", ".join(f"{label} {100 * counted[label] / len(learnt):.1f} %" for label in labels)
     return f"{len(learnt)} texts to learn from, {len(held_out)} held out; {len(labels)} labels: {shares}."
-
-
-def _probe(
-    request: ProbeTrainRequest, fitted: FittedProbe, labels: tuple[str, ...], stop: StoredTexts, base: BaseModel
-) -> Probe:
-    threshold = None
-    if len(labels) == 2:
-        threshold = best_threshold(stop.labels, fitted.logits.double().softmax(-1)[:, 1].numpy())
-    return Probe(
-        base=base,
-        network=fitted.network,
-        labels=labels,
-        form=request.form,
-        threshold=threshold,
-        made={
-            "data": str(request.data),
-            "text_column": request.text_column,
-            "label_column": request.label_column,
-            "fit": asdict(request.fit),
-            "epoch": fitted.best["epoch"],
-        },
-    )
 
 
 def _lasting(model: str) -> str:

@@ -1,0 +1,231 @@
+"""``probe compare``: kinds of probes and plain classifiers, trained on the same texts and judged on the same others."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+
+from pipeline.cluster import find_place
+from pipeline.engine.loading import cache_folder
+from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
+from router.probes import AGGREGATORS, SCOPES
+from router.probing.baselines import (
+    asked,
+    check_question,
+    first_token_features,
+    logistic_regression,
+    word_features,
+)
+from router.probing.fit import fit_probe, logits_of
+from router.probing.metrics import metrics_of
+from router.probing.reading import Reading, read_states
+from router.probing.texts import QUESTION, LabelledText, check_labels, labels_of, read_texts
+from router.probing.train import ProbeTrainRequest, StoredTexts, read_split
+
+#: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
+CONTENDERS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What ``drllm-pipeline probe compare`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    train: ProbeTrainRequest
+    """Texts to learn from, and how; its kind of probe does not matter."""
+    test: str
+    """Labelled texts to be judged on."""
+    test_split: str = "test"
+    """Split of a hub data set."""
+    contenders: tuple[str, ...] = CONTENDERS
+    """Which are compared."""
+    seeds: int = 3
+    """Trainings of each probe."""
+    question: str = QUESTION
+    """How the model is asked for a label."""
+    learning_rates: dict[str, float] | None = None
+    """Of single contenders, where it is another."""
+
+    def __post_init__(self) -> None:
+        check_question(self.question)
+        unknown = [name for name in self.contenders if name not in CONTENDERS]
+        if unknown or not self.contenders:
+            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(CONTENDERS)}")
+        if self.seeds < 1:
+            raise UserError(f"--seeds must be at least 1, got {self.seeds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One contender's figures.
+
+    Attributes:
+        contender: Its name.
+        runs: Metrics of each seed; see ``router.probing.metrics``. One where there is no chance in it.
+        parameters: Numbers that were learnt; None where that says little.
+        seconds: Of a training, on average; None where nothing was timed.
+    """
+
+    contender: str
+    runs: list[dict[str, Any]]
+    parameters: int | None = None
+    seconds: float | None = None
+
+    def mean(self, figure: str) -> float:
+        """A figure's mean over the seeds; not a number where the texts do not tell it."""
+        return float(np.mean([math.nan if run[figure] is None else run[figure] for run in self.runs]))
+
+    def deviation(self, figure: str) -> float | None:
+        """Its standard deviation over the seeds; None for one."""
+        if len(self.runs) < 2 or math.isnan(self.mean(figure)):
+            return None
+        return float(np.std([run[figure] for run in self.runs], ddof=1))
+
+
+def compare(
+    request: CompareRequest,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_result: Callable[[Compared], None] = lambda compared: None,
+) -> list[Compared]:
+    """Train and judge the contenders.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what is about to happen.
+        show: Told what is being done, how much of it is done, of how much.
+        on_result: Told of each contender when it is judged.
+
+    Raises:
+        UserError: Something in the request, or in the texts, is wrong.
+    """
+    learnt, held_out = read_split(request.train)
+    test = read_texts(
+        request.test,
+        text_column=request.train.text_column,
+        label_column=request.train.label_column,
+        split=request.test_split,
+    )
+    labels = labels_of(learnt, request.train.data)
+    check_labels(held_out, labels, request.train.validation or request.train.data)
+    check_labels(test, labels, request.test)
+    known = {text.text for text in (*learnt, *held_out)}
+    repeated = sum(text.text in known for text in test)
+    said = f"; {repeated} of them are among the others too" if repeated else ""
+    announce(f"{len(learnt)} texts to learn from, {len(held_out)} held out, {len(test)} to be judged on{said}.")
+    contest = _Contest(request, learnt, held_out, test, labels, announce, show)
+    results = []
+    for name in request.contenders:
+        result = contest.judged(name)
+        results.append(result)
+        on_result(result)
+    return results
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """The texts, and everything that all contenders have in common."""
+
+    request: CompareRequest
+    learnt: Sequence[LabelledText]
+    held_out: Sequence[LabelledText]
+    test: Sequence[LabelledText]
+    labels: tuple[str, ...]
+    announce: Callable[[str], None]
+    show: Callable[[str, int, int], None]
+
+    def judged(self, name: str) -> Compared:
+        if name in ("first-token", "zero-shot"):
+            return self._asking(name)
+        if name == "tf-idf":
+            parts = word_features(*([text.text for text in texts] for texts in self._texts))
+            return Compared(contender=name, runs=[self._metrics(self._regression(parts))])
+        return self._probe(name)
+
+    @property
+    def _texts(self) -> tuple[Sequence[LabelledText], ...]:
+        return self.learnt, self.held_out, self.test
+
+    def _probe(self, name: str) -> Compared:
+        aggregator, _, scope = name.partition("-")
+        if name == "last":
+            aggregator, scope = "pooling", "last"
+        rate = (self.request.learning_rates or {}).get(name, self.request.train.fit.learning_rate)
+        kind = replace(self.request.train, aggregator=aggregator, scope=scope or "all")
+        store, _ = read_states(
+            Reading(
+                source=resolve_model(kind.model),
+                form=kind.form,
+                reading=kind.reading,
+                features=self._features,
+                resources=kind.resources,
+                most_gib=kind.most_gib,
+            ),
+            [text.text for texts in self._texts for text in texts],
+            announce=self.announce,
+            show=self.show,
+        )
+        learnt, held_out, test = (StoredTexts.of(store, texts, self.labels) for texts in self._texts)
+        shape = kind.shape(
+            num_layers=store.model()[0], hidden_size=learnt.states(0).shape[-1], num_classes=len(self.labels)
+        )
+        runs, parameters, began = [], 0, time.perf_counter()
+        for seed in range(self.request.seeds):
+            self.show(f"{name} trained", seed, self.request.seeds)
+            fitted = fit_probe(learnt, held_out, shape, replace(kind.fit, seed=seed, learning_rate=rate))
+            parameters = sum(parameter.numel() for parameter in fitted.network.parameters())
+            runs.append(self._metrics(logits_of(fitted.network, test).double().softmax(-1).numpy()))
+        seconds = (time.perf_counter() - began) / self.request.seeds
+        return Compared(contender=name, runs=runs, parameters=parameters, seconds=seconds)
+
+    def _asking(self, name: str) -> Compared:
+        resources = self.request.train.resources
+        place = find_place(resources)
+        texts = [text.text for part in self._texts for text in part]
+        try:
+            self.announce(f"Asking the model for the label of {len(texts)} texts.")
+            first, scores = asked(
+                texts,
+                self.labels,
+                question=self.request.question,
+                features=self._features,
+                model=resolve_model(self.request.train.model),
+                device=place.device,
+                dtype=place.dtype,
+                pool=place.pool,
+                show=lambda done, total: self.show("texts asked about", done, total),
+            )
+        finally:
+            ray.shutdown()
+        ends = np.cumsum([len(part) for part in self._texts])
+        if name == "zero-shot":
+            likely = np.exp(scores[ends[1] :] - scores[ends[1] :].max(1, keepdims=True))
+            return Compared(contender=name, runs=[self._metrics(likely / likely.sum(1, keepdims=True))])
+        parts = np.split(first_token_features(first), ends[:-1])
+        return Compared(contender=name, runs=[self._metrics(self._regression(parts))])
+
+    def _regression(self, parts: Sequence[Any]) -> np.ndarray[Any, Any]:
+        learnt, held_out, test = parts
+        return logistic_regression(learnt, self._numbers(self.learnt), held_out, self._numbers(self.held_out), test)
+
+    def _metrics(self, scores: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """Of the test texts; the likeliest label is chosen."""
+        return metrics_of(self._numbers(self.test), scores.argmax(1), scores, self.labels)
+
+    def _numbers(self, texts: Sequence[LabelledText]) -> np.ndarray[Any, Any]:
+        return np.array([self.labels.index(text.label) for text in texts])
+
+    @property
+    def _features(self) -> Any:
+        return self.request.train.features or cache_folder() / "features"

@@ -323,18 +323,17 @@ def _train_request(options: dict[str, Any], *, out: Path) -> Any:
 
 
 def _table(results: Sequence[Any]) -> Table:
-    table = Table()
+    table = Table(title="On texts that none has seen, in %: mean ± deviation over the seeds")
     table.add_column("contender")
-    for column in ("accuracy", "macro-F1", "AUPRC", "ECE", "parameters", "s"):
+    for column in ("accuracy", "macro-F1", "AUPRC", "ECE", "seconds"):
         table.add_column(column, justify="right")
     for one in results:
         figures = []
         for figure in ("accuracy", "macro_f1", "auprc", "calibration_error"):
             deviation = one.deviation(figure)
-            spread = "" if deviation is None else f" ± {deviation:.3f}"
-            figures.append(f"{one.mean(figure):.3f}{spread}")
-        parameters = "" if one.parameters is None else f"{one.parameters:,}"
-        table.add_row(one.contender, *figures, parameters, "" if one.seconds is None else f"{one.seconds:.0f}")
+            spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
+            figures.append(f"{100 * one.mean(figure):.1f}{spread}")
+        table.add_row(one.contender, *figures, "" if one.seconds is None else f"{one.seconds:.0f}")
     return table
 
 

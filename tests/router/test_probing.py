@@ -63,7 +63,8 @@ def write_texts(file, count, seed):
         if number % 3 == 0:
             for place in rng.sample(range(len(letters)), len(letters) // 3):
                 letters[place] = "z"
-        rows.append({"text": "".join(letters) + rng.choice([" ab", " cd"]), "label": "sleepy" if "z" in letters else "awake"})
+        label = "sleepy" if "z" in letters else "awake"
+        rows.append({"text": "".join(letters) + rng.choice([" ab", " cd"]), "label": label})
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 

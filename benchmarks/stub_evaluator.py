@@ -35,7 +35,7 @@ def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
                 time.sleep(_LOOK_SECONDS)
             return {"class": "StubForCausalLM", "num_layers": NUM_LAYERS}
 
-        def search(self, examples: Sequence[Example], prior: Prior | None = None) -> GroupResult:
+        def search(self, examples: Sequence[Example], prior: Prior | None = None, teaches: bool = False) -> GroupResult:
             rows = [
                 {**row, "example_id": example.id, "prompt": example.question, "answer": example.answer}
                 for example in examples

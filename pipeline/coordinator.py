@@ -190,8 +190,9 @@ class Coordinator:
         for worker in self._workers:
             if worker.call is None and self._todo and self._may_start(self._todo[0]):
                 worker.group = self._todo.popleft()
-                prior = None if worker.group in self._calibration else self._prior
-                worker.call = worker.actor.search.remote(self._groups[worker.group], prior)
+                teaches = worker.group in self._calibration
+                prior = None if teaches else self._prior
+                worker.call = worker.actor.search.remote(self._groups[worker.group], prior, teaches)
         busy = sum(worker.group is not None for worker in self._workers)
         while len(self._workers) < min(self._pool.num_actors, busy + len(self._todo)):
             self._workers.append(self._start_worker())

@@ -78,7 +78,7 @@ class GroupResult:
     Attributes:
         rows: The rows to keep; see ``pipeline.shards.SCHEMA``.
         failed: Questions that the model cannot be asked, each with its error.
-        evaluations: Everything that a search without a prior tried: what one can be fitted on.
+        evaluations: Everything that was tried, where the group teaches: what a prior can be fitted on.
         improvements: For each question, after how many programs its best one became how short.
     """
 
@@ -126,8 +126,8 @@ class SearchEvaluator(ModelActor):
             "special_tokens_added": not chat,
         }
 
-    def search(self, examples: Sequence[Example], prior: Prior | None = None) -> GroupResult:
-        """Search one work group, with what other groups taught."""
+    def search(self, examples: Sequence[Example], prior: Prior | None = None, teaches: bool = False) -> GroupResult:
+        """Search one work group, with what other groups taught, or to teach them."""
         self._begin()
         model, task = self._model, self._task
         questions, failed = [], {}
@@ -137,8 +137,6 @@ class SearchEvaluator(ModelActor):
             except Exception as error:
                 # Whatever a tokenizer or a chat template makes of one question, the others go on.
                 failed[example.id] = f"{type(error).__name__}: {error}"
-        # Without a prior these are calibration questions, where the run has any.
-        teaches = prior is None and self._config.calibration > 0
         searched = search_group(
             questions,
             num_layers=model.num_layers,

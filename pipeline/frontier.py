@@ -53,9 +53,10 @@ class Frontier:
         self._candidates: list[Candidate] = []
         self._place: dict[LayerProgram, int] = {}
         self._dropped: set[LayerProgram] = set()
-        # One row a candidate: its features, its length (0 once it is asked for), what it is expected to
-        # be worth, and the variance of that.
+        # One row a candidate: its features, how many layers it skips or repeats, its length (0 once it is
+        # asked for), what it is expected to be worth, and the variance of that.
         self._features = np.empty((0, len(prior.mean)))
+        self._changes = np.empty(0)
         self._length = np.empty(0, dtype=np.int64)
         self._worth, self._doubt = np.empty(0), np.empty(0)
 
@@ -68,6 +69,7 @@ class Frontier:
         self._candidates.extend(Candidate(parent, edit) for edit in new)
         rows = features([edit.program for edit in new])
         self._features = np.vstack([self._features, rows])
+        self._changes = np.append(self._changes, rows[:, 1 : 2 * self._prior.num_layers + 1].sum(axis=1))
         self._length = np.append(self._length, [len(edit.program) for edit in new])
         self._worth = np.append(self._worth, rows @ self._mean)
         self._doubt = np.append(self._doubt, ((rows @ self._covariance) * rows).sum(axis=1))
@@ -89,8 +91,7 @@ class Frontier:
         least = self._length[open_ones].min()
         open_ones &= self._length <= max(least, self._longest)
         spread = np.sqrt(np.maximum(self._doubt, 0.0) + self._prior.noise)
-        changes = self._features[:, 1 : 2 * self._prior.num_layers + 1].sum(axis=1)
-        chance = 0.5 + 0.5 * np.tanh(0.5 * (_LOGISTIC * self._worth / spread - self._caution * changes))
+        chance = 0.5 + 0.5 * np.tanh(0.5 * (_LOGISTIC * self._worth / spread - self._caution * self._changes))
         gain = 1.0 if record is None else record - self._length
         promise = np.where(open_ones, np.round(chance * gain, _DECIMALS), -1.0)
         # Of equals the shortest, and of those the one that came within reach first.

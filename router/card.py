@@ -46,7 +46,7 @@ from router import Probe
 
 model = FrozenModel.load("{base["name"]}")
 probe = Probe.from_pretrained("THIS FOLDER OR ITS HUB ID")
-tokens = [model.tokenizer("…").input_ids]
+tokens = [model.tokenizer(probe.prompt("…")).input_ids]  # as in training: {config["template"]!r}
 model.generate(tokens, [LayerProgram.identity(model.num_layers)], probes=[probe])  # new tokens, and labels
 ```
 

@@ -198,7 +198,7 @@ class RoutedCausalLM:
             budget: For this call, instead of the model's.
             average: Likewise.
             probes: Who looks on while the prompts are read, on the way that the routers choose; that costs no second
-                pass.
+                pass. The prompts should have the form that its texts were given in training (``Probe.prompt``).
             options: What transformers' ``generate`` takes: ``do_sample``, ``temperature``, ``streamer``,
                 ``stop_strings``, ``num_beams``, ``num_return_sequences``, ….
 

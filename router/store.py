@@ -71,8 +71,8 @@ class ArrayStore:
         broken = [name for name, array in zip(names, arrays) if not np.isfinite(array).all()]
         if broken:
             raise UserError(
-                f"the hidden states of {len(broken)} prompts are no numbers, first of {broken[0]}: the model "
-                "overflows in this precision; use bfloat16 or float32"
+                f"what the model makes of {len(broken)} prompts is no number, first of {broken[0]}: it overflows in "
+                "this precision; use bfloat16 or float32"
             )
         ends = np.cumsum([len(array) for array in arrays]).tolist()
         file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"
@@ -83,8 +83,9 @@ class ArrayStore:
             save_file({_TENSOR: stored}, staged, metadata={"arrays": json.dumps({"keys": list(keys), "ends": ends})})
             staged.replace(file)
         except (OSError, SafetensorError) as error:
-            staged.unlink(missing_ok=True)
             raise UserError(f"features cannot be written to {self.folder}: {error}") from None
+        finally:
+            staged.unlink(missing_ok=True)  # also after Ctrl-C
         self._note(file)
 
     def read(self, key: str) -> Array:

@@ -29,7 +29,7 @@ def test_only_questions_that_are_taught_are_searched_in_larger_blocks(tmp_path):
     evaluator = SearchEvaluator(config)
     evaluator.load()
 
-    lessons = evaluator.search(examples).evaluations
+    lessons = evaluator.search(examples, teaches=True).evaluations
     # Dr.LLM's edits keep the layers' order, so that counts say all of a program; CoLa's blocks do not.
     assert len(lessons) == 2 * 41 and all(lesson.program.counts is not None for lesson in lessons)
     taught = evaluator.search(examples, fit_prior(lessons, compare_margins=True))

@@ -7,7 +7,7 @@ looks for the chains that give that one; nothing that is found then knows whethe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -85,6 +85,7 @@ def adapt(
     max_new_tokens: int = 32,
     config: AdaptConfig | None = None,
     prior: Prior | None = None,
+    show: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Adapted:
     """Find the chain of layers that serves one prompt best.
 
@@ -98,6 +99,7 @@ def adapt(
         max_new_tokens: Most tokens of a written answer.
         config: How to adapt.
         prior: What another run of the same model learnt (``pipeline.prior``); None to go by this input alone.
+        show: Told what is being done, how much of it is done, of how much.
 
     Raises:
         ValueError: The prompt is empty or too long for the model, the answer is empty or none of the options, or
@@ -109,7 +111,7 @@ def adapt(
     scoring = Choice(per_character=True) if options else ExactMatch(max_new_tokens=max_new_tokens)
     task = Task(name=example.task, summary="", read=_nothing, scoring=scoring, chat=chat, needs_data=False)
     return adapt_example(
-        model, task, example, answer_known=answer is not None, config=config or AdaptConfig(), prior=prior
+        model, task, example, answer_known=answer is not None, config=config or AdaptConfig(), prior=prior, show=show
     )
 
 
@@ -121,6 +123,7 @@ def adapt_example(
     answer_known: bool,
     config: AdaptConfig,
     prior: Prior | None = None,
+    show: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Adapted:
     """Find the chain of layers that serves one question of a task best.
 
@@ -131,6 +134,7 @@ def adapt_example(
         answer_known: Whether its answer may be looked at.
         config: How to adapt.
         prior: What another run of the same model learnt.
+        show: Told what is being done, how much of it is done, of how much.
 
     Raises:
         UserError: The question does not fit into the model's context, or solutions that are written at length are to be
@@ -156,6 +160,13 @@ def adapt_example(
     if not config.look_for_chain or not answer or nobody_finished:
         return Adapted(answer=answer, base_answer=base_answer, poll=votes, program=None, verdicts=[], pareto=[])
     question = task.prepare(replace(example, answer=answer), model.tokenizer)
+    tried = 0
+
+    def count(programs: int) -> None:
+        nonlocal tried
+        tried += programs
+        show("chains tried", tried, config.search.simulations + 1)
+
     [searched] = search_group(
         [question],
         num_layers=model.num_layers,
@@ -164,6 +175,7 @@ def adapt_example(
             model, questions, programs, need_response=need_response
         ),
         prior=prior,
+        on_step=count,
     )
     best = searched.tree.best()
     return Adapted(

@@ -133,7 +133,7 @@ def _adapt_prompt(
         raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    with interruptible(console, "Stopped; nothing was found yet."), console.status("loading the model") as status:
+    with interruptible(console, "Stopped; nothing was found yet."), StepReporter(console) as steps:
         frozen = FrozenModel.load(
             source.location,
             device=settings["device"],
@@ -141,7 +141,6 @@ def _adapt_prompt(
             revision=source.hub_revision,
             cache_bytes=int(DEFAULT_CACHE_GIB * (1 << 30)),
         )
-        status.update("trying programs")
         length = settings["max_new_tokens"]
         found = run(
             frozen,
@@ -151,6 +150,7 @@ def _adapt_prompt(
             chat=chat,
             config=config,
             prior=prior,
+            show=steps,
             **({} if length is None else {"max_new_tokens": length}),
         )
     _show(found, frozen.num_layers, console)
@@ -188,6 +188,7 @@ def _show(found: Adapted, num_layers: int, console: Console) -> None:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
+    # The margin: how far the logits are from the other verdict.
     for column in ("layers", "gives it", "margin", "chain"):
         table.add_column(column, justify="left" if column == "chain" else "right", overflow="fold")
     for verdict in found.pareto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -120,9 +121,14 @@ class GreedyDecoding:
             [0 if watched and self._whole else len(text) - 1 for text in texts],
             store=self._store,
             store_rows=rows,
-            on_state=self._on_state if watched else None,
+            on_state=partial(self._tell, rows) if watched and self._on_state is not None else None,
         )
         return dict(zip(rows, (state[-1:] for state in states)))
+
+    def _tell(self, rows: list[int], places: Sequence[int], depth: int, state: torch.Tensor) -> None:
+        """Tell the onlooker of a state, by the rows' own numbers."""
+        assert self._on_state is not None
+        self._on_state([rows[place] for place in places], depth, state)
 
     def _continue(self, rows: list[int]) -> dict[int, torch.Tensor]:
         """Read each row's newest token: residual streams ``[1, D]``."""

@@ -262,7 +262,10 @@ class FrozenModel:
                 on_state=None if watched is None else partial(_note_by_place, watched, rows),
                 whole=whole,
             )
-            return decoding.run()
+            decoded = decoding.run()
+            if watched is not None:
+                watched.finish(rows)
+            return decoded
 
         return self._in_batches([len(ids) + max_new_tokens for ids in token_ids], run)
 
@@ -295,7 +298,8 @@ class FrozenModel:
             token_ids: One prompt a row.
             programs: One program a row, kept for every generated token.
             max_new_tokens: Most new tokens a row.
-            probes: Who looks on while the prompts are read; that costs no second pass. See ``router.Probe``.
+            probes: Who looks on while the prompts are read; that costs no second pass. See ``router.Probe``: the
+                prompts should have the form that its texts were given in training (``Probe.prompt``).
 
         Returns:
             The new tokens; with probes, also what each of them says of each row.
@@ -304,8 +308,10 @@ class FrozenModel:
             ValueError: As for ``decode``, or a program does not keep the layers' order and there are probes.
             UserError: A probe was made for another model.
         """
-        if probes is None:
-            return [row.tokens for row in self.decode(token_ids, programs, max_new_tokens=max_new_tokens)]
+        if not probes:
+            decoded = self.decode(token_ids, programs, max_new_tokens=max_new_tokens)
+            tokens = [row.tokens for row in decoded]
+            return tokens if probes is None else (tokens, [[] for _ in tokens])
         for probe in probes:
             probe.check_model(self.hf_model)
         watched = PromptStates(probes, programs)

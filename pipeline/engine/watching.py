@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 
 from pipeline.program import LayerProgram
 
-#: Rows of the embeddings that tell one model's weights from another's.
-_MARKED_ROWS = 64
+#: Numbers of a parameter that tell one model's weights from another's.
+_MARKED = 64
+#: A frozen model's weights stay what they are.
+_MARKS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 class StateProbe(Protocol):
@@ -39,7 +42,7 @@ class PromptStates:
     """What probes take of prompts on their way through their programs.
 
     The states are those that enter each layer, run or not, and the one that leaves the last: as many as in the
-    untouched model.
+    untouched model. A prompt's are kept until it is finished.
 
     Args:
         probes: Who looks on.
@@ -52,25 +55,30 @@ class PromptStates:
     def __init__(self, probes: Sequence[StateProbe], programs: Sequence[LayerProgram]) -> None:
         self._probes = probes
         self._depths = [_depths(program) for program in programs]
-        self._taken: list[list[list[torch.Tensor]]] = [[[] for _ in programs] for _ in probes]
+        self._taken: dict[int, list[list[torch.Tensor]]] = {}
+        self._said: dict[int, list[Any]] = {}
 
     def note(self, rows: Sequence[int], depth: int, state: torch.Tensor) -> None:
         """A state ``[T, D]`` of some rows, behind so many runs of layers."""
-        for probe, taken in zip(self._probes, self._taken):
-            part = probe.take(state)
-            for row in rows:
+        parts = [probe.take(state) for probe in self._probes]
+        for row in rows:
+            taken = self._taken.setdefault(row, [[] for _ in self._probes])
+            for of_probe, part in zip(taken, parts):
                 # A batch that found no room is read again, from its beginning.
-                taken[row][depth:] = [part]
+                of_probe[depth:] = [part]
+
+    def finish(self, rows: Sequence[int]) -> None:
+        """Some prompts were read: let the probes say what they think, and forget the states."""
+        for row in rows:
+            taken = self._taken.pop(row)
+            self._said[row] = [
+                probe.label(torch.stack([of_probe[depth] for depth in self._depths[row]]))
+                for probe, of_probe in zip(self._probes, taken)
+            ]
 
     def labels(self) -> list[list[Any]]:
         """For each row, what each probe says."""
-        return [
-            [
-                probe.label(torch.stack([taken[row][depth] for depth in depths]))
-                for probe, taken in zip(self._probes, self._taken)
-            ]
-            for row, depths in enumerate(self._depths)
-        ]
+        return [self._said[row] for row in range(len(self._depths))]
 
 
 def _depths(program: LayerProgram) -> list[int]:
@@ -84,17 +92,23 @@ def _depths(program: LayerProgram) -> list[int]:
     return depths
 
 
-def weights_mark(hf_model: Any) -> str:
-    """Tells a model's weights from another's of the same shape, whatever precision they are loaded in.
+def weights_mark(hf_model: Any) -> str | None:
+    """Tells a model's weights from another's of the same shape: a hash of some numbers of every parameter.
 
-    A hash of some rows of the embeddings and of the last layer's first matrix, rounded to bfloat16.
+    They are rounded to bfloat16, so that float32 and bfloat16 give the same.
+
+    Returns:
+        The mark; None for a model in float16, which rounds otherwise.
     """
-    embeddings = hf_model.get_input_embeddings().weight
-    last = next(parameter for parameter in hf_model.model.layers[-1].parameters() if parameter.ndim > 1)
-    step = max(1, len(embeddings) // _MARKED_ROWS)
-    parts = [embeddings.detach()[::step][:_MARKED_ROWS], last.detach()[:_MARKED_ROWS]]
-    digest = hashlib.sha256()
-    for part in parts:
-        # bfloat16 is not numpy's; its bits as integers are.
-        digest.update(part.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()[:32]
+    if hf_model.dtype == torch.float16:
+        return None
+    mark = _MARKS.get(hf_model)
+    if mark is None:
+        digest = hashlib.sha256()
+        for parameter in hf_model.parameters():
+            numbers = parameter.detach().flatten()
+            numbers = numbers[:: max(1, len(numbers) // _MARKED)][:_MARKED]
+            # bfloat16 is not numpy's; its bits as integers are.
+            digest.update(numbers.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes())
+        mark = _MARKS[hf_model] = digest.hexdigest()[:32]
+    return mark

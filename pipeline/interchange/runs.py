@@ -78,6 +78,8 @@ def write_run(data: PathData, out: Path, *, origin: dict[str, str]) -> None:
     """
     settings = ImportedSettings(data=data, origin=origin)
     folder = RunFolder(out)
+    if (out / "run.json").exists() and "imported.format" not in read_settings(out):
+        raise UserError(f"{out} is a run that was searched, and not one that a conversion began; give another folder")
     committed = folder.open(settings, provenance={"imported": origin})
     try:
         # Where nobody knows how the tokenizer was called: plain texts mostly have special tokens added.

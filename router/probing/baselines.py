@@ -33,7 +33,7 @@ from router.probing.states import PIECE
 from router.probing.texts import LABELS, TEXT
 from router.store import ArrayStore
 
-_VERSION = 1
+_VERSION = 2
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 _ITERATIONS = 200
 
@@ -73,7 +73,11 @@ class AskingActor(ModelActor):
         )
 
     def work(self, texts: Sequence[str]) -> list[Array]:
-        """For each text the log-probabilities of the answer's first token, and of each label: ``[1, V + C]``."""
+        """For each text the log-probabilities of the answer's first token, and how far behind each label is.
+
+        Returns:
+            ``[1, V + C]`` each.
+        """
         self._begin()
         model = self._model
         example = Example(id="", task="zero-shot", question="", answer=self._labels[0], options=self._labels)
@@ -103,7 +107,9 @@ class AskingActor(ModelActor):
                 float((first if len(answer) == 1 else next(others))[range(len(answer)), answer].sum())
                 for answer in question.answers
             ]
-            found.append(np.concatenate([first[0].cpu().numpy(), np.array(scores, dtype=np.float32)])[None])
+            # Their distances from the likeliest: what is near is told apart in float16 too.
+            behind = np.array(scores, dtype=np.float32) - max(scores)
+            found.append(np.concatenate([first[0].cpu().numpy(), behind])[None])
         return found
 
 
@@ -133,7 +139,8 @@ def asked(
         show: Told how many texts were asked about, of how many.
 
     Returns:
-        Log-probabilities of the first token ``[N, V]`` in float16, and of the labels ``[N, C]``.
+        Log-probabilities of the first token ``[N, V]`` in float16, and of the labels, but for a constant of each text,
+        ``[N, C]``.
 
     Raises:
         UserError: The model cannot be loaded, or its logits are no numbers.

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.cluster import check_output
 from pipeline.errors import UserError
 from pipeline.options import interruptible, resource_options, resources_of
 from pipeline.reporting import StepReporter
@@ -42,7 +43,7 @@ def _reading_options(command: Command) -> Command:
     """The options that say how texts' states come about."""
     for option in reversed(
         (
-            click.option("--limit", type=int, help="Only the first N rows."),
+            click.option("--limit", type=int, help="Only the first N rows of --data."),
             click.option(
                 "--features",
                 type=click.Path(path_type=Path),
@@ -192,6 +193,7 @@ def evaluate(source: str, max_states_gib: float, out: Path | None, **options: An
     """Judge a probe."""
     from router.probing.apply import ProbeRequest, evaluate_probe, write_metrics
 
+    _check_file(out)
     resources = _resources(options)
     request = ProbeRequest(probe=source, most_gib=max_states_gib, resources=resources, **options)
     console = Console(soft_wrap=True)
@@ -286,21 +288,25 @@ def compare(
         seeds=seeds,
         question=question,
     )
+    _check_file(out)
     console = Console(soft_wrap=True)
+    judged: list[Any] = []
+
+    def on_result(one: Any) -> None:
+        judged.append(one)
+        console.print(
+            f"{one.contender}: accuracy {one.mean('accuracy'):.3f}, macro-F1 {one.mean('macro_f1'):.3f}",
+            highlight=False,
+        )
+        # After each: whoever stops a long comparison keeps what was judged.
+        if out is not None:
+            write_metrics({one.contender: asdict(one) for one in judged}, out)
+
     with interruptible(console, _STOPPED):
         with StepReporter(console) as steps:
-            results = run(
-                request,
-                announce=_printer(console),
-                show=steps,
-                on_result=lambda one: console.print(
-                    f"{one.contender}: accuracy {one.mean('accuracy'):.3f}, macro-F1 {one.mean('macro_f1'):.3f}",
-                    highlight=False,
-                ),
-            )
-        console.print(_table(results))
+            run(request, announce=_printer(console), show=steps, on_result=on_result)
+        console.print(_table(judged))
         if out is not None:
-            write_metrics({one.contender: asdict(one) for one in results}, out)
             console.print(f"Written: {out}", highlight=False, markup=False)
 
 
@@ -323,7 +329,7 @@ def _train_request(options: dict[str, Any], *, out: Path) -> Any:
 
 
 def _table(results: Sequence[Any]) -> Table:
-    table = Table(title="On texts that none has seen, in %: mean ± deviation over the seeds")
+    table = Table(title="On --test, in %: mean ± deviation over the seeds")
     table.add_column("contender")
     for column in ("accuracy", "macro-F1", "AUPRC", "ECE", "seconds"):
         table.add_column(column, justify="right")
@@ -335,6 +341,18 @@ def _table(results: Sequence[Any]) -> Table:
             figures.append(f"{100 * one.mean(figure):.1f}{spread}")
         table.add_row(one.contender, *figures, "" if one.seconds is None else f"{one.seconds:.0f}")
     return table
+
+
+def _check_file(out: Path | None) -> None:
+    """Refuse a place where no file can be written, before anything is done for it.
+
+    Raises:
+        UserError: It is a folder, or would vanish with a job.
+    """
+    if out is not None:
+        check_output(out)
+        if out.is_dir():
+            raise UserError(f"{out} is a folder; give a file to --out")
 
 
 def _resources(options: dict[str, Any]) -> Any:

@@ -27,10 +27,11 @@ from router.probing.fit import fit_probe, logits_of
 from router.probing.metrics import metrics_of
 from router.probing.reading import Reading, read_states
 from router.probing.texts import QUESTION, LabelledText, check_labels, labels_of, read_texts
-from router.probing.train import ProbeTrainRequest, StoredTexts, read_split
+from router.probing.train import ProbeTrainRequest, StoredTexts, read_split, shape_on
 
 #: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
 CONTENDERS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
+_PLAIN = ("first-token", "tf-idf", "zero-shot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,6 @@ class CompareRequest:
     """Trainings of each probe."""
     question: str = QUESTION
     """How the model is asked for a label."""
-    learning_rates: dict[str, float] | None = None
-    """Of single contenders, where it is another."""
 
     def __post_init__(self) -> None:
         check_question(self.question)
@@ -124,6 +123,10 @@ def compare(
     repeated = sum(text.text in known for text in test)
     said = f"; {repeated} of them are among the others too" if repeated else ""
     announce(f"{len(learnt)} texts to learn from, {len(held_out)} held out, {len(test)} to be judged on{said}.")
+    for name in request.contenders:
+        if name not in _PLAIN:
+            # A shape that does not go with the model is better found before the others are trained.
+            shape_on(resolve_model(request.train.model), _kind(request.train, name), num_classes=len(labels))
     contest = _Contest(request, learnt, held_out, test, labels, announce, show)
     results = []
     for name in request.contenders:
@@ -131,6 +134,14 @@ def compare(
         results.append(result)
         on_result(result)
     return results
+
+
+def _kind(request: ProbeTrainRequest, name: str) -> ProbeTrainRequest:
+    """The same training for a contender's kind of probe."""
+    aggregator, _, scope = name.partition("-")
+    if name == "last":
+        aggregator, scope = "pooling", "last"
+    return replace(request, aggregator=aggregator, scope=scope or "all")
 
 
 @dataclass(frozen=True)
@@ -158,14 +169,12 @@ class _Contest:
         return self.learnt, self.held_out, self.test
 
     def _probe(self, name: str) -> Compared:
-        aggregator, _, scope = name.partition("-")
-        if name == "last":
-            aggregator, scope = "pooling", "last"
-        rate = (self.request.learning_rates or {}).get(name, self.request.train.fit.learning_rate)
-        kind = replace(self.request.train, aggregator=aggregator, scope=scope or "all")
+        kind = _kind(self.request.train, name)
+        source = resolve_model(kind.model)
+        shape = shape_on(source, kind, num_classes=len(self.labels))
         store, _ = read_states(
             Reading(
-                source=resolve_model(kind.model),
+                source=source,
                 form=kind.form,
                 reading=kind.reading,
                 features=self._features,
@@ -177,22 +186,24 @@ class _Contest:
             show=self.show,
         )
         learnt, held_out, test = (StoredTexts.of(store, texts, self.labels) for texts in self._texts)
-        shape = kind.shape(
-            num_layers=store.model()[0], hidden_size=learnt.states(0).shape[-1], num_classes=len(self.labels)
-        )
-        runs, parameters, began = [], 0, time.perf_counter()
+        runs, parameters, seconds = [], 0, 0.0
         for seed in range(self.request.seeds):
-            self.show(f"{name} trained", seed, self.request.seeds)
-            fitted = fit_probe(learnt, held_out, shape, replace(kind.fit, seed=seed, learning_rate=rate))
+            began = time.perf_counter()
+            try:
+                fitted = fit_probe(learnt, held_out, shape, replace(kind.fit, seed=seed))
+            except ValueError as error:
+                raise UserError(f"{name} cannot be trained on {kind.data}: {error}") from None
+            seconds += time.perf_counter() - began
             parameters = sum(parameter.numel() for parameter in fitted.network.parameters())
             runs.append(self._metrics(logits_of(fitted.network, test).double().softmax(-1).numpy()))
-        seconds = (time.perf_counter() - began) / self.request.seeds
-        return Compared(contender=name, runs=runs, parameters=parameters, seconds=seconds)
+            self.show(f"{name} trained", seed + 1, self.request.seeds)
+        return Compared(contender=name, runs=runs, parameters=parameters, seconds=seconds / self.request.seeds)
 
     def _asking(self, name: str) -> Compared:
-        resources = self.request.train.resources
-        place = find_place(resources)
-        texts = [text.text for part in self._texts for text in part]
+        place = find_place(self.request.train.resources)
+        # The model's own answer learns nothing: only those that are judged are asked about.
+        asked_about = (self.test,) if name == "zero-shot" else self._texts
+        texts = [text.text for part in asked_about for text in part]
         try:
             self.announce(f"Asking the model for the label of {len(texts)} texts.")
             first, scores = asked(
@@ -208,10 +219,10 @@ class _Contest:
             )
         finally:
             ray.shutdown()
-        ends = np.cumsum([len(part) for part in self._texts])
         if name == "zero-shot":
-            likely = np.exp(scores[ends[1] :] - scores[ends[1] :].max(1, keepdims=True))
+            likely = np.exp(scores)
             return Compared(contender=name, runs=[self._metrics(likely / likely.sum(1, keepdims=True))])
+        ends = np.cumsum([len(part) for part in self._texts])
         parts = np.split(first_token_features(first), ends[:-1])
         return Compared(contender=name, runs=[self._metrics(self._regression(parts))])
 

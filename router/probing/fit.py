@@ -21,8 +21,8 @@ from router.probing.metrics import macro_f1
 
 #: Steps' worth of texts that are sorted by their length, so that a step has little padding.
 _SORTED_STEPS = 16
-#: Texts that are read at once where nothing is learnt from them.
-_EVALUATED = 64
+#: Texts, and tokens with padding, that are read at once where nothing is learnt from them.
+_EVALUATED, _EVALUATED_TOKENS = 64, 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,8 @@ class ProbeFitConfig:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must not be below 0, got {self.weight_decay}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be at least 0 and below 2^63, got {self.seed}")
         for name in ("warmup", "balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -120,7 +122,7 @@ def fit_probe(
         on_epoch: Told of every epoch's record.
 
     Raises:
-        ValueError: There are no texts, or the training texts have one label only.
+        ValueError: There are no texts, the training texts have one label only, or training diverges.
     """
     if not len(train.labels) or not len(held_out.labels):
         raise ValueError(
@@ -152,6 +154,8 @@ def fit_probe(
             optimizer.step()
             schedule.step()
             total += float(loss.detach()) * len(rows)
+        if not math.isfinite(total):
+            raise ValueError(f"the loss is no number any more at a learning rate of {config.learning_rate:g}")
         logits = logits_of(network, held_out, device=device)
         chosen = logits.argmax(1).numpy()
         record = {
@@ -180,9 +184,10 @@ def logits_of(network: ProbeNetwork, texts: Texts, *, device: torch.device | str
     """What a probe says of texts, ``[N, classes]``."""
     network.eval()
     logits = torch.empty(len(texts.lengths), network.config.num_classes)
-    order = np.argsort(texts.lengths, kind="stable")
-    for start in range(0, len(order), _EVALUATED):
-        rows = order[start : start + _EVALUATED]
+    order = np.argsort(-texts.lengths, kind="stable")
+    while len(order):
+        together = int(np.clip(_EVALUATED_TOKENS // max(1, texts.lengths[order[0]]), 1, _EVALUATED))
+        rows, order = order[:together], order[together:]
         states, valid = collated([texts.states(row) for row in rows])
         logits[torch.from_numpy(rows)] = network(states.to(device), valid.to(device)).float().cpu()
     return logits

@@ -28,9 +28,9 @@ def metrics_of(labels: Array, chosen: Array, scores: Array, names: Sequence[str]
         names: What the labels are called.
 
     Returns:
-        ``accuracy``; ``macro_f1``; ``auprc``, the average precision (of the second label where there are two, else the
-        mean over labels that are there); ``calibration_error``, how far confidence and accuracy lie apart (15 bins of
-        equal width, weighted by their texts); ``f1``, by label; ``confusion``, true labels by chosen ones.
+        ``accuracy``; ``macro_f1``; ``auprc``, the average precision (of the second label by name where there are two,
+        else the mean over labels that are there); ``calibration_error``, how far confidence and accuracy lie apart (15
+        bins of equal width, weighted by their texts); ``f1``, by label; ``confusion``, true labels by chosen ones.
     """
     every = range(len(names))
     positives = [1] if len(names) == 2 else every
@@ -64,10 +64,17 @@ def best_threshold(labels: Array, positive: Array) -> float:
         positive: Probabilities of the second ``[N]``.
 
     Returns:
-        A value half-way between two probabilities that occur; of equally good ones the nearest to one half.
+        One half, or a value half-way between two probabilities that occur; of equally good ones the one nearest to
+        one half.
     """
     values = np.unique(positive)
     between = np.unique(np.concatenate([[0.5], (values[1:] + values[:-1]) / 2]))
-    scores = np.array([macro_f1(labels, (positive >= one).astype(int)) for one in between])
+    # Of each label how many lie below each value, and so what is chosen rightly and wrongly from there on.
+    below = [np.searchsorted(np.sort(positive[labels == one]), between, side="left") for one in (0, 1)]
+    zeros, ones = (labels == 0).sum(), (labels == 1).sum()
+    chosen_one = (zeros - below[0]) + (ones - below[1])
+    f1_one = 2 * (ones - below[1]) / np.maximum(ones + chosen_one, 1)
+    f1_zero = 2 * below[0] / np.maximum(zeros + len(labels) - chosen_one, 1)
+    scores = (f1_one + f1_zero) / 2
     best = between[scores >= scores.max() - 1e-12]
     return float(best[np.abs(best - 0.5).argmin()])

@@ -1,7 +1,7 @@
 """``Probe``: a trained probe, in one line, and its folder.
 
     probe = Probe.from_pretrained(PROBE)
-    model.generate(prompts, …, probes=[probe])      # text and labels from one pass
+    lm.generate([probe.prompt(text)], …, probes=[probe])      # text and labels from one pass
 
 PROBE/config.json         its shape, its labels, the base model by name and revision, how texts are put, how it was made
 PROBE/model.safetensors   its weights
@@ -28,6 +28,7 @@ from router.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_folder, fi
 from router.probes import ProbeConfig, ProbeNetwork
 from router.probing.fit import collated
 from router.probing.states import Form, reduced, together
+from router.probing.texts import TEXT
 
 FORMAT_VERSION = 1
 _KIND = "probe"
@@ -54,7 +55,7 @@ class Probe:
         base: The base model.
         network: The network.
         labels: What its classes are called.
-        mark: Of the base model's weights; see ``weights_mark``.
+        mark: Of the base model's weights; see ``weights_mark``. None where they are not compared.
         form: How texts are put to the model.
         threshold: Of two labels, the probability from which the second is chosen; None for the likelier.
         made: How it was made: settings and metrics.
@@ -63,7 +64,7 @@ class Probe:
     base: BaseModel
     network: ProbeNetwork
     labels: tuple[str, ...]
-    mark: str
+    mark: str | None
     form: Form = field(default_factory=Form)
     threshold: float | None = None
     made: dict[str, Any] = field(default_factory=dict)
@@ -90,18 +91,29 @@ class Probe:
                 f"the probe was trained on {self.base.name} ({self.config.num_layers} layers, hidden size "
                 f"{self.config.hidden_size}), this model has {depth} layers and hidden size {hidden}"
             )
-        if weights_mark(hf_model) != self.mark:
+        mark = weights_mark(hf_model)
+        if mark is not None and self.mark is not None and mark != self.mark:
             raise UserError(
                 f"the probe was trained on {self.base.name} at revision {self.base.revision[:19]}…; this model has its "
                 "shape, but other weights"
             )
+
+    def prompt(self, text: str) -> str:
+        """A text in the form in which the probe was trained on texts."""
+        return self.form.template.replace(TEXT, text)
 
     def take(self, state: torch.Tensor) -> torch.Tensor:
         """What the probe needs of one layer's states ``[T, D]``: ``[T or 1, D]`` in float16, on the CPU."""
         return reduced(state, self.config.reading).cpu()
 
     def label(self, states: torch.Tensor) -> Label:
-        """The label of one text, from what ``take`` made of every layer's states, stacked: ``[S, T or 1, D]``."""
+        """The label of one text, from what ``take`` made of every layer's states, stacked: ``[S, T or 1, D]``.
+
+        Raises:
+            UserError: The states are no numbers.
+        """
+        if not bool(states.isfinite().all()):
+            raise UserError("the hidden states are no numbers: the model overflows; use bfloat16 or float32")
         of_text = together(states, self.config.reading).numpy()
         with torch.inference_mode():
             logits = self.network(*collated([of_text]))
@@ -144,9 +156,10 @@ class Probe:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            # Without its configuration the folder is no probe: no old one may stand beside new weights.
+            (folder / CONFIG_FILE).unlink(missing_ok=True)
             save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
             (folder / CARD_FILE).write_text(probe_card(config), encoding="utf-8")
-            # Last: without it the folder is no probe.
             (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise UserError(f"probe folder {folder} cannot be written: {error}") from None
@@ -170,7 +183,7 @@ class Probe:
             shape = ProbeConfig(**{name: config[name] for name in ProbeConfig.__dataclass_fields__})
             form = Form(**{name: config[name] for name in Form.__dataclass_fields__})
             labels, threshold, made = tuple(config["labels"]), config["threshold"], dict(config["made"])
-            mark = str(config["mark"])
+            mark = None if config["mark"] is None else str(config["mark"])
             if len(labels) != shape.num_classes or not all(isinstance(label, str) for label in labels):
                 raise ValueError(f"{len(labels)} labels for {shape.num_classes} classes")
             if threshold is not None and not (len(labels) == 2 and 0 <= threshold <= 1):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 
 READINGS = ("tokens", "top", "mean", "max", "last")
 #: Changes whenever the same text would give other states.
-_VERSION = 1
-#: Texts that an actor is handed at once, and so in a file.
-PIECE = 64
+_VERSION = 2
+#: Texts that an actor is handed at once, and so in a file; where every token is kept, also no more characters.
+PIECE, PIECE_CHARACTERS = 64, 32_768
 #: What a reader must know of the model beside its states.
 _NOTE = "model.json"
 _GIB = 1 << 30
@@ -61,7 +62,7 @@ class Form:
 
     def key(self, text: str) -> str:
         """Names a text's states within a store."""
-        return hashlib.sha256(f"{self.max_tokens}\n{self.template}\n{text}".encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps([self.max_tokens, self.template, text]).encode()).hexdigest()[:32]
 
     def tokens(self, tokenizer: Any, text: str, context: int) -> tuple[list[int], bool]:
         """A text's token ids, and whether its end was cut off to make room."""
@@ -154,15 +155,15 @@ class StateStore:
         self._arrays = ArrayStore(root, ["states", _VERSION, revision, dtype, reading])
         self.folder = self._arrays.folder
 
-    def model(self) -> tuple[int, str]:
-        """The model's depth L, and the mark of its weights.
+    def model(self) -> tuple[int, str | None]:
+        """The model's depth L, and the mark of its weights; None where they are not compared.
 
         Raises:
             UserError: Nothing was read yet, or the note is damaged.
         """
         try:
             note = json.loads((self.folder / _NOTE).read_text())
-            return int(note["num_layers"]), str(note["mark"])
+            return int(note["num_layers"]), note["mark"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.folder / _NOTE} cannot be read ({error}); delete the folder") from None
 
@@ -209,11 +210,12 @@ class StateStore:
         # Texts of a length together, as far as characters tell, and the longest first: then the first piece tells
         # whether there is room for all.
         absent = sorted(self.absent(texts), key=len, reverse=True)
-        pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
+        pieces = _pieces(absent, PIECE_CHARACTERS if self._whole else math.inf)
         actors: ActorPool[list[str]] = ActorPool(
             StateActor, (model, device, dtype, pool.cpus_per_actor, self.form, self.reading), pool
         )
-        characters, done, cut, size = sum(map(len, absent)), 0, 0, 0
+        done, read, cut, size = 0, 0, 0, 0
+        characters = sum(map(len, absent))
         with actors:
             for piece, (states, cut_now, note) in actors.map(pieces):
                 if not done:
@@ -221,11 +223,18 @@ class StateStore:
                 self._arrays.add([self.form.key(text) for text in piece], states, names=[repr(t[:40]) for t in piece])
                 done += len(piece)
                 cut += cut_now
+                read += sum(map(len, piece))
                 size += sum(array.nbytes for array in states)
-                if done == len(piece):
-                    self._check_room(size / sum(map(len, piece)) * characters, size, most_gib)
+                # What is kept of a text grows with it at most: by texts where it does not, by characters where it does.
+                needed = size + size / read * (characters - read) if self._whole else size / done * len(absent)
+                self._check_room(needed, size, most_gib)
                 show(done)
         return cut
+
+    @property
+    def _whole(self) -> bool:
+        """Whether every token is kept."""
+        return self.reading in ("tokens", "top")
 
     def _note(self, note: dict[str, Any]) -> None:
         staged = self.folder / f"{uuid.uuid4().hex}.part"
@@ -241,6 +250,19 @@ class StateStore:
             where = "the disk has" if room < most_gib * _GIB else "--max-states-gib allows"
             raise UserError(
                 f"the states of these texts take about {needed / _GIB:.1f} GiB in {self.folder}, {where} "
-                f"{room / _GIB:.1f}; use --aggregator pooling or --scope last, which keep one vector a layer, "
-                "fewer tokens (--max-tokens), or fewer rows (--limit)"
+                f"{room / _GIB:.1f}; use --aggregator pooling with --scope all, or --scope last, which keep one vector "
+                "a layer, fewer tokens (--max-tokens), or fewer rows (--limit)"
             )
+
+
+def _pieces(texts: Sequence[str], most_characters: float) -> list[list[str]]:
+    """Texts in their order, so many together."""
+    pieces: list[list[str]] = []
+    characters = 0
+    for text in texts:
+        if not pieces or characters + len(text) > most_characters or len(pieces[-1]) == PIECE:
+            pieces.append([])
+            characters = 0
+        pieces[-1].append(text)
+        characters += len(text)
+    return pieces

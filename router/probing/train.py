@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.cluster import Resources, check_output
-from pipeline.engine.loading import cache_folder
+from pipeline.engine.loading import cache_folder, load_description
 from pipeline.errors import UserError
-from pipeline.model_source import resolve_model
+from pipeline.model_source import ModelSource, resolve_model
 from router.base import BaseModel
 from router.folder import check_folder
 from router.probes import ProbeConfig
@@ -97,8 +96,10 @@ class ProbeTrainRequest:
             raise UserError(f"--limit must be at least 1, got {self.limit}")
         if not self.most_gib > 0:
             raise UserError(f"--max-states-gib must be above 0, got {self.most_gib:g}")
-        # Refuses what is out of its range before anything is read; the sizes are the model's.
-        self.shape(num_layers=1, hidden_size=self.downcast * self.num_heads, num_classes=2)
+        for name, value in (("downcast", self.downcast), ("num-heads", self.num_heads)):
+            if value < 1:
+                raise UserError(f"--{name} must be at least 1, got {value}")
+        _ = self.reading  # refuses what is out of its range before anything is read
 
     @property
     def reading(self) -> str:
@@ -171,11 +172,18 @@ def train_probe(
         KeyboardInterrupt: It was interrupted; states that were computed stay.
     """
     check_output(request.out)
+    if (request.out / "run.json").exists():
+        raise UserError(f"{request.out} is a run folder; give another one to --out")
     check_folder(request.out, "probe")
     learnt, held_out = read_split(request)
     labels = labels_of(learnt, request.data)
     check_labels(held_out, labels, request.validation or request.data)
     source = resolve_model(request.model)
+    shape = shape_on(source, request, num_classes=len(labels))
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"probe folder {request.out} cannot be written: {error.strerror or error}") from None
     announce(_described(learnt, held_out, labels))
     store, dtype = read_states(
         Reading(
@@ -190,14 +198,10 @@ def train_probe(
         announce=announce,
         show=show,
     )
-    states = store.read(learnt[0].text)
-    num_layers, mark = store.model()
-    shape = request.shape(num_layers=num_layers, hidden_size=states.shape[-1], num_classes=len(labels))
+    _, mark = store.model()
     train, stop = StoredTexts.of(store, learnt, labels), StoredTexts.of(store, held_out, labels)
     try:
-        request.out.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as closing:
-            lines = closing.enter_context((request.out / METRICS_FILE).open("w", encoding="utf-8"))
+        with (request.out / METRICS_FILE).open("w", encoding="utf-8") as lines:
 
             def write(record: dict[str, float]) -> None:
                 lines.write(json.dumps(record) + "\n")
@@ -205,11 +209,13 @@ def train_probe(
                 on_epoch(record)
 
             fitted = fit_probe(train, stop, shape, request.fit, on_epoch=write)
+    except ValueError as error:
+        raise UserError(f"no probe can be trained on {request.data}: {error}") from None
     except OSError as error:
         raise UserError(f"probe folder {request.out} cannot be written: {error.strerror or error}") from None
     scores = fitted.logits.double().softmax(-1).numpy()
     probe = Probe(
-        base=BaseModel(name=_lasting(request.model), revision=source.revision),
+        base=BaseModel(name=source.location, revision=source.revision),
         network=fitted.network,
         labels=labels,
         mark=mark,
@@ -254,6 +260,10 @@ def read_split(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[Lab
         return texts, read(request.validation, request.validation_split, None)
     held_out = [text for text in texts if _draw(text.text) < request.held_out]
     learnt = [text for text in texts if _draw(text.text) >= request.held_out]
+    # A label that is so rare that chance holds all of it out is there to be learnt, and not to stop by.
+    missing = {text.label for text in held_out} - {text.label for text in learnt}
+    learnt += [text for text in held_out if text.label in missing]
+    held_out = [text for text in held_out if text.label not in missing]
     if not learnt or not held_out:
         raise UserError(
             f"{len(texts)} texts are too few: {len(learnt)} to train on and {len(held_out)} held out; give more, "
@@ -273,7 +283,11 @@ def _described(learnt: Sequence[LabelledText], held_out: Sequence[LabelledText],
     return f"{len(learnt)} texts to learn from, {len(held_out)} held out; {len(labels)} labels: {shares}."
 
 
-def _lasting(model: str) -> str:
-    """The base model by a name that holds in any working directory."""
-    path = Path(model).expanduser()
-    return str(path.resolve()) if path.exists() else model
+def shape_on(source: ModelSource, request: ProbeTrainRequest, *, num_classes: int) -> ProbeConfig:
+    """The probe's shape on a model, before that is loaded.
+
+    Raises:
+        UserError: The model cannot be read, or the shape does not go with it.
+    """
+    config = load_description(source)[0]
+    return request.shape(num_layers=config.num_hidden_layers, hidden_size=config.hidden_size, num_classes=num_classes)

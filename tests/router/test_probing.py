@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -16,14 +18,19 @@ from tiny import NUM_LAYERS, save_tiny_model
 
 from pipeline import FrozenModel, LayerProgram
 from pipeline.cli import main
+from pipeline.engine.watching import weights_mark
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from router import Probe, RoutedCausalLM
 from router.base import BaseModel
 from router.checkpoint import Router
 from router.model import LayerRouters, RouterConfig
+from router.probes import ProbeConfig, ProbeNetwork
+from router.probing.compare import CompareRequest, compare
 from router.probing.fit import collated
+from router.probing.metrics import best_threshold, calibration_error, macro_f1
 from router.probing.states import READINGS, Form, StateStore, reduced, together
+from router.probing.train import ProbeTrainRequest, _draw, read_split
 
 pytestmark = pytest.mark.ray
 
@@ -302,11 +309,105 @@ def test_a_probe_for_another_model_is_refused_by_name(gate, workshop, tmp_path, 
         RoutedCausalLM.from_pretrained(gate)
 
 
-def test_the_precision_of_the_weights_makes_no_other_model(gate, workshop):
-    """Catches a mark that refuses the very model in bfloat16."""
-    model = FrozenModel.load(str(workshop.model), device="cpu", dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_precision_of_the_weights_makes_no_other_model(gate, workshop, dtype):
+    """Catches a mark that refuses the very model in another precision."""
+    model = FrozenModel.load(str(workshop.model), device="cpu", dtype=dtype)
     _, labels = model.generate([[1, 2, 3]], [IDENTITY], max_new_tokens=1, probes=[Probe.from_pretrained(gate)])
     assert labels[0][0].label in ("awake", "sleepy")
+
+
+@pytest.mark.parametrize("part", ["embed_tokens.weight", "layers.0.mlp.down_proj.weight", "norm.weight"])
+def test_any_part_of_the_weights_makes_another_model(workshop, part):
+    """Catches a fine-tuned model that is taken for its base, because what was compared stayed the same."""
+    from transformers import AutoModelForCausalLM
+
+    base, other = (AutoModelForCausalLM.from_pretrained(workshop.model) for _ in range(2))
+    assert weights_mark(base) == weights_mark(other)
+    tuned = AutoModelForCausalLM.from_pretrained(workshop.model)
+    with torch.no_grad():
+        tuned.model.get_parameter(part).mul_(1.05)
+    assert weights_mark(tuned) != weights_mark(base)
+
+
+def test_no_two_texts_share_their_states():
+    """Catches a text whose template says what another's text does."""
+    assert Form(template="{text}\nB").key("C") != Form().key("B\nC")
+
+
+def test_a_label_that_is_rare_is_learnt(tmp_path):
+    """Catches a training that refuses its own data where chance holds out every text of a label."""
+    data = tmp_path / "rare.jsonl"
+    rows = [{"text": f"{number}", "label": "odd" if number % 2 else "even"} for number in range(60)]
+    rare = next(f"rare {number}" for number in range(100) if _draw(f"rare {number}") < 0.1)
+    data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": rare, "label": "rare"}]))
+    learnt, held_out = read_split(ProbeTrainRequest(model="", data=str(data), out=tmp_path / "out"))
+    assert rare in {text.text for text in learnt} and rare not in {text.text for text in held_out}
+    assert len(learnt) + len(held_out) == 61 and {text.label for text in held_out} == {"odd", "even"}
+
+
+def test_a_baseline_does_not_see_the_answers(tmp_path):
+    """Catches a test set that is learnt from: here its labels say the opposite of all others."""
+    words = {"good": ["fine day", "nice day", "lovely day"], "bad": ["sad day", "awful day", "grim day"]}
+    others = {"good": "bad", "bad": "good"}
+    for name, label_of in (("train", dict(zip(words, words))), ("test", others)):
+        rows = [
+            {"text": f"{text} number {number} {name}", "label": label_of[label]}
+            for label, texts in words.items()
+            for text in texts
+            for number in range(20)
+        ]
+        (tmp_path / name).with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    request = CompareRequest(
+        train=ProbeTrainRequest(model="", data=str(tmp_path / "train.jsonl"), out=tmp_path),
+        test=str(tmp_path / "test.jsonl"),
+        contenders=("tf-idf",),
+    )
+    [compared] = compare(request)
+    assert compared.runs[0]["accuracy"] == 0
+
+
+def test_the_threshold_is_the_best_of_all():
+    """Catches a threshold that is found fast and is not the one that plain trying finds."""
+    random_numbers = np.random.default_rng(0)
+    for size in (2, 7, 40, 200):
+        labels = np.array([0, 1, *random_numbers.integers(0, 2, size - 2)])
+        positive = np.round(np.clip(random_numbers.normal(0.4 + 0.2 * labels, 0.25), 0, 1), 2)
+        found = best_threshold(labels, positive)
+        values = np.unique([0.5, *positive, *(positive + 0.005)])
+        most = max(macro_f1(labels, (positive >= value).astype(int)) for value in values)
+        assert macro_f1(labels, (positive >= found).astype(int)) == pytest.approx(most)
+
+
+def test_confidence_that_is_right_is_no_error():
+    """Catches a calibration error that counts bins instead of texts."""
+    confidence = np.array([0.9] * 10 + [0.6] * 5)
+    right = np.array([True] * 9 + [False] + [True] * 3 + [False] * 2)
+    assert calibration_error(right, confidence) == pytest.approx(0)
+    assert calibration_error(~right, confidence) == pytest.approx((10 * 0.8 + 5 * 0.2) / 15)
+
+
+def test_what_is_saved_is_what_was_trained(tmp_path):
+    """Catches weights, labels, threshold or form that are rounded or lost on the way to the disk."""
+    network = ProbeNetwork(ProbeConfig(num_layers=2, hidden_size=8, num_classes=2, aggregator="mha", downcast=2))
+    form = Form(template="<{text}>", max_tokens=9)
+    probe = Probe(
+        base=BaseModel(name="x", revision="y"), network=network, labels=("a", "b"), mark="m", form=form, threshold=0.3
+    )
+    probe.save_pretrained(tmp_path / "probe")
+    again = Probe.from_pretrained(tmp_path / "probe")
+    assert (again.base, again.labels, again.mark, again.form, again.threshold) == (
+        probe.base,
+        probe.labels,
+        "m",
+        form,
+        0.3,
+    )
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], tensor)
+    assert again.prompt("x") == "<x>"
+    with pytest.raises(UserError, match="are no numbers"):
+        again.label(torch.full((3, 1, 8), math.nan))
 
 
 def test_texts_that_are_too_long_are_cut_and_counted(workshop, tmp_path):
@@ -344,6 +445,9 @@ def test_what_stands_behind_a_text_is_not_cut(model):
         ([{"text": "a", "label": "x"}], ["--lr", 0], "--lr must be above 0"),
         ([{"text": "a", "label": "x"}], ["--epochs", 0], "--epochs must be at least 1"),
         ([{"text": "a", "label": "x"}], ["--held-out", 1], "--held-out must be between 0 and 1"),
+        ([{"text": "a", "label": "x"}], ["--seed", -1], "--seed must be at least 0"),
+        ([{"text": "a", "label": "x"}], ["--downcast", 0], "--downcast must be at least 1, got 0"),
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": "y"}] * 20, ["--validation", "nowhere.jsonl"], "nowhere"),
         ([{"text": "a", "label": "x"}], ["--limit", 0], "--limit must be at least 1"),
         ([{"text": "a", "label": "x"}], ["--max-tokens", 0], "--max-tokens must be at least 1"),
     ],

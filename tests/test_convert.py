@@ -256,7 +256,8 @@ def test_nothing_is_written_over(run, tmp_path):
     assert "exists already" in convert("--from", "run", "--to", "polar", run, tmp_path / "kept.json", status=2)
     assert (tmp_path / "kept.json").read_text() == "mine"
     convert("--from", "run", "--to", "polar", run, tmp_path / "file.json")
-    assert "is a run that was searched" in convert("--from", "polar", "--to", "run", tmp_path / "file.json", run, status=2)
+    said = convert("--from", "polar", "--to", "run", tmp_path / "file.json", run, status=2)
+    assert "is a run that was searched" in said
 
 
 def test_a_margin_that_is_no_number_is_committed(tmp_path):

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,11 @@ class ImportedSettings:
             "task": tasks.pop() if len(tasks) == 1 else "mixed",
             "search.budget": self.data.budget,
             "num_layers": self.data.num_layers,
-            "data_sha256": self._content(),
+            "data_sha256": self._content,
             "imported.format": self.origin["format"],
         }
 
+    @cached_property
     def _content(self) -> str:
         """SHA-256 over the questions with their verdicts: other content is another run."""
         digest = hashlib.sha256()

@@ -71,7 +71,7 @@ class ArrayStore:
         broken = [name for name, array in zip(names, arrays) if not np.isfinite(array).all()]
         if broken:
             raise UserError(
-                f"what the model makes of {len(broken)} prompts is no number, first of {broken[0]}: it overflows in "
+                f"what the model makes of {len(broken)} prompts are no numbers, first of {broken[0]}: it overflows in "
                 "this precision; use bfloat16 or float32"
             )
         ends = np.cumsum([len(array) for array in arrays]).tolist()

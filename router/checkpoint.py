@@ -8,22 +8,18 @@ ROUTER/README.md           model card
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from pipeline.errors import UserError
 from router.base import BaseModel
 from router.card import model_card
-from router.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_folder, find_folder, read_config, read_tensors
+from router.folder import CONFIG_FILE, WEIGHTS_FILE, check_version, find_folder, read_config, read_tensors, write_folder
 from router.model import NUM_CLASSES, LayerRouters, RouterConfig
 
-FORMAT_VERSION = 1
 _KIND = "router"
 _SAMPLE = "held_out_log_probs"
 _SEEN = "trained_on"
@@ -61,26 +57,18 @@ class Router:
         Raises:
             UserError: The folder holds something else, or cannot be written.
         """
-        folder = Path(folder)
-        check_folder(folder, _KIND)
         config = {
-            "format_version": FORMAT_VERSION,
             "base_model": asdict(self.base),
             **asdict(self.config),
             "add_special_tokens": self.add_special_tokens,
             "made": self.made,
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.routers.state_dict().items()}
-        tensors[_SAMPLE] = self.held_out.detach().cpu().contiguous()
-        tensors[_SEEN] = torch.tensor(sorted(self.trained_on), dtype=torch.int64)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-            (folder / CARD_FILE).write_text(model_card(config), encoding="utf-8")
-            # Last: without it the folder is no router.
-            (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"router folder {folder} cannot be written: {error}") from None
+        tensors = {
+            **self.routers.state_dict(),
+            _SAMPLE: self.held_out,
+            _SEEN: torch.tensor(sorted(self.trained_on), dtype=torch.int64),
+        }
+        write_folder(Path(folder), _KIND, config=config, tensors=tensors, card=model_card(config))
 
     @classmethod
     def load(cls, source: str | Path) -> Router:
@@ -92,11 +80,7 @@ class Router:
         folder = find_folder(str(source), _KIND)
         config = read_config(folder, _KIND)
         try:
-            if config["format_version"] != FORMAT_VERSION:
-                raise UserError(
-                    f"{folder / CONFIG_FILE} has format version {config['format_version']!r}, this release reads "
-                    f"{FORMAT_VERSION}"
-                )
+            check_version(config, folder)
             base = BaseModel(**config["base_model"])
             size = RouterConfig(**{name: config[name] for name in RouterConfig.__dataclass_fields__})
             special, made = bool(config["add_special_tokens"]), dict(config["made"])

@@ -18,6 +18,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from router.losses import effective_number_weights, focal_loss
 from router.model import NUM_CLASSES, LayerRouters, RouterConfig
+from router.schedule import cosine_with_warmup
 
 CLASSES = ("skip", "execute", "repeat")
 #: Rows that are read at once where nothing is learnt from them.
@@ -143,7 +144,9 @@ def fit(
     routers.to(device)
     optimizer = torch.optim.AdamW(routers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(num_steps, config.warmup_steps))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, cosine_with_warmup(num_steps, min(config.warmup_steps, num_steps // 10))
+    )
     order = np.random.default_rng(config.seed)
 
     def batches(rows: Rows, indices: np.ndarray[Any, Any], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -200,18 +203,6 @@ def fit(
         best=best,
         confusion=confusion,
     )
-
-
-def _cosine(num_steps: int, warmup_steps: int) -> Callable[[int], float]:
-    """The learning rate's share of its highest, by the step."""
-    warmup = min(warmup_steps, num_steps // 10)
-
-    def share(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup))))
-
-    return share
 
 
 def _frequencies(labels: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from pipeline.errors import UserError
 
+FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
@@ -37,6 +39,29 @@ def check_folder(folder: Path, kind: str) -> None:
         read_config(folder, kind)
     except UserError:
         raise UserError(f"{folder} holds something that is no {kind}; give another folder") from None
+
+
+def write_folder(
+    folder: Path, kind: str, *, config: dict[str, Any], tensors: dict[str, torch.Tensor], card: str
+) -> None:
+    """Write something trained: into a new folder, or over one of its kind.
+
+    Raises:
+        UserError: The folder holds something else, or cannot be written.
+    """
+    check_folder(folder, kind)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Without its configuration the folder holds nothing: none may stand beside weights that it does not describe.
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(
+            json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2) + "\n", encoding="utf-8"
+        )
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{kind} folder {folder} cannot be written: {error}") from None
 
 
 def find_folder(source: str, kind: str) -> Path:
@@ -83,6 +108,20 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     if "base_model" not in config:
         raise UserError(f"{file} is no {kind}'s configuration: it names no base model")
     return config
+
+
+def check_version(config: dict[str, Any], folder: Path) -> None:
+    """Refuse what another release wrote.
+
+    Raises:
+        KeyError: It does not say which.
+        UserError: Its format is another.
+    """
+    if config["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{folder / CONFIG_FILE} has format version {config['format_version']!r}, this release reads "
+            f"{FORMAT_VERSION}"
+        )
 
 
 def read_tensors(file: Path, kind: str) -> dict[str, torch.Tensor]:

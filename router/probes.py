@@ -31,19 +31,13 @@ SCOPES = ("all", "tokens", "layers", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """The shape of a probe.
+class ProbeKind:
+    """What a probe is, on whatever model.
 
     Raises:
         ValueError: A field is out of its range.
     """
 
-    num_layers: int
-    """Depth L of the model."""
-    hidden_size: int
-    """Width D of its residual stream."""
-    num_classes: int
-    """Labels."""
     aggregator: str = "gate"
     """``pooling``, ``gate`` or ``mha``."""
     pooling: str = "mean"
@@ -56,14 +50,43 @@ class ProbeConfig:
     """Heads of ``mha``."""
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "hidden_size", "downcast", "num_heads"):
+        for name, known in (("aggregator", AGGREGATORS), ("pooling", POOLINGS), ("scope", SCOPES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(known)}")
+        for name in ("downcast", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def reading(self) -> str:
+        """What such a probe must be given of a text; see ``router.probing.states``."""
+        if self.scope == "all":
+            return self.pooling if self.aggregator == "pooling" else "tokens"
+        return "top" if self.scope == "tokens" else "last"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(ProbeKind):
+    """The shape of a probe: its kind on a model's sizes.
+
+    Raises:
+        ValueError: A field is out of its range, or they do not go together.
+    """
+
+    num_layers: int
+    """Depth L of the model."""
+    hidden_size: int
+    """Width D of its residual stream."""
+    num_classes: int
+    """Labels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_layers", "hidden_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
-        for name, known in (("aggregator", AGGREGATORS), ("pooling", POOLINGS), ("scope", SCOPES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(known)}")
         if self.aggregator == "mha":
             if self.hidden_size % self.downcast:
                 raise ValueError(f"downcast {self.downcast} does not divide the hidden size {self.hidden_size}")
@@ -76,13 +99,6 @@ class ProbeConfig:
     def inner_size(self) -> int:
         """Dimensions in which ``mha`` attends."""
         return self.hidden_size // self.downcast
-
-    @property
-    def reading(self) -> str:
-        """The least that such a probe must be given of a text; see ``router.probing.states``."""
-        if self.scope == "all":
-            return self.pooling if self.aggregator == "pooling" else "tokens"
-        return "top" if self.scope == "tokens" else "last"
 
 
 class Pooling(nn.Module):

@@ -312,6 +312,7 @@ def compare(
 
 def _train_request(options: dict[str, Any], *, out: Path) -> Any:
     """A training as the options say it; takes what it uses out of them."""
+    from router.probes import ProbeKind
     from router.probing.fit import ProbeFitConfig
     from router.probing.states import Form
     from router.probing.train import ProbeTrainRequest
@@ -323,9 +324,15 @@ def _train_request(options: dict[str, Any], *, out: Path) -> Any:
         )
     except ValueError as error:
         raise UserError(f"--{str(error).replace('learning_rate', 'lr').replace('_', '-')}") from None
+    kinds = [name for name in ("aggregator", "pooling", "scope", "downcast", "num_heads") if name in options]
+    try:
+        kind = ProbeKind(**{name: options.pop(name) for name in kinds})
+    except ValueError as error:
+        said = str(error)
+        raise UserError(said if said.startswith("unknown") else f"--{said.replace('_', '-')}") from None
     form = Form(template=options.pop("template"), max_tokens=options.pop("max_tokens"))
     most_gib, resources = options.pop("max_states_gib"), _resources(options)
-    return ProbeTrainRequest(out=out, form=form, fit=fit, most_gib=most_gib, resources=resources, **options)
+    return ProbeTrainRequest(out=out, form=form, kind=kind, fit=fit, most_gib=most_gib, resources=resources, **options)
 
 
 def _table(results: Sequence[Any]) -> Table:

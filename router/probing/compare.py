@@ -15,7 +15,7 @@ from pipeline.cluster import find_place
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
-from router.probes import AGGREGATORS, SCOPES
+from router.probes import AGGREGATORS, SCOPES, ProbeKind
 from router.probing.baselines import (
     asked,
     check_question,
@@ -126,7 +126,7 @@ def compare(
     for name in request.contenders:
         if name not in _PLAIN:
             # A shape that does not go with the model is better found before the others are trained.
-            shape_on(resolve_model(request.train.model), _kind(request.train, name), num_classes=len(labels))
+            shape_on(resolve_model(request.train.model), _kind(request.train.kind, name), num_classes=len(labels))
     contest = _Contest(request, learnt, held_out, test, labels, announce, show)
     results = []
     for name in request.contenders:
@@ -136,12 +136,12 @@ def compare(
     return results
 
 
-def _kind(request: ProbeTrainRequest, name: str) -> ProbeTrainRequest:
-    """The same training for a contender's kind of probe."""
+def _kind(given: ProbeKind, name: str) -> ProbeKind:
+    """A contender's kind of probe; what its name leaves open is as given."""
     aggregator, _, scope = name.partition("-")
     if name == "last":
         aggregator, scope = "pooling", "last"
-    return replace(request, aggregator=aggregator, scope=scope or "all")
+    return replace(given, aggregator=aggregator, scope=scope or "all")
 
 
 @dataclass(frozen=True)
@@ -169,17 +169,17 @@ class _Contest:
         return self.learnt, self.held_out, self.test
 
     def _probe(self, name: str) -> Compared:
-        kind = _kind(self.request.train, name)
-        source = resolve_model(kind.model)
+        given, kind = self.request.train, _kind(self.request.train.kind, name)
+        source = resolve_model(given.model)
         shape = shape_on(source, kind, num_classes=len(self.labels))
         store, _ = read_states(
             Reading(
                 source=source,
-                form=kind.form,
+                form=given.form,
                 reading=kind.reading,
                 features=self._features,
-                resources=kind.resources,
-                most_gib=kind.most_gib,
+                resources=given.resources,
+                most_gib=given.most_gib,
             ),
             [text.text for texts in self._texts for text in texts],
             announce=self.announce,
@@ -190,9 +190,9 @@ class _Contest:
         for seed in range(self.request.seeds):
             began = time.perf_counter()
             try:
-                fitted = fit_probe(learnt, held_out, shape, replace(kind.fit, seed=seed))
+                fitted = fit_probe(learnt, held_out, shape, replace(given.fit, seed=seed))
             except ValueError as error:
-                raise UserError(f"{name} cannot be trained on {kind.data}: {error}") from None
+                raise UserError(f"{name} cannot be trained on {given.data}: {error}") from None
             seconds += time.perf_counter() - began
             parameters = sum(parameter.numel() for parameter in fitted.network.parameters())
             runs.append(self._metrics(logits_of(fitted.network, test).double().softmax(-1).numpy()))

@@ -18,6 +18,7 @@ from torch import nn
 
 from router.probes import ProbeConfig, ProbeNetwork
 from router.probing.metrics import macro_f1
+from router.schedule import cosine_with_warmup
 
 #: Steps' worth of texts that are sorted by their length, so that a step has little padding.
 _SORTED_STEPS = 16
@@ -135,7 +136,7 @@ def fit_probe(
     network = ProbeNetwork(shape, seed=config.seed).to(device)
     steps = config.epochs * math.ceil(len(train.labels) / config.batch_size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _cosine(steps, round(config.warmup * steps)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warmup(steps, round(config.warmup * steps)))
     random = np.random.default_rng(config.seed)
     targets = torch.from_numpy(held_out.labels)
     history: list[dict[str, float]] = []
@@ -222,14 +223,3 @@ def _class_weights(totals: np.ndarray[Any, Any], balance: float) -> torch.Tensor
     weights = np.maximum(totals, 1).astype(np.float64) ** -balance
     weights *= totals.sum() / (weights * totals).sum()
     return torch.from_numpy(weights).float()
-
-
-def _cosine(num_steps: int, warmup: int) -> Callable[[int], float]:
-    """The learning rate's share of its highest, by the step."""
-
-    def share(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup))))
-
-    return share

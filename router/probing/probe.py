@@ -10,27 +10,23 @@ PROBE/README.md           model card
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from pipeline.engine.watching import weights_mark
 from pipeline.errors import UserError
 from router.base import BaseModel
 from router.card import probe_card
-from router.folder import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, check_folder, find_folder, read_config, read_tensors
+from router.folder import CONFIG_FILE, WEIGHTS_FILE, check_version, find_folder, read_config, read_tensors, write_folder
 from router.probes import ProbeConfig, ProbeNetwork
 from router.probing.fit import collated
 from router.probing.states import Form, reduced, together
 from router.probing.texts import TEXT
 
-FORMAT_VERSION = 1
 _KIND = "probe"
 
 
@@ -141,10 +137,7 @@ class Probe:
         Raises:
             UserError: The folder holds something else, or cannot be written.
         """
-        folder = Path(folder)
-        check_folder(folder, _KIND)
         config = {
-            "format_version": FORMAT_VERSION,
             "base_model": asdict(self.base),
             **asdict(self.config),
             "labels": list(self.labels),
@@ -153,16 +146,7 @@ class Probe:
             "threshold": self.threshold,
             "made": self.made,
         }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # Without its configuration the folder is no probe: no old one may stand beside new weights.
-            (folder / CONFIG_FILE).unlink(missing_ok=True)
-            save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-            (folder / CARD_FILE).write_text(probe_card(config), encoding="utf-8")
-            (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"probe folder {folder} cannot be written: {error}") from None
+        write_folder(Path(folder), _KIND, config=config, tensors=self.network.state_dict(), card=probe_card(config))
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Probe:
@@ -174,11 +158,7 @@ class Probe:
         folder = find_folder(str(source), _KIND)
         config = read_config(folder, _KIND)
         try:
-            if config["format_version"] != FORMAT_VERSION:
-                raise UserError(
-                    f"{folder / CONFIG_FILE} has format version {config['format_version']!r}, this release reads "
-                    f"{FORMAT_VERSION}"
-                )
+            check_version(config, folder)
             base = BaseModel(**config["base_model"])
             shape = ProbeConfig(**{name: config[name] for name in ProbeConfig.__dataclass_fields__})
             form = Form(**{name: config[name] for name in Form.__dataclass_fields__})

@@ -23,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from router.base import BaseModel
 from router.folder import check_folder
-from router.probes import ProbeConfig
+from router.probes import ProbeConfig, ProbeKind
 from router.probing.fit import ProbeFitConfig, fit_probe
 from router.probing.metrics import best_threshold, metrics_of
 from router.probing.plots import draw_probe
@@ -67,16 +67,8 @@ class ProbeTrainRequest:
     """At most this many texts."""
     form: Form = field(default_factory=Form)
     """How texts are put to the model."""
-    aggregator: str = "gate"
-    """``pooling``, ``gate`` or ``mha``."""
-    pooling: str = "mean"
-    """``mean`` or ``max``."""
-    scope: str = "all"
-    """What is read; see ``router.probes.SCOPES``."""
-    downcast: int = 32
-    """What ``mha`` divides the width by."""
-    num_heads: int = 2
-    """Heads of ``mha``."""
+    kind: ProbeKind = field(default_factory=ProbeKind)
+    """What the probe is."""
     fit: ProbeFitConfig = field(default_factory=ProbeFitConfig)
     """How the probe is fitted."""
     features: Path | None = None
@@ -96,33 +88,6 @@ class ProbeTrainRequest:
             raise UserError(f"--limit must be at least 1, got {self.limit}")
         if not self.most_gib > 0:
             raise UserError(f"--max-states-gib must be above 0, got {self.most_gib:g}")
-        for name, value in (("downcast", self.downcast), ("num-heads", self.num_heads)):
-            if value < 1:
-                raise UserError(f"--{name} must be at least 1, got {value}")
-        _ = self.reading  # refuses what is out of its range before anything is read
-
-    @property
-    def reading(self) -> str:
-        """What must be read of a text; the sizes do not matter."""
-        return self.shape(num_layers=1, hidden_size=self.downcast * self.num_heads, num_classes=2).reading
-
-    def shape(self, **sizes: int) -> ProbeConfig:
-        """The probe's shape on a model of these sizes.
-
-        Raises:
-            UserError: They do not go together.
-        """
-        try:
-            return ProbeConfig(
-                aggregator=self.aggregator,
-                pooling=self.pooling,
-                scope=self.scope,
-                downcast=self.downcast,
-                num_heads=self.num_heads,
-                **sizes,
-            )
-        except ValueError as error:
-            raise UserError(f"the probe cannot have this shape: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -179,7 +144,7 @@ def train_probe(
     labels = labels_of(learnt, request.data)
     check_labels(held_out, labels, request.validation or request.data)
     source = resolve_model(request.model)
-    shape = shape_on(source, request, num_classes=len(labels))
+    shape = shape_on(source, request.kind, num_classes=len(labels))
     try:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -189,7 +154,7 @@ def train_probe(
         Reading(
             source=source,
             form=request.form,
-            reading=request.reading,
+            reading=request.kind.reading,
             features=request.features or cache_folder() / "features",
             resources=request.resources,
             most_gib=request.most_gib,
@@ -283,11 +248,19 @@ def _described(learnt: Sequence[LabelledText], held_out: Sequence[LabelledText],
     return f"{len(learnt)} texts to learn from, {len(held_out)} held out; {len(labels)} labels: {shares}."
 
 
-def shape_on(source: ModelSource, request: ProbeTrainRequest, *, num_classes: int) -> ProbeConfig:
-    """The probe's shape on a model, before that is loaded.
+def shape_on(source: ModelSource, kind: ProbeKind, *, num_classes: int) -> ProbeConfig:
+    """A kind of probe on a model, before that is loaded.
 
     Raises:
-        UserError: The model cannot be read, or the shape does not go with it.
+        UserError: The model cannot be read, or the kind does not go with it.
     """
     config = load_description(source)[0]
-    return request.shape(num_layers=config.num_hidden_layers, hidden_size=config.hidden_size, num_classes=num_classes)
+    try:
+        return ProbeConfig(
+            **asdict(kind),
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            num_classes=num_classes,
+        )
+    except ValueError as error:
+        raise UserError(f"the probe does not go with {source.name}: {error}") from None

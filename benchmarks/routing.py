@@ -27,10 +27,10 @@ from pipeline.tasks import Example, get_task
 from router.features import FeatureStore, pooled_along
 from router.fit import FitConfig, fit
 from router.labels import Labelled
+from router.learn_per_layer import StoredRows
 from router.model import LayerRouters, RouterConfig
-from router.policy import Policy
-from router.routed_model import RoutedCache, add_routers
-from router.train import StoredRows
+from router.per_layer import PerLayerHead
+from router.routed_model import RoutedCache, steered
 
 OVERHEAD, OVERHEAD_ALL, SPEED, SECONDS, RATIO = (
     "routing_overhead",
@@ -115,8 +115,9 @@ class TakeTurns:
 
     def __call__(self, model: FrozenModel) -> Callable[[], list[tuple[float, float]]]:
         prompts = [get_task(self.task).prepare(question, model.tokenizer).prompt_ids for question in self.questions]
-        routed = add_routers(model.hf_model, decided_routers(model, self.share, asked=self.asked))
-        policy = Policy(np.zeros((1, model.num_layers, 3)))
+        routed = steered(model.hf_model)
+        head = PerLayerHead(decided_routers(model, self.share, asked=self.asked))
+        steering = head.steering(np.zeros((1, *head.sample_shape)))
         options = {"max_new_tokens": self.new_tokens, "min_new_tokens": self.new_tokens}
 
         def once(stock: Any, prompt: list[int], **more: Any) -> float:
@@ -136,9 +137,9 @@ class TakeTurns:
                     turn = []
                     for number, prompt in enumerate(prompts):
                         routed_first = (repeat + number) % 2 == 1
-                        before = once(routed, prompt, past_key_values=RoutedCache(policy)) if routed_first else 0.0
+                        before = once(routed, prompt, past_key_values=RoutedCache(steering)) if routed_first else 0.0
                         base = once(model.hf_model, prompt)
-                        after = before or once(routed, prompt, past_key_values=RoutedCache(policy))
+                        after = before or once(routed, prompt, past_key_values=RoutedCache(steering))
                         turn.append((base, after))
                     if repeat:  # the first turn sets things up
                         pairs += turn

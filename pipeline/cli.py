@@ -20,6 +20,7 @@ from pipeline.model_source import DTYPES
 from pipeline.options import resource_options, resources_of
 from pipeline.search import PRESETS, SearchConfig
 from pipeline.tasks import TASKS
+from pipeline.verification.cli import verify
 from router import cli as router_commands
 from router.probing.cli import probe
 
@@ -392,6 +393,7 @@ def demo(context: click.Context, out: Path, router: Path, limit: int, held_out: 
 
 for _command in (
     adapt,
+    verify,
     router_commands.train,
     router_commands.evaluate,
     router_commands.generate,

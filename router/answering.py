@@ -1,4 +1,4 @@
-"""The Ray actor of an evaluation: one frozen model with its routers, asked in four ways."""
+"""The Ray actor of an evaluation: one frozen model with one router or more, asked in four ways."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Ask:
         programs: The program of each; None where the routers or a search choose.
         budget: Of the routers.
         average: Of the routers.
+        router: Which router.
         search: Search with the gold answers, instead of routing.
         timed: Compare the time of answers, instead of judging them.
     """
@@ -40,6 +41,7 @@ class Ask:
     programs: Sequence[LayerProgram] | None = None
     budget: float | None = None
     average: float | None = None
+    router: int = 0
     search: bool = False
     timed: bool = False
 
@@ -63,13 +65,13 @@ class AnsweringActor(ModelActor):
     """One copy of the base model with its routers.
 
     Args:
-        router: The routers.
+        routers: They; the first is whose times are taken.
         source: The base model.
         config: The settings under which a search is the ceiling: model, task, device and the rest.
         prior: What guides that search.
     """
 
-    def __init__(self, router: Router, source: ModelSource, config: RunConfig, prior: Prior | None) -> None:
+    def __init__(self, routers: Sequence[Router], source: ModelSource, config: RunConfig, prior: Prior | None) -> None:
         super().__init__(
             source,
             device=config.device,
@@ -77,7 +79,7 @@ class AnsweringActor(ModelActor):
             threads=config.cpus_per_actor,
             cache_gib=config.cache_gib,
         )
-        self._router, self._config, self._prior = router, config, prior
+        self._routers, self._config, self._prior = routers, config, prior
         self._task = get_task(config.task, max_new_tokens=config.max_new_tokens)
 
     def load(self) -> None:
@@ -89,7 +91,7 @@ class AnsweringActor(ModelActor):
         from router.routed import RoutedCausalLM
 
         super().load()
-        self._routed = RoutedCausalLM(self._model.hf_model, self._model.tokenizer, self._router)
+        self._routed = [RoutedCausalLM(self._model.hf_model, self._model.tokenizer, router) for router in self._routers]
 
     def work(self, ask: Ask) -> Any:
         """Answers, one for each question; where times are asked for, the medians of base and routed in seconds."""
@@ -102,7 +104,7 @@ class AnsweringActor(ModelActor):
         programs = ask.programs
         if programs is None:
             prompts = [question.prompt_ids for question in questions]
-            programs = self._routed.route(prompts, budget=ask.budget, average=ask.average)
+            programs = self._routed[ask.router].route(prompts, budget=ask.budget, average=ask.average)
         outcomes = self._task.scoring.score(self._model, questions, programs, need_response=False)
         return [
             Answer(example_id=question.example.id, program=program, correct=outcome.correct)
@@ -137,7 +139,7 @@ class AnsweringActor(ModelActor):
             self._model.hf_model.generate(ids, attention_mask=torch.ones_like(ids), **plain)
 
         def routed(ids: torch.Tensor) -> None:
-            self._routed.generate(ids.tolist(), budget=ask.budget, average=ask.average, **plain)
+            self._routed[ask.router].generate(ids.tolist(), budget=ask.budget, average=ask.average, **plain)
 
         with torch.inference_mode():
             # The first question once more: whatever a first call sets up is in nobody's time.

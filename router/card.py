@@ -10,12 +10,8 @@ def model_card(config: dict[str, Any]) -> str:
     base = config["base_model"]
     return f"""{_header(base, "layer-programs")}
 
-# Per-layer routers for {base["name"]}
-
-Small networks that read a prompt as it passes through the frozen model and decide for each of its
-{config["num_layers"]} layers whether it is skipped, run, or run twice, for the whole answer. Made by
-`drllm-pipeline train` (Dr.LLM, arXiv 2510.12773). The base model is not included: it is
-`{base["name"]}` at revision `{base["revision"]}`, and no other will do.
+{_head_of(config)}
+The base model is not included: it is `{base["name"]}` at revision `{base["revision"]}`, and no other will do.
 
 ```python
 from router import RoutedCausalLM
@@ -26,6 +22,28 @@ lm.last_programs  # which layers ran
 ```
 
 {_table(config["made"])}
+"""
+
+
+def _head_of(config: dict[str, Any]) -> str:
+    """What a router's head does."""
+    if config["head"] == "probe":
+        programs = "\n".join(f"| {name} | `{program}` |" for name, program in config["programs"].items())
+        return f"""# A probe that steers the depth of {config["base_model"]["name"]}
+
+A small classifier that reads what the frozen model's first {config["early"]} layers make of a prompt, and says which of
+these programs of its {config["num_layers"]} layers runs, for the whole answer. Made by
+`drllm-pipeline train --head probe` (arXiv 2601.13288 and 2510.12773).
+
+| class | layers |
+| --- | --- |
+{programs}
+"""
+    return f"""# Per-layer routers for {config["base_model"]["name"]}
+
+Small networks that read a prompt as it passes through the frozen model and decide for each of its
+{config["num_layers"]} layers whether it is skipped, run, or run twice, for the whole answer. Made by
+`drllm-pipeline train` (Dr.LLM, arXiv 2510.12773).
 """
 
 

@@ -17,22 +17,26 @@ import torch
 from pipeline.errors import UserError
 from router.base import BaseModel
 from router.card import model_card
+from router.depth import DepthHead
 from router.folder import CONFIG_FILE, WEIGHTS_FILE, check_version, find_folder, read_config, read_tensors, write_folder
-from router.model import NUM_CLASSES, LayerRouters, RouterConfig
+from router.head import Head
+from router.per_layer import PerLayerHead
 
 _KIND = "router"
 _SAMPLE = "held_out_log_probs"
 _SEEN = "trained_on"
+#: What a router can be, by its name.
+HEADS: dict[str, type[PerLayerHead | DepthHead]] = {head.name: head for head in (PerLayerHead, DepthHead)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Router:
-    """Trained routers with everything that using them takes, but for the base model.
+    """A trained router with everything that using it takes, but for the base model.
 
     Attributes:
         base: The base model.
-        routers: The networks.
-        held_out: Log-probabilities that they gave on held-out prompts, ``[N, L, 3]``: budgets are planned on them.
+        head: What was learnt.
+        held_out: Log-probabilities that it gave on held-out prompts, ``[N, …]``: budgets are planned on them.
         trained_on: Marks (see ``mark``) of the prompts and examples that were searched for training: a fair evaluation
             leaves them out.
         add_special_tokens: Whether the tokenizer adds its special tokens to a prompt, as it did in training.
@@ -40,16 +44,11 @@ class Router:
     """
 
     base: BaseModel
-    routers: LayerRouters
+    head: Head
     held_out: torch.Tensor
     trained_on: frozenset[int] = frozenset()
     add_special_tokens: bool = True
     made: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def config(self) -> RouterConfig:
-        """The routers' size."""
-        return self.routers.config
 
     def save(self, folder: str | Path) -> None:
         """Write the router to a folder: a new one, or one that holds a router.
@@ -59,12 +58,13 @@ class Router:
         """
         config = {
             "base_model": asdict(self.base),
-            **asdict(self.config),
+            "head": self.head.name,
+            **self.head.settings(),
             "add_special_tokens": self.add_special_tokens,
             "made": self.made,
         }
         tensors = {
-            **self.routers.state_dict(),
+            **self.head.network.state_dict(),
             _SAMPLE: self.held_out,
             _SEEN: torch.tensor(sorted(self.trained_on), dtype=torch.int64),
         }
@@ -82,16 +82,17 @@ class Router:
         try:
             check_version(config, folder)
             base = BaseModel(**config["base_model"])
-            size = RouterConfig(**{name: config[name] for name in RouterConfig.__dataclass_fields__})
+            name = config.get("head", PerLayerHead.name)
+            if name not in HEADS:
+                raise ValueError(f"an unknown head, {name!r}")
+            head = HEADS[name].from_settings(config)
             special, made = bool(config["add_special_tokens"]), dict(config["made"])
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{folder / CONFIG_FILE} is no router's configuration: {error!r}") from None
-        routers, held_out, seen = _read_weights(folder / WEIGHTS_FILE, size)
-        return cls(
-            base=base, routers=routers, held_out=held_out, trained_on=seen, add_special_tokens=special, made=made
-        )
+        held_out, seen = _read_weights(folder / WEIGHTS_FILE, head)
+        return cls(base=base, head=head, held_out=held_out, trained_on=seen, add_special_tokens=special, made=made)
 
 
 def mark(*parts: str) -> int:
@@ -100,14 +101,15 @@ def mark(*parts: str) -> int:
     return int.from_bytes(digest[:8], signed=True)
 
 
-def _read_weights(file: Path, size: RouterConfig) -> tuple[LayerRouters, torch.Tensor, frozenset[int]]:
-    routers = LayerRouters(size)
-    expected = {name: tuple(tensor.shape) for name, tensor in routers.state_dict().items()}
+def _read_weights(file: Path, head: Head) -> tuple[torch.Tensor, frozenset[int]]:
+    """Fill a head's network; what it said of held-out prompts, and the marks of what it was trained on."""
+    expected = {name: tuple(tensor.shape) for name, tensor in head.network.state_dict().items()}
     found = read_tensors(file, _KIND)
     seen = found.pop(_SEEN, torch.empty(0, dtype=torch.int64))
     held_out = found.pop(_SAMPLE, torch.empty(0))
     shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    if shapes != expected or not len(held_out) or held_out.shape[1:] != (size.num_layers, NUM_CLASSES):
+    if shapes != expected or not len(held_out) or held_out.shape[1:] != head.sample_shape:
         raise UserError(f"{file} does not hold the weights that {CONFIG_FILE} describes")
-    routers.load_state_dict(found)
-    return routers.eval().requires_grad_(False), held_out, frozenset(seen.tolist())
+    head.network.load_state_dict(found)
+    head.network.eval().requires_grad_(False)
+    return held_out, frozenset(seen.tolist())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from pipeline.errors import UserError
@@ -14,17 +15,22 @@ from pipeline.reporting import StepReporter
 
 
 @click.command(
-    short_help="Train per-layer routers on path data sets.",
-    help="""Train per-layer routers on the path data sets that `search` wrote.
+    short_help="Train a router on path data sets.",
+    help="""Train a router on the path data sets that `search` wrote.
 
 Each layer gets a small network that reads the prompt as it enters that layer and says whether the layer is
-skipped, run, or run twice. On Ray, a menu of programs is run on all questions to label them (--labels), and prompts are
-read along their labels. All of it is kept (--features): a second training with the same labels runs nothing.
+skipped, run, or run twice (--head per-layer). Or one probe reads what the first layers make of the prompt, and says
+whether a short program will do, whether the untouched model should go on, or whether a correction is needed (--head
+probe); each class has one program.
+
+On Ray, programs are run on all questions to label them (--labels), and prompts are read. All of it is kept
+(--features): a second training with the same labels runs nothing.
 
 \b
 Examples:
   drllm-pipeline train --data runs/sums --out routers/sums
   drllm-pipeline train --data runs/arc --data runs/gsm8k --out routers/mixed --epochs 40
+  drllm-pipeline train --data runs/sums --out routers/sums-probe --head probe --short 0.9
 
 A search for training should keep more programs than the default four (search --keep 64): there are then more
 that many questions share, which routers can learn.
@@ -36,13 +42,20 @@ that many questions share, which routers can learn.
 @click.argument("more_runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Router folder.")
 @click.option(
+    "--head",
+    default="per-layer",
+    show_default=True,
+    metavar="per-layer|probe",
+    help="A router for every layer, or one probe behind the first layers.",
+)
+@click.option(
     "--labels",
     default="expected",
     show_default=True,
     metavar="expected|consensus|shortest",
     help="A question's label. expected: of a menu of programs, which are run on all questions, the one it should "
     "expect most of, as far as questions like it tell. consensus: of its own right programs the one most like other "
-    "questions'. shortest: the shortest of them, as in the paper.",
+    "questions'. shortest: the shortest of them, as in the paper. Of --head probe's classes, expected or shortest.",
 )
 @click.option(
     "--layer-price",
@@ -68,6 +81,20 @@ that many questions share, which routers can learn.
 @click.option("--patience", default=6, show_default=True, help="Epochs without a better macro-F1 until training ends.")
 @click.option("--windows", default=8, show_default=True, help="Windows that a prompt is cut into.")
 @click.option("--width", default=128, show_default=True, help="Hidden units of a router.")
+@click.option("--early", type=int, help="Of --head probe: layers that always run.  [default: a quarter of them]")
+@click.option(
+    "--short",
+    default="0.9",
+    show_default=True,
+    help="Of --head probe: most layers of the short program, as a fraction of the depth; several with commas between.",
+)
+@click.option(
+    "--aggregator",
+    default="gate",
+    show_default=True,
+    metavar="pooling|gate|mha",
+    help="Of --head probe; see probe train.",
+)
 @click.option("--held-out", default=0.1, show_default=True, help="Share of the questions that training stops by.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights, the order and the held-out questions.")
 @click.option(
@@ -78,24 +105,9 @@ that many questions share, which routers can learn.
 @resource_options
 def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels: str, **options: Any) -> None:
     """Train per-layer routers."""
-    from router.fit import FitConfig
     from router.train import TrainRequest
     from router.train import train as run
 
-    try:
-        fit = FitConfig(
-            epochs=options["epochs"],
-            batch_size=options["batch_size"],
-            learning_rate=options["lr"],
-            weight_decay=options["weight_decay"],
-            warmup_steps=options["warmup_steps"],
-            gamma=options["gamma"],
-            beta=options["beta"],
-            patience=options["patience"],
-            seed=options["seed"],
-        )
-    except ValueError as error:
-        raise UserError(f"--{str(error).replace('_', '-')}") from None
     request = TrainRequest(
         data=(*runs, *more_runs),
         out=out,
@@ -103,9 +115,7 @@ def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels
         labels=labels,
         layer_price=options["layer_price"],
         held_out=options["held_out"],
-        num_windows=options["windows"],
-        width=options["width"],
-        fit=fit,
+        head=_head_request(options),
         features=options["features"],
         resources=resources_of(options),
         wandb=options["wandb"],
@@ -113,9 +123,10 @@ def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels
     console = Console(soft_wrap=True)
 
     def on_epoch(record: dict[str, float]) -> None:
+        layers = f"  layers {record['layers']:.1f}" if "layers" in record else ""
         console.print(
             f"epoch {record['epoch']:3.0f}  loss {record['train_loss']:.4f}, held out {record['loss']:.4f}  "
-            f"macro-F1 {record['macro_f1']:.3f}  layers {record['layers']:.1f}  {record['seconds']:.1f} s",
+            f"macro-F1 {record['macro_f1']:.3f}{layers}  {record['seconds']:.1f} s",
             highlight=False,
         )
 
@@ -123,22 +134,85 @@ def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels
         console, "Stopped. Features and verdicts that were computed are kept; run the same command again."
     ):
         with StepReporter(console) as steps:
-            fitted = run(
+            learnt = run(
                 request,
                 announce=lambda line: console.print(line, highlight=False, markup=False),
                 show=steps,
                 on_epoch=on_epoch,
             )
-        best = fitted.best
+        by_class = ", ".join(f"{name} {score:.3f}" for name, score in learnt.f1.items())
         console.print(
-            f"Kept epoch {best['epoch']:.0f}: held-out macro-F1 {best['macro_f1']:.3f} "
-            f"(skip {best['f1_skip']:.3f}, execute {best['f1_execute']:.3f}, repeat {best['f1_repeat']:.3f}).\n"
+            f"Kept epoch {learnt.best['epoch']:.0f}: held-out macro-F1 {learnt.best['macro_f1']:.3f} ({by_class}).\n"
             f"Router:  {out}\n"
             f"Picture: {out / 'training.png'}\n"
             f"Use:     router.RoutedCausalLM.from_pretrained({str(out)!r})",
             highlight=False,
             markup=False,
         )
+
+
+#: What only one head has: its option, and what the request calls it.
+_OF_HEAD = {
+    "per-layer": {"warmup_steps", "gamma", "beta", "windows", "width"},
+    "probe": {"early", "short", "aggregator"},
+}
+
+
+def _head_request(options: dict[str, Any]) -> Any:
+    """What is to be trained, as the options say it.
+
+    Raises:
+        UserError: There is no such head, an option is another's, or out of its range.
+    """
+    from router.fit import FitConfig
+    from router.learn_depth import DepthRequest
+    from router.learn_per_layer import PerLayerRequest
+    from router.probes import ProbeKind
+    from router.probing.fit import ProbeFitConfig
+
+    head = options["head"]
+    if head not in _OF_HEAD:
+        raise UserError(f"--head {head!r} is unknown; choose one of: {', '.join(_OF_HEAD)}")
+    context = click.get_current_context()
+    for other, names in _OF_HEAD.items():
+        given = [name for name in sorted(names) if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if other != head and given:
+            raise UserError(f"--{given[0].replace('_', '-')} goes with --head {other}, not with {head}")
+    shared = {name: options[name] for name in ("epochs", "batch_size", "weight_decay", "patience", "seed")}
+    try:
+        if head == "per-layer":
+            return PerLayerRequest(
+                num_windows=options["windows"],
+                width=options["width"],
+                fit=FitConfig(
+                    learning_rate=options["lr"],
+                    **shared,
+                    **{name: options[name] for name in ("warmup_steps", "gamma", "beta")},
+                ),
+            )
+        return DepthRequest(
+            early=options["early"],
+            short=_fractions("--short", options["short"]),
+            kind=ProbeKind(aggregator=options["aggregator"]),
+            fit=ProbeFitConfig(learning_rate=options["lr"], **shared),
+        )
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        said = str(error)
+        raise UserError(said if said.startswith("unknown") else f"--{said.replace('_', '-')}") from None
+
+
+def _fractions(option: str, text: str) -> tuple[float, ...]:
+    """Numbers with commas between them.
+
+    Raises:
+        UserError: One is none.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UserError(f"{option} takes numbers with commas between them, got {text!r}") from None
 
 
 @click.command(
@@ -153,9 +227,16 @@ that the routers were trained on are left out. Results go to evaluation.json and
 Examples:
   drllm-pipeline evaluate --router routers/sums --task arithmetic --limit 500
   drllm-pipeline evaluate --router routers/arc --task arc --data allenai/ai2_arc:ARC-Easy --budget 0.9
+  drllm-pipeline evaluate --router routers/sums --against routers/sums-probe --task arithmetic --limit 500
 """,
 )
 @click.option("--router", required=True, type=click.Path(path_type=Path), help="Router folder, or hub id.")
+@click.option(
+    "--against",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another router of the same base, to be judged on the same questions; may be repeated.",
+)
 @click.option("--task", required=True, metavar="NAME", help="As for search.")
 @click.option("--data", help="As for search.")
 @click.option("--split", default="test", show_default=True, help="Split of a hub data set or of 'arithmetic'.")
@@ -170,20 +251,19 @@ Examples:
 @click.option("--seed", default=0, show_default=True, help="Of made questions, random programs and the search.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: the router's]")
 @resource_options
-def evaluate(router: Path, task: str, curve: str, runs: tuple[Path, ...], **options: Any) -> None:
+def evaluate(
+    router: Path, against: tuple[Path, ...], task: str, curve: str, runs: tuple[Path, ...], **options: Any
+) -> None:
     """Judge a router."""
     from router.evaluate import PICTURE_FILE, RESULTS_FILE, EvaluateRequest, results_folder, write
     from router.evaluate import evaluate as run
     from router.reporting import show_evaluation
 
-    try:
-        budgets = tuple(float(part) for part in curve.split(",") if part.strip())
-    except ValueError:
-        raise UserError(f"--curve takes budgets with commas between them, got {curve!r}") from None
     request = EvaluateRequest(
         router=router,
+        against=against,
         task=task,
-        curve=budgets,
+        curve=_fractions("--curve", curve),
         runs=runs or None,
         resources=resources_of(options),
         **{
@@ -270,11 +350,10 @@ Examples:
 def lm_eval(arguments: tuple[str, ...], **model_args: Any) -> None:
     """Run lm-evaluation-harness."""
     from router.checkpoint import Router
-    from router.routed import layers_of
+    from router.routed import limit_of
 
     router = Router.load(model_args["router"])
-    if model_args["budget"] is not None:
-        layers_of(model_args["budget"], router.config.num_layers)
+    limit_of(router.head, model_args["budget"])
     try:
         from router.harness import run_harness
     except ImportError as error:

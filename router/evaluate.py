@@ -2,7 +2,7 @@
 
 Five contenders answer the same questions, greedily: the base model; the routed one; the best single program, chosen
 on training questions; a random program of the routed one's length for each question; and the search itself, which
-knows the answers and is no contender but the ceiling.
+knows the answers and is no contender but the ceiling. Other routers of the same base can be set against the routed one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from router.answering import Answer, AnsweringActor, Ask
 from router.base import find_base
 from router.checkpoint import Router, mark
 from router.plots import draw_evaluation
-from router.routed import check_average, layers_of
+from router.routed import check_average, limit_of
 from router.single import TrainingRuns, choose_single
 
 RESULTS_FILE = "evaluation.json"
@@ -53,6 +53,8 @@ class EvaluateRequest:
 
     router: Path
     """Router folder, or hub id."""
+    against: tuple[Path, ...] = ()
+    """Other routers of the same base, on the same questions."""
     task: str
     """Name of the task."""
     data: str | None = None
@@ -102,6 +104,8 @@ class Result:
         programs: Different programs that ran.
         identity: Share of questions on which the untouched model ran.
         latency: Time of an answer over the base's; None where it was not measured.
+        against: Questions that only the routed one gets right, questions that only this one does, and the p-value; None
+            for whoever is no other router.
         answers: Each question's program and verdict.
     """
 
@@ -115,6 +119,7 @@ class Result:
     programs: int
     identity: float
     latency: float | None = None
+    against: tuple[int, int, float] | None = None
     answers: list[Answer] = field(default_factory=list, repr=False)
 
 
@@ -173,18 +178,20 @@ def evaluate(
     import ray
 
     router = Router.load(request.router)
+    others = _others(request, router)
     if request.out is None and not Path(request.router).is_dir():
         raise UserError(f"{request.router} is on the hub; say with --out where the results go")
     check_output(results_folder(request))
-    for budget in (request.budget, *request.curve):
-        if budget is not None:
-            layers_of(budget, router.config.num_layers)
-    if request.average is not None:
-        check_average(request.average, router.config.num_layers)
+    for one in (router, *others.values()):
+        limit_of(one.head, request.budget)
+        if request.average is not None:
+            check_average(one.head, request.average)
+    curve = _reachable(request, router, announce)
     source = find_base(router.base, request.base, kind="router")
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
     asked = _read(task, request)
-    examples, left_out = _unseen(asked, task, router, source)
+    known = router.trained_on.union(*(other.trained_on for other in others.values()))
+    examples, left_out = _unseen(asked, task, known, source)
     runs = request.runs if request.runs is not None else tuple(Path(run) for run in router.made.get("data", []))
     training = TrainingRuns.read(runs, router, announce)
     search = PRESETS["default"]["drllm"]
@@ -210,12 +217,53 @@ def evaluate(
             f"{len(examples)} questions of {request.task}{_reasons(left_out)}; "
             f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
         )
-        actors: ActorPool[Ask] = ActorPool(AnsweringActor, (router, source, config, prior), place.pool)
+        actors: ActorPool[Ask] = ActorPool(
+            AnsweringActor, ([router, *others.values()], source, config, prior), place.pool
+        )
         with actors:
             asking = _Asking(router, config, actors, show)
-            return _evaluate(request, asking, examples, training, left_out)
+            return _evaluate(request, asking, examples, training, left_out, curve=curve, others=list(others))
     finally:
         ray.shutdown()
+
+
+def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:
+    """The routers that are set against the first, by the names of their folders.
+
+    Raises:
+        UserError: One cannot be read, is of another base, or has another's name.
+    """
+    others: dict[str, Router] = {}
+    for place in request.against:
+        other = Router.load(place)
+        if other.base.revision != router.base.revision:
+            raise UserError(
+                f"{place} was trained on {other.base.name} (revision {other.base.revision[:19]}…), {request.router} on "
+                f"{router.base.name} ({router.base.revision[:19]}…): they cannot be set against each other"
+            )
+        if place.name in others:
+            raise UserError(f"two routers of --against are called {place.name!r}: give their folders other names")
+        others[place.name] = other
+    return others
+
+
+def _reachable(request: EvaluateRequest, router: Router, announce: Callable[[str], None]) -> list[float]:
+    """The budgets of the curve that the router can keep.
+
+    Raises:
+        UserError: One is out of range for any router.
+    """
+    least = router.head.least_layers / router.head.num_layers
+    for budget in request.curve:
+        if budget >= least or not budget > 0:
+            limit_of(router.head, budget)
+    reachable = [budget for budget in request.curve if budget >= least]
+    if len(reachable) < len(request.curve):
+        announce(
+            f"The shortest program of this router has {router.head.least_layers} of {router.head.num_layers} layers: "
+            f"budgets below {least:.3f} are left out of the curve."
+        )
+    return reachable
 
 
 def results_folder(request: EvaluateRequest) -> Path:
@@ -250,7 +298,7 @@ def _read(task: Task, request: EvaluateRequest) -> list[Example]:
 
 
 def _unseen(
-    asked: Sequence[Example], task: Task, router: Router, source: ModelSource
+    asked: Sequence[Example], task: Task, trained_on: frozenset[int], source: ModelSource
 ) -> tuple[list[Example], dict[str, int]]:
     """The questions that the routers were not trained on and that the model can be asked; the others by reason."""
     model, tokenizer = load_description(source)
@@ -263,8 +311,8 @@ def _unseen(
             reason = f"cannot be asked ({type(error).__name__})"
         else:
             # The id of a made question is the question itself; in a file it may be a line's number.
-            known = mark(question.prompt) in router.trained_on
-            known |= not task.needs_data and mark(example.task, example.id) in router.trained_on
+            known = mark(question.prompt) in trained_on
+            known |= not task.needs_data and mark(example.task, example.id) in trained_on
             too_long = len(question.prompt_ids) + task.scoring.room(question) > model.max_position_embeddings
             if not known and not too_long:
                 examples.append(example)
@@ -283,14 +331,25 @@ def _reasons(left_out: dict[str, int]) -> str:
 
 
 def _evaluate(
-    request: EvaluateRequest, asking: _Asking, examples: list[Example], training: TrainingRuns, left_out: dict[str, int]
+    request: EvaluateRequest,
+    asking: _Asking,
+    examples: list[Example],
+    training: TrainingRuns,
+    left_out: dict[str, int],
+    *,
+    curve: Sequence[float],
+    others: Sequence[str],
 ) -> Evaluation:
-    depth = asking.router.config.num_layers
+    depth = asking.router.head.num_layers
     identity = LayerProgram.identity(depth)
     base = asking.answers(BASE, examples, programs=[identity] * len(examples))
     routed = asking.answers(ROUTED, examples, budget=request.budget, average=request.average)
     mean = float(np.mean([len(answer.program) for answer in routed]))
     results = [_result(BASE, base, base), _result(ROUTED, routed, base)]
+    for number, name in enumerate(others, 1):
+        answers = asking.answers(name, examples, budget=request.budget, average=request.average, router=number)
+        versus = mcnemar([answer.correct for answer in routed], [answer.correct for answer in answers])
+        results.append(replace(_result(name, answers, base), against=versus))
     single = choose_single(
         training,
         task=request.task,
@@ -306,15 +365,15 @@ def _evaluate(
     results.append(_result(RANDOM, asking.answers(RANDOM, examples, programs=programs), base))
     if request.simulations:
         results.append(_result(SEARCH, asking.answers(SEARCH, examples, search=True), base))
-    curve = {
+    by_budget = {
         budget: _result(
             ROUTED, asking.answers(f"routed, budget {budget:g}", examples, budget=budget, average=request.average), base
         )
-        for budget in request.curve
+        for budget in curve
     }
     seconds = asking.times(examples[:TIMED_QUESTIONS], budget=request.budget, average=request.average)
-    results[1] = Result(**{**vars(results[1]), "latency": seconds[1] / seconds[0]})
-    return Evaluation(results=results, curve=curve, questions=len(examples), left_out=left_out, num_layers=depth)
+    results[1] = replace(results[1], latency=seconds[1] / seconds[0])
+    return Evaluation(results=results, curve=by_budget, questions=len(examples), left_out=left_out, num_layers=depth)
 
 
 def _result(contender: str, answers: list[Answer], base: list[Answer]) -> Result:
@@ -373,6 +432,7 @@ class _Asking:
         budget: float | None = None,
         average: float | None = None,
         search: bool = False,
+        router: int = 0,
     ) -> list[Answer]:
         """A contender's answers, in the order of the questions."""
         asks = [
@@ -383,6 +443,7 @@ class _Asking:
                 budget=budget,
                 average=average,
                 search=search,
+                router=router,
             )
             for start in range(0, len(examples), GROUP)
         ]

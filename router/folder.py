@@ -20,7 +20,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 #: Something that each kind's configuration has, and the other's has not.
-_SIGNS = {"router": "num_windows", "probe": "aggregator"}
+_SIGNS = {"router": "head", "probe": "labels"}
 
 
 def check_folder(folder: Path, kind: str) -> None:

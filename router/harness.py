@@ -118,7 +118,7 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
 
     def get_model_info(self) -> dict[str, Any]:
         """For the results: the base, the router's bounds, and the layers that the requests ran."""
-        depth = self.routed.router.config.num_layers
+        depth = self.routed.router.head.num_layers
         mean = sum(self._lengths) / len(self._lengths) if self._lengths else None
         return {
             "base_model": self.routed.router.base.name,

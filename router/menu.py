@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,31 @@ Judge = Callable[[Sequence[Example], Sequence[LayerProgram]], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What one search left, and somebody who runs further programs on its questions.
+
+    Attributes:
+        rows: Its rows.
+        examples: Its questions, those that have rows.
+        judge: Runs programs on them.
+    """
+
+    rows: pd.DataFrame
+    examples: Sequence[Example]
+    judge: Judge
+
+    @property
+    def untouched(self) -> list[Labelled]:
+        """Its questions, each with the untouched model as its label."""
+        depth = int(self.rows.num_layers.iloc[0])
+        prompts = self.rows.groupby("example_id").prompt.first()
+        return [
+            Labelled(example_id=example.id, task=example.task, prompt=str(prompts[example.id]), counts=(1,) * depth)
+            for example in self.examples
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Menu:
     """What one search's questions are expected to be best served by.
 
@@ -54,49 +79,55 @@ class Menu:
 
 
 def expected_labels(
-    rows: pd.DataFrame,
-    examples: Sequence[Example],
-    *,
-    judge: Judge,
-    summaries: Callable[[Sequence[Labelled]], Array],
-    layer_price: float = 0.0,
+    searched: Searched, *, summaries: Callable[[Sequence[Labelled]], Array], layer_price: float = 0.0
 ) -> Menu:
     """Give every question of a search the label that it should expect most of.
 
     Args:
-        rows: The search's rows.
-        examples: Its questions, those that have rows.
-        judge: Runs programs on them.
+        searched: The search.
         summaries: What the untouched model makes of prompts, ``[N, …]``; see ``router.expectation.summarize``.
         layer_price: Share of right answers that a layer is worth.
 
     Returns:
         The labels, in the order of the questions.
     """
-    depth = int(rows.num_layers.iloc[0])
-    identity = LayerProgram.identity(depth)
-    menu = choose_menu(_candidates(rows, identity), examples, judge)
-    prompts = rows.groupby("example_id").prompt.first()
-    untouched = [
-        Labelled(example_id=example.id, task=example.task, prompt=str(prompts[example.id]), counts=(1,) * depth)
-        for example in examples
-    ]
-    right = judge(examples, menu).astype(np.float64)
-    # What is to be gained over the untouched model differs less by chance than what is right.
-    gain = leave_one_out(summaries(untouched), right - right[:, :1])
-    saved = np.array([program.saved_layers for program in menu])
-    chosen = (gain + layer_price * saved).argmax(1)
-    labels = [
-        Labelled(example_id=row.example_id, task=row.task, prompt=row.prompt, counts=_counts(menu[choice]))
-        for row, choice in zip(untouched, chosen)
-    ]
+    untouched = searched.untouched
+    identity = untouched[0].program
+    menu = choose_menu(_candidates(searched.rows, identity), searched.examples, searched.judge)
+    right = searched.judge(searched.examples, menu)
+    chosen = expected_choice(right, menu, summaries(untouched), layer_price=layer_price)
     return Menu(
         programs=menu,
-        rows=labels,
+        rows=[relabelled(row, menu[choice]) for row, choice in zip(untouched, chosen)],
         right=float(right[np.arange(len(right)), chosen].mean()),
         base_right=float(right[:, 0].mean()),
-        layers=float(depth - saved[chosen].mean()),
+        layers=float(np.mean([len(menu[choice]) for choice in chosen])),
     )
+
+
+def expected_choice(
+    right: Array, programs: Sequence[LayerProgram], summaries: Array, *, layer_price: float
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """For each question the program that it should expect most of, as far as questions like it tell.
+
+    Args:
+        right: Whether each program is right on each question, ``[N, M]``; the first one is the untouched model.
+        programs: They.
+        summaries: What the untouched model makes of the questions' prompts, ``[N, …]``.
+        layer_price: Share of right answers that a layer is worth.
+
+    Returns:
+        Numbers of programs, ``[N]``.
+    """
+    verdicts = right.astype(np.float64)
+    # What is to be gained over the untouched model differs less by chance than what is right.
+    gain = leave_one_out(summaries, verdicts - verdicts[:, :1])
+    return np.asarray((gain + layer_price * np.array([program.saved_layers for program in programs])).argmax(1))
+
+
+def relabelled(row: Labelled, program: LayerProgram) -> Labelled:
+    """The same question with another label."""
+    return replace(row, counts=_counts(program))
 
 
 def choose_menu(candidates: Sequence[LayerProgram], examples: Sequence[Example], judge: Judge) -> list[LayerProgram]:

@@ -17,6 +17,7 @@ Shapes: B rows, L layers, N held-out prompts.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -134,14 +135,20 @@ def price_of_average(sample: Array, average: float, *, limit: int | None = None)
     wanted = average * sample.shape[1] + 1e-9
     if limit is not None and limit <= wanted:
         return 0.0  # the bound sees to it, and whoever wants less than it may
+    return price_where(
+        lambda price: float(Policy(sample, limit=limit, price=price).decide_all(sample).sum(1).mean()) <= wanted
+    )
+
+
+def price_where(cheap_enough: Callable[[float], bool]) -> float:
+    """The lowest price of a layer, in nats, at which what runs is cheap enough."""
     low, high = -_MOST_EXTREME_PRICE, _MOST_EXTREME_PRICE
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        counts = Policy(sample, limit=limit, price=middle).decide_all(sample)
-        if counts.sum(1).mean() > wanted:
-            low = middle
-        else:
+        if cheap_enough(middle):
             high = middle
+        else:
+            low = middle
     return high
 
 

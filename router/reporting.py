@@ -28,6 +28,14 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
             right, interval = _cells(result)[1:3]
             curve.add_row(f"{100 * budget:g} %", right, interval, f"{result.layers:.2f}", str(result.programs))
         console.print(curve)
+    for result in evaluation.results:
+        if result.against is not None:
+            lost, won, p_value = result.against
+            console.print(
+                f"{result.contender} against the routed one: {won} questions won, {lost} lost (p = {p_value:.2g}).",
+                highlight=False,
+                markup=False,
+            )
     routed = next(result for result in evaluation.results if result.contender == ROUTED)
     console.print(
         f"The routers fall back to the untouched model on {100 * routed.identity:.0f} % of the questions.",

@@ -10,7 +10,7 @@ transformers' own ``generate``, so that sampling, streaming and stop strings are
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -24,9 +24,10 @@ from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from router.base import find_base
 from router.checkpoint import Router
-from router.policy import Policy, policy_of_average
+from router.head import Head
 from router.probing.probe import Label, Probe
-from router.routed_model import RoutedCache, add_routers
+from router.routed_model import RoutedCache, steered
+from router.steering import Steering
 
 #: What ``generate`` cannot be asked for: it would read the layers' decisions wrongly, or feed whole texts again.
 _REFUSED = (
@@ -75,10 +76,10 @@ class RoutedCausalLM:
         average: float | None = None,
     ) -> None:
         depth, hidden = hf_model.config.num_hidden_layers, hf_model.config.hidden_size
-        size = router.config
-        if (depth, hidden) != (size.num_layers, size.hidden_size):
+        head = router.head
+        if (depth, hidden) != (head.num_layers, head.hidden_size):
             raise UserError(
-                f"the router was trained on a model of {size.num_layers} layers and hidden size {size.hidden_size} "
+                f"the router was trained on a model of {head.num_layers} layers and hidden size {head.hidden_size} "
                 f"({router.base.name}), this one has {depth} and {hidden}"
             )
         self.base = hf_model
@@ -88,12 +89,12 @@ class RoutedCausalLM:
         self.average = average
         self.last_programs: list[LayerProgram] = []
         # A copy: another device may have the caller's.
-        self._routers = copy.deepcopy(router.routers).to(hf_model.device)
+        self._head = head.on(hf_model.device)
         self._held_out = router.held_out.numpy()
         self._switch = DecoderStack(hf_model).rope_switch
-        self._policy = lru_cache(maxsize=16)(self._make_policy)
-        self.model = add_routers(hf_model, self._routers)
-        self.model.default_policy = self.policy()
+        self._steering = lru_cache(maxsize=16)(self._make_steering)
+        self.model = steered(hf_model)
+        self.model.default_steering = self.steering()
 
     @classmethod
     def from_pretrained(
@@ -229,7 +230,7 @@ class RoutedCausalLM:
                 f"with {max_new_tokens} new ones cross it, and their programs would have to be chosen anew"
             )
         onlooker = _Onlooker(probes or (), [len(row) for row in tokens])
-        cache = RoutedCache(self.policy(budget, average), on_state=onlooker.note if probes else None)
+        cache = RoutedCache(self.steering(budget, average), on_state=onlooker.note if probes else None)
         if "stop_strings" in options:
             options.setdefault("tokenizer", self.tokenizer)
         batch = self._padded(tokens)
@@ -272,28 +273,27 @@ class RoutedCausalLM:
                 rows = part[start : start + batch_size]
                 batch = self._padded([tokens[row] for row in rows])
                 places = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)  # as ``generate`` counts them
-                cache = RoutedCache(self.policy(budget, average))
+                cache = RoutedCache(self.steering(budget, average))
                 self.model.model(**batch, position_ids=places, past_key_values=cache)
                 programs.update(zip(rows, self._note(cache)))
         self.last_programs = [programs[row] for row in range(len(tokens))]
         return list(self.last_programs)
 
-    def policy(self, budget: float | None = None, average: float | None = None) -> Policy:
+    def steering(self, budget: float | None = None, average: float | None = None) -> Steering:
         """What decides under a budget; what is not given is the model's own.
 
         Raises:
             UserError: A budget is out of range.
         """
-        return self._policy(self.budget if budget is None else budget, self.average if average is None else average)
+        return self._steering(self.budget if budget is None else budget, self.average if average is None else average)
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _make_policy(self, budget: float | None, average: float | None) -> Policy:
-        limit = None if budget is None else layers_of(budget, self.router.config.num_layers)
-        if average is None:
-            return Policy(self._held_out, limit=limit)
-        check_average(average, self.router.config.num_layers)
-        return policy_of_average(self._held_out, average, limit=limit)
+    def _make_steering(self, budget: float | None, average: float | None) -> Steering:
+        limit = limit_of(self._head, budget)
+        if average is not None:
+            check_average(self._head, average)
+        return self._head.steering(self._held_out, limit=limit, average=average)
 
     def _all_tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         if isinstance(prompts, str):
@@ -351,29 +351,38 @@ class _Onlooker:
         return [[probe.label(torch.stack(parts)) for probe, parts in zip(self._probes, taken)] for taken in self._taken]
 
 
-def layers_of(budget: float, num_layers: int) -> int:
-    """The most layers that a budget allows.
+def limit_of(head: Head, budget: float | None) -> int | None:
+    """The most layers that a budget allows; None for no bound.
 
     Raises:
-        UserError: It is out of range, or allows no layer.
+        UserError: It is out of range, or allows fewer layers than the head needs.
     """
+    if budget is None:
+        return None
     if not 0 < budget <= MOST_BUDGET:
         raise UserError(f"a budget must be above 0 and at most {MOST_BUDGET:g}, got {budget:g}")
     # Guards 0.1 * 30 against its own binary fraction.
-    limit = int(budget * num_layers + 1e-9)
+    limit = int(budget * head.num_layers + 1e-9)
     if limit < 1:
-        raise UserError(f"a budget of {budget:g} allows less than one of the model's {num_layers} layers")
+        raise UserError(f"a budget of {budget:g} allows less than one of the model's {head.num_layers} layers")
+    if limit < head.least_layers:
+        raise UserError(
+            f"a budget of {budget:g} allows {limit} layers, and the shortest program of this router has "
+            f"{head.least_layers} of {head.num_layers}; train one for smaller budgets (train --short), or with "
+            "--head per-layer"
+        )
     return limit
 
 
-def check_average(average: float, num_layers: int) -> None:
+def check_average(head: Head, average: float) -> None:
     """Refuse an average that no programs have.
 
     Raises:
         UserError: It is out of range.
     """
-    if not 1 / num_layers <= average <= MOST_BUDGET:
+    least = head.least_layers / head.num_layers
+    if not least <= average <= MOST_BUDGET:
         raise UserError(
-            f"an average must be at least one of the {num_layers} layers ({1 / num_layers:.3f}) and at most "
-            f"{MOST_BUDGET:g}, got {average:g}"
+            f"an average must be at least {head.least_layers} of the {head.num_layers} layers "
+            f"({math.ceil(1000 * least) / 1000:.3f}) and at most {MOST_BUDGET:g}, got {average:g}"
         )

@@ -1,8 +1,8 @@
-"""A stock model whose layers ask their routers: transformers' own forward, masks and ``generate`` on top.
+"""A stock model whose layers ask before they run: transformers' own forward, masks and ``generate`` on top.
 
-``add_routers`` gives a model that shares every weight with the base and has each layer wrapped. The wrapper looks at
-what enters its layer when a text is read for the first time, decides for each row, and runs the layer on the rows
-that want it, once or twice. The decisions live in the cache, and with it hold for every token that is
+``steered`` gives a model that shares every weight with the base and has each layer wrapped. When a text is read for
+the first time the wrapper shows what enters its layer to whoever decides (``router.steering``), and runs the layer on
+the rows that want it, once or twice. The decisions live in the cache, and with it hold for every token that is
 generated; each run of a layer has a slot of its own there, for the rows that have that run.
 
 Shapes: B rows, T tokens, D hidden size.
@@ -20,8 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from pipeline.engine.contract import DecoderStack
 from pipeline.engine.sharing import share
-from router.model import LayerRouters, RoutersApart, pool_windows, window_weights
-from router.policy import Policy
+from router.steering import Decisions, Steering
 
 #: Told of states ``[B, T, D]`` while prompts are read.
 OnState = Callable[[torch.Tensor], None]
@@ -31,23 +30,21 @@ class RoutedCache(Cache):  # type: ignore[misc]
     """One batch on its way: its decisions, and keys and values by layer, run and row.
 
     Args:
-        policy: Decides.
+        steering: Decides.
         on_state: Told, while the prompts are read, of what enters each layer ``[B, T, D]`` and what leaves the last.
     """
 
-    def __init__(self, policy: Policy, *, on_state: OnState | None = None) -> None:
+    def __init__(self, steering: Steering, *, on_state: OnState | None = None) -> None:
         super().__init__(layers=[])
-        self.policy = policy
+        self.steering = steering
         self._on_state = on_state
         #: How often each layer runs in each row, ``[B, L]``; whole once the prompts are read.
-        self.counts = np.zeros((0, policy.num_layers), dtype=np.int64)
+        self.counts = np.zeros((0, steering.num_layers), dtype=np.int64)
         self._tokens = 0
         self._slots: dict[tuple[int, int], _Slot] = {}
         self._rows: dict[int, list[torch.Tensor | None]] = {}
-        # While the prompts are read:
-        self._asked: RoutersApart | None = None
-        self._windows = torch.zeros(0)
-        self._spent = np.zeros(0, dtype=np.int64)
+        #: Asked while the prompts are read.
+        self._decisions: Decisions | None = None
 
     @property
     def num_rows(self) -> int:
@@ -56,43 +53,37 @@ class RoutedCache(Cache):  # type: ignore[misc]
 
     # -- reading ---------------------------------------------------------------------------
 
-    def begin(self, mask: torch.Tensor, routers: RoutersApart) -> None:
+    def begin(self, mask: torch.Tensor) -> None:
         """A call begins; the first one brings the prompts.
 
         Args:
             mask: Which of its tokens are no padding, ``[B, T]``.
-            routers: Who is asked about the prompts.
         """
         if self._tokens:
             return
-        filled = mask.numpy(force=True)
-        windows = window_weights(filled.sum(1), filled.argmax(1), filled.shape[1], routers.num_windows)
-        self._windows = torch.from_numpy(windows).to(mask.device)
-        self._asked = routers
-        self.counts = np.zeros((len(filled), self.policy.num_layers), dtype=np.int64)
-        if not self.policy.bounded:
-            # What is settled is known before anything is read; but for the last layer, which makes sure that one runs.
-            known = routers.settled[:-1].nonzero()[0]
-            self.counts[:, known] = self.policy.likeliest(routers.answers[known])
-            self._rows = {layer: [None] * count for layer, count in zip(known.tolist(), self.counts[0, known].tolist())}
-        self._spent = self.counts.sum(1)
+        self._decisions = self.steering.begin(mask)
+        self.counts = np.zeros((len(mask), self.steering.num_layers), dtype=np.int64)
+        self._rows = {}
+        for layer, count in self._decisions.known.items():
+            self.counts[:, layer] = count
+            self._rows[layer] = [None] * count
 
     def end(self, num_tokens: int) -> None:
         """A call with so many tokens is done."""
         self._tokens += num_tokens
-        self._asked = None  # decided once, at the prompt
+        self._decisions = None  # decided once, at the prompt
 
     def runs(self, layer: int, hidden: torch.Tensor) -> list[torch.Tensor | None]:
         """For each run of a layer its rows; None for all of them.
 
         Args:
             layer: Its index.
-            hidden: What enters it, ``[B, T, D]``: where nothing is decided yet, its router looks at that.
+            hidden: What enters it, ``[B, T, D]``: where nothing is decided yet, it is decided by that.
         """
         rows = self._rows.get(layer)
         if rows is None:
-            if self._asked is not None:
-                self._decide(layer, hidden, self._asked)
+            if self._decisions is not None:
+                self.counts[:, layer] = self._decisions.decide(layer, hidden)
             counts = self.counts[:, layer]
             listed = counts.tolist()  # of a few rows the least is found sooner so
             every, any_row = min(listed), max(listed)
@@ -102,17 +93,8 @@ class RoutedCache(Cache):  # type: ignore[misc]
 
     def saw(self, hidden: torch.Tensor) -> None:
         """A state ``[B, T, D]`` lies before the next layer, or behind the last."""
-        if self._on_state is not None and self._asked is not None:
+        if self._on_state is not None and self._decisions is not None:
             self._on_state(hidden)
-
-    def _decide(self, layer: int, hidden: torch.Tensor, asked: RoutersApart) -> None:
-        if asked.settled[layer]:
-            logits = asked.answers[None, layer].repeat(len(hidden), axis=0)
-        else:
-            logits = asked.routers[layer](pool_windows(hidden, self._windows)).numpy(force=True)
-        counts = self.policy.decide(layer, logits, self._spent)
-        self.counts[:, layer] = counts
-        self._spent += counts
 
     def slot(self, layer: int, run: int) -> _Slot:
         """Where one run of a layer keeps its keys and values."""
@@ -184,7 +166,7 @@ class _Slot:
 
 
 class RoutedLayer(nn.Module):
-    """A decoder layer behind its router.
+    """A decoder layer that runs as often as is decided.
 
     Args:
         layer: The base model's layer, whose weights are shared.
@@ -238,15 +220,14 @@ def _of_rows(value: Any, rows: torch.Tensor, batch: int) -> Any:
     return value
 
 
-def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
-    """A model of the same class whose layers ask their routers, sharing every weight with ``hf_model``.
+def steered(hf_model: Any) -> Any:
+    """A model of the same class whose layers ask how often they run, sharing every weight with ``hf_model``.
 
-    A call without a cache, or with an empty one, reads prompts and decides; ``model.default_policy`` says how,
+    A call without a cache, or with an empty one, reads prompts and decides; ``model.default_steering`` says how,
     unless a ``RoutedCache`` is given as ``past_key_values``.
 
     Args:
         hf_model: A transformers causal language model inside the contract.
-        routers: Its routers.
 
     Raises:
         UserError: The model is outside the contract.
@@ -256,19 +237,18 @@ def add_routers(hf_model: Any, routers: LayerRouters) -> Any:
     last = len(model.model.layers) - 1
     layers = [RoutedLayer(layer, index, is_last=index == last) for index, layer in enumerate(model.model.layers)]
     model.model.layers = nn.ModuleList(layers)
-    model.default_policy = None
-    apart = routers.apart()
+    model.default_steering = None
 
     def begin(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         cache = kwargs.get("past_key_values")
         if not isinstance(cache, RoutedCache):
             if cache is not None and cache.get_seq_length() > 0:
                 raise ValueError("a routed model goes on from its own cache (RoutedCache) alone, not from a stock one")
-            cache = kwargs["past_key_values"] = RoutedCache(model.default_policy)
+            cache = kwargs["past_key_values"] = RoutedCache(model.default_steering)
         tokens, mask = _inputs(args, kwargs)[:2], kwargs.get("attention_mask")
         if mask is None:
             mask = torch.ones(tokens, dtype=torch.long, device=model.device)
-        cache.begin(mask.long(), apart)
+        cache.begin(mask.long())
         return args, kwargs
 
     def end(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

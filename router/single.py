@@ -12,11 +12,11 @@ from pipeline.calibration import PRIOR_FILE, read_prior
 from pipeline.errors import UserError
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
+from pipeline.questions import questions_of
 from pipeline.shards import read_paths, read_settings
 from pipeline.tasks import Example
 from router.answering import Answer
 from router.checkpoint import Router
-from router.questions import questions_of
 
 #: Programs among which the best single one is chosen, and training questions that choose.
 CANDIDATES, CHOOSING_QUESTIONS = 16, 192

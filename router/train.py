@@ -1,20 +1,20 @@
-"""One training from path data sets to a router folder: labels, features, fit, what is written down.
+"""One training from path data sets to a router folder: labels, what the model makes of prompts, fit, what is written.
 
 ROUTER/config.json, model.safetensors, README.md   the router; see ``router.checkpoint``
 ROUTER/metrics.jsonl                               a record for each epoch
 ROUTER/tensorboard/                                the same for TensorBoard
-ROUTER/training.png                                loss curves, scores, confusion matrix
+ROUTER/training.png                                loss curves, confusion matrix, and what else a head has to show
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,16 +23,22 @@ from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from router.base import BaseModel
 from router.checkpoint import Router
+from router.depth_labels import depth_labels
 from router.features import FeatureStore
-from router.fit import CLASSES, FitConfig, Fitted, fit
+from router.fit import CLASSES
 from router.folder import check_folder
+from router.head import Learnt
 from router.labels import Labelled, LabelledData, is_held_out, read_labels
-from router.model import RouterConfig
-from router.plots import draw_training
+from router.learn_depth import DepthRequest, learn_depth
+from router.learn_per_layer import PerLayerRequest, learn_per_layer
+from router.menu import expected_labels
+from router.probing.states import Form
 from router.workshop import Workshop
 
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
+#: Windows of what labels are expected by, where no router reads any.
+_SUMMARY_WINDOWS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +61,8 @@ class TrainRequest:
     """What a layer costs a label: right answers a question where they are ``expected``, nats in a consensus."""
     held_out: float = 0.1
     """Share of the questions that are held out."""
-    num_windows: int = 8
-    """Windows that a prompt is cut into."""
-    width: int = 128
-    """Hidden units of a router."""
-    fit: FitConfig = field(default_factory=FitConfig)
-    """How routers are fitted."""
+    head: PerLayerRequest | DepthRequest = field(default_factory=PerLayerRequest)
+    """What is trained."""
     features: Path | None = None
     """Where features are kept; None for the user's cache folder."""
     resources: Resources = field(default_factory=Resources)
@@ -73,29 +75,12 @@ class TrainRequest:
             raise UserError("--data needs at least one run folder")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out must be between 0 and 1, got {self.held_out:g}")
-        for name, value in (("windows", self.num_windows), ("width", self.width)):
-            if value < 1:
-                raise UserError(f"--{name} must be at least 1, got {value}")
+        if isinstance(self.head, DepthRequest) and self.labels == "consensus":
+            raise UserError("--labels consensus goes with --head per-layer; for a probe take expected or shortest")
 
 
-@dataclass(frozen=True)
-class StoredRows:
-    """Labelled rows whose features a store has."""
-
-    store: FeatureStore
-    rows: Sequence[Labelled]
-    counts: np.ndarray[Any, Any]
-
-    @classmethod
-    def of(cls, store: FeatureStore, rows: Sequence[Labelled]) -> StoredRows:
-        """The rows with their labels as an array."""
-        return cls(store, rows, np.array([row.counts for row in rows], dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def features(self, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return self.store.read([self.rows[index] for index in indices])
+#: From whoever is told of every epoch's record to what was learnt.
+Learn = Callable[[Callable[[dict[str, float]], None]], Learnt]
 
 
 def train(
@@ -104,7 +89,7 @@ def train(
     announce: Callable[[str], None] = lambda line: None,
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
     on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
-) -> Fitted:
+) -> Learnt:
     """Train a router on path data sets and write it.
 
     Args:
@@ -129,7 +114,7 @@ def train(
         folder,
         revision=data.base.revision,
         dtype=data.dtype,
-        num_windows=request.num_windows,
+        num_windows=request.head.num_windows if isinstance(request.head, PerLayerRequest) else _SUMMARY_WINDOWS,
         add_special_tokens=data.add_special_tokens,
     )
     workshop = Workshop(
@@ -141,26 +126,11 @@ def train(
         announce=announce,
         show=show,
     )
-    with workshop:
-        if request.labels == "expected":
-            data = _expected(data, request, workshop, folder / "verdicts")
-        announce(_described(data))
-        learnt, held_out = _split(data, request)
-        _check_classes(learnt, request)
-        try:
-            request.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"router folder {request.out} cannot be written: {error.strerror or error}") from None
-        workshop.fill(data.rows)
-    first = store.read(data.rows[:1])
-    size = RouterConfig(
-        num_layers=data.num_layers,
-        hidden_size=first.shape[-1],
-        num_windows=request.num_windows,
-        width=request.width,
-    )
-    announce(f"Training {data.num_layers} routers on {len(learnt)} questions, {len(held_out)} held out.")
     try:
+        with workshop:
+            prepared = (_per_layer if isinstance(request.head, PerLayerRequest) else _depth)(data, request, workshop)
+        data = prepared.data
+        announce(f"Training {prepared.what} on {prepared.learnt} questions, {prepared.held_out} held out.")
         with ExitStack() as closing:
             writers = [on_epoch, *_metrics_writers(request, closing)]
 
@@ -168,42 +138,138 @@ def train(
                 for writer in writers:
                     writer(record)
 
-            fitted = fit(
-                StoredRows.of(store, learnt),
-                StoredRows.of(store, held_out),
-                size,
-                request.fit,
-                on_epoch=write,
-            )
+            learnt = prepared.learn(write)
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"the routers cannot be trained on {_names(request.data)}: {error}") from None
+        raise UserError(f"no router can be trained on {_names(request.data)}: {error}") from None
     except OSError as error:
         raise UserError(f"router folder {request.out} cannot be written: {error.strerror or error}") from None
     router = Router(
         base=_lasting(data.base, request.base),
-        routers=fitted.routers,
-        held_out=fitted.held_out,
+        head=learnt.head,
+        held_out=learnt.sample,
         trained_on=data.marks,
         add_special_tokens=data.add_special_tokens,
         made={
             "data": [str(run.resolve()) for run in request.data],
             "labels": request.labels,
             "layer_price": request.layer_price,
-            "questions": len(learnt),
-            "held_out_questions": len(held_out),
+            "questions": prepared.learnt,
+            "held_out_questions": prepared.held_out,
             "left_out": data.left_out,
-            "fit": asdict(request.fit),
-            **{f"held_out_{name}": fitted.best[name] for name in ("macro_f1", "accuracy", "layers")},
+            **learnt.made,
+            **{f"held_out_{name}": learnt.best[name] for name in ("macro_f1", "accuracy")},
         },
     )
     router.save(request.out)
     try:
-        draw_training(fitted, request.out / PICTURE_FILE)
+        learnt.draw(request.out / PICTURE_FILE)
     except OSError as error:
         announce(f"The picture cannot be written: {error.strerror or error}")
-    return fitted
+    return learnt
+
+
+# -- the two heads -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A training for which no model is needed any more.
+
+    Attributes:
+        data: What is learnt from.
+        what: Says what is trained.
+        learnt: Questions to learn from.
+        held_out: Questions to stop by.
+        learn: Does it.
+    """
+
+    data: LabelledData
+    what: str
+    learnt: int
+    held_out: int
+    learn: Learn
+
+
+def _per_layer(data: LabelledData, request: TrainRequest, workshop: Workshop) -> _Prepared:
+    """Routers of all layers: labels, and features along them."""
+    assert isinstance(request.head, PerLayerRequest)
+    head = request.head
+    if request.labels == "expected":
+        data = _expected(data, request, workshop)
+    workshop.announce(_described(data))
+    learnt, held_out = _split(data, request)
+    if len({count for row in learnt for count in row.counts}) < 2:
+        raise UserError(
+            f"every label of {_names(request.data)} is '{CLASSES[learnt[0].counts[0]]}': there is nothing to learn; "
+            "search with more --simulations, keep more programs, or raise --layer-price"
+        )
+    _make(request.out)
+    workshop.fill(data.rows)
+    return _Prepared(
+        data=data,
+        what=f"{data.num_layers} routers",
+        learnt=len(learnt),
+        held_out=len(held_out),
+        learn=lambda on_epoch: learn_per_layer(learnt, held_out, head, workshop.store, on_epoch=on_epoch),
+    )
+
+
+def _depth(data: LabelledData, request: TrainRequest, workshop: Workshop) -> _Prepared:
+    """A probe behind an early exit: classes, labels, and what the first layers make of the prompts."""
+    assert isinstance(request.head, DepthRequest)
+    head = request.head
+    try:
+        early = head.exit_of(data.num_layers)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    labels = depth_labels(
+        [workshop.searched(run, _verdicts(workshop)) for run in request.data],
+        early=early,
+        shares=head.short,
+        choice=request.labels,
+        summaries=workshop.summaries,
+        layer_price=request.layer_price,
+    )
+    data = replace(data, rows=labels.rows, left_out=labels.left_out)
+    counted = Counter(row.counts for row in data.rows)
+    for name, program in labels.programs.items():
+        share = counted[program.counts or ()] / max(1, len(data.rows))
+        workshop.announce(f"{name}: {len(program)} layers ({program}), the label of {100 * share:.1f} %.")
+    workshop.announce(
+        f"{len(data.rows)} questions{_reasons(data.left_out)}; their labels are right on {100 * labels.right:.1f} % "
+        f"with {labels.layers:.2f} layers, the untouched model on {100 * labels.base_right:.1f} %."
+    )
+    learnt, held_out = _split(data, request)
+    if len({row.counts for row in learnt}) < 2:
+        raise UserError(
+            f"every question of {_names(request.data)} has the same label: there is nothing to learn; change "
+            "--layer-price or --short, or take other --labels"
+        )
+    _make(request.out)
+    store = workshop.states(
+        data.rows, form=Form(add_special_tokens=data.add_special_tokens), reading=head.kind.reading, early=early
+    )
+    return _Prepared(
+        data=data,
+        what=f"a probe behind the first {early} layers",
+        learnt=len(learnt),
+        held_out=len(held_out),
+        learn=lambda on_epoch: learn_depth(learnt, held_out, labels.programs, head, store, on_epoch=on_epoch),
+    )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"router folder {folder} cannot be written: {error.strerror or error}") from None
+
+
+def _verdicts(workshop: Workshop) -> Path:
+    """Where verdicts are kept: beside the features."""
+    return workshop.store.folder.parent / "verdicts"
 
 
 def _lasting(base: BaseModel, given: str | None) -> BaseModel:
@@ -222,21 +288,26 @@ def _described(data: LabelledData) -> str:
     shares = ", ".join(
         f"{name} {100 * (counts == number).mean():.1f} %" for number, name in enumerate(("skip", "execute", "repeat"))
     )
-    left_out = "".join(f"; left out, {reason}: {number}" for reason, number in data.left_out.items())
     tasks = ", ".join(f"{number} {task}" for task, number in by_task.items())
     different = len({row.counts for row in data.rows})
     fixed = " Every question has the same one: the routers will always choose it." if different == 1 else ""
     said = (
-        f"{len(data.rows)} questions ({tasks}) of {data.base.name}; {different} different labels: {shares}{left_out}."
+        f"{len(data.rows)} questions ({tasks}) of {data.base.name}; {different} different labels: {shares}"
+        f"{_reasons(data.left_out)}."
     )
     return said + fixed
 
 
-def _expected(data: LabelledData, request: TrainRequest, workshop: Workshop, verdicts: Path) -> LabelledData:
+def _reasons(left_out: dict[str, int]) -> str:
+    return "".join(f"; left out, {reason}: {number}" for reason, number in left_out.items())
+
+
+def _expected(data: LabelledData, request: TrainRequest, workshop: Workshop) -> LabelledData:
     """The same data with the labels that its questions should expect most of; a question of two runs counts once."""
     rows: dict[tuple[str, str], Labelled] = {}
     for run in request.data:
-        menu = workshop.menu(run, verdicts, layer_price=request.layer_price)
+        searched = workshop.searched(run, _verdicts(workshop))
+        menu = expected_labels(searched, summaries=workshop.summaries, layer_price=request.layer_price)
         for row in menu.rows:
             rows.setdefault((row.example_id, row.prompt), row)
         workshop.announce(
@@ -253,27 +324,14 @@ def _split(data: LabelledData, request: TrainRequest) -> tuple[list[Labelled], l
     Raises:
         UserError: They are too few.
     """
-    held_out = [row for row in data.rows if is_held_out(row, request.held_out, seed=request.fit.seed)]
-    learnt = [row for row in data.rows if not is_held_out(row, request.held_out, seed=request.fit.seed)]
+    held_out = [row for row in data.rows if is_held_out(row, request.held_out, seed=request.head.fit.seed)]
+    learnt = [row for row in data.rows if not is_held_out(row, request.held_out, seed=request.head.fit.seed)]
     if not held_out or not learnt:
         raise UserError(
             f"{len(data.rows)} questions are too few: {len(learnt)} to train on and {len(held_out)} held out; "
             "search more of them, or hold out another share with --held-out"
         )
     return learnt, held_out
-
-
-def _check_classes(learnt: list[Labelled], request: TrainRequest) -> None:
-    """Refuse labels that are all of one class, before prompts are read along them.
-
-    Raises:
-        UserError: They are.
-    """
-    if len({count for row in learnt for count in row.counts}) < 2:
-        raise UserError(
-            f"every label of {_names(request.data)} is '{CLASSES[learnt[0].counts[0]]}': there is nothing to learn; "
-            "search with more --simulations, keep more programs, or raise --layer-price"
-        )
 
 
 def _metrics_writers(request: TrainRequest, closing: ExitStack) -> list[Callable[[dict[str, float]], None]]:
@@ -296,7 +354,7 @@ def _metrics_writers(request: TrainRequest, closing: ExitStack) -> list[Callable
     if request.wandb is not None:
         import wandb
 
-        run = wandb.init(project=request.wandb, config=asdict(request.fit))
+        run = wandb.init(project=request.wandb, config=asdict(request.head.fit))
         closing.callback(run.finish)
         writers.append(run.log)
     return writers

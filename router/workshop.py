@@ -15,14 +15,15 @@ from pipeline.cluster import Place, Resources, find_place
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
+from pipeline.questions import questions_of
 from pipeline.shards import read_paths, read_settings
 from pipeline.tasks import Example
 from router.base import BaseModel
 from router.expectation import summarize
 from router.features import FeatureStore, extract, feature_key
 from router.labels import Labelled
-from router.menu import Menu, expected_labels
-from router.questions import questions_of
+from router.menu import Searched
+from router.probing.states import MOST_GIB, Form, StateStore
 from router.verdicts import VerdictStore, judge
 
 #: Rows whose features are in memory at once.
@@ -87,16 +88,15 @@ class Workshop(AbstractContextManager["Workshop"]):
             show=lambda done: self.show("prompts read", done, absent),
         )
 
-    def menu(self, run: Path, verdicts: Path, *, layer_price: float) -> Menu:
-        """The labels that a run's questions should expect most of.
+    def searched(self, run: Path, verdicts: Path) -> Searched:
+        """A run's rows and questions, on which further programs can be run.
 
         Args:
             run: The run.
             verdicts: Folder of the verdicts that are kept.
-            layer_price: Share of right answers that a layer is worth.
 
         Raises:
-            UserError: The questions cannot be read again, or the model is not there.
+            UserError: The questions cannot be read again, or are too few.
         """
         rows, settings = read_paths(run), read_settings(run)
         known = set(rows.example_id)
@@ -110,7 +110,7 @@ class Workshop(AbstractContextManager["Workshop"]):
         except UserError as error:
             raise UserError(
                 f"the questions of {run} cannot be read again ({error}), and no program can be judged on them; "
-                "train with --labels consensus or shortest"
+                "train with --labels consensus or shortest, and --head per-layer"
             ) from None
         task, max_new_tokens = settings["task"], settings.get("max_new_tokens")
         store = VerdictStore(
@@ -135,9 +135,50 @@ class Workshop(AbstractContextManager["Workshop"]):
                 )
             return store.read(some, programs)
 
-        return expected_labels(rows, examples, judge=run_programs, summaries=self._summaries, layer_price=layer_price)
+        return Searched(rows=rows, examples=examples, judge=run_programs)
 
-    def _summaries(self, rows: Sequence[Labelled]) -> Array:
+    def states(self, rows: Sequence[Labelled], *, form: Form, reading: str, early: int) -> StateStore:
+        """The states that the first layers make of rows' prompts.
+
+        Args:
+            rows: The rows.
+            form: How prompts are put.
+            reading: What is kept of them.
+            early: Layers that run.
+
+        Raises:
+            UserError: The model is not there, its states are no numbers, or there is no room for them.
+        """
+        store = StateStore(
+            self.store.folder.parent,
+            revision=self.base.revision,
+            dtype=self.dtype,
+            form=form,
+            reading=reading,
+            early=early,
+        )
+        absent = store.absent([row.prompt for row in rows])
+        if not absent:
+            self.announce(f"All states are in {store.folder} already.")
+            return store
+        source, place = self._model()
+        self.announce(
+            f"Reading {len(absent)} prompts with the first {early} layers; up to {place.pool.num_actors} actors on "
+            f"{place.device} in {self.dtype}."
+        )
+        store.fill(
+            absent,
+            model=source,
+            device=place.device,
+            dtype=self.dtype,
+            pool=place.pool,
+            most_gib=MOST_GIB,
+            show=lambda done: self.show("prompts read", done, len(absent)),
+        )
+        return store
+
+    def summaries(self, rows: Sequence[Labelled]) -> Array:
+        """What the untouched model makes of rows' prompts, ``[N, …]``; see ``router.expectation.summarize``."""
         self.fill(rows)
         starts = range(0, len(rows), _BATCH)
         return np.concatenate([summarize(self.store.read(rows[start : start + _BATCH])) for start in starts])

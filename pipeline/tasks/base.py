@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pipeline.program import LayerProgram
 
 if TYPE_CHECKING:
-    from pipeline.engine import FrozenModel
+    import torch
+
+    from pipeline.engine.decoding import Decoded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +92,43 @@ class Outcome:
     layer_executions: int
 
 
+class Runner(Protocol):
+    """What scoring asks of whoever runs programs; see ``pipeline.engine.FrozenModel`` and ``Oracle``."""
+
+    tokenizer: Any
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end a generated text."""
+        ...
+
+    def reads_alike(self, length: int, longer: int) -> bool:
+        """Whether a text of so many tokens is read in a longer one as it is read alone."""
+        ...
+
+    def logits(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        programs: Sequence[LayerProgram],
+        *,
+        starts: Sequence[int] | None = None,
+    ) -> list[torch.Tensor]:
+        """Logits of each row under its program."""
+        ...
+
+    def decode(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        programs: Sequence[LayerProgram],
+        *,
+        max_new_tokens: int,
+        stop: Callable[[int, list[int]], bool] | None = None,
+        begun: Sequence[Sequence[int]] | None = None,
+    ) -> list[Decoded]:
+        """Greedy decoding of each row under its program."""
+        ...
+
+
 class Scoring(Protocol):
     """How answers to one kind of question are judged."""
 
@@ -113,7 +152,7 @@ class Scoring(Protocol):
 
     def score(
         self,
-        model: FrozenModel,
+        model: Runner,
         questions: Sequence[Question],
         programs: Sequence[LayerProgram],
         *,

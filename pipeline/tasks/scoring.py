@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
-from pipeline.tasks.base import Example, Outcome, Question
+from pipeline.tasks.base import Example, Outcome, Question, Runner
 from pipeline.tasks.grading import MathGrader
 
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.engine import FrozenModel
     from pipeline.engine.decoding import Decoded
 
 # A boxed answer that is closed, with up to one level of braces inside.
@@ -61,7 +60,7 @@ class Choice:
 
     def score(
         self,
-        model: FrozenModel,
+        model: Runner,
         questions: Sequence[Question],
         programs: Sequence[LayerProgram],
         *,
@@ -144,7 +143,7 @@ class ExactMatch:
 
     def score(
         self,
-        model: FrozenModel,
+        model: Runner,
         questions: Sequence[Question],
         programs: Sequence[LayerProgram],
         *,
@@ -204,7 +203,7 @@ class ExactMatch:
                 )
         return [outcome for outcome in outcomes if outcome is not None]
 
-    def _agreement(self, model: FrozenModel, logits: torch.Tensor, question: Question) -> tuple[list[int], float]:
+    def _agreement(self, model: Runner, logits: torch.Tensor, question: Question) -> tuple[list[int], float]:
         """What one pass tells of the greedy answer: its first tokens, and the smallest gap along the reference."""
         agreed, gap = _followed(logits, question.answers[0])
         prompt = len(question.prompt_ids)
@@ -212,7 +211,7 @@ class ExactMatch:
 
     def _decode(
         self,
-        model: FrozenModel,
+        model: Runner,
         questions: list[Question],
         programs: list[LayerProgram],
         begun: list[list[int]],
@@ -264,7 +263,7 @@ class Graded:
 
     def score(
         self,
-        model: FrozenModel,
+        model: Runner,
         questions: Sequence[Question],
         programs: Sequence[LayerProgram],
         *,

@@ -18,8 +18,9 @@ from router.probing.fit import logits_of
 from router.probing.metrics import metrics_of
 from router.probing.probe import Label, Probe
 from router.probing.reading import Reading, read_states
+from router.probing.states import MOST_GIB
 from router.probing.texts import LabelledText, check_labels, read_texts
-from router.probing.train import MOST_GIB, StoredTexts
+from router.probing.train import StoredTexts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,6 @@ def _texts_options(command: Command) -> Command:
             click.option("--num-heads", default=2, show_default=True, help="Heads of mha."),
             click.option("--epochs", default=10, show_default=True, help="Most passes over the texts."),
             click.option("--batch-size", default=16, show_default=True, help="Texts of a step."),
-            click.option("--lr", default=1e-3, show_default=True, help="Learning rate of AdamW."),
             click.option("--weight-decay", default=0.01, show_default=True, help="Of AdamW."),
             click.option(
                 "--balance",
@@ -143,6 +142,7 @@ Examples:
     metavar="all|tokens|layers|last",
     help="What is read: everything; all tokens of the last layer; the last token of all layers; the last of both.",
 )
+@click.option("--lr", default=1e-3, show_default=True, help="Learning rate of AdamW.")
 @click.option("--seed", default=0, show_default=True, help="Of the weights and the order of the texts.")
 @_reading_options
 @resource_options
@@ -262,6 +262,13 @@ Example:
 @click.option("--test-split", default="test", show_default=True, help="Its split, if it is a hub data set.")
 @click.option("--contender", "contenders", multiple=True, help="Only this one; may be repeated.  [default: all]")
 @click.option("--seeds", default=3, show_default=True, help="Trainings of each probe.")
+@click.option(
+    "--lr",
+    "rates",
+    default="3e-4,1e-3,3e-3",
+    show_default=True,
+    help="Learning rates of AdamW: each probe takes the one that is best on the held-out texts, for the first seed.",
+)
 @click.option("--question", default=QUESTION, help="How the model is asked; {text} and {labels} stand for those.")
 @click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the figures.")
 @_reading_options
@@ -271,6 +278,7 @@ def compare(
     test_split: str,
     contenders: tuple[str, ...],
     seeds: int,
+    rates: str,
     question: str,
     out: Path | None,
     **options: Any,
@@ -280,8 +288,13 @@ def compare(
     from router.probing.compare import CONTENDERS, CompareRequest
     from router.probing.compare import compare as run
 
+    try:
+        learning_rates = tuple(float(rate) for rate in rates.split(",") if rate.strip())
+    except ValueError:
+        raise UserError(f"--lr takes numbers with commas between them, got {rates!r}") from None
     request = CompareRequest(
         train=_train_request(options, out=Path()),
+        learning_rates=learning_rates,
         test=test,
         test_split=test_split,
         contenders=contenders or CONTENDERS,
@@ -317,11 +330,11 @@ def _train_request(options: dict[str, Any], *, out: Path) -> Any:
     from router.probing.states import Form
     from router.probing.train import ProbeTrainRequest
 
-    names = ("epochs", "batch_size", "weight_decay", "balance", "patience", "seed")
+    names = {"lr": "learning_rate"} | {
+        name: name for name in ("epochs", "batch_size", "weight_decay", "balance", "patience", "seed")
+    }
     try:
-        fit = ProbeFitConfig(
-            learning_rate=options.pop("lr"), **{name: options.pop(name) for name in names if name in options}
-        )
+        fit = ProbeFitConfig(**{field: options.pop(name) for name, field in names.items() if name in options})
     except ValueError as error:
         raise UserError(f"--{str(error).replace('learning_rate', 'lr').replace('_', '-')}") from None
     kinds = [name for name in ("aggregator", "pooling", "scope", "downcast", "num_heads") if name in options]
@@ -338,7 +351,7 @@ def _train_request(options: dict[str, Any], *, out: Path) -> Any:
 def _table(results: Sequence[Any]) -> Table:
     table = Table(title="On --test, in %: mean ± deviation over the seeds")
     table.add_column("contender")
-    for column in ("accuracy", "macro-F1", "AUPRC", "ECE", "seconds"):
+    for column in ("accuracy", "macro-F1", "AUPRC", "ECE", "lr", "seconds"):
         table.add_column(column, justify="right")
     for one in results:
         figures = []
@@ -346,7 +359,9 @@ def _table(results: Sequence[Any]) -> Table:
             deviation = one.deviation(figure)
             spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
             figures.append(f"{100 * one.mean(figure):.1f}{spread}")
-        table.add_row(one.contender, *figures, "" if one.seconds is None else f"{one.seconds:.0f}")
+        rate = "" if one.learning_rate is None else f"{one.learning_rate:g}"
+        seconds = "" if one.seconds is None else f"{one.seconds:.0f}"
+        table.add_row(one.contender, *figures, rate, seconds)
     return table
 
 

@@ -23,7 +23,7 @@ from router.probing.baselines import (
     logistic_regression,
     word_features,
 )
-from router.probing.fit import fit_probe, logits_of
+from router.probing.fit import FittedProbe, fit_probe, logits_of
 from router.probing.metrics import metrics_of
 from router.probing.reading import Reading, read_states
 from router.probing.texts import QUESTION, LabelledText, check_labels, labels_of, read_texts
@@ -52,6 +52,8 @@ class CompareRequest:
     """Which are compared."""
     seeds: int = 3
     """Trainings of each probe."""
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """Each probe is trained with the one that is best on the held-out texts, for the first seed."""
     question: str = QUESTION
     """How the model is asked for a label."""
 
@@ -62,6 +64,13 @@ class CompareRequest:
             raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(CONTENDERS)}")
         if self.seeds < 1:
             raise UserError(f"--seeds must be at least 1, got {self.seeds}")
+        if not self.learning_rates:
+            raise UserError("--lr needs at least one learning rate")
+        for rate in self.learning_rates:
+            try:
+                replace(self.train.fit, learning_rate=rate)
+            except ValueError as error:
+                raise UserError(f"--lr: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +80,14 @@ class Compared:
     Attributes:
         contender: Its name.
         runs: Metrics of each seed; see ``router.probing.metrics``. One where there is no chance in it.
+        learning_rate: Of a probe.
         parameters: Numbers that were learnt; None where that says little.
         seconds: Of a training, on average; None where nothing was timed.
     """
 
     contender: str
     runs: list[dict[str, Any]]
+    learning_rate: float | None = None
     parameters: int | None = None
     seconds: float | None = None
 
@@ -186,18 +197,29 @@ class _Contest:
             show=self.show,
         )
         learnt, held_out, test = (StoredTexts.of(store, texts, self.labels) for texts in self._texts)
-        runs, parameters, seconds = [], 0, 0.0
-        for seed in range(self.request.seeds):
+        seconds: list[float] = []
+
+        def fitted(rate: float, seed: int) -> FittedProbe:
             began = time.perf_counter()
             try:
-                fitted = fit_probe(learnt, held_out, shape, replace(given.fit, seed=seed))
+                found = fit_probe(learnt, held_out, shape, replace(given.fit, learning_rate=rate, seed=seed))
             except ValueError as error:
                 raise UserError(f"{name} cannot be trained on {given.data}: {error}") from None
-            seconds += time.perf_counter() - began
-            parameters = sum(parameter.numel() for parameter in fitted.network.parameters())
-            runs.append(self._metrics(logits_of(fitted.network, test).double().softmax(-1).numpy()))
-            self.show(f"{name} trained", seed + 1, self.request.seeds)
-        return Compared(contender=name, runs=runs, parameters=parameters, seconds=seconds / self.request.seeds)
+            seconds.append(time.perf_counter() - began)
+            self.show(f"{name} trained", len(seconds), len(rates) + self.request.seeds - 1)
+            return found
+
+        rates = self.request.learning_rates
+        tried = [(rate, fitted(rate, 0)) for rate in rates]
+        rate, first = max(tried, key=lambda of: of[1].best["macro_f1"])
+        networks = [first.network, *(fitted(rate, seed).network for seed in range(1, self.request.seeds))]
+        return Compared(
+            contender=name,
+            runs=[self._metrics(logits_of(network, test).double().softmax(-1).numpy()) for network in networks],
+            learning_rate=rate,
+            parameters=sum(parameter.numel() for parameter in first.network.parameters()),
+            seconds=float(np.mean(seconds)),
+        )
 
     def _asking(self, name: str) -> Compared:
         place = find_place(self.request.train.resources)

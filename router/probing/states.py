@@ -10,7 +10,7 @@ Every state is divided by its root mean square. A probe is given no more than it
 
 The same function makes them in training and in use, float16 rounding included.
 
-Shapes: S states (L + 1), T tokens or 1, D hidden size.
+Shapes: S states (of L layers L + 1), T tokens or 1, D hidden size.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ PIECE, PIECE_CHARACTERS = 64, 32_768
 #: What a reader must know of the model beside its states.
 _NOTE = "model.json"
 _GIB = 1 << 30
+#: Most that new states take on the disk, in GiB, unless somebody says so.
+MOST_GIB = 32.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,25 +57,27 @@ class Form:
     Attributes:
         template: What stands around the text.
         max_tokens: Most tokens of the whole; None for as many as the model was made for.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
     """
 
     template: str = TEXT
     max_tokens: int | None = None
+    add_special_tokens: bool = True
 
     def key(self, text: str) -> str:
         """Names a text's states within a store."""
-        return hashlib.sha256(json.dumps([self.max_tokens, self.template, text]).encode()).hexdigest()[:32]
+        put = [self.max_tokens, self.template, self.add_special_tokens, text]
+        return hashlib.sha256(json.dumps(put).encode()).hexdigest()[:32]
 
     def tokens(self, tokenizer: Any, text: str, context: int) -> tuple[list[int], bool]:
         """A text's token ids, and whether its end was cut off to make room."""
         most = min(self.max_tokens or context, context)
-        tokens: list[int] = tokenizer(self.template.replace(TEXT, text)).input_ids
-        cut = text
+        tokens, cut = self._tokens(tokenizer, text), text
         while len(tokens) > most and cut:
             # What stands behind the text stays. Where tokens are long a second round may be needed.
             keep = int(len(cut) * most / len(tokens))
             cut = cut[: min(keep, len(cut) - 1)]
-            tokens = tokenizer(self.template.replace(TEXT, cut)).input_ids
+            tokens = self._tokens(tokenizer, cut)
         if not tokens or len(tokens) > most:
             raise UserError(
                 f"the text {text[:40]!r} cannot be read within {most} tokens: the template alone is longer"
@@ -81,6 +85,11 @@ class Form:
                 else f"the text {text[:40]!r} has no tokens"
             )
         return tokens, cut != text
+
+    def _tokens(self, tokenizer: Any, text: str) -> list[int]:
+        put = self.template.replace(TEXT, text)
+        tokens: list[int] = tokenizer(put, add_special_tokens=self.add_special_tokens).input_ids
+        return tokens
 
 
 def reduced(state: torch.Tensor, reading: str) -> torch.Tensor:
@@ -111,12 +120,22 @@ class StateActor(ModelActor):
         threads: Torch threads.
         form: How texts are put.
         reading: What is kept of them.
+        early: Layers that run; None for all.
     """
 
-    def __init__(self, source: ModelSource, device: str, dtype: str, threads: int, form: Form, reading: str) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        device: str,
+        dtype: str,
+        threads: int,
+        form: Form,
+        reading: str,
+        early: int | None,
+    ) -> None:
         # Every text is read once: nothing of it is worth keeping.
         super().__init__(source, device=device, dtype=dtype, threads=threads, cache_gib=0.0)
-        self._form, self._reading = form, reading
+        self._form, self._reading, self._early = form, reading, early
 
     def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, dict[str, Any]]:
         """States of texts, ``[T, S, D]`` each; how many texts were cut; what is noted of the model."""
@@ -125,10 +144,10 @@ class StateActor(ModelActor):
         self._begin()
         model = self._model
         asked = [self._form.tokens(model.tokenizer, text, model.context_length) for text in texts]
-        identity = LayerProgram.identity(model.num_layers)
+        program = LayerProgram(range(self._early or model.num_layers), model.num_layers)
         states = model.hidden_states(
             [tokens for tokens, _ in asked],
-            [identity] * len(asked),
+            [program] * len(asked),
             lambda state: reduced(state, self._reading).cpu(),
         )
         kept = [together(of_text, self._reading).contiguous().numpy() for of_text in states]
@@ -145,14 +164,17 @@ class StateStore:
         dtype: Its precision.
         form: How texts are put.
         reading: What is kept of them.
+        early: Layers after which reading ends, for a probe behind an early exit; None for all.
 
     Raises:
         UserError: The folder cannot be written or read.
     """
 
-    def __init__(self, root: Path, *, revision: str, dtype: str, form: Form, reading: str) -> None:
-        self.form, self.reading = form, reading
-        self._arrays = ArrayStore(root, ["states", _VERSION, revision, dtype, reading])
+    def __init__(
+        self, root: Path, *, revision: str, dtype: str, form: Form, reading: str, early: int | None = None
+    ) -> None:
+        self.form, self.reading, self.early = form, reading, early
+        self._arrays = ArrayStore(root, ["states", _VERSION, revision, dtype, reading, early])
         self.folder = self._arrays.folder
 
     def model(self) -> tuple[int, str | None]:
@@ -212,7 +234,7 @@ class StateStore:
         absent = sorted(self.absent(texts), key=len, reverse=True)
         pieces = _pieces(absent, PIECE_CHARACTERS if self._whole else math.inf)
         actors: ActorPool[list[str]] = ActorPool(
-            StateActor, (model, device, dtype, pool.cpus_per_actor, self.form, self.reading), pool
+            StateActor, (model, device, dtype, pool.cpus_per_actor, self.form, self.reading, self.early), pool
         )
         done, read, cut, size = 0, 0, 0, 0
         characters = sum(map(len, absent))

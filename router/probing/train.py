@@ -29,12 +29,11 @@ from router.probing.metrics import best_threshold, metrics_of
 from router.probing.plots import draw_probe
 from router.probing.probe import Probe
 from router.probing.reading import Reading, read_states
-from router.probing.states import Form, StateStore
+from router.probing.states import MOST_GIB, Form, StateStore
 from router.probing.texts import LabelledText, check_labels, check_template, labels_of, read_texts
 
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
-MOST_GIB = 32.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from router import RoutedCausalLM
 from router.base import BaseModel
 from router.checkpoint import Router
 from router.model import LayerRouters, RouterConfig
+from router.per_layer import PerLayerHead
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def router(base):
     held_out = torch.randn(20, NUM_LAYERS, 3, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     return Router(
         base=BaseModel(name=source.name, revision=source.revision),
-        routers=routers,
+        head=PerLayerHead(routers),
         held_out=held_out,
         made={"labels": "shortest"},
     )
@@ -44,10 +45,10 @@ def folder(router, tmp_path):
 def test_what_is_saved_comes_back(router, folder):
     """Catches weights, held-out logits or notes that a round trip changes."""
     loaded = Router.load(folder)
-    assert (loaded.base, loaded.config, loaded.made) == (router.base, router.config, router.made)
+    assert (loaded.base, loaded.head.settings(), loaded.made) == (router.base, router.head.settings(), router.made)
     assert torch.equal(loaded.held_out, router.held_out)
-    for name, tensor in router.routers.state_dict().items():
-        assert torch.equal(loaded.routers.state_dict()[name], tensor)
+    for name, tensor in router.head.network.state_dict().items():
+        assert torch.equal(loaded.head.network.state_dict()[name], tensor)
     assert "RoutedCausalLM" in (folder / "README.md").read_text()
 
 
@@ -158,7 +159,7 @@ def truncate(file, share):
 
 def test_weights_that_are_no_numbers_are_refused(router, tmp_path):
     """Catches routers that decide nothing, and silently take the first class."""
-    router.routers.bias_in.data[0, 0] = float("nan")
+    router.head.network.bias_in.data[0, 0] = float("nan")
     router.save(tmp_path / "broken")
     with pytest.raises(UserError, match="no numbers"):
         Router.load(tmp_path / "broken")

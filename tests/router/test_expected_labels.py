@@ -11,7 +11,7 @@ from pipeline.program import LayerProgram
 from pipeline.tasks import Example
 from router import menu
 from router.expectation import RIDGES, components, leave_one_out, summarize
-from router.menu import expected_labels
+from router.menu import Searched, expected_labels
 from router.verdicts import VerdictStore
 
 NUM_LAYERS = 6
@@ -83,6 +83,10 @@ class World:
         ]
         self.rows = pd.DataFrame(rows)
 
+    @property
+    def searched(self):
+        return Searched(rows=self.rows, examples=self.examples, judge=self.judge)
+
     def judge(self, examples, programs):
         self.judged += len(examples) * len(programs)
         numbers = [int(example.id[1:]) for example in examples]
@@ -97,7 +101,7 @@ class World:
 def test_a_label_is_what_should_be_expected_and_not_what_was_lucky():
     """Catches labels that are right on their own question by luck, and questions without a right program left out."""
     world = World()
-    found = expected_labels(world.rows, world.examples, judge=world.judge, summaries=world.summaries)
+    found = expected_labels(world.searched, summaries=world.summaries)
     assert [row.example_id for row in found.rows] == [example.id for example in world.examples]
     assert found.programs[0] == LayerProgram.identity(NUM_LAYERS)
     labels = np.array([row.counts == SHORT for row in found.rows])
@@ -113,9 +117,7 @@ def test_a_price_makes_labels_shorter():
     world = World()
 
     def labels(price):
-        found = expected_labels(
-            world.rows, world.examples, judge=world.judge, summaries=world.summaries, layer_price=price
-        )
+        found = expected_labels(world.searched, summaries=world.summaries, layer_price=price)
         return [sum(row.counts) for row in found.rows]
 
     assert np.mean(labels(0.5)) == NUM_LAYERS - 1, "a layer is worth more than the 20 points that it gains hard ones"
@@ -130,7 +132,7 @@ def test_a_menu_holds_what_is_right_most_often(monkeypatch):
     # A search that goes on to shorter programs does not come to every one that would be right.
     missed = world.rows.counts.map(SHORT.__eq__) & (world.rows.index % 9 > 1)
     world.rows.loc[missed, "correct"], world.rows.loc[missed, "rank"] = False, 0
-    found = expected_labels(world.rows, world.examples, judge=world.judge, summaries=world.summaries)
+    found = expected_labels(world.searched, summaries=world.summaries)
     assert [program.counts for program in found.programs] == [WHOLE, SHORT]
     assert world.judged == 60 * 3 + 600 * 2
 

@@ -18,6 +18,7 @@ from router.base import BaseModel
 from router.checkpoint import Router
 from router.harness import RoutedHarnessModel
 from router.model import LayerRouters, RouterConfig
+from router.per_layer import PerLayerHead
 
 CHOICES = """
 task: tiny_choices
@@ -60,7 +61,7 @@ def router(tmp_path_factory):
     routers.weight_out.data *= 8
     Router(
         base=BaseModel(name=source.name, revision=source.revision),
-        routers=routers,
+        head=PerLayerHead(routers),
         held_out=torch.zeros(4, NUM_LAYERS, 3).log_softmax(-1),
     ).save(folder / "router")
     return folder / "router"

@@ -13,8 +13,9 @@ from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from router.features import entering
 from router.model import LayerRouters, RouterConfig, pool_windows, window_weights
+from router.per_layer import PerLayerHead
 from router.policy import Policy
-from router.routed_model import RoutedCache, add_routers
+from router.routed_model import RoutedCache, steered
 
 NEW = 7
 WINDOWS = 3
@@ -28,6 +29,10 @@ def opinionated(hf_model, seed=1):
     routers = LayerRouters(size, seed=seed)
     routers.weight_out.data *= 6
     return routers.requires_grad_(False)
+
+
+def steering(routers, limit=None):
+    return PerLayerHead(routers).steering(np.full((2, NUM_LAYERS, 3), -1.1), limit=limit)
 
 
 def padded(rows):
@@ -54,8 +59,8 @@ def hf_model(request):
 @torch.inference_mode()
 def test_a_batch_of_programs_equals_each_program_alone(hf_model):
     """Catches a cache slot that two runs share, a row that reads another's keys, and padding that is attended to."""
-    routed = add_routers(hf_model, opinionated(hf_model))
-    cache = RoutedCache(POLICY)
+    routed = steered(hf_model)
+    cache = RoutedCache(steering(opinionated(hf_model)))
     output = routed.generate(**padded(ROWS), past_key_values=cache, **options())
     programs = chosen(cache)
     assert len(set(programs)) > 1 and {0, 2} <= {count for p in programs for count in p.counts}
@@ -70,11 +75,11 @@ def test_a_batch_of_programs_equals_each_program_alone(hf_model):
 def test_decisions_depend_on_the_prompt_alone(hf_model):
     """Catches windows that hold padding, decisions that a neighbour changes, and other features than training saw."""
     routers = opinionated(hf_model)
-    routed = add_routers(hf_model, routers)
-    together, alone = RoutedCache(POLICY), []
+    routed = steered(hf_model)
+    together, alone = RoutedCache(steering(routers)), []
     routed.model(**padded(ROWS), past_key_values=together)
     for row in ROWS:
-        cache = RoutedCache(POLICY)
+        cache = RoutedCache(steering(routers))
         routed.model(input_ids=torch.tensor([row]), past_key_values=cache)
         alone += chosen(cache)
     assert chosen(together) == alone
@@ -96,10 +101,9 @@ def test_a_settled_router_answers_without_reading(monkeypatch, limit):
     hf_model = build("llama")
     routers, read = opinionated(hf_model), []
     routers.settle(torch.arange(NUM_LAYERS) % 2 == 0, torch.tensor([[0.0, 1.0, 9.0]] * NUM_LAYERS))
-    monkeypatch.setattr("router.routed_model.pool_windows", lambda *args: read.append(1) or pool_windows(*args))
-    routed = add_routers(hf_model, routers)
-    policy = Policy(np.full((1, NUM_LAYERS, 3), -1.1), limit=limit)
-    cache = RoutedCache(policy)
+    monkeypatch.setattr("router.per_layer.pool_windows", lambda *args: read.append(1) or pool_windows(*args))
+    routed = steered(hf_model)
+    cache = RoutedCache(steering(routers, limit))
     routed.model(**padded(ROWS), past_key_values=cache)
     assert len(read) == NUM_LAYERS // 2
     if limit is None:
@@ -112,8 +116,8 @@ def test_a_settled_router_answers_without_reading(monkeypatch, limit):
 def test_beams_of_mixed_programs_equal_each_program_alone():
     """Catches a beam that goes on from another beam's keys, which only shows where rows have different slots."""
     hf_model = build("llama")
-    routed = add_routers(hf_model, opinionated(hf_model))
-    cache = RoutedCache(POLICY)
+    routed = steered(hf_model)
+    cache = RoutedCache(steering(opinionated(hf_model)))
     output = routed.generate(**padded(ROWS), past_key_values=cache, **options(num_beams=3))
     programs = chosen(cache)[::3]
     assert len(set(programs)) > 1
@@ -128,8 +132,8 @@ def test_beams_of_mixed_programs_equal_each_program_alone():
 def test_a_cache_goes_on_with_its_programs():
     """Catches a second turn of a conversation whose program is chosen anew, over keys of another one."""
     hf_model = build("llama")
-    routed = add_routers(hf_model, opinionated(hf_model))
-    cache = RoutedCache(POLICY)
+    routed = steered(hf_model)
+    cache = RoutedCache(steering(opinionated(hf_model)))
     row = ROWS[0]
     first = routed.generate(torch.tensor([row]), past_key_values=cache, **options())
     [program] = chosen(cache)
@@ -146,8 +150,8 @@ def test_the_base_model_is_left_as_it_was():
     hf_model = build("llama")
     ids = torch.tensor([ROWS[0]])
     before = hf_model(ids).logits
-    routed = add_routers(hf_model, opinionated(hf_model))
-    routed.default_policy = POLICY
+    routed = steered(hf_model)
+    routed.default_steering = steering(opinionated(hf_model))
     assert not torch.equal(routed(ids).logits, before)
     assert torch.equal(hf_model(ids).logits, before)
     shared = {tensor.data_ptr() for tensor in hf_model.parameters()}
@@ -158,10 +162,10 @@ def test_the_base_model_is_left_as_it_was():
 def test_what_a_routed_model_cannot_do_is_said():
     """Catches decisions over a stock cache that holds another program's keys, and models outside the contract."""
     hf_model = build("llama")
-    routed = add_routers(hf_model, opinionated(hf_model))
-    routed.default_policy = POLICY
+    routed = steered(hf_model)
+    routed.default_steering = steering(opinionated(hf_model))
     stock_cache = hf_model(torch.tensor([ROWS[0]]), use_cache=True).past_key_values
     with pytest.raises(ValueError, match="its own cache"):
         routed(torch.tensor([[7]]), past_key_values=stock_cache)
     with pytest.raises(UserError, match="contract"):
-        add_routers(GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=20)), opinionated(hf_model))
+        steered(GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=20)))

@@ -248,6 +248,32 @@ def test_the_table_has_every_contender(workshop, router):
     assert (router / "evaluation.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_probe_steers_depth_and_is_set_against_the_routers(workshop, router):
+    """Catches two routers that are judged on other questions, or the second one's budget, programs or states."""
+    options = ("--head", "probe", "--labels", "shortest", "--short", 0.9, "--early", 2, "--lr", 0.01)
+    out, text = workshop.train("depth", *options)
+    assert "behind the first 2 layers" in text and "Kept epoch" in text and "short: " in text
+    config = json.loads((out / "config.json").read_text())
+    assert config["head"] == "probe" and list(config["programs"])[:2] == ["short", "full"]
+    again, text = workshop.train("depth-again", *options)
+    assert "All states are in" in text and "Running" not in text
+    assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    results = workshop.folder / "against"
+    text = command(
+        *("evaluate", "--router", out, "--against", router, "--task", "arc", "--data", workshop.more_questions),
+        *("--simulations", 0, "--curve", "0.9,0.2", "--out", results, "--actors", 2),
+    )
+    assert "budgets below" in text and "router against the routed one" in text
+    found = json.loads((results / "evaluation.json").read_text())
+    by_name = {result["contender"]: result for result in found["results"]}
+    assert list(by_name)[:3] == ["base", "routed", "router"] and list(found["curve"]) == ["0.9"]
+    assert {program for program, _ in by_name["routed"]["answers"].values()} <= set(config["programs"].values())
+    assert list(by_name["routed"]["answers"]) == list(by_name["router"]["answers"])
+    lost, won, _ = by_name["router"]["against"]
+    rights = [[right for _, right in by_name[name]["answers"].values()] for name in ("routed", "router")]
+    assert (lost, won) == (sum(a and not b for a, b in zip(*rights)), sum(b and not a for a, b in zip(*rights)))
+
+
 def test_the_single_program_can_be_handed_out(workshop, router):
     """Catches an export of the untouched model, which is right on most questions of any run."""
     command(
@@ -300,6 +326,11 @@ def test_one_prompt_can_be_answered(router):
         (("train", "--data", "{run}", "--out", "{folder}/x", "--labels", "longest"), "choose one of"),
         (("train", "--data", "{run}", "--out", "{folder}/x", "--lr", "0"), "learning-rate"),
         (("train", "--data", "{run}", "--out", "{folder}/x", "--held-out", "1"), "--held-out"),
+        (("train", "--data", "{run}", "--out", "{folder}/x", "--head", "probe", "--early", "6"), "below the 6 layers"),
+        (
+            ("evaluate", "--router", "{router}", "--against", "{run}", "--task", "arc", "--data", "{more}"),
+            "no router",
+        ),
         (("generate", "--router", "{router}", "--prompt", "x", "--budget", "0"), "budget must be above 0"),
     ],
 )

@@ -1,0 +1,116 @@
+"""Training the probe that steers depth: from questions that say how deep they need to go to a ``Learnt``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+
+from pipeline.program import LayerProgram
+from router.depth import DepthHead
+from router.fit import KEPT_HELD_OUT
+from router.head import Learnt
+from router.labels import Labelled
+from router.probes import ProbeConfig, ProbeKind
+from router.probing.fit import ProbeFitConfig, fit_probe
+from router.probing.metrics import metrics_of
+from router.probing.plots import draw_probe
+from router.probing.states import StateStore
+from router.probing.texts import LabelledText
+from router.probing.train import StoredTexts
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthRequest:
+    """A probe that steers depth, and how it is trained.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    early: int | None = None
+    """Layers before the exit; None for a quarter of the depth."""
+    short: tuple[float, ...] = (0.9,)
+    """For each short class the most layers, as a fraction of the depth."""
+    kind: ProbeKind = field(default_factory=ProbeKind)
+    """What the probe is."""
+    fit: ProbeFitConfig = field(default_factory=ProbeFitConfig)
+    """How it is fitted."""
+
+    def __post_init__(self) -> None:
+        if self.early is not None and self.early < 1:
+            raise ValueError(f"early must be at least 1, got {self.early}")
+        if not self.short or not all(0 < share < 1 for share in self.short):
+            raise ValueError(f"short takes fractions of the depth between 0 and 1, got {list(self.short)}")
+        if len(set(self.short)) < len(self.short):
+            raise ValueError(f"short has a fraction twice: {list(self.short)}")
+
+    def exit_of(self, depth: int) -> int:
+        """The layers before the exit of a model of some depth.
+
+        Raises:
+            ValueError: None is left behind it, or no short program is longer.
+        """
+        early = max(1, depth // 4) if self.early is None else self.early
+        if early >= depth:
+            raise ValueError(f"early must be below the {depth} layers of the model, got {early}")
+        shortest = int(min(self.short) * depth + 1e-9)
+        if early > shortest:
+            raise ValueError(
+                f"early leaves no room for short programs: {early} layers run always, and --short "
+                f"{min(self.short):g} allows {shortest}"
+            )
+        return early
+
+
+def learn_depth(
+    learnt: Sequence[Labelled],
+    held_out: Sequence[Labelled],
+    programs: dict[str, LayerProgram],
+    request: DepthRequest,
+    store: StateStore,
+    *,
+    on_epoch: Callable[[dict[str, float]], None],
+) -> Learnt:
+    """Train the probe.
+
+    Args:
+        learnt: Questions to learn from, each with one of the programs as its label.
+        held_out: Questions to stop by.
+        programs: The classes.
+        request: What is trained, and how.
+        store: Has the states of all prompts.
+        on_epoch: Told of every epoch's record.
+
+    Raises:
+        ValueError: There is nothing to learn, the probe does not go with the model, or the loss is no number any more.
+    """
+    names = list(programs)
+    of_program = {program.counts: name for name, program in programs.items()}
+
+    def stored(rows: Sequence[Labelled]) -> StoredTexts:
+        texts = [LabelledText(text=row.prompt, label=of_program[row.counts], where=row.example_id) for row in rows]
+        return StoredTexts.of(store, texts, names)
+
+    train, stop = stored(learnt), stored(held_out)
+    assert store.early is not None
+    shape = ProbeConfig(
+        **asdict(request.kind),
+        num_layers=store.early,
+        hidden_size=train.states(0).shape[-1],
+        num_classes=len(names),
+    )
+    fitted = fit_probe(train, stop, shape, request.fit, on_epoch=on_epoch)
+    scores = fitted.logits.double().softmax(-1).numpy()
+    metrics = metrics_of(stop.labels, scores.argmax(1), scores, names)
+    layers = np.array([len(program) for program in programs.values()])[scores.argmax(1)]
+    return Learnt(
+        head=DepthHead(fitted.network, programs),
+        sample=fitted.logits[:KEPT_HELD_OUT].log_softmax(-1),
+        best=fitted.best,
+        f1=metrics["f1"],
+        made={"fit": asdict(request.fit), "held_out_layers": float(layers.mean())},
+        draw=partial(draw_probe, fitted, metrics, names, stop),
+    )

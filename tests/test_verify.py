@@ -1,0 +1,108 @@
+"""Replaying a run: what is found, and what is said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from tiny import save_tiny_model, write_questions
+
+from pipeline.cli import main
+from pipeline.shards import SCHEMA, read_paths
+
+pytestmark = pytest.mark.ray
+
+
+def command(*arguments, status=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == status, (result.output, result.exception)
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    model, questions = save_tiny_model(folder / "model"), write_questions(folder / "questions.jsonl", 16)
+    command(
+        *("search", "--model", model, "--task", "arc", "--data", questions, "--out", folder / "run"),
+        *("--simulations", 20, "--calibration", 8, "--actors", 2),
+    )
+    return folder / "run"
+
+
+def turn(run, wrong):
+    """Give some rows the other verdict, as an evaluator with a mistake would have: committed and consistent."""
+    shard = sorted((run / "paths").iterdir())[0]
+    rows = pq.read_table(shard).to_pylist()
+    turned = rows[:wrong]
+    for row in turned:
+        row["correct"] = not row["correct"]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), shard)
+    record = run / "manifest" / f"{shard.stem}.json"
+    said = json.loads(record.read_text())
+    record.write_text(json.dumps({**said, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}))
+    return turned
+
+
+def test_a_run_is_confirmed(run):
+    """Catches an engine whose labels stock models do not confirm, and a replay that skips rows."""
+    rows = len(read_paths(run))
+    assert rows > 16
+    text = command("verify", run, "--actors", 2)
+    assert f"Replaying {rows} of {rows} rows of 16 questions" in text
+    assert f"0 of {rows} replayed labels differ (0.00 %), in float32." in text
+
+
+def test_wrong_labels_are_found(run, tmp_path):
+    """Catches a replay that repeats what the run says, instead of looking."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    turned = turn(copy, wrong=2)
+    text = command("verify", copy, status=1)
+    assert "2 of" in text
+    for row in turned:
+        was, now = ("right", "wrong") if row["correct"] else ("wrong", "right")
+        lines = [line for line in text.splitlines() if f"{row['example_id']}, layers" in line]
+        assert any(f": {was} in the run (margin" in line and f"{now} replayed" in line for line in lines)
+    assert "2 of" in command("verify", copy, "--tolerance", 0.2)
+
+
+def test_a_share_is_the_same_in_every_call(run):
+    """Catches a sample that moves, which nobody could look into."""
+    first, second = (command("verify", run, "--fraction", 0.3) for _ in range(2))
+    assert [line for line in first.splitlines() if "Replaying" in line] == [
+        line for line in second.splitlines() if "Replaying" in line
+    ]
+    assert f"of {len(read_paths(run))} rows" in first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--fraction", 0], "--fraction must be above 0"),
+        (["--tolerance", -1], "--tolerance must be between"),
+        (["--dtype", "bfloat16"], "the run was searched in float32"),
+        (["--base", "smollm2"], "is not the model that was searched"),
+        (["--fraction", 1e-9], "draws none of the"),
+    ],
+)
+def test_a_wrong_call_gets_its_message(run, options, message):
+    """Catches a traceback, or a replay by another model."""
+    assert message in command("verify", run, *options, status=2)
+
+
+def test_what_cannot_be_replayed_is_said(run, tmp_path):
+    """Catches a missing run, one without rows, and questions that are gone."""
+    assert "no run folder" in command("verify", tmp_path / "none", status=2)
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    notes = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**notes, "data": str(tmp_path / "gone.jsonl")}))
+    assert "cannot be read again" in command("verify", copy, status=2)
+    shutil.rmtree(copy / "manifest")
+    assert "nothing is committed" in command("verify", copy, status=2)

@@ -14,7 +14,7 @@ from rich.console import Console
 from pipeline import __version__
 from pipeline.actions import ACTION_SPACES
 from pipeline.adaptation.cli import adapt
-from pipeline.config import DEFAULT_CACHE_GIB
+from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_STALL_SECONDS
 from pipeline.errors import UserError
 from pipeline.model_source import DTYPES
 from pipeline.options import resource_options, resources_of
@@ -143,12 +143,23 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
     help="What another run of the same model learnt, instead of a calibration.",
 )
 @click.option(
+    "--reverify",
+    is_flag=True,
+    help="Keep only programs whose verdicts stock models confirm: wanted in bfloat16, where rounding turns some.",
+)
+@click.option(
     "--cache-gib",
     default=DEFAULT_CACHE_GIB,
     show_default=True,
     help="Memory of an actor, beside the model's, for layers that programs share.",
 )
 @click.option("--max-new-tokens", type=int, help="Most tokens of a generated answer.  [default: the task's own]")
+@click.option(
+    "--stall-seconds",
+    default=DEFAULT_STALL_SECONDS,
+    show_default=True,
+    help="An actor that runs no program for so long is taken for stuck, and replaced.",
+)
 def search(
     model: str,
     task: str,
@@ -167,8 +178,10 @@ def search(
     leaves: int | None,
     calibration: int | None,
     prior: Path | None,
+    reverify: bool,
     cache_gib: float,
     max_new_tokens: int | None,
+    stall_seconds: float,
     **resources: Any,
 ) -> None:
     """Search a layer program for every question."""
@@ -200,7 +213,9 @@ def search(
         # The published searches learn nothing from other questions.
         calibration=0 if calibration is None and preset == "published" else calibration,
         prior=prior,
+        reverify=reverify,
         cache_gib=cache_gib,
+        stall_seconds=stall_seconds,
         resources=resources_of(resources),
     )
     sys.exit(_search(request))

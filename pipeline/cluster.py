@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -28,6 +28,8 @@ class PoolConfig:
     """Cores that an actor reserves."""
     gpus_per_actor: float
     """GPUs that an actor reserves; 0 on the CPU."""
+    elastic: bool = False
+    """Whether more actors start where the cluster grows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +100,25 @@ def find_place(wanted: Resources) -> Place:
         )
     if cpus < wanted.cpus_per_actor and own_cluster:
         raise UserError(f"--cpus-per-actor {wanted.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
-    fitting = int(gpus // wanted.gpus_per_actor) if device == "cuda" else int(cpus // wanted.cpus_per_actor)
     pool = PoolConfig(
-        num_actors=wanted.num_actors or max(fitting, 1),
+        num_actors=wanted.num_actors or 1,
         cpus_per_actor=wanted.cpus_per_actor,
         gpus_per_actor=wanted.gpus_per_actor if device == "cuda" else 0.0,
+        elastic=wanted.num_actors is None,
     )
+    if pool.elastic:
+        pool = replace(pool, num_actors=max(1, fitting_actors(pool)))
     return Place(device=device, dtype=dtype, pool=pool)
+
+
+def fitting_actors(pool: PoolConfig) -> int:
+    """Actors that the cluster, as it is now, has room for."""
+    import ray
+
+    resources = ray.cluster_resources()
+    if pool.gpus_per_actor:
+        return int(resources.get("GPU", 0.0) // pool.gpus_per_actor)
+    return int(resources.get("CPU", 0.0) // pool.cpus_per_actor)
 
 
 def check_output(path: Path, option: str = "--out") -> None:

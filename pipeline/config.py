@@ -18,11 +18,18 @@ from pipeline.tasks.base import Example
 SCHEMA_VERSION = 1
 DEFAULT_CACHE_GIB = 2.0
 DEFAULT_CALIBRATION = 32
+#: Seconds without a program after which an actor is taken for stuck.
+DEFAULT_STALL_SECONDS = 900.0
 #: Where calibration questions are searched, whatever the run's own space: edits of single layers tell what each
 #: layer is worth, and larger ones are taken to be sums of them.
 CALIBRATION_SPACE = "drllm"
 #: Settings that came later, with what they were before they could be set.
-_LATER_SETTINGS = {"search.unexplored_child": 0.0, "search.caution": 0.0, "calibration_space": None}
+_LATER_SETTINGS = {
+    "search.unexplored_child": 0.0,
+    "search.caution": 0.0,
+    "calibration_space": None,
+    "reverify": False,
+}
 #: What a run may keep of a question besides a number of right programs.
 KEEP_WORDS = ("pareto", "all")
 
@@ -56,6 +63,8 @@ class RunConfig:
     keep: int | str = 4
     """Right programs kept for each question, beside the identity program; or ``pareto``: those of any verdict that none
     as short or shorter beats; or ``all`` that were tried."""
+    reverify: bool = False
+    """Whether only programs are kept whose verdicts stock models confirm; see ``pipeline.engine.oracle``."""
     group_size: int = 8
     """Questions in a work group: the unit that is batched, handed out, lost and committed."""
     leaves: int = 1

@@ -1,8 +1,10 @@
 """The driver's side of a search: work groups, a pool of actors, retries and commits.
 
 A group is handed to an actor that has loaded its model; its rows come back and are committed. An actor
-that dies is replaced and its group is handed out again. Calibration groups go first; once all of them are
-done, what they teach is fitted and goes out with every other group. Nothing here decides what a row says.
+that dies, or that does nothing any more, is replaced and its group is handed out again (``pipeline.worklist`` says
+what, and how often). Calibration groups go first; once all of them are done, what they teach is fitted and goes out
+with every other group. At the end whoever has nothing to do tries what others have had for long; the first result
+counts. Nothing here decides what a row says.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import ray
@@ -19,21 +22,29 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.calibration import calibration_groups
-from pipeline.cluster import PoolConfig
-from pipeline.config import RunConfig
+from pipeline.cluster import PoolConfig, fitting_actors
+from pipeline.config import DEFAULT_STALL_SECONDS, RunConfig
 from pipeline.errors import UserError
-from pipeline.evaluator import SearchEvaluator
+from pipeline.evaluator import GroupResult, SearchEvaluator
 from pipeline.prior import Prior, fit_prior
 from pipeline.shards import RunFolder, ShardRecord
 from pipeline.tasks import Example
+from pipeline.worklist import Piece, Settled, Worklist
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
-#: Times that a group is handed out before its examples are set aside.
-MAX_ATTEMPTS = 3
 #: Actors that may die while loading, one after the other, before the run gives up.
 MAX_FAILED_STARTS = 3
+#: Actors that may die one after the other, and none of them finish anything, before the run gives up.
+MAX_DEATHS_IN_A_ROW = 50
+#: Seconds until an actor is replaced, after the first and after any number of deaths in a row.
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 10.0
+#: How long a piece must have been under way before another actor tries it too: in median times, and in seconds.
+OVERDUE, OVERDUE_SECONDS = 1.5, 5.0
+_PACES = 64
+#: How often a cluster is asked whether it has grown.
+GROWTH_SECONDS = 5.0
 
 
 @dataclass(kw_only=True)
@@ -96,12 +107,16 @@ class Progress:
 
 @dataclass(kw_only=True)
 class _Worker:
-    """One actor and the one call that is under way on it."""
+    """One actor and the one call that is under way on it; it loads where there is no piece."""
 
     actor: ActorHandle[SearchEvaluator]
     call: Any
-    group: int | None = None
+    piece: Piece | None = None
+    loaded: bool = False
     programs_run: int = 0
+    #: When it was given its piece, and when it was last seen to run a program of it.
+    began: float = 0.0
+    moved: float = 0.0
 
 
 class Coordinator:
@@ -114,6 +129,7 @@ class Coordinator:
         folder: Where rows are committed; opened already.
         committed: The groups that are committed already.
         show: Told of the progress about twice a second.
+        stall_seconds: An actor that runs no program for so long is taken for stuck, and replaced.
         evaluator: What the actors are; another class than the default stands in for it where the
             coordinator itself is looked at (``benchmarks/coordination.py``).
     """
@@ -127,6 +143,7 @@ class Coordinator:
         folder: RunFolder,
         committed: dict[int, ShardRecord],
         show: Callable[[Progress], None] = lambda progress: None,
+        stall_seconds: float = DEFAULT_STALL_SECONDS,
         evaluator: type[SearchEvaluator] = SearchEvaluator,
     ) -> None:
         self._config = config
@@ -135,13 +152,19 @@ class Coordinator:
         self._show = show
         size = config.group_size
         self._groups = [examples[start : start + size] for start in range(0, len(examples), size)]
-        self._todo = deque(group for group in range(len(self._groups)) if group not in committed)
+        open_groups = [group for group in range(len(self._groups)) if group not in committed]
+        self._work: Worklist[GroupResult] = Worklist({group: len(self._groups[group]) for group in open_groups})
         self._calibration = calibration_groups(config.calibration, size)
         #: Calibration groups that the others wait for.
-        self._teaching = set(self._todo) & set(self._calibration) if folder.prior() is None else set()
+        self._teaching = set(open_groups) & set(self._calibration) if folder.prior() is None else set()
         self._prior: ray.ObjectRef[Prior] | None = None
-        self._attempts: dict[int, int] = {}
+        self._stall_seconds = stall_seconds
+        #: Seconds an example that the last finished pieces took.
+        self._paces: deque[float] = deque(maxlen=_PACES)
         self._failed_starts = 0
+        self._deaths_in_a_row = 0
+        self._next_start = 0.0
+        self._num_actors, self._next_growth = pool.num_actors, 0.0
         self._actor_class = ray.remote(
             num_cpus=pool.cpus_per_actor,
             num_gpus=pool.gpus_per_actor,
@@ -165,17 +188,21 @@ class Coordinator:
         """Work until every group is committed or set aside; actors are gone when this returns.
 
         Raises:
-            UserError: The model cannot be loaded, or actors die while loading it.
+            UserError: The model cannot be loaded, or actors die one after the other.
         """
         try:
             self._learn_if_taught()
-            while self._todo or any(worker.group is not None for worker in self._workers):
+            while not self._work.settled:
                 self._fill_pool()
                 calls = {worker.call: worker for worker in self._workers if worker.call is not None}
-                ray.wait(list(calls), num_returns=1, timeout=TICK_SECONDS)
+                if calls:
+                    ray.wait(list(calls), num_returns=1, timeout=TICK_SECONDS)
+                else:
+                    time.sleep(TICK_SECONDS)  # until the next actor may start
                 for call in _answered(calls):
                     self._finish(calls[call])
                 self._poll_programs_run()
+                self._replace_stuck()
                 self._show(self.progress)
         finally:
             for worker in self._workers:
@@ -183,88 +210,162 @@ class Coordinator:
             self._workers.clear()
         return self.progress
 
-    # -- inside ----------------------------------------------------------------------------
+    # -- handing out -----------------------------------------------------------------------
 
     def _fill_pool(self) -> None:
-        """Hand groups to idle actors, and start as many actors as there is work for."""
-        for worker in self._workers:
-            if worker.call is None and self._todo and self._may_start(self._todo[0]):
-                worker.group = self._todo.popleft()
-                teaches = worker.group in self._calibration
-                prior = None if teaches else self._prior
-                worker.call = worker.actor.search.remote(self._groups[worker.group], prior, teaches)
-        busy = sum(worker.group is not None for worker in self._workers)
-        while len(self._workers) < min(self._pool.num_actors, busy + len(self._todo)):
-            self._workers.append(self._start_worker())
+        """Hand pieces to idle actors, start as many actors as there is work for, and let go of those too many."""
+        for worker in self._idle():
+            piece = self._work.take(self._may_start) or self._work.copy(self._is_overdue)
+            if piece is None:
+                break
+            worker.piece = piece
+            worker.began = worker.moved = time.monotonic()
+            teaches = piece.group in self._calibration
+            examples = self._groups[piece.group][piece.start : piece.stop]
+            worker.call = worker.actor.search.remote(examples, None if teaches else self._prior, teaches)
+        self._grow()
+        wanted = min(self._num_actors, self._work.most_wanted)
+        for worker in self._idle()[: max(0, len(self._workers) - wanted)]:
+            self._let_go(worker)
+            self.progress.actors_ready -= 1
+        busy = sum(worker.piece is not None for worker in self._workers)
+        if time.monotonic() >= self._next_start:
+            while len(self._workers) < min(self._num_actors, busy + len(self._work)):
+                self._workers.append(self._start_worker())
+
+    def _idle(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.call is None]
 
     def _may_start(self, group: int) -> bool:
         return group in self._calibration or not self._teaching
+
+    def _is_overdue(self, piece: Piece) -> bool:
+        """Whether a piece takes much longer than others did."""
+        if not self._paces:
+            return False
+        took = time.monotonic() - min(worker.began for worker in self._workers if worker.piece == piece)
+        return took > max(OVERDUE_SECONDS, OVERDUE * median(self._paces) * len(piece))
+
+    def _grow(self) -> None:
+        """Use nodes that came later, unless a number of actors was asked for."""
+        if self._pool.elastic and time.monotonic() >= self._next_growth:
+            self._next_growth = time.monotonic() + GROWTH_SECONDS
+            self._num_actors = max(self._num_actors, fitting_actors(self._pool))
 
     def _start_worker(self) -> _Worker:
         actor = self._actor_class.remote(self._config)
         return _Worker(actor=actor, call=actor.load.remote())
 
+    def _let_go(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        ray.kill(worker.actor)
+
+    # -- taking back -----------------------------------------------------------------------
+
     def _finish(self, worker: _Worker) -> None:
         """Take the result of a worker's call."""
         call, worker.call = worker.call, None
-        group, worker.group = worker.group, None
+        piece, worker.piece = worker.piece, None
         try:
             result = ray.get(call)
-        except RayTaskError as error:
-            self._take_back(group, error.cause if isinstance(error.cause, Exception) else error)
         except RayError as error:
-            # It died, or what it answered is lost with its node; either way another one takes its place.
-            self._workers.remove(worker)
-            ray.kill(worker.actor)
-            self.progress.actors_lost += 1
-            self.progress.actors_ready -= group is not None
-            logger.warning("an actor died and is replaced: %s", _one_line(error))
-            self._take_back(group, error)
+            # An exception of its own leaves an actor alive; all else is its end, or that of its node with the answer.
+            alive = isinstance(error, RayTaskError)
+            cause = error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, Exception) else error
+            if piece is None:
+                self._start_failed(worker, cause)
+                return
+            if not alive:
+                self._bury(worker, cause)
+                self._deaths_in_a_row += not _is_preempted(cause)
+            self._take_back(piece, cause)
         else:
-            if group is None:
+            if piece is None:
                 self._failed_starts = 0
+                worker.loaded = True
                 self.progress.actors_ready += 1
                 self._folder.describe_model(result)
                 self._check_prior(result["num_layers"])
-            else:
-                lesson = result.evaluations if group in self._calibration else None
-                self.progress.add(self._folder.commit(group, result.rows, result.failed, lesson, result.improvements))
-                self._count_off(group)
+                return
+            self._deaths_in_a_row = 0
+            if self._work.is_open(piece):
+                self._paces.append((time.monotonic() - worker.began) / len(piece))
+            self._settle(self._work.finish(piece, result))
 
-    def _take_back(self, group: int | None, error: Exception) -> None:
-        """Queue a failed group again, or set its examples aside once it has failed too often."""
-        preempted = bool(getattr(error, "preempted", False))
-        if group is None:
-            if isinstance(error, UserError):
-                raise UserError(str(error)) from None
-            self._failed_starts += not preempted
-            # While any actor works, those that fail to start cost time and nothing else.
-            if not isinstance(error, RayError) or (
-                self._failed_starts >= MAX_FAILED_STARTS and self.progress.actors_ready == 0
-            ):
-                raise UserError(
-                    f"actors fail while they load the model ({_one_line(error)}); "
-                    "is there enough memory for one copy an actor? fewer --actors need less"
-                ) from error
-            return
-        if preempted:
-            self._todo.appendleft(group)  # its machine was taken away, which is no fault of the group's
-            return
-        self._attempts[group] = self._attempts.get(group, 0) + 1
-        if self._attempts[group] < MAX_ATTEMPTS:
-            self._todo.appendleft(group)
-            return
-        reason = f"{type(error).__name__}: {_one_line(error)}"
-        self._folder.set_aside(group, {example.id: reason for example in self._groups[group]})
-        self.progress.failed_examples += len(self._groups[group])
-        logger.error("group %d failed %d times and is set aside: %s", group, MAX_ATTEMPTS, reason)
-        self._count_off(group)
+    def _bury(self, worker: _Worker, error: Exception) -> None:
+        """Let an actor go that died or is stuck; the next one starts after a pause that grows with the deaths."""
+        self._let_go(worker)
+        self.progress.actors_lost += 1
+        self.progress.actors_ready -= worker.loaded
+        logger.warning("an actor died and is replaced: %s", _one_line(error))
+        if not _is_preempted(error):
+            deaths = min(self._failed_starts + self._deaths_in_a_row, 16)
+            self._next_start = time.monotonic() + min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**deaths)
 
-    def _count_off(self, group: int) -> None:
-        """A group is done; after the last one that teaches, the others may start."""
+    def _start_failed(self, worker: _Worker, error: Exception) -> None:
+        """An actor died, or was refused something, while it loaded the model: here, or on its node alone.
+
+        While any actor works, those that fail to start cost time and nothing else.
+        """
+        self._bury(worker, error)
+        self._failed_starts += not _is_preempted(error)
+        if self.progress.actors_ready:
+            return
+        others_load = any(other.call is not None for other in self._workers)
+        if isinstance(error, UserError) and (not others_load or self._failed_starts >= MAX_FAILED_STARTS):
+            raise UserError(str(error)) from None
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            raise UserError(
+                f"actors fail while they load the model ({_one_line(error)}); "
+                "is there enough memory for one copy an actor? fewer --actors need less"
+            ) from error
+
+    def _take_back(self, piece: Piece, error: Exception) -> None:
+        """Somebody failed at a piece: others try it."""
+        if _is_preempted(error):
+            self._work.give_back(piece)  # its machine was taken away, which is no fault of the examples'
+            return
+        self._settle(self._work.lose(piece, f"{type(error).__name__}: {_one_line(error)}"))
+        if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
+            raise UserError(
+                f"{self._deaths_in_a_row} actors died one after the other and none finished anything, the last one of: "
+                f"{_one_line(error)}; what is committed stays, and the same command goes on"
+            ) from error
+
+    def _replace_stuck(self) -> None:
+        """Replace actors that have run no program for long: an example, or what grades it, hangs."""
+        for worker in list(self._workers):
+            if worker.piece is not None and time.monotonic() - worker.moved > self._stall_seconds:
+                stuck = TimeoutError(
+                    f"stuck: no program was finished for {self._stall_seconds:g} seconds (--stall-seconds)"
+                )
+                self._bury(worker, stuck)
+                self._deaths_in_a_row += 1
+                self._take_back(worker.piece, stuck)
+
+    def _settle(self, settled: Settled[GroupResult] | None) -> None:
+        """Commit a group of which nothing is left to do, or set it aside where nothing of it could be searched."""
+        if settled is None:
+            return
+        group, examples = settled.group, self._groups[settled.group]
+        failed = {examples[place].id: reason for place, reason in sorted(settled.failed.items())}
+        for example_id, reason in failed.items():
+            logger.error("example %s is set aside: %s", example_id, reason)
+        if settled.results:
+            result = _joined(settled.results)
+            lesson = result.evaluations if group in self._calibration else None
+            self.progress.add(
+                self._folder.commit(group, result.rows, {**result.failed, **failed}, lesson, result.improvements)
+            )
+        else:
+            self._folder.set_aside(group, failed)
+            self.progress.failed_examples += len(failed)
         if group in self._teaching:
+            # After the last one that teaches, the others may start.
             self._teaching.remove(group)
             self._learn_if_taught()
+
+    # -- inside ----------------------------------------------------------------------------
 
     def _learn_if_taught(self) -> None:
         """Fit the prior once every calibration group is done. One that the folder holds already stays.
@@ -299,17 +400,37 @@ class Coordinator:
                 count = ray.get(call)
             except RayError:
                 continue  # its search call fails too, and that is where it is dealt with
+            if count > worker.programs_run:
+                worker.moved = time.monotonic()
             self.progress.programs_run += count - worker.programs_run
             worker.programs_run = count
-        if not self._polls and time.monotonic() >= self._next_poll:
+        if time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + TICK_SECONDS
-            busy = [worker for worker in self._workers if worker.group is not None]
-            self._polls = {worker.actor.programs_run.remote(): worker for worker in busy}
+            # Whoever has not answered yet is not asked again: one that hangs would be asked for ever.
+            asked = {id(worker) for worker in self._polls.values()}
+            busy = [worker for worker in self._workers if worker.piece is not None and id(worker) not in asked]
+            self._polls |= {worker.actor.programs_run.remote(): worker for worker in busy}
 
 
 def _answered(calls: dict[Any, _Worker]) -> list[Any]:
     """Those of the calls whose answers are there."""
     return ray.wait(list(calls), num_returns=len(calls), timeout=0)[0] if calls else []
+
+
+def _joined(results: Iterable[GroupResult]) -> GroupResult:
+    """What a group's pieces came to, as one."""
+    joined = GroupResult(rows=[], failed={}, evaluations=[], improvements={})
+    for result in results:
+        joined.rows.extend(result.rows)
+        joined.failed.update(result.failed)
+        joined.evaluations.extend(result.evaluations)
+        joined.improvements.update(result.improvements)
+    return joined
+
+
+def _is_preempted(error: Exception) -> bool:
+    """Whether an actor's machine was taken away, as its drain notice had said."""
+    return bool(getattr(error, "preempted", False))
 
 
 def _one_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,15 +20,31 @@ from pipeline.tasks import Example, Question, get_task
 _MOST_COUNTED = 127
 
 
-def rows_to_keep(item: Searched, config: RunConfig) -> list[dict[str, Any]]:
+def rows_to_keep(
+    item: Searched, config: RunConfig, survives: Callable[[LayerProgram], bool] = lambda program: True
+) -> list[dict[str, Any]]:
     """A row for each program that the run keeps, and for the identity program.
 
     Right programs within the budget come first, best first. The keys are those of ``pipeline.shards.SCHEMA``.
+
+    Args:
+        item: A question with its finished search.
+        config: What the run keeps.
+        survives: Asked of every program that is to have a row, but for the identity's, which has one in any case; the
+            next best takes the place of one that does not.
     """
     tree, example = item.tree, item.question.example
     identity = tree.identity
     ranked = [verdict.program for verdict in tree.ranked()]
-    kept = list(dict.fromkeys([*_chosen(tree, ranked, config.keep), identity.program]))
+    standing = {identity.program: True}
+    while True:
+        kept = list(dict.fromkeys([*_chosen(tree, ranked, config.keep), identity.program]))
+        unknown = [program for program in kept if program not in standing]
+        if not unknown:
+            break
+        standing |= {program: survives(program) for program in unknown}
+        ranked = [program for program in ranked if standing.get(program, True)]
+    kept = [program for program in kept if standing[program]]
     layer_executions = sum(outcome.layer_executions for outcome in item.outcomes.values())
     return [
         {
@@ -148,11 +164,25 @@ class SearchEvaluator(ModelActor):
             on_step=self._count,
         )
         return GroupResult(
-            rows=[row for item in searched for row in rows_to_keep(item, self._config)],
+            rows=[row for item in searched for row in rows_to_keep(item, self._config, self._survives(item))],
             failed=failed,
             evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
             improvements={item.question.example.id: item.improvements() for item in searched},
         )
+
+    def _survives(self, item: Searched) -> Callable[[LayerProgram], bool]:
+        """Whether the oracle confirms a program's verdict on a question; whatever it is where nobody asks."""
+        if not self._config.reverify:
+            return lambda program: True
+        from pipeline.engine.oracle import Oracle
+
+        oracle = Oracle(self._model)
+
+        def confirmed(program: LayerProgram) -> bool:
+            [outcome] = self._task.scoring.score(oracle, [item.question], [program], need_response=False)
+            return outcome.correct == item.outcomes[program].correct
+
+        return confirmed
 
     def _prepare(self, example: Example) -> Question:
         question = self._task.prepare(example, self._model.tokenizer)

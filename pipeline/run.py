@@ -17,7 +17,14 @@ from pipeline import __version__
 from pipeline.calibration import calibration_groups, read_prior
 from pipeline.card import data_set_card
 from pipeline.cluster import Resources, check_output, find_place
-from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_CALIBRATION, RunConfig, check_keep, fingerprint
+from pipeline.config import (
+    DEFAULT_CACHE_GIB,
+    DEFAULT_CALIBRATION,
+    DEFAULT_STALL_SECONDS,
+    RunConfig,
+    check_keep,
+    fingerprint,
+)
 from pipeline.coordinator import Coordinator, Progress
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -43,11 +50,13 @@ class SearchRequest:
     search: SearchConfig
     seed: int = 0
     keep: int | str = 4
+    reverify: bool = False
     group_size: int = 8
     leaves: int | None = None
     calibration: int | None = None
     prior: Path | None = None
     cache_gib: float = DEFAULT_CACHE_GIB
+    stall_seconds: float = DEFAULT_STALL_SECONDS
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
@@ -67,6 +76,8 @@ class SearchRequest:
             raise UserError("--prior gives what --calibration would learn; leave one of them out")
         if not 0 <= self.cache_gib < math.inf:
             raise UserError(f"--cache-gib must not be below 0 (0 shares nothing), got {self.cache_gib:g}")
+        if not self.stall_seconds > 0:
+            raise UserError(f"--stall-seconds must be above 0, got {self.stall_seconds:g}")
 
 
 def run_search(
@@ -115,7 +126,13 @@ def run_search(
         if prior is not None:
             folder.write_prior(prior)
         coordinator = Coordinator(
-            config=config, pool=place.pool, examples=examples, folder=folder, committed=committed, show=show
+            config=config,
+            pool=place.pool,
+            examples=examples,
+            folder=folder,
+            committed=committed,
+            show=show,
+            stall_seconds=request.stall_seconds,
         )
         resumed = coordinator.progress.resumed_examples
         announce(
@@ -182,6 +199,7 @@ def _config(
         search=search,
         seed=request.seed,
         keep=request.keep,
+        reverify=request.reverify,
         group_size=request.group_size,
         leaves=task.scoring.leaves if request.leaves is None else request.leaves,
         calibration=0 if prior is not None else calibration,

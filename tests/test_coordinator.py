@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 
 import pytest
 import ray
@@ -11,13 +12,14 @@ from ray.exceptions import RayActorError
 from shard_rows import CONFIG, opened, reopened, rows
 
 from pipeline.cluster import PoolConfig
-from pipeline.coordinator import MAX_ATTEMPTS, MAX_FAILED_STARTS, Coordinator, _Worker
+from pipeline.coordinator import MAX_DEATHS_IN_A_ROW, MAX_FAILED_STARTS, Coordinator, _Worker
 from pipeline.errors import UserError
 from pipeline.evaluator import GroupResult
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.shards import RunFolder
 from pipeline.tasks import Example
+from pipeline.worklist import MAX_ATTEMPTS
 
 POOL = PoolConfig(num_actors=2, cpus_per_actor=1, gpus_per_actor=0.0)
 
@@ -48,36 +50,99 @@ def test_groups_are_fixed_runs_of_the_examples(coordinator):
 def test_a_preemption_costs_no_retry(coordinator):
     """Catches spot machines that use up the retries of groups that are fine."""
     for _ in range(5 * MAX_ATTEMPTS):
-        group = coordinator._todo.popleft()
-        coordinator._take_back(group, died(preempted=True))
-    assert list(coordinator._todo) == [0, 1, 2] and failed_ids(coordinator) == []
+        coordinator._take_back(coordinator._work.take(), died(preempted=True))
+    taken = [coordinator._work.take() for _ in range(3)]
+    assert [(piece.group, len(piece)) for piece in taken] == [(0, 8), (1, 8), (2, 4)]
+    assert failed_ids(coordinator) == []
 
 
-def test_a_group_that_keeps_failing_is_set_aside_with_its_cause(coordinator):
-    """Catches a run that tries a bad group for ever, and an error that names no cause."""
-    for _ in range(MAX_ATTEMPTS):
-        assert coordinator._todo.popleft() == 0
-        coordinator._take_back(0, died())
-    assert list(coordinator._todo) == [1, 2]
-    assert failed_ids(coordinator) == [f"q{n}" for n in range(8)]
+def test_an_example_that_kills_its_actors_is_alone_set_aside(coordinator):
+    """Catches a run that tries a bad example for ever, that gives up its neighbours, and an error without its cause."""
+    while (piece := coordinator._work.take()) is not None and piece.group == 0:
+        if piece.start <= 5 < piece.stop:
+            coordinator._take_back(piece, died())
+        else:
+            ids = [f"q{n}" for n in range(piece.start, piece.stop)]
+            found = [row for example in ids for row in rows(example)]
+            result = GroupResult(rows=found, failed={}, evaluations=[])
+            coordinator._settle(coordinator._work.finish(piece, result))
+    assert failed_ids(coordinator) == ["q5"]
     assert "ran out of memory" in (coordinator._folder.root / "failed" / "group-000000.jsonl").read_text()
-    assert coordinator.progress.failed_examples == 8 and not coordinator.progress.complete
+    [record] = coordinator.progress.committed
+    assert record.example_ids == [f"q{n}" for n in range(8) if n != 5] and list(record.failed) == ["q5"]
+    assert coordinator.progress.failed_examples == 1 and not coordinator.progress.complete
 
 
-def test_starts_that_fail_end_the_run_only_while_nobody_works(coordinator):
+def test_a_group_of_which_nothing_can_be_searched_is_tried_again_next_time(coordinator):
+    """Catches an outage that is taken for bad examples once and for all."""
+    while (piece := coordinator._work.take()) is not None and piece.group == 0:
+        coordinator._take_back(piece, died())
+    assert failed_ids(coordinator) == [f"q{n}" for n in range(8)]
+    assert coordinator.progress.failed_examples == 8 and not coordinator.progress.committed
+    coordinator._folder.clear_failures(reopened(coordinator._folder))
+    assert failed_ids(coordinator) == []
+
+
+@pytest.fixture
+def mortal(coordinator, monkeypatch):
+    """A coordinator whose actors stand for nothing."""
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+
+    def worker(**fields) -> _Worker:
+        coordinator._workers.append(_Worker(actor=None, call=None, **fields))
+        coordinator.progress.actors_ready += fields.get("loaded", False)
+        return coordinator._workers[-1]
+
+    return worker
+
+
+def test_deaths_without_end_end_the_run(coordinator, mortal, monkeypatch):
+    """Catches a broken cluster on which a long run sets all of its examples aside."""
+    monkeypatch.setattr(ray, "get", lambda call: (_ for _ in ()).throw(died()))
+    with pytest.raises(UserError, match=r"actors died one after the other .*ran out of memory"):
+        for _ in range(MAX_DEATHS_IN_A_ROW):
+            assert coordinator._deaths_in_a_row < MAX_DEATHS_IN_A_ROW
+            coordinator._finish(mortal(piece=coordinator._work.take(), loaded=True))
+    assert coordinator.progress.actors_ready == 0 and coordinator.progress.actors_lost == MAX_DEATHS_IN_A_ROW
+
+
+def test_starts_that_fail_end_the_run_only_while_nobody_works(coordinator, mortal):
     """Catches a long run that a few lost machines abort, and one that starts actors for ever."""
-    coordinator.progress.actors_ready = 1
+    somebody = mortal(loaded=True)
     for _ in range(3 * MAX_FAILED_STARTS):
-        coordinator._take_back(None, died())
-    coordinator.progress.actors_ready = 0
+        coordinator._start_failed(mortal(), died())
+    coordinator._bury(somebody, died())
     with pytest.raises(UserError, match=r"while they load the model .*ran out of memory"):
-        coordinator._take_back(None, died())
+        coordinator._start_failed(mortal(), died())
 
 
-def test_a_mistake_of_the_user_ends_the_run_at_once(coordinator):
+def test_a_mistake_of_the_user_ends_the_run_at_once(coordinator, mortal):
     """Catches a model outside the contract that is loaded three times before somebody is told."""
     with pytest.raises(UserError, match="no such thing"):
-        coordinator._take_back(None, UserError("no such thing"))
+        coordinator._start_failed(mortal(), UserError("no such thing"))
+
+
+def test_what_one_node_lacks_others_may_have(coordinator, mortal):
+    """Catches a run that ends because a single node has no such file, while the others are still loading."""
+    mortal().call = "loading"
+    coordinator._start_failed(mortal(), UserError("no such folder"))
+    coordinator._workers[0].call = None
+    with pytest.raises(UserError, match="no such folder"):
+        coordinator._start_failed(mortal(), UserError("no such folder"))
+
+
+def test_pauses_grow_with_the_deaths(coordinator, mortal):
+    """Catches actors that are started as fast as they die, and a preemption that others wait for."""
+    waits = []
+    for _ in range(9):
+        coordinator._start_failed(mortal(), died(preempted=True))
+        assert coordinator._next_start == 0.0
+    mortal(loaded=True)
+    for _ in range(9):
+        before = time.monotonic()
+        coordinator._start_failed(mortal(), died())
+        waits.append(coordinator._next_start - before)
+    assert waits == pytest.approx([0.25, 0.5, 1, 2, 4, 8, 10, 10, 10], abs=0.05)
 
 
 def test_a_resumed_run_counts_what_is_committed_already(tmp_path):
@@ -91,6 +156,20 @@ def test_a_resumed_run_counts_what_is_committed_already(tmp_path):
     assert (progress.baseline_correct, progress.shorter, progress.corrected) == (2, 2, 0)
     progress.add(folder.commit(1, rows("q8")))
     assert (progress.done, progress.resumed_examples, progress.shorter, len(progress.committed)) == (3, 2, 3, 2)
+
+
+def test_the_pool_shrinks_with_the_queue(coordinator, mortal, monkeypatch):
+    """Catches actors that hold a cluster's cores until the last example is done, and nobody left for a copy."""
+    coordinator._pool = dataclasses.replace(POOL, num_actors=9)
+    coordinator._num_actors = 9
+    workers = [mortal(loaded=True) for _ in range(9)]
+    for worker in workers:
+        worker.actor = IdleActor()
+    handed = [coordinator._work.take() for _ in range(2)]
+    coordinator._settle(coordinator._work.finish(handed[0], GroupResult(rows=rows("q0"), failed={}, evaluations=[])))
+    coordinator._fill_pool()
+    # One piece is under way and another now, each of which may need a copy.
+    assert len(coordinator._workers) == 4 and coordinator.progress.actors_ready == 4
 
 
 # -- calibration ---------------------------------------------------------------------------
@@ -118,7 +197,8 @@ def teaching(tmp_path, monkeypatch) -> Coordinator:
     examples = [Example(id=f"q{n}", task="arithmetic", question="1 + 1 =", answer="2") for n in range(40)]
     folder = RunFolder(tmp_path / "run")
     committed = folder.open(config, provenance={})
-    coordinator = Coordinator(config=config, pool=POOL, examples=examples, folder=folder, committed=committed)
+    pool = dataclasses.replace(POOL, num_actors=3)
+    coordinator = Coordinator(config=config, pool=pool, examples=examples, folder=folder, committed=committed)
     coordinator._workers = [_Worker(actor=IdleActor(), call=None) for _ in range(3)]
     coordinator._learn_if_taught()
     return coordinator
@@ -126,7 +206,7 @@ def teaching(tmp_path, monkeypatch) -> Coordinator:
 
 def finish(coordinator: Coordinator, monkeypatch, worker: _Worker) -> None:
     """An actor's group comes back with what it tried."""
-    example = coordinator._groups[worker.group][0].id
+    example = coordinator._groups[worker.piece.group][0].id
     result = GroupResult(rows=rows(example), failed={}, evaluations=lessons(example))
     monkeypatch.setattr(ray, "get", lambda call: result)
     coordinator._finish(worker)
@@ -169,11 +249,10 @@ def test_a_calibration_group_that_is_set_aside_holds_nobody_up(teaching, monkeyp
     """Catches a run that waits for ever for a lesson that will not come."""
     first, second, _ = teaching._workers
     teaching._fill_pool()
-    first.group = first.call = None
-    for attempt in range(MAX_ATTEMPTS):
-        teaching._take_back(0, died())
-        if attempt < MAX_ATTEMPTS - 1:
-            assert teaching._todo.popleft() == 0
+    lost, first.piece, first.call = first.piece, None, None
+    while lost is not None and lost.group == 0:
+        teaching._take_back(lost, died())
+        lost = teaching._work.take(lambda group: group == 0)
     finish(teaching, monkeypatch, second)
     teaching._fill_pool()
     assert teaching._folder.prior().num_questions == 1

@@ -1,0 +1,110 @@
+"""A search by a driver that dies, or is told to stop, at a certain moment.
+
+    python tests/faults/driver.py OUT FAULTS ACTORS [STEP]
+
+STEP is where it kills itself, in the third commit: ``staged``, ``checked``, ``moved``, ``recorded`` or ``between``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import stub
+
+from pipeline import cli, run
+from pipeline.cluster import Resources
+from pipeline.coordinator import Coordinator, Progress
+from pipeline.run import SearchRequest, run_search
+from pipeline.search import PRESETS
+from pipeline.shards import RunFolder
+
+GROUPS_BEFORE = 2
+QUESTIONS, GROUP_SIZE = 24, 4
+
+
+def request(out: Path, *, actors: int | None, stall_seconds: float = 600.0) -> SearchRequest:
+    """The search that every fault disturbs."""
+    return SearchRequest(
+        model="smollm2",
+        task="arithmetic",
+        out=out,
+        limit=QUESTIONS,
+        search=replace(PRESETS["default"]["drllm"], simulations=20),
+        group_size=GROUP_SIZE,
+        calibration=8,
+        stall_seconds=stall_seconds,
+        resources=Resources(device="cpu", num_actors=actors),
+    )
+
+
+def search(
+    out: Path,
+    faults: Path,
+    *,
+    actors: int | None,
+    pause: float = 0.02,
+    show: Callable[[Progress], None] = lambda progress: None,
+    **options: Any,
+) -> Progress:
+    """Run it, with actors that have no model."""
+    stubbed = partial(Coordinator, evaluator=stub.evaluator(faults, pause=pause))
+    with mock.patch.object(run, "Coordinator", stubbed):
+        return run_search(request(out, actors=actors, **options), show=show)
+
+
+def die_at(step: str) -> None:
+    """Let this process be killed at a step of its third commit."""
+
+    def kill(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    commits = []
+
+    def counted(commit: Any) -> Any:
+        def wrapped(self: RunFolder, *arguments: Any, **options: Any) -> Any:
+            commits.append(1)
+            if len(commits) <= GROUPS_BEFORE:
+                return commit(self, *arguments, **options)
+            if step == "between":
+                kill()
+            if step == "staged":
+                RunFolder._check_written = staticmethod(kill)
+            elif step in ("checked", "moved"):
+                move = Path.replace
+
+                def moving(source: Path, target: Path) -> Path:
+                    if step == "moved":
+                        move(source, target)
+                    kill()
+                    return target
+
+                # The first thing to be moved is a lesson, in a calibration group; here it is the shard.
+                Path.replace = moving
+            result = commit(self, *arguments, **options)
+            kill()  # recorded
+            return result
+
+        return wrapped
+
+    RunFolder._commit = counted(RunFolder._commit)
+
+
+def main() -> None:
+    out, faults, actors = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    if len(sys.argv) > 4:
+        die_at(sys.argv[4])
+    stubbed = partial(Coordinator, evaluator=stub.evaluator(faults, pause=0.1))
+    with mock.patch.object(run, "Coordinator", stubbed):
+        sys.exit(cli._search(request(out, actors=actors)))
+
+
+if __name__ == "__main__":
+    main()

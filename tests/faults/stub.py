@@ -1,0 +1,115 @@
+"""Actors without a model that search as real ones do, and fail when they are told to.
+
+Verdicts are hashes of question and program, so that a run is the same whoever searches it. What goes wrong is told by
+files in a folder: ``<what> <example>`` is done whenever an actor comes to that example, ``once <what> <example>`` the
+first time alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.evaluator import GroupResult, SearchEvaluator, rows_to_keep
+from pipeline.group import search_group
+from pipeline.tasks import Outcome, Question
+
+NUM_LAYERS = 8
+#: What math-verify does not come to the end of.
+HANGS = r"\boxed{9^{9^{9^{9^{9}}}}}"
+
+
+def digest(*parts: Any) -> int:
+    return int.from_bytes(hashlib.sha256(" ".join(map(str, parts)).encode()).digest()[:8])
+
+
+def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
+    """A class of actors.
+
+    Args:
+        faults: The folder of what goes wrong.
+        pause: Seconds that a step of a group's searches takes.
+    """
+
+    class FaultyEvaluator(SearchEvaluator):
+        def load(self) -> dict[str, Any]:
+            (faults / f"actor {os.getpid()}").touch()
+            self._fail("load")
+            return {"class": "StubForCausalLM", "num_layers": NUM_LAYERS}
+
+        def search(self, examples, prior=None, teaches=False) -> GroupResult:
+            for example in examples:
+                self._fail(example.id)
+            searched = search_group(
+                [
+                    Question(example=example, prompt=example.question, prompt_ids=[1], answers=[])
+                    for example in examples
+                ],
+                num_layers=NUM_LAYERS,
+                config=self._config,
+                score=self._score,
+                prior=prior,
+                on_step=self._count,
+            )
+            return GroupResult(
+                rows=[row for item in searched for row in rows_to_keep(item, self._config)],
+                failed={},
+                evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
+                improvements={item.question.example.id: item.improvements() for item in searched},
+            )
+
+        def _score(self, questions, programs, need_response) -> list[Outcome]:
+            time.sleep(pause)
+            outcomes = []
+            for question, program in zip(questions, programs):
+                number = digest(question.example.id, program)
+                correct = number % 3 == 0
+                margin = 1 + number % 1000 / 100
+                outcomes.append(
+                    Outcome(
+                        correct=correct,
+                        margin=margin if correct else -margin,
+                        response="42",
+                        layer_executions=len(program),
+                    )
+                )
+            return outcomes
+
+        def _fail(self, where: str) -> None:
+            import ray
+
+            for what in ("die", "raise", "refuse", "hang", "grade", "wait"):
+                if not self._told(f"{what} {where}"):
+                    continue
+                if what == "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                elif what == "raise":
+                    raise RuntimeError(f"{where} is beyond me")
+                elif what == "refuse":
+                    node = faults / "bad node"
+                    if not node.exists():
+                        node.write_text(ray.get_runtime_context().get_node_id())
+                    if node.read_text() == ray.get_runtime_context().get_node_id():
+                        raise UserError("there is no such model here")
+                elif what == "grade":
+                    from pipeline.tasks.grading import MathGrader
+
+                    assert not MathGrader(seconds=1.0).equal(HANGS, "1")
+                else:
+                    time.sleep(3600 if what == "hang" else 20)
+
+        def _told(self, what: str) -> bool:
+            if (faults / what).exists():
+                return True
+            try:
+                (faults / f"once {what}").rename(faults / f"done {what}")
+            except FileNotFoundError:
+                return False
+            return True
+
+    return FaultyEvaluator

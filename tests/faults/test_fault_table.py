@@ -1,0 +1,322 @@
+"""Every fault that a search must survive, on real Ray: the table of ``README.md``, a row a test.
+
+After each: the same examples as in the undisturbed run, none twice, the same rows, and the cluster's resources free.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import pandas as pd
+import pytest
+import ray
+from driver import GROUP_SIZE, GROUPS_BEFORE, QUESTIONS, search
+from ray.cluster_utils import Cluster
+
+from pipeline import coordinator
+from pipeline.shards import RunFolder, RunFolderError, read_manifest, read_paths
+
+pytestmark = pytest.mark.ray
+
+HERE = Path(__file__).resolve().parent
+CPUS = 3
+LIMIT_SECONDS = 120
+
+
+class Machine:
+    """A Ray cluster of one node that others join and leave."""
+
+    def __init__(self) -> None:
+        # Workers must find the stub; they inherit this from the node that starts them.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS, "include_dashboard": False})
+        os.environ["RAY_ADDRESS"] = self.cluster.address
+
+    def all_free(self) -> bool:
+        """Whether nobody holds anything of it, soon."""
+        ray.init(logging_level="ERROR", log_to_driver=False)
+        try:
+            deadline = time.monotonic() + 30
+            while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.2)
+            return True
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with mock.patch.dict(os.environ):
+        machine = Machine()
+        yield machine
+        ray.shutdown()
+        machine.cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(machine, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "faults").mkdir()
+    assert search(folder / "run", folder / "faults", actors=1, pause=0.0).complete
+    return folder / "run"
+
+
+@pytest.fixture
+def place(machine, tmp_path, monkeypatch):
+    """A folder for a run and for what goes wrong with it; deaths are mourned for less long than in earnest."""
+    monkeypatch.setattr(coordinator, "FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(coordinator, "LONGEST_WAIT_SECONDS", 0.2)
+    (tmp_path / "faults").mkdir()
+    return tmp_path
+
+
+def plan(place: Path, *faults: str) -> None:
+    for fault in faults:
+        (place / "faults" / fault).touch()
+
+
+def actors_started(place: Path) -> int:
+    return len(list((place / "faults").glob("actor *")))
+
+
+def assert_equal(run: Path, undisturbed: Path, machine: Machine, *, but: set[str] = frozenset()) -> None:
+    """A run holds what the undisturbed one does, but for examples that cannot be searched."""
+    found, wanted = read_paths(run), read_paths(undisturbed)
+    wanted = wanted[~wanted.example_id.isin(but)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, wanted)
+    listed = [example for record in read_manifest(run).values() for example in record.example_ids]
+    assert len(listed) == len(set(listed)) == QUESTIONS - len(but)
+    shards = {path.name for path in (run / "paths").iterdir()}
+    assert shards == {Path(record.file).name for record in read_manifest(run).values()}
+    if not but:
+        assert (run / "prior.safetensors").read_bytes() == (undisturbed / "prior.safetensors").read_bytes()
+        assert (run / "_SUCCESS").exists() and not (run / "_staging").exists()
+    assert machine.all_free()
+
+
+def example_ids(undisturbed: Path) -> list[str]:
+    return list(dict.fromkeys(read_paths(undisturbed).example_id))
+
+
+def driver(place: Path, *, actors: int = 2, step: str | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "driver.py"), str(place / "run"), str(place / "faults"), str(actors)]
+        + ([] if step is None else [step]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and the tests may be such a thing.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} in time"
+        time.sleep(0.02)
+
+
+def committed(place: Path) -> int:
+    return len(list((place / "run" / "manifest").glob("group-*.json")))
+
+
+# -- actors --------------------------------------------------------------------------------
+
+
+def test_an_actor_is_killed_while_it_evaluates(machine, undisturbed, place):
+    """Catches a group that is lost with its actor."""
+    plan(place, f"once die {example_ids(undisturbed)[9]}", f"once die {example_ids(undisturbed)[17]}")
+    progress = search(place / "run", place / "faults", actors=2)
+    assert progress.actors_lost == 2 and progress.complete
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_an_actor_dies_before_it_has_loaded(machine, undisturbed, place):
+    """Catches a run that ends with the first start that fails, or that goes on with one actor fewer."""
+    plan(place, "once die load")
+    progress = search(place / "run", place / "faults", actors=2, pause=0.1)
+    assert progress.actors_lost == 1 and actors_started(place) == 3
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_an_example_crashes_its_actors(machine, undisturbed, place):
+    """Catches a run that it stops, and neighbours that are given up with it."""
+    bad = example_ids(undisturbed)[14]
+    plan(place, f"die {bad}")
+    progress = search(place / "run", place / "faults", actors=2)
+    assert not progress.complete and progress.failed_examples == 1
+    [line] = [line for file in (place / "run" / "failed").iterdir() for line in file.read_text().splitlines()]
+    assert json.loads(line)["example_id"] == bad
+    assert_equal(place / "run", undisturbed, machine, but={bad})
+
+
+def test_an_example_is_beyond_its_actors(machine, undisturbed, place):
+    """Catches actors that are thrown away for an exception, and neighbours that are given up with its example."""
+    bad = example_ids(undisturbed)[22]
+    plan(place, f"raise {bad}")
+    progress = search(place / "run", place / "faults", actors=2)
+    assert progress.failed_examples == 1 and progress.actors_lost == 0
+    assert "is beyond me" in next((place / "run" / "failed").iterdir()).read_text()
+    assert_equal(place / "run", undisturbed, machine, but={bad})
+
+
+def test_an_example_hangs(machine, undisturbed, place, monkeypatch):
+    """Catches a run that waits for ever for one example."""
+    monkeypatch.setattr("pipeline.worklist.MAX_ATTEMPTS", 1)
+    bad = example_ids(undisturbed)[11]
+    plan(place, f"hang {bad}")
+    progress = search(place / "run", place / "faults", actors=2, stall_seconds=3.0)
+    assert progress.failed_examples == 1
+    assert "no program was finished for 3 seconds" in next((place / "run" / "failed").iterdir()).read_text()
+    assert_equal(place / "run", undisturbed, machine, but={bad})
+
+
+def test_a_grader_hangs(machine, undisturbed, place):
+    """Catches an answer that its grader thinks about for ever, and the run with it."""
+    plan(place, f"grade {example_ids(undisturbed)[13]}")
+    progress = search(place / "run", place / "faults", actors=2)
+    assert progress.actors_lost == 0
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_an_actor_takes_long_at_the_end(machine, undisturbed, place, monkeypatch):
+    """Catches a run that waits for its slowest actor while others have nothing to do, and rows that come twice."""
+    monkeypatch.setattr(coordinator, "OVERDUE_SECONDS", 1.0)
+    plan(place, f"once wait {example_ids(undisturbed)[-1]}")
+    began = time.monotonic()
+    search(place / "run", place / "faults", actors=2)
+    assert time.monotonic() - began < 20, "the pause of the slow actor was waited for"
+    assert_equal(place / "run", undisturbed, machine)
+
+
+# -- nodes ---------------------------------------------------------------------------------
+
+
+def test_a_node_is_removed(machine, undisturbed, place, monkeypatch):
+    """Catches a group that is lost with a machine."""
+    node = machine.cluster.add_node(num_cpus=1)
+    progress = _search_and(place, 3 + 1, lambda: machine.cluster.remove_node(node, allow_graceful=False))
+    assert progress.actors_lost >= 1
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_a_node_is_preempted(machine, undisturbed, place, monkeypatch):
+    """Catches a spot machine whose end is charged to the examples that it had."""
+    from ray._raylet import GcsClient
+
+    lost = []
+    lose = coordinator.Worklist.lose
+    monkeypatch.setattr(coordinator.Worklist, "lose", lambda *them: lost.append(them) or lose(*them))
+    node = machine.cluster.add_node(num_cpus=1)
+
+    def preempt() -> None:
+        deadline = int((time.time() + 60) * 1000)
+        GcsClient(address=machine.cluster.address).drain_node(node.node_id, 2, "taken away", deadline)
+        machine.cluster.remove_node(node, allow_graceful=False)
+
+    progress = _search_and(place, 3 + 1, preempt)
+    assert progress.actors_lost >= 1 and not lost
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_a_node_comes_later(machine, undisturbed, place, monkeypatch):
+    """Catches a search that keeps to the machines that were there when it began."""
+    monkeypatch.setattr(coordinator, "GROWTH_SECONDS", 0.5)
+    nodes = []
+    progress = _search_and(place, None, lambda: nodes.append(machine.cluster.add_node(num_cpus=1)), pause=0.4)
+    assert actors_started(place) == CPUS + 1 and progress.actors_lost == 0
+    machine.cluster.remove_node(nodes[0])
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_the_model_is_not_on_one_node(machine, undisturbed, place, monkeypatch):
+    """Catches a search of many machines that ends because one of them lacks a file."""
+    plan(place, "refuse load")
+    node = machine.cluster.add_node(num_cpus=1)
+    progress = search(place / "run", place / "faults", actors=CPUS + 1)
+    assert progress.complete and progress.actors_lost >= 1
+    machine.cluster.remove_node(node)
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def _search_and(place: Path, actors: int | None, then: Callable[[], None], *, pause: float = 0.2):
+    """Search, and do something once every actor is at work."""
+    done = []
+
+    def look(progress) -> None:
+        if progress.actors_ready >= (actors or CPUS) and not done:
+            done.append(1)
+            then()
+
+    return search(place / "run", place / "faults", actors=actors, pause=pause, show=look)
+
+
+# -- the driver ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["staged", "checked", "moved", "recorded", "between"])
+def test_the_driver_is_killed_in_a_commit(machine, undisturbed, place, step):
+    """Catches half a commit that counts, and a whole one that is made again."""
+    process = driver(place, step=step)
+    text, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == -signal.SIGKILL, text
+    assert committed(place) == GROUPS_BEFORE + (step == "recorded")
+    progress = search(place / "run", place / "faults", actors=2)
+    assert progress.resumed_examples == GROUP_SIZE * (GROUPS_BEFORE + (step == "recorded"))
+    assert_equal(place / "run", undisturbed, machine)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_the_driver_is_told_to_stop(machine, undisturbed, place, sent):
+    """Catches a stop that leaves actors behind, that damages the folder, or that ends in a traceback."""
+    process = driver(place)
+    wait_for(lambda: committed(place) >= GROUPS_BEFORE, "commit")
+    process.send_signal(sent)
+    text, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 1 and "Traceback" not in text and "run the same command again" in text
+    assert machine.all_free()
+    # Another number of workers goes on with it.
+    progress = search(place / "run", place / "faults", actors=1)
+    assert progress.resumed_examples >= GROUP_SIZE * GROUPS_BEFORE
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_the_disk_is_full(machine, undisturbed, place, monkeypatch):
+    """Catches a commit that counts though the disk did not take it, and a run that cannot go on."""
+    check, commits = RunFolder._check_written, []
+
+    def full(file, table) -> None:
+        commits.append(file)
+        if len(commits) > 4:
+            raise OSError(28, "No space left on device")
+        check(file, table)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(RunFolder, "_check_written", staticmethod(full))
+        with pytest.raises(RunFolderError, match="No space left"):
+            search(place / "run", place / "faults", actors=2)
+    assert 0 < committed(place) < QUESTIONS / GROUP_SIZE
+    progress = search(place / "run", place / "faults", actors=2)
+    assert progress.resumed_examples == GROUP_SIZE * 2
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_another_number_of_workers_goes_on(machine, undisturbed, place):
+    """Catches rows that depend on how many searched them."""
+    process = driver(place, actors=1)
+    wait_for(lambda: committed(place) >= 3, "commit")
+    process.kill()
+    process.communicate(timeout=LIMIT_SECONDS)
+    search(place / "run", place / "faults", actors=3)
+    assert_equal(place / "run", undisturbed, machine)

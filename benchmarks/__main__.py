@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks import coordination, pages, probing, quality, report, routing, scaling, sharing, throughput
+from benchmarks import chaos, coordination, pages, probing, quality, report, routing, scaling, sharing, throughput
 from benchmarks.lab import MODEL, Lab, Section
 from benchmarks.workloads import Sources, Subject, throughput_workloads
 from pipeline.engine.loading import choose_device, choose_dtype
@@ -24,6 +24,7 @@ SECTIONS: tuple[Section, ...] = (
     routing.SECTION,
     pages.SECTION,
     probing.SECTION,
+    chaos.SECTION,
 )
 LATEST = Path(__file__).parent / "results" / "latest.json"
 #: Rough numbers do not take the place of measured ones.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ SCHEMA = pa.schema(
 )
 
 _LOCK_NAME = ".lock"
+_SHARD = re.compile(r"paths/[\w-][\w.-]*\.parquet", re.ASCII)
 
 #: What each column means, for the data set card.
 COLUMNS = {
@@ -443,15 +445,43 @@ def read_manifest(root: str | Path) -> dict[int, ShardRecord]:
     for file in sorted((Path(root) / "manifest").glob("*.json")):
         try:
             record = ShardRecord(**read_json(file))
-            inside = Path(record.file).parent == Path("paths") and isinstance(record.group, int)
-            if not isinstance(record.improvements, dict):
-                raise TypeError("its improvements are no object")
-        except TypeError as error:
+            _check_record(record)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"manifest record {file} is damaged: {error}") from None
-        if not inside:
-            raise UserError(f"manifest record {file} is damaged: {record.file!r} is no shard in paths/")
         records[record.group] = record
     return records
+
+
+def _check_record(record: ShardRecord) -> None:
+    """Refuse a record that is not as ``commit`` writes them: what it says is acted upon.
+
+    Raises:
+        TypeError: A field is of another type.
+        ValueError: Its shard is none in ``paths/``.
+    """
+    for name in ("group", "rows", "baseline_correct", "shorter", "corrected", "evaluations", "layer_executions"):
+        number = getattr(record, name)
+        if type(number) is not int or number < 0:
+            raise TypeError(f"its {name} is no number")
+    texts = [record.file, record.sha256, *_items(record.example_ids, list), *_items(record.failed, dict)]
+    texts += record.failed.values()
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a name in it is no text")
+    if not _SHARD.fullmatch(record.file):
+        raise ValueError(f"{record.file!r} is no shard in paths/")
+    for steps in (record.improvements[example] for example in _items(record.improvements, dict)):
+        pairs = [_items(pair, list) for pair in _items(steps, list)]
+        if not all(len(pair) == 2 and all(type(number) is int for number in pair) for pair in pairs):
+            raise TypeError("its improvements are no pairs of numbers")
+
+
+def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any]:
+    """What is in a list, or the keys of an object."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is of another type than it should be")
+    return [*value]
 
 
 def read_improvements(run: str | Path) -> dict[str, list[list[int]]]:

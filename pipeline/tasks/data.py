@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,12 @@ from pipeline.errors import UserError
 from pipeline.tasks.base import DataRequest, Example
 
 FILE_TYPES = (".jsonl", ".csv", ".parquet")
+
+#: Most characters of a field, and bytes of a line.
+MOST_CHARACTERS, MOST_BYTES = 1_000_000, 1 << 26
+#: What no screen shows and a tokenizer reads all the same: control characters but for white space, characters that
+#: turn the direction of writing, and tags.
+_HIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
 
 #: From a row to (question, answer, options); raises UserError for a row that makes no sense.
 ToExample = Callable[["Row"], tuple[str, str, tuple[str, ...]]]
@@ -45,11 +52,22 @@ class Row:
         raise UserError(f"{self.where}: there is no column {wanted}; it has: {', '.join(self.values) or 'no columns'}")
 
     def _encodable(self, column: str, text: str) -> str:
+        """A text that is what it seems to whoever reads the data, and of a size that somebody meant."""
+        if len(text) > MOST_CHARACTERS:
+            raise UserError(
+                f"{self.where}: column {column!r} holds {len(text)} characters; no question has over {MOST_CHARACTERS}"
+            )
         try:
             text.encode()
         except UnicodeEncodeError:
             # JSON can say half of a surrogate pair, which no tokenizer and no file takes.
             raise UserError(f"{self.where}: column {column!r} holds a character that is no Unicode text") from None
+        hidden = _HIDDEN.search(text)
+        if hidden is not None:
+            raise UserError(
+                f"{self.where}: column {column!r} holds a hidden character, U+{ord(hidden[0]):04X} at place "
+                f"{hidden.start()}: the model would read what nobody sees"
+            )
         return text
 
 
@@ -116,7 +134,7 @@ def _read_jsonl(file: Path) -> Iterator[tuple[str, Any]]:
             continue
         try:
             values = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: this is not JSON ({error})") from None
         yield where, values
 
@@ -149,7 +167,9 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, Any]]:
 def _text_lines(file: Path) -> Iterator[str]:
     """Lines with their ends; each is decoded by itself, so that an error can name it."""
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(MOST_BYTES + 1), b""), start=1):
+            if len(line) > MOST_BYTES:
+                raise UserError(f"{file}, line {number}: the line is longer than {MOST_BYTES >> 20} MiB")
             try:
                 # Spreadsheets begin their UTF-8 files with a byte order mark.
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")

@@ -6,20 +6,16 @@ After each: the same examples as in the undisturbed run, none twice, the same ro
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import pandas as pd
 import pytest
-import ray
 from driver import GROUP_SIZE, GROUPS_BEFORE, QUESTIONS, search
-from ray.cluster_utils import Cluster
 
 from pipeline import coordinator
 from pipeline.shards import RunFolder, RunFolderError, read_manifest, read_paths
@@ -29,38 +25,6 @@ pytestmark = pytest.mark.ray
 HERE = Path(__file__).resolve().parent
 CPUS = 3
 LIMIT_SECONDS = 120
-
-
-class Machine:
-    """A Ray cluster of one node that others join and leave."""
-
-    def __init__(self) -> None:
-        # Workers must find the stub; they inherit this from the node that starts them.
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS, "include_dashboard": False})
-        os.environ["RAY_ADDRESS"] = self.cluster.address
-
-    def all_free(self) -> bool:
-        """Whether nobody holds anything of it, soon."""
-        ray.init(logging_level="ERROR", log_to_driver=False)
-        try:
-            deadline = time.monotonic() + 30
-            while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
-                if time.monotonic() > deadline:
-                    return False
-                time.sleep(0.2)
-            return True
-        finally:
-            ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def machine():
-    with mock.patch.dict(os.environ):
-        machine = Machine()
-        yield machine
-        ray.shutdown()
-        machine.cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +53,7 @@ def actors_started(place: Path) -> int:
     return len(list((place / "faults").glob("actor *")))
 
 
-def assert_equal(run: Path, undisturbed: Path, machine: Machine, *, but: set[str] = frozenset()) -> None:
+def assert_equal(run: Path, undisturbed: Path, machine, *, but: set[str] = frozenset()) -> None:
     """A run holds what the undisturbed one does, but for examples that cannot be searched."""
     found, wanted = read_paths(run), read_paths(undisturbed)
     wanted = wanted[~wanted.example_id.isin(but)].reset_index(drop=True)

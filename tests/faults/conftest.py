@@ -1,0 +1,47 @@
+"""A Ray cluster on this machine that nodes can join and leave."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+HERE = Path(__file__).resolve().parent
+CPUS = 3
+
+
+class Machine:
+    """A Ray cluster of one node that others join and leave."""
+
+    def __init__(self) -> None:
+        # Workers must find the stub; they inherit this from the node that starts them.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS, "include_dashboard": False})
+        os.environ["RAY_ADDRESS"] = self.cluster.address
+
+    def all_free(self) -> bool:
+        """Whether nobody holds anything of it, soon."""
+        ray.init(logging_level="ERROR", log_to_driver=False)
+        try:
+            deadline = time.monotonic() + 30
+            while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.2)
+            return True
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture(scope="package")
+def machine():
+    with mock.patch.dict(os.environ):
+        machine = Machine()
+        yield machine
+        ray.shutdown()
+        machine.cluster.shutdown()

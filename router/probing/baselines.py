@@ -11,12 +11,14 @@ regularization is the one with the best macro-F1 on the held-out texts.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
@@ -188,7 +190,10 @@ def logistic_regression(train: Any, labels: Array, held_out: Any, held_out_label
     best, scores = -1.0, None
     for strength in _STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=_ITERATIONS, class_weight="balanced")
-        model.fit(train, labels)
+        with warnings.catch_warnings():
+            # Weak regularization may want more iterations; the held-out texts say whether it is any good.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(train, labels)
         score = macro_f1(held_out_labels, model.predict(held_out))
         if score > best:
             best, scores = score, model.predict_proba(test)

@@ -57,6 +57,7 @@ def start(out: Path, counts: Path, questions: int) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "benchmarks.chaos", str(out), str(counts), str(questions)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
+        env={**os.environ, "RAY_ADDRESS": "local"},  # a cluster of its own, whatever else runs here
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,6 @@ def _head_request(options: dict[str, Any]) -> Any:
     from router.learn_depth import DepthRequest
     from router.learn_per_layer import PerLayerRequest
     from router.probes import ProbeKind
-    from router.probing.fit import ProbeFitConfig
 
     head = options["head"]
     if head not in _OF_HEAD:
@@ -194,7 +194,7 @@ def _head_request(options: dict[str, Any]) -> Any:
             early=options["early"],
             short=_fractions("--short", options["short"]),
             kind=ProbeKind(aggregator=options["aggregator"]),
-            fit=ProbeFitConfig(learning_rate=options["lr"], **shared),
+            fit=replace(DepthRequest().fit, learning_rate=options["lr"], **shared),
         )
     except ValueError as error:
         if isinstance(error, UserError):

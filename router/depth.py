@@ -4,6 +4,10 @@ The first layers run on every prompt. From what they make of it a probe then tel
 whether the untouched model should go on, or whether a correction is needed; each class has one program, which agrees
 with the untouched model up to the exit.
 
+Mistakes differ: a short program where the full depth is needed costs an answer, the full depth where a short one would
+do costs some layers. So what runs is not the likeliest class's program, but the one of the highest expected worth, by
+what each program was worth on the training questions of each class.
+
 Shapes: B rows, T tokens, K layers before the exit, C classes, D hidden size.
 """
 
@@ -32,18 +36,24 @@ class DepthHead:
     Attributes:
         network: The probe; its depth is that of the exit.
         programs: Each class's, in the order of the probe's classes.
+        worth: For each class its questions' mean worth of each program, ``[C, C]``: right answers, and what the layers
+            that it saves are worth.
 
     Raises:
-        ValueError: A program changes a layer before the exit or is not in the layers' order, or classes are missing.
+        ValueError: A program changes a layer before the exit or is not in the layers' order, classes are missing, or a
+            worth is none.
     """
 
     network: ProbeNetwork
     programs: dict[str, LayerProgram]
+    worth: Array
     name: ClassVar[str] = "probe"
 
     def __post_init__(self) -> None:
         if len(self.programs) != self.network.config.num_classes:
             raise ValueError(f"{len(self.programs)} programs for {self.network.config.num_classes} classes")
+        if self.worth.shape != (len(self.programs),) * 2 or not np.isfinite(self.worth).all():
+            raise ValueError(f"the programs' worth is no table of {len(self.programs)} by {len(self.programs)} numbers")
         for name, program in self.programs.items():
             if not untouched_before(program, self.early):
                 raise ValueError(f"the program of {name!r} changes what lies before layer {self.early}: {program}")
@@ -63,7 +73,7 @@ class DepthHead:
             hidden_size=settings["hidden_size"],
             num_classes=len(programs),
         )
-        return cls(ProbeNetwork(shape), programs)
+        return cls(ProbeNetwork(shape), programs, np.array(settings["worth"], dtype=np.float64))
 
     @property
     def early(self) -> int:
@@ -94,27 +104,27 @@ class DepthHead:
             "early": self.early,
             "probe": kind,
             "programs": {name: str(program) for name, program in self.programs.items()},
+            "worth": self.worth.tolist(),
         }
 
     def on(self, device: torch.device) -> DepthHead:
-        return DepthHead(copy.deepcopy(self.network).to(device), self.programs)
+        return DepthHead(copy.deepcopy(self.network).to(device), self.programs, self.worth)
 
     def steering(self, sample: Array, *, limit: int | None = None, average: float | None = None) -> DepthSteering:
         lengths = np.array([len(program) for program in self.programs.values()])
         most = lengths.max() if limit is None else limit
 
-        def cost(price: float) -> Array:
-            """What is taken off each class's log-probability, ``[C]``."""
-            return np.where(lengths > most, np.inf, price * lengths)
+        def steering(price: float) -> DepthSteering:
+            return DepthSteering(self, np.where(lengths > most, np.inf, price * lengths))
 
         if average is None:
-            return DepthSteering(self, cost(0.0))
+            return steering(0.0)
         wanted = average * self.num_layers + 1e-9
         # Nobody who wants less than the average allows is made to run more.
         price = price_where(
-            lambda price: price >= 0 and float(lengths[(sample - cost(price)).argmax(1)].mean()) <= wanted
+            lambda price: price >= 0 and float(lengths[steering(price).choose(sample)].mean()) <= wanted
         )
-        return DepthSteering(self, cost(price))
+        return steering(price)
 
 
 _KIND_FIELDS = frozenset(ProbeKind.__dataclass_fields__)
@@ -126,11 +136,15 @@ class DepthSteering:
 
     Attributes:
         head: The probe, and its programs.
-        cost: What is taken off each class's log-probability, ``[C]``; infinite for what may not run.
+        cost: What is taken off each program's worth, ``[C]``; infinite for what may not run.
     """
 
     head: DepthHead
     cost: Array
+
+    def choose(self, log_probs: Array) -> Array:
+        """Numbers of the programs that run, ``[N]``, from the classes' log-probabilities ``[N, C]``."""
+        return np.asarray((np.exp(log_probs) @ self.head.worth - self.cost).argmax(1))
 
     @property
     def num_layers(self) -> int:
@@ -163,7 +177,7 @@ class DepthDecisions:
         if layer < head.early:
             return np.ones(len(hidden), dtype=np.int64)
         if layer == head.early:
-            chosen = (self._log_probs() - self._steering.cost).argmax(1)
+            chosen = self._steering.choose(self._log_probs())
             self._counts = np.array([program.counts for program in head.programs.values()])[chosen]
             self._states.clear()
         counts: Array = self._counts[:, layer]

@@ -33,6 +33,8 @@ class DepthLabels:
     Attributes:
         programs: Each class's program: the short ones by their length, the untouched model, the correction.
         rows: A label for each question, one of those programs.
+        worth: For each class its questions' mean worth of each program, ``[C, C]``: right answers, and what the layers
+            that it saves are worth.
         left_out: Questions without a label.
         right: Share of the labelled questions on which their labels are right.
         base_right: The same of the untouched model.
@@ -41,6 +43,7 @@ class DepthLabels:
 
     programs: dict[str, LayerProgram]
     rows: list[Labelled]
+    worth: Array
     left_out: dict[str, int]
     right: float
     base_right: float
@@ -65,7 +68,7 @@ def depth_labels(
         choice: ``expected`` for the program that a question should expect most of, as far as questions like it tell;
             ``shortest`` for its own verdicts: the first class that is right, the untouched model before a correction.
         summaries: What the untouched model makes of prompts; see ``router.expectation.summarize``.
-        layer_price: Share of right answers that a layer is worth where labels are expected.
+        layer_price: Share of right answers that a layer is worth.
 
     Raises:
         UserError: The searches found no short program that begins with the untouched layers.
@@ -92,11 +95,22 @@ def depth_labels(
     return DepthLabels(
         programs=programs,
         rows=rows,
+        worth=_worth(right[kept], chosen[kept], chosen_from, layer_price=layer_price),
         left_out={"no class is right": len(chosen) - len(kept)} if len(kept) < len(chosen) else {},
         right=float(right[kept, chosen[kept]].mean()) if len(kept) else 0.0,
         base_right=float(base_right[kept].mean()) if len(kept) else 0.0,
         layers=float(np.mean([sum(row.counts) for row in rows])) if rows else 0.0,
     )
+
+
+def _worth(right: Array, labels: Array, programs: Sequence[LayerProgram], *, layer_price: float) -> Array:
+    """What each program is worth to each class's questions on average, ``[C, C]``; alike to a class that nobody has."""
+    saved = layer_price * np.array([program.saved_layers for program in programs])
+    means = [
+        right[labels == one].mean(0) if (labels == one).any() else np.zeros(len(programs))
+        for one in range(len(programs))
+    ]
+    return np.array(means) + saved
 
 
 def short_names(shares: Sequence[float]) -> list[str]:

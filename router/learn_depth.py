@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.program import LayerProgram
 from router.depth import DepthHead
+from router.depth_labels import DepthLabels
 from router.fit import KEPT_HELD_OUT
 from router.head import Learnt
 from router.labels import Labelled
@@ -36,8 +36,8 @@ class DepthRequest:
     """For each short class the most layers, as a fraction of the depth."""
     kind: ProbeKind = field(default_factory=ProbeKind)
     """What the probe is."""
-    fit: ProbeFitConfig = field(default_factory=ProbeFitConfig)
-    """How it is fitted."""
+    fit: ProbeFitConfig = field(default_factory=lambda: ProbeFitConfig(balance=0.0))
+    """How it is fitted. Its probabilities decide, and those of balanced classes are none."""
 
     def __post_init__(self) -> None:
         if self.early is not None and self.early < 1:
@@ -68,7 +68,7 @@ class DepthRequest:
 def learn_depth(
     learnt: Sequence[Labelled],
     held_out: Sequence[Labelled],
-    programs: dict[str, LayerProgram],
+    labels: DepthLabels,
     request: DepthRequest,
     store: StateStore,
     *,
@@ -79,7 +79,7 @@ def learn_depth(
     Args:
         learnt: Questions to learn from, each with one of the programs as its label.
         held_out: Questions to stop by.
-        programs: The classes.
+        labels: The classes, their programs, and what those are worth.
         request: What is trained, and how.
         store: Has the states of all prompts.
         on_epoch: Told of every epoch's record.
@@ -87,7 +87,7 @@ def learn_depth(
     Raises:
         ValueError: There is nothing to learn, the probe does not go with the model, or the loss is no number any more.
     """
-    names = list(programs)
+    programs, names = labels.programs, list(labels.programs)
     of_program = {program.counts: name for name, program in programs.items()}
 
     def stored(rows: Sequence[Labelled]) -> StoredTexts:
@@ -105,10 +105,12 @@ def learn_depth(
     fitted = fit_probe(train, stop, shape, request.fit, on_epoch=on_epoch)
     scores = fitted.logits.double().softmax(-1).numpy()
     metrics = metrics_of(stop.labels, scores.argmax(1), scores, names)
-    layers = np.array([len(program) for program in programs.values()])[scores.argmax(1)]
+    head, sample = DepthHead(fitted.network, programs, labels.worth), fitted.logits.log_softmax(-1)
+    decided = head.steering(sample.numpy()).choose(sample.numpy())
+    layers = np.array([len(program) for program in programs.values()])[decided]
     return Learnt(
-        head=DepthHead(fitted.network, programs),
-        sample=fitted.logits[:KEPT_HELD_OUT].log_softmax(-1),
+        head=head,
+        sample=sample[:KEPT_HELD_OUT],
         best=fitted.best,
         f1=metrics["f1"],
         made={"fit": asdict(request.fit), "held_out_layers": float(layers.mean())},

@@ -256,7 +256,7 @@ def _depth(data: LabelledData, request: TrainRequest, workshop: Workshop) -> _Pr
         what=f"a probe behind the first {early} layers",
         learnt=len(learnt),
         held_out=len(held_out),
-        learn=lambda on_epoch: learn_depth(learnt, held_out, labels.programs, head, store, on_epoch=on_epoch),
+        learn=lambda on_epoch: learn_depth(learnt, held_out, labels, head, store, on_epoch=on_epoch),
     )
 
 

@@ -146,8 +146,9 @@ def test_a_planted_rule_is_learnt():
     store = SimpleNamespace(
         early=EARLY, lengths=lambda texts: [len(states[text]) for text in texts], read=states.__getitem__
     )
-    fit = ProbeFitConfig(epochs=12, learning_rate=0.03)
-    learnt = learn_depth(rows[:240], rows[240:], PROGRAMS, DepthRequest(fit=fit), store, on_epoch=lambda record: None)
+    request = DepthRequest(fit=ProbeFitConfig(epochs=12, learning_rate=0.03))
+    labels = SimpleNamespace(programs=PROGRAMS, worth=np.eye(3))
+    learnt = learn_depth(rows[:240], rows[240:], labels, request, store, on_epoch=lambda record: None)
     assert list(learnt.f1) == list(PROGRAMS) and min(learnt.f1.values()) > 0.95
     assert learnt.sample.shape == (60, *learnt.head.sample_shape)
     said = np.array(list(learnt.head.programs.values()))[learnt.sample.argmax(1)]
@@ -201,12 +202,12 @@ def base(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp("base"))
 
 
-def head_of(kind=None):
+def head_of(kind=None, worth=None):
     shape = ProbeConfig(**vars(kind or ProbeKind()), num_layers=EARLY, hidden_size=32, num_classes=3)
     network = ProbeNetwork(shape, seed=3)
     with torch.no_grad():
         network.head.weight.mul_(40)
-    return DepthHead(network.eval().requires_grad_(False), PROGRAMS)
+    return DepthHead(network.eval().requires_grad_(False), PROGRAMS, np.eye(3) if worth is None else np.array(worth))
 
 
 def router_of(base, head):
@@ -272,12 +273,12 @@ def test_budgets_and_averages_are_kept(base):
     lengths = np.array([len(program) for program in PROGRAMS.values()])
     assert head.least_layers == 4
     bounded = head.steering(sample, limit=6)
-    assert lengths[(sample - bounded.cost).argmax(1)].max() == 6
+    assert lengths[bounded.choose(sample)].max() == 6
     for average in (0.7, 0.8, 0.9, 1.0, 1.2):
-        costs = head.steering(sample, average=average).cost
-        mean = lengths[(sample - costs).argmax(1)].mean()
+        priced = head.steering(sample, average=average)
+        mean = lengths[priced.choose(sample)].mean()
         assert mean <= average * NUM_LAYERS + 1e-9
-        assert (np.diff(costs[np.argsort(lengths)]) >= 0).all()
+        assert (np.diff(priced.cost[np.argsort(lengths)]) >= 0).all()
     free = lengths[sample.argmax(1)].mean()
     assert mean == free
     lm = RoutedCausalLM.from_pretrained(_saved(base), budget=0.7)
@@ -286,6 +287,16 @@ def test_budgets_and_averages_are_kept(base):
         lm.route(PROMPTS, budget=0.5)
     with pytest.raises(UserError, match="at least 4 of the 6 layers"):
         lm.route(PROMPTS, average=0.5)
+
+
+def test_a_mistake_weighs_what_it_costs(base):
+    """Catches the likeliest class's program where it is wrong too often, and a worth that is read backwards."""
+    # A short program is a little better where it will do, and right on nothing else.
+    head = head_of(worth=[[1.03, 1.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+    decide = head.steering(np.zeros((1, 3))).choose
+    assert decide(np.log([[0.98, 0.01, 0.01]])) == [0]
+    assert decide(np.log([[0.90, 0.09, 0.01]])) != [0]
+    assert decide(np.log([[0.01, 0.01, 0.98]])) == [2]
 
 
 # -- on disk -------------------------------------------------------------------------------
@@ -314,6 +325,8 @@ def test_what_is_saved_comes_back(base):
         {"early": 0},
         {"probe": {"aggregator": "sum"}},
         {"head": "tail"},
+        {"worth": [[1, 2], [3, 4]]},
+        {"worth": [[1, 2, "x"]] * 3},
     ],
 )
 def test_a_damaged_configuration_gets_its_message(base, tmp_path, change):

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.config import DEFAULT_CACHE_GIB
 from pipeline.model_source import ModelSource
+from pipeline.tasks import get_task
 
 
 class ModelActor:
@@ -60,3 +61,22 @@ class ModelActor:
 
         # OpenMP keeps the number of threads by calling thread, and Ray may call from another one.
         torch.set_num_threads(self._threads)
+
+
+class TaskActor(ModelActor):
+    """Holds a model and judges its answers to one task's questions.
+
+    Args:
+        source: The model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        threads: Torch threads.
+        task: The questions' task.
+        max_new_tokens: Most tokens of a generated answer; None for the task's default.
+    """
+
+    def __init__(
+        self, source: ModelSource, device: str, dtype: str, threads: int, task: str, max_new_tokens: int | None
+    ) -> None:
+        super().__init__(source, device=device, dtype=dtype, threads=threads)
+        self._task = get_task(task, max_new_tokens=max_new_tokens)

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.actor import ModelActor
+from pipeline.actor import TaskActor
 from pipeline.cluster import PoolConfig
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.pool import ActorPool
 from pipeline.program import LayerProgram
-from pipeline.tasks import Example, get_task
+from pipeline.tasks import Example
 
 #: Questions that an actor is handed at once.
 PIECE = 8
@@ -103,23 +103,8 @@ def _key(example: Example) -> str:
     return hashlib.sha256(json.dumps(asdict(example), sort_keys=True).encode()).hexdigest()[:32]
 
 
-class VerdictActor(ModelActor):
-    """The Ray actor that judges programs.
-
-    Args:
-        source: The frozen model.
-        device: ``cpu`` or ``cuda``.
-        dtype: The weights' precision.
-        threads: Torch threads.
-        task: The questions' task.
-        max_new_tokens: Most tokens of a generated answer; None for the task's default.
-    """
-
-    def __init__(
-        self, source: ModelSource, device: str, dtype: str, threads: int, task: str, max_new_tokens: int | None
-    ) -> None:
-        super().__init__(source, device=device, dtype=dtype, threads=threads)
-        self._task = get_task(task, max_new_tokens=max_new_tokens)
+class VerdictActor(TaskActor):
+    """The Ray actor that judges programs."""
 
     def work(self, piece: Piece) -> list[list[bool]]:
         """For each question whether each of its programs is right on it."""

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.actor import ModelActor
+from pipeline.actor import TaskActor
 from pipeline.cluster import Resources, find_place
 from pipeline.errors import UserError
-from pipeline.model_source import ModelSource, resolve_model
+from pipeline.model_source import resolve_model
 from pipeline.pool import ActorPool
 from pipeline.program import LayerProgram
 from pipeline.questions import questions_of
 from pipeline.shards import read_paths, read_settings
-from pipeline.tasks import Example, get_task
+from pipeline.tasks import Example
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,23 +102,8 @@ class Verification:
         return len(self.differences) / self.replayed if self.replayed else 0.0
 
 
-class ReplayActor(ModelActor):
-    """The Ray actor that replays programs.
-
-    Args:
-        source: The frozen model.
-        device: ``cpu`` or ``cuda``.
-        dtype: The weights' precision.
-        threads: Torch threads.
-        task: The questions' task.
-        max_new_tokens: Most tokens of a generated answer; None for the task's default.
-    """
-
-    def __init__(
-        self, source: ModelSource, device: str, dtype: str, threads: int, task: str, max_new_tokens: int | None
-    ) -> None:
-        super().__init__(source, device=device, dtype=dtype, threads=threads, cache_gib=0.0)
-        self._task = get_task(task, max_new_tokens=max_new_tokens)
+class ReplayActor(TaskActor):
+    """The Ray actor that replays programs."""
 
     def work(self, piece: Piece) -> list[list[tuple[bool, float]]]:
         """For each question the verdict and the margin of each of its programs."""

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine that nodes can join and leave."""
+"""A Ray cluster on this machine that nodes can join and leave; each module has its own, and none outlives it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Machine:
             ray.shutdown()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def machine():
     with mock.patch.dict(os.environ):
         machine = Machine()

@@ -14,6 +14,7 @@ from tiny import save_tiny_model, write_questions
 
 from pipeline.cli import main
 from pipeline.shards import SCHEMA, read_paths
+from pipeline.verification.replay import Difference, Verification, VerifyRequest
 
 pytestmark = pytest.mark.ray
 
@@ -69,16 +70,23 @@ def test_wrong_labels_are_found(run, tmp_path):
         was, now = ("right", "wrong") if row["correct"] else ("wrong", "right")
         lines = [line for line in text.splitlines() if f"{row['example_id']}, layers" in line]
         assert any(f": {was} in the run (margin" in line and f"{now} replayed" in line for line in lines)
-    assert "2 of" in command("verify", copy, "--tolerance", 0.2)
+
+
+def test_a_tolerance_is_a_share_of_what_was_replayed():
+    """Catches a tolerance that counts rows, or that is of the whole run where a part was replayed."""
+    differences = [Difference(example_id="q", program=None, correct=True, margin=1.0, replayed_margin=-1.0)] * 2
+    assert Verification(rows=1000, replayed=10, differences=differences, dtype="float32").share == 0.2
+    assert Verification(rows=0, replayed=0, differences=[], dtype="float32").share == 0.0
 
 
 def test_a_share_is_the_same_in_every_call(run):
     """Catches a sample that moves, which nobody could look into."""
-    first, second = (command("verify", run, "--fraction", 0.3) for _ in range(2))
-    assert [line for line in first.splitlines() if "Replaying" in line] == [
-        line for line in second.splitlines() if "Replaying" in line
-    ]
-    assert f"of {len(read_paths(run))} rows" in first
+    rows = read_paths(run)
+    request = VerifyRequest(run=run, fraction=0.3)
+    drawn = [request.draws(row.example_id, row.program) for row in rows.itertuples()]
+    assert drawn == [VerifyRequest(run=run, fraction=0.3).draws(*of) for of in zip(rows.example_id, rows.program)]
+    assert 0 < sum(drawn) < len(rows)
+    assert f"Replaying {sum(drawn)} of {len(rows)} rows" in command("verify", run, "--fraction", 0.3)
 
 
 @pytest.mark.parametrize(

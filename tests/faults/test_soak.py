@@ -39,7 +39,7 @@ def test_memory_is_flat(machine, tmp_path):
 
     request = driver.request(tmp_path / "run", actors=2)
     request = replace(
-        request, limit=GROUPS * GROUP_SIZE, group_size=GROUP_SIZE, search=replace(request.search, simulations=6)
+        request, limit=GROUPS * GROUP_SIZE, group_size=GROUP_SIZE, search=replace(request.search, simulations=2)
     )
     with mock.patch.object(run, "Coordinator", partial(Coordinator, evaluator=stub.evaluator(tmp_path / "faults"))):
         assert run_search(request, show=look).complete

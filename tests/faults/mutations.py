@@ -131,7 +131,7 @@ def failing(mutation: Mutation) -> tuple[int, int]:
         lines = process.stdout.splitlines()
         failed = sum(line.startswith(("FAILED", "ERROR")) for line in lines) or "Timeout" in process.stdout
         collected = subprocess.run(
-            [*(sys.executable, "-m", "pytest", "-q", "--collect-only", "tests/faults"), "-k", mutation.tests],
+            [*(sys.executable, "-m", "pytest", "--collect-only", "tests/faults"), "-k", mutation.tests],
             cwd=copy,
             env={**os.environ, "PYTHONPATH": str(copy)},
             capture_output=True,

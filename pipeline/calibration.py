@@ -9,7 +9,6 @@ The prior is fitted once and then stays: who searches a question, when, and besi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
+from pipeline.storage import AnyPath, Place, content, is_folder, is_there, local_copy, locate
 
 FOLDER = "calibration"
 PRIOR_FILE = "prior.safetensors"
@@ -54,14 +54,14 @@ def to_table(evaluations: Sequence[Evaluation]) -> pa.Table:
     )
 
 
-def read_evaluations(file: Path) -> list[Evaluation]:
+def read_evaluations(file: AnyPath) -> list[Evaluation]:
     """A work group's evaluations.
 
     Raises:
         UserError: The file cannot be read, or holds something else.
     """
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(pa.BufferReader(content(file)))
         if not table.schema.equals(SCHEMA):
             raise ValueError("its columns are others")
         return [
@@ -77,15 +77,19 @@ def read_evaluations(file: Path) -> list[Evaluation]:
         raise UserError(f"{file} holds no evaluations: {error}; delete it, and its group is searched again") from None
 
 
-def read_prior(place: str | Path) -> Prior:
+def read_prior(place: Place) -> Prior:
     """A prior, from its file or from the folder of a run that learnt one.
 
     Raises:
         UserError: There is none.
     """
-    path = Path(place).expanduser()
-    if path.is_dir():
-        if not (path / PRIOR_FILE).exists():
+    path = locate(place)
+    if is_folder(path):
+        if not is_there(path / PRIOR_FILE):
             raise UserError(f"{path} holds no {PRIOR_FILE}: no run there has finished its calibration")
-        path /= PRIOR_FILE
-    return Prior.read(path)
+        path = path / PRIOR_FILE
+    try:
+        with local_copy(path) as file:
+            return Prior.read(file)
+    except FileNotFoundError:
+        raise UserError(f"there is no prior {path}") from None

@@ -17,8 +17,9 @@ from pipeline.adaptation.cli import adapt
 from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_STALL_SECONDS
 from pipeline.errors import UserError
 from pipeline.model_source import DTYPES
-from pipeline.options import resource_options, resources_of
+from pipeline.options import LOCATION, resource_options, resources_of
 from pipeline.search import PRESETS, SearchConfig
+from pipeline.storage import AnyPath
 from pipeline.tasks import TASKS
 from pipeline.verification.cli import verify
 from router import cli as router_commands
@@ -88,8 +89,8 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 )
 @click.option("--model", required=True, help="Hub id, local folder, .gguf file, or 'smollm2' (embedded).")
 @click.option("--task", required=True, metavar="NAME", help="One of the tasks above.")
-@click.option("--data", help="jsonl, csv or parquet file or folder, or a hub data set (owner/name[:config]).")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder; resumed if it exists.")
+@click.option("--data", help="jsonl, csv or parquet file or folder, its URL, or a hub data set (owner/name[:config]).")
+@click.option("--out", required=True, type=LOCATION, help="Run folder, or its URL; resumed if it exists.")
 @click.option("--budget", default=1.0, show_default=True, help="Longest program kept, as a fraction of the depth.")
 @click.option(
     "--max-length", default=2.0, show_default=True, help="Longest program tried at all, as a fraction of the depth."
@@ -138,7 +139,7 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 )
 @click.option(
     "--prior",
-    type=click.Path(path_type=Path),
+    type=LOCATION,
     metavar="RUN|FILE",
     help="What another run of the same model learnt, instead of a calibration.",
 )
@@ -164,7 +165,7 @@ def search(
     model: str,
     task: str,
     data: str | None,
-    out: Path,
+    out: AnyPath,
     budget: float,
     max_length: float,
     simulations: int | None,
@@ -177,7 +178,7 @@ def search(
     group_size: int,
     leaves: int | None,
     calibration: int | None,
-    prior: Path | None,
+    prior: AnyPath | None,
     reverify: bool,
     cache_gib: float,
     max_new_tokens: int | None,
@@ -225,7 +226,7 @@ def _search(request: Any) -> int:
     """Run a search with its progress and its summary; returns the exit code."""
     from pipeline.reporting import Reporter, summarize
     from pipeline.run import run_search
-    from pipeline.shards import RunFolderError
+    from pipeline.storage import StoreError
 
     console = Console(soft_wrap=True)
     try:
@@ -241,7 +242,7 @@ def _search(request: Any) -> int:
             markup=False,
         )
         return EXIT_INCOMPLETE
-    except RunFolderError as error:
+    except StoreError as error:
         console.print(
             f"Stopped: {error}. Every committed question is kept in {request.out}; "
             "make room and run the same command again to go on.",
@@ -282,9 +283,9 @@ def _own_name() -> str:
 
 
 @main.command(short_help="Say what a path data set holds.")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--plots", type=click.Path(path_type=Path), help="Also write the report's pictures to this folder.")
-def inspect(run: Path, plots: Path | None) -> None:
+@click.argument("run", type=LOCATION)
+@click.option("--plots", type=LOCATION, help="Also write the report's pictures to this folder.")
+def inspect(run: AnyPath, plots: AnyPath | None) -> None:
     """Say what a path data set holds: a summary, and which layers its programs skip and repeat."""
     from pipeline.inspection import inspect_run
 
@@ -304,9 +305,9 @@ Example:
   drllm-pipeline report runs/arc --out arc.html      pictures go to the folder arc/
 """,
 )
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="The page.  [default: report.html in the run folder]")
-def report(run: Path, out: Path | None) -> None:
+@click.argument("run", type=LOCATION)
+@click.option("--out", type=LOCATION, help="The page.  [default: report.html in the run folder]")
+def report(run: AnyPath, out: AnyPath | None) -> None:
     """Write what a run shows as a page."""
     from pipeline.report.write import write_report
 
@@ -317,7 +318,7 @@ def report(run: Path, out: Path | None) -> None:
 
 
 @main.command(
-    short_help="Path data sets from and to the formats of the field.",
+    short_help="AnyPath data sets from and to the formats of the field.",
     help="""Convert path data sets: SRC in one format to DST in another.
 
 \b
@@ -348,9 +349,9 @@ Examples:
 )
 @click.option("--num-layers", type=int, help="Its depth, where SRC does not say.  [default: the deepest layer in SRC]")
 @click.option("--task", help="The questions' task, where SRC does not say.")
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
-def convert(source: Path, target: Path, **options: Any) -> None:
+@click.argument("source", metavar="SRC", type=LOCATION)
+@click.argument("target", metavar="DST", type=LOCATION)
+def convert(source: AnyPath, target: AnyPath, **options: Any) -> None:
     """Convert path data sets."""
     from pipeline.convert import ConvertRequest
     from pipeline.convert import convert as run
@@ -369,16 +370,12 @@ def convert(source: Path, target: Path, **options: Any) -> None:
 
 
 @main.command(short_help="Search, train and evaluate with the embedded model, in minutes.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Run folder."
-)
-@click.option(
-    "--router", type=click.Path(path_type=Path), default=Path("routers/demo"), show_default=True, help="Router folder."
-)
+@click.option("--out", type=LOCATION, default=Path("runs/demo"), show_default=True, help="Run folder.")
+@click.option("--router", type=LOCATION, default=Path("routers/demo"), show_default=True, help="Router folder.")
 @click.option("--limit", default=48, show_default=True, help="Questions to search.")
 @click.option("--held-out", default=24, show_default=True, help="Questions to evaluate on.")
 @click.pass_context
-def demo(context: click.Context, out: Path, router: Path, limit: int, held_out: int) -> None:
+def demo(context: click.Context, out: AnyPath, router: AnyPath, limit: int, held_out: int) -> None:
     """Search arithmetic questions with the embedded SmolLM2, train a router on them, and judge it; on this machine.
 
     So few questions teach a router little: the demo shows the way, not how far it leads.

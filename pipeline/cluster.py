@@ -8,11 +8,11 @@ import os
 import signal
 import threading
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import FrameType
 
 from pipeline.errors import UserError
 from pipeline.model_source import DEVICES, DTYPES
+from pipeline.storage import AnyPath
 
 #: Set by Ray in the process that a submitted job starts.
 _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -121,7 +121,7 @@ def fitting_actors(pool: PoolConfig) -> int:
     return int(resources.get("CPU", 0.0) // pool.cpus_per_actor)
 
 
-def check_output(path: Path, option: str = "--out") -> None:
+def check_output(path: AnyPath, option: str = "--out") -> None:
     """Refuse what would be written into a job's temporary copy of its working directory.
 
     Raises:

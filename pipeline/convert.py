@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.interchange.drllm import read_drllm
@@ -13,6 +12,7 @@ from pipeline.interchange.polar import read_polar, write_polar
 from pipeline.interchange.questions import PathData
 from pipeline.interchange.runs import read_run, write_run
 from pipeline.model_source import ModelSource, resolve_model
+from pipeline.storage import AnyPath
 
 SOURCES = ("run", "polar", "drllm")
 TARGETS = ("run", "polar")
@@ -26,9 +26,9 @@ class ConvertRequest:
         UserError: A format is unknown, or an option goes with another one.
     """
 
-    source: Path
+    source: AnyPath
     """File or run folder to read."""
-    target: Path
+    target: AnyPath
     """File or run folder to write."""
     source_format: str
     """One of ``SOURCES``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from pipeline.report import png
 from pipeline.report.analysis import PathStudy, analyse, count_layers
 from pipeline.reporting import share
 from pipeline.shards import read_improvements, read_paths, read_settings
+from pipeline.storage import AnyPath, is_there, uploaded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SPARKS = " ▁▂▃▄▅▆▇█"
 
 
-def inspect_run(run: Path, console: Console, *, plots: Path | None = None) -> None:
+def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None) -> None:
     """Print what a run holds; write its pictures too where a folder for them is given.
 
     Raises:
@@ -28,7 +28,7 @@ def inspect_run(run: Path, console: Console, *, plots: Path | None = None) -> No
     """
     settings = read_settings(run)
     rows = read_paths(run)
-    state = "complete" if (run / "_SUCCESS").exists() else "incomplete"
+    state = "complete" if is_there(run / "_SUCCESS") else "incomplete"
     console.print(
         f"[bold]{escape(str(run))}[/]: {settings.get('task')} with {settings.get('model.name')}, {state}; "
         f"{rows.example_id.nunique()} questions, {len(rows)} programs kept",
@@ -44,8 +44,10 @@ def inspect_run(run: Path, console: Console, *, plots: Path | None = None) -> No
     if plots is not None:
         sections = analyse(PathStudy.of(rows, settings, read_improvements(run)))
         charts = [chart for section in sections for chart in section.charts]
-        for file in png.write(charts, plots):
-            console.print(f"wrote {file}", highlight=False, markup=False)
+        with uploaded(plots) as folder:
+            names = [file.name for file in png.write(charts, folder)]
+        for name in names:
+            console.print(f"wrote {plots / name}", highlight=False, markup=False)
 
 
 def _outcomes(rows: pd.DataFrame) -> Table:

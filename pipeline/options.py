@@ -11,6 +11,19 @@ import click
 from rich.console import Console
 
 from pipeline.cluster import Resources
+from pipeline.storage import AnyPath, locate
+
+
+class LocationType(click.ParamType[AnyPath]):
+    """A path on this machine, or the URL of a far one."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AnyPath:
+        return locate(value)
+
+
+LOCATION = LocationType()
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 EXIT_INTERRUPTED = 1

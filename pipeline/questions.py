@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.config import fingerprint
 from pipeline.errors import UserError
 from pipeline.shards import read_json, read_settings
+from pipeline.storage import AnyPath
 from pipeline.tasks import DataRequest, Example, get_task
 
 
-def questions_of(run: Path) -> list[Example]:
+def questions_of(run: AnyPath) -> list[Example]:
     """The questions that a run was told to search, whether or not it has come to them yet.
 
     Raises:

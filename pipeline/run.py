@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -31,6 +30,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
 from pipeline.search import SearchConfig
 from pipeline.shards import RunFolder, read_json
+from pipeline.storage import AnyPath, without_secrets
 from pipeline.tasks import DataRequest, Example, get_task
 
 _NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
@@ -42,7 +42,7 @@ class SearchRequest:
 
     model: str
     task: str
-    out: Path
+    out: AnyPath
     data: str | None = None
     split: str = "train"
     limit: int | None = None
@@ -54,7 +54,7 @@ class SearchRequest:
     group_size: int = 8
     leaves: int | None = None
     calibration: int | None = None
-    prior: Path | None = None
+    prior: AnyPath | None = None
     cache_gib: float = DEFAULT_CACHE_GIB
     stall_seconds: float = DEFAULT_STALL_SECONDS
     resources: Resources = field(default_factory=Resources)
@@ -114,7 +114,7 @@ def run_search(
         place = find_place(request.resources)
         config = settle(device=place.device, dtype=place.dtype)
         provenance = _provenance(request)
-        committed = folder.open(config, provenance=provenance)
+        committed = folder.open(config, provenance=provenance, announce=announce)
         _announce_other_versions(request.out, provenance, announce)
         taught = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
         if 0 < len(examples) <= taught:
@@ -218,10 +218,10 @@ def _provenance(request: SearchRequest) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return {"data": request.data, "versions": versions}
+    return {"data": request.data and without_secrets(request.data), "versions": versions}
 
 
-def _announce_other_versions(out: Path, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:
+def _announce_other_versions(out: AnyPath, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:
     """Warn where a run is taken up with other libraries: their rounding may differ in a last bit."""
     before, now = read_json(out / "run.json").get("versions"), provenance["versions"]
     if isinstance(before, dict):

@@ -8,32 +8,42 @@
     RUN/README.md           data set card
     RUN/_SUCCESS            last, on a complete run only
 
-A commit writes under a unique name outside ``paths/``, closes, reopens and checks, moves into place
-and then writes the manifest record, which is the commit. A crash before the record leaves nothing
-that a reader sees; the group is run again and its file written over.
+A commit writes the shard as its store can (``pipeline.storage``): under a unique name outside ``paths/``, read back,
+checked and moved into place; or put whole and read back where nothing can be renamed. Then it writes the manifest
+record, which is the commit. A crash before the record leaves nothing that a reader sees; the group is run again and
+its file written over.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from pipeline import calibration
 from pipeline.config import RunSettings
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
+from pipeline.storage import (
+    AnyPath,
+    Place,
+    StoreBusyError,
+    content,
+    contents,
+    entries,
+    is_folder,
+    is_there,
+    locate,
+    store_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +79,6 @@ SCHEMA = pa.schema(
     ]
 )
 
-_LOCK_NAME = ".lock"
 _SHARD = re.compile(r"paths/[\w-][\w.-]*\.parquet", re.ASCII)
 
 #: What each column means, for the data set card.
@@ -95,10 +104,6 @@ COLUMNS = {
     "model": "the model as the run was told",
     "run_id": "names the run's settings",
 }
-
-
-class RunFolderError(OSError):
-    """The disk does not take a commit. What was committed before stays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,19 +143,25 @@ class ShardRecord:
 class RunFolder:
     """The folder of one run, for its one writer."""
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
-        self._staging = self.root / "_staging"
-        self._lock = FileLock(self.root / _LOCK_NAME, timeout=0)
+    def __init__(self, root: Place) -> None:
+        self.root = locate(root)
+        self._store = store_of(self.root)
 
     # -- opening ---------------------------------------------------------------------------
 
-    def open(self, config: RunSettings, *, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
+    def open(
+        self,
+        config: RunSettings,
+        *,
+        provenance: dict[str, Any],
+        announce: Callable[[str], None] = lambda line: None,
+    ) -> dict[int, ShardRecord]:
         """Create the folder, or take up the run that it holds.
 
         Args:
             config: The settings of this call.
             provenance: What else ``run.json`` notes, such as library versions.
+            announce: Told, in a line, why it takes long.
 
         Returns:
             The records of the groups that are committed already.
@@ -161,10 +172,9 @@ class RunFolder:
         """
         self.check(lambda **_: config)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
+            self._store.acquire(announce)
             return self._take_up(config, provenance)
-        except Timeout:
+        except StoreBusyError:
             raise UserError(f"another search is writing {self.root}; wait for its end, or stop it") from None
         except OSError as error:
             self.close()
@@ -183,54 +193,56 @@ class RunFolder:
         Raises:
             UserError: The folder is refused; the message says why.
         """
-        if (self.root / "run.json").exists():
+        try:
+            begun = is_there(self.root / "run.json")
+            taken = is_there(self.root) and (not is_folder(self.root) or any(map(self._is_foreign, entries(self.root))))
+        except OSError as error:
+            raise UserError(f"run folder {self.root} cannot be read: {error.strerror or error}") from None
+        if begun:
             stored = read_settings(self.root)
             self._check_settings(stored, settle(device=str(stored.get("device")), dtype=str(stored.get("dtype"))))
-        elif self.root.exists() and (not self.root.is_dir() or any(map(self._is_foreign, self.root.iterdir()))):
+        elif taken:
             raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
 
     def _take_up(self, config: RunSettings, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
         """Make what a run folder has, drop what a crash left, and read what is committed."""
-        settings_file = self.root / "run.json"
         # First of all: a folder without it is not taken for ours the next time.
-        if not settings_file.exists():
-            self._write_text(
-                settings_file,
-                json.dumps({"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2) + "\n",
+        if not is_there(self.root / "run.json"):
+            self._write_json(
+                "run.json", {"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2
             )
-        for folder in (self._staging, self.root / "paths", self.root / "manifest"):
-            folder.mkdir(exist_ok=True)
         # Once the prior is there, nobody needs to know any more what it was learnt from.
-        taught = (self.root / calibration.PRIOR_FILE).exists()
+        taught = is_there(self.root / calibration.PRIOR_FILE)
         teaching = range(0) if taught else calibration.calibration_groups(config.calibration, config.group_size)
+        shards = entries(self.root / "paths", ".parquet")
+        present = {f"paths/{shard.name}" for shard in shards}
         committed = {
             group: record
             for group, record in read_manifest(self.root).items()
-            if (self.root / record.file).is_file() and (group not in teaching or self._lesson(group).is_file())
+            if record.file in present and (group not in teaching or is_there(self.root / self._lesson(group)))
         }
-        # A crash leaves staged files, and a shard that was moved but never recorded; somebody who
-        # deleted a shard wants its group searched again.
-        listed = {self.root / record.file for record in committed.values()}
-        for leftover in {*self._staging.iterdir(), *(self.root / "paths").glob("group-*.parquet")} - listed:
-            leftover.unlink()
-        (self.root / "_SUCCESS").unlink(missing_ok=True)  # a complete run says so again
+        # A crash leaves a shard that was never recorded; somebody who deleted a shard wants its group searched again.
+        listed = {record.file for record in committed.values()}
+        for shard in shards:
+            if shard.name.startswith("group-") and f"paths/{shard.name}" not in listed:
+                self._store.remove(f"paths/{shard.name}")
+        if is_there(self.root / "_SUCCESS"):
+            self._store.remove("_SUCCESS")  # a complete run says so again
         return committed
 
-    @staticmethod
-    def _is_foreign(entry: Path) -> bool:
+    def _is_foreign(self, entry: AnyPath) -> bool:
         """False for what a crash while ``run.json`` is written leaves."""
-        return not entry.name.startswith((".run.json-", _LOCK_NAME))
+        return not entry.name.startswith(self._store.own_names)
 
     def close(self) -> None:
         """Let another search write the folder."""
-        self._lock.release()
+        self._store.release()
 
     def describe_model(self, facts: dict[str, Any]) -> None:
         """Add to ``run.json`` what only a loaded model tells, once."""
-        settings_file = self.root / "run.json"
-        stored = read_json(settings_file)
+        stored = read_json(self.root / "run.json")
         if "loaded_model" not in stored:
-            self._write_text(settings_file, json.dumps({**stored, "loaded_model": facts}, indent=2) + "\n")
+            self._write_json("run.json", {**stored, "loaded_model": facts}, indent=2)
 
     @staticmethod
     def _check_settings(before: dict[str, Any], config: RunSettings) -> None:
@@ -265,16 +277,11 @@ class RunFolder:
             improvements: As the record has them.
 
         Raises:
-            RunFolderError: The disk does not take them; nothing is committed then.
+            StoreError: The store does not take them; nothing is committed then.
         """
-        try:
-            if evaluations is not None:
-                self._stage(calibration.to_table(evaluations), self._lesson(group))
-            return self._commit(group, rows, failed or {}, improvements or {})
-        except RunFolderError:
-            raise
-        except OSError as error:
-            raise RunFolderError(f"run folder {self.root} cannot be written: {error}") from error
+        if evaluations is not None:
+            self._write_table(self._lesson(group), calibration.to_table(evaluations))
+        return self._commit(group, rows, failed or {}, improvements or {})
 
     def _commit(
         self,
@@ -284,14 +291,14 @@ class RunFolder:
         improvements: dict[str, list[list[int]]],
     ) -> ShardRecord:
         name = f"group-{group:06d}"
-        shard = self.root / "paths" / f"{name}.parquet"
-        digest = self._stage(pa.Table.from_pylist(list(rows), schema=SCHEMA), shard)
+        shard = f"paths/{name}.parquet"
+        digest = self._write_table(shard, pa.Table.from_pylist(list(rows), schema=SCHEMA))
 
         best = [row for row in rows if row["is_best"]]
         first = {row["example_id"]: row for row in rows}
         record = ShardRecord(
             group=group,
-            file=shard.relative_to(self.root).as_posix(),
+            file=shard,
             rows=len(rows),
             example_ids=list(first),
             failed=failed,
@@ -306,47 +313,46 @@ class RunFolder:
         if failed:
             self.set_aside(group, failed)
         fields = {name: getattr(record, name) for name in ShardRecord.__slots__}
-        self._write_text(self.root / "manifest" / f"{name}.json", json.dumps(fields, indent=1) + "\n")
+        self._write_json(f"manifest/{name}.json", fields, indent=1)
         return record
 
     def set_aside(self, group: int, failed: dict[str, str]) -> None:
         """Note examples that could not be searched, each with its error."""
         lines = (json.dumps({"example_id": example_id, "error": error}) for example_id, error in failed.items())
-        (self.root / "failed").mkdir(exist_ok=True)
-        self._write_text(self.root / "failed" / f"group-{group:06d}.jsonl", "\n".join(lines) + "\n")
+        self._write_text(f"failed/group-{group:06d}.jsonl", "\n".join(lines) + "\n")
 
     def clear_failures(self, committed: dict[int, ShardRecord]) -> None:
         """Forget groups that an earlier call gave up: they are tried again."""
-        for file in (self.root / "failed").glob("group-*.jsonl"):
-            if int(file.stem.removeprefix("group-")) not in committed:
-                file.unlink()
+        for file in entries(self.root / "failed", ".jsonl"):
+            number = file.stem.removeprefix("group-")
+            if number.isdecimal() and int(number) not in committed:
+                self._store.remove(f"failed/{file.name}")
 
     def write_card(self, text: str) -> None:
         """Write the data set card."""
-        self._write_text(self.root / "README.md", text)
+        self._write_text("README.md", text)
 
     def mark_complete(self) -> None:
         """Say that every example is committed. The last thing that a complete run writes."""
-        self._staging.rmdir()
-        self._write_text(self.root / "_SUCCESS", "")
+        self._write_text("_SUCCESS", "")
+        self._store.tidy()
 
-    def _stage(self, table: pa.Table, target: Path) -> str:
-        """Write a table under another name, check it and move it into place; returns the file's SHA-256."""
-        staged = self._staging / f"{target.stem}-{uuid.uuid4().hex}.parquet"
-        pq.write_table(table, staged, compression="zstd")
-        self._check_written(staged, table)
-        with staged.open("rb+") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-            os.fsync(handle.fileno())
-        target.parent.mkdir(exist_ok=True)
-        staged.replace(target)
-        return digest
+    def _write_table(self, name: str, table: pa.Table) -> str:
+        """Write a table as Parquet; returns the file's SHA-256."""
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer, compression="zstd")
+        written = buffer.getvalue().to_pybytes()
+        self._store.write(name, written, check=partial(self._check_written, table))
+        return hashlib.sha256(written).hexdigest()
 
     @staticmethod
-    def _check_written(file: Path, table: pa.Table) -> None:
-        reread = pq.read_table(file)
+    def _check_written(table: pa.Table, stored: bytes) -> None:
+        try:
+            reread = pq.read_table(pa.BufferReader(stored))
+        except pa.ArrowException as error:
+            raise OSError(f"it reads back as no table: {error}") from error
         if not reread.schema.equals(table.schema) or not _comparable(reread).equals(_comparable(table)):
-            raise OSError(f"{file} does not read back as it was written")
+            raise OSError("it does not read back as it was written")
 
     # -- what other questions learn from -----------------------------------------------------
 
@@ -356,7 +362,7 @@ class RunFolder:
         Raises:
             UserError: A file is damaged.
         """
-        files = [self._lesson(group) for group in sorted(groups)]
+        files = [self.root / self._lesson(group) for group in sorted(groups)]
         return [evaluation for file in files for evaluation in calibration.read_evaluations(file)]
 
     def prior(self) -> Prior | None:
@@ -366,32 +372,25 @@ class RunFolder:
             UserError: Its file is damaged.
         """
         file = self.root / calibration.PRIOR_FILE
-        return Prior.read(file) if file.exists() else None
+        return calibration.read_prior(file) if is_there(file) else None
 
     def write_prior(self, prior: Prior) -> None:
         """Keep the prior that the run goes by from now on.
 
         Raises:
-            RunFolderError: The disk does not take it.
+            StoreError: The store does not take it.
         """
-        self._write(self.root / calibration.PRIOR_FILE, prior.to_bytes())
+        self._store.write(calibration.PRIOR_FILE, prior.to_bytes())
 
-    def _lesson(self, group: int) -> Path:
-        return self.root / calibration.FOLDER / f"group-{group:06d}.parquet"
+    @staticmethod
+    def _lesson(group: int) -> str:
+        return f"{calibration.FOLDER}/group-{group:06d}.parquet"
 
-    def _write_text(self, target: Path, text: str) -> None:
-        self._write(target, text.encode())
+    def _write_json(self, name: str, value: dict[str, Any], *, indent: int) -> None:
+        self._write_text(name, json.dumps(value, indent=indent) + "\n")
 
-    def _write(self, target: Path, content: bytes) -> None:
-        staged = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-        try:
-            with staged.open("wb") as handle:
-                handle.write(content)
-                handle.flush()
-                os.fsync(handle.fileno())
-            staged.replace(target)
-        except OSError as error:
-            raise RunFolderError(f"{target} cannot be written: {error.strerror or error}") from error
+    def _write_text(self, name: str, text: str) -> None:
+        self._store.write(name, text.encode())
 
 
 def _comparable(table: pa.Table) -> pa.Table:
@@ -406,52 +405,71 @@ def _comparable(table: pa.Table) -> pa.Table:
 # -- reading back --------------------------------------------------------------------------
 
 
-def read_settings(root: Path) -> dict[str, Any]:
+def read_settings(run: Place) -> dict[str, Any]:
     """The settings that a run was made with.
 
     Raises:
         UserError: The folder is no run, or holds no settings.
     """
+    root = locate(run)
     settings = read_json(root / "run.json").get("settings")
     if not isinstance(settings, dict):
         raise UserError(f"{root / 'run.json'} holds no settings")
     return settings
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(place: Place) -> dict[str, Any]:
     """A JSON object from a file of a run.
 
     Raises:
         UserError: It cannot be read, or is no JSON object.
     """
+    file = locate(place)
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        return _json_object(file, content(file))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{file.parent} is no run folder: it has no {file.name}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+
+
+def _json_object(file: AnyPath, text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text.decode())
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{file} does not hold a JSON object")
     return value
 
 
-def read_manifest(root: str | Path) -> dict[int, ShardRecord]:
+def read_manifest(run: Place) -> dict[int, ShardRecord]:
     """The committed groups of a run, by number.
 
     Raises:
         UserError: A record is damaged, or names a file outside ``paths/``.
     """
     records: dict[int, ShardRecord] = {}
-    for file in sorted((Path(root) / "manifest").glob("*.json")):
-        try:
-            record = ShardRecord(**read_json(file))
-            _check_record(record)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"manifest record {file} is damaged: {error}") from None
-        records[record.group] = record
+    root = locate(run)
+    try:
+        files = [file for file in entries(root / "manifest", ".json") if not file.name.startswith(".")]
+        for file, text in zip(files, contents(files)):
+            record = _read_record(file, text)
+            records[record.group] = record
+    except OSError as error:
+        raise UserError(f"the manifest of {root} cannot be read: {error}") from None
     return records
+
+
+def _read_record(file: AnyPath, text: bytes) -> ShardRecord:
+    try:
+        record = ShardRecord(**_json_object(file, text))
+        _check_record(record)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"manifest record {file} is damaged: {error}") from None
+    return record
 
 
 def _check_record(record: ShardRecord) -> None:
@@ -484,21 +502,21 @@ def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any
     return [*value]
 
 
-def read_improvements(run: str | Path) -> dict[str, list[list[int]]]:
+def read_improvements(run: Place) -> dict[str, list[list[int]]]:
     """For each committed question, after how many programs its best one became how short.
 
     Raises:
         UserError: A record is damaged.
     """
-    records = read_manifest(Path(run).expanduser()).values()
+    records = read_manifest(run).values()
     return {example: steps for record in records for example, steps in record.improvements.items()}
 
 
-def read_paths(run: str | Path) -> pd.DataFrame:
+def read_paths(run: Place) -> pd.DataFrame:
     """The committed rows of a run, in the order of its questions.
 
     Args:
-        run: A run folder.
+        run: A run folder: a path, or a URL such as ``s3://bucket/run``.
 
     Returns:
         A data frame with the columns of ``SCHEMA``; empty where nothing is committed yet.
@@ -506,20 +524,23 @@ def read_paths(run: str | Path) -> pd.DataFrame:
     Raises:
         UserError: The folder is no run, or a committed shard is missing or damaged.
     """
-    root = Path(run).expanduser()
+    root = locate(run)
     read_json(root / "run.json")
-    tables = [_read_shard(root, record) for _, record in sorted(read_manifest(root).items())]
+    records = [record for _, record in sorted(read_manifest(root).items())]
+    files = [root / record.file for record in records]
+    tables: list[pa.Table] = []
+    stored = contents(files)
+    for file, record in zip(files, records):
+        try:
+            tables.append(_shard_table(file, next(stored), record))
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"committed shard {file} cannot be read: {error}") from None
     frame: pd.DataFrame = (pa.concat_tables(tables) if tables else SCHEMA.empty_table()).to_pandas()
     return frame
 
 
-def _read_shard(root: Path, record: ShardRecord) -> pa.Table:
-    file = root / record.file
-    try:
-        content = file.read_bytes()
-        table = pq.read_table(pa.BufferReader(content))
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"committed shard {file} cannot be read: {error}") from None
-    if hashlib.sha256(content).hexdigest() != record.sha256 or not table.schema.equals(SCHEMA):
+def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord) -> pa.Table:
+    table = pq.read_table(pa.BufferReader(stored))
+    if hashlib.sha256(stored).hexdigest() != record.sha256 or not table.schema.equals(SCHEMA):
         raise UserError(f"committed shard {file} is not what its manifest record says")
     return table

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.errors import UserError
+from pipeline.storage import AnyPath, Place
 from router.base import BaseModel
 from router.card import model_card
 from router.depth import DepthHead
@@ -50,7 +50,7 @@ class Router:
     add_special_tokens: bool = True
     made: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: Place) -> None:
         """Write the router to a folder: a new one, or one that holds a router.
 
         Raises:
@@ -68,16 +68,16 @@ class Router:
             _SAMPLE: self.held_out,
             _SEEN: torch.tensor(sorted(self.trained_on), dtype=torch.int64),
         }
-        write_folder(Path(folder), _KIND, config=config, tensors=tensors, card=model_card(config))
+        write_folder(folder, _KIND, config=config, tensors=tensors, card=model_card(config))
 
     @classmethod
-    def load(cls, source: str | Path) -> Router:
+    def load(cls, source: Place) -> Router:
         """Read a router from a folder, or from the hub by its id.
 
         Raises:
             UserError: There is none, or its files are damaged; the message says which.
         """
-        folder = find_folder(str(source), _KIND)
+        folder = find_folder(source, _KIND)
         config = read_config(folder, _KIND)
         try:
             check_version(config, folder)
@@ -101,7 +101,7 @@ def mark(*parts: str) -> int:
     return int.from_bytes(digest[:8], signed=True)
 
 
-def _read_weights(file: Path, head: Head) -> tuple[torch.Tensor, frozenset[int]]:
+def _read_weights(file: AnyPath, head: Head) -> tuple[torch.Tensor, frozenset[int]]:
     """Fill a head's network; what it said of held-out prompts, and the marks of what it was trained on."""
     expected = {name: tuple(tensor.shape) for name, tensor in head.network.state_dict().items()}
     found = read_tensors(file, _KIND)

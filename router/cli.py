@@ -11,8 +11,9 @@ from click.core import ParameterSource
 from rich.console import Console
 
 from pipeline.errors import UserError
-from pipeline.options import interruptible, resource_options, resources_of
+from pipeline.options import LOCATION, interruptible, resource_options, resources_of
 from pipeline.reporting import StepReporter
+from pipeline.storage import AnyPath
 
 
 @click.command(
@@ -37,11 +38,9 @@ A search for training should keep more programs than the default four (search --
 that many questions share, which routers can learn.
 """,
 )
-@click.option(
-    "--data", "runs", required=True, multiple=True, type=click.Path(path_type=Path), help="Run folder; may be repeated."
-)
-@click.argument("more_runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Router folder.")
+@click.option("--data", "runs", required=True, multiple=True, type=LOCATION, help="Run folder; may be repeated.")
+@click.argument("more_runs", nargs=-1, type=LOCATION)
+@click.option("--out", required=True, type=LOCATION, help="Router folder.")
 @click.option(
     "--head",
     default="per-layer",
@@ -104,7 +103,7 @@ that many questions share, which routers can learn.
 @click.option("--base", help="Hub id, folder or .gguf file of the searched model, if it lies elsewhere now.")
 @click.option("--wandb", metavar="PROJECT", help="Also report to Weights & Biases.")
 @resource_options
-def train(runs: tuple[Path, ...], more_runs: tuple[Path, ...], out: Path, labels: str, **options: Any) -> None:
+def train(runs: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], out: AnyPath, labels: str, **options: Any) -> None:
     """Train per-layer routers."""
     from router.train import TrainRequest
     from router.train import train as run
@@ -230,11 +229,11 @@ Examples:
   drllm-pipeline evaluate --router routers/sums --against routers/sums-probe --task arithmetic --limit 500
 """,
 )
-@click.option("--router", required=True, type=click.Path(path_type=Path), help="Router folder, or hub id.")
+@click.option("--router", required=True, type=LOCATION, help="Router folder, or hub id.")
 @click.option(
     "--against",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=LOCATION,
     help="Another router of the same base, to be judged on the same questions; may be repeated.",
 )
 @click.option("--task", required=True, metavar="NAME", help="As for search.")
@@ -245,14 +244,14 @@ Examples:
 @click.option("--average", type=float, help="Layers on average, as a fraction of the depth.")
 @click.option("--curve", default="0.95,0.9,0.85,0.8,0.7", show_default=True, help="Budgets of the curve; '' for none.")
 @click.option("--simulations", default=50, show_default=True, help="Of the search that is the ceiling; 0 for none.")
-@click.option("--runs", multiple=True, type=click.Path(path_type=Path), help="Training runs, if not where they were.")
+@click.option("--runs", multiple=True, type=LOCATION, help="Training runs, if not where they were.")
 @click.option("--base", help="Where the base model lies, if not where the router was trained.")
 @click.option("--max-new-tokens", type=int, help="Most tokens of a generated answer.  [default: the task's own]")
 @click.option("--seed", default=0, show_default=True, help="Of made questions, random programs and the search.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results.  [default: the router's]")
+@click.option("--out", type=LOCATION, help="Folder of the results.  [default: the router's]")
 @resource_options
 def evaluate(
-    router: Path, against: tuple[Path, ...], task: str, curve: str, runs: tuple[Path, ...], **options: Any
+    router: AnyPath, against: tuple[AnyPath, ...], task: str, curve: str, runs: tuple[AnyPath, ...], **options: Any
 ) -> None:
     """Judge a router."""
     from router.evaluate import PICTURE_FILE, RESULTS_FILE, EvaluateRequest, results_folder, write
@@ -375,11 +374,11 @@ Examples:
 @click.option("--model", help="Hub id, local folder, .gguf file, or 'smollm2'.  [default: the router's base]")
 @click.option("--program", help="The layers in order, as 0-5,5-9,12-29.")
 @click.option("--best", is_flag=True, help="The best single program that an evaluation of --router chose.")
-@click.option("--router", type=click.Path(path_type=Path), help="Router folder.")
+@click.option("--router", type=LOCATION, help="Router folder.")
 @click.option("--prompt", help="The program that the router chooses for this prompt.")
 @click.option("--budget", type=float, help="Of the router.")
 @click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the checkpoint.")
+@click.option("--out", required=True, type=LOCATION, help="Folder of the checkpoint.")
 def export(**options: Any) -> None:
     """Write one program as a stock checkpoint."""
     from router.export import export_program

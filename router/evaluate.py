@@ -11,7 +11,6 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from pipeline.pool import ActorPool
 from pipeline.program import LayerProgram
 from pipeline.search import PRESETS
 from pipeline.statistics import bootstrap_interval, mcnemar
+from pipeline.storage import AnyPath, is_folder, locate, uploaded
 from pipeline.tasks import DataRequest, Example, Task, get_task
 from router.answering import Answer, AnsweringActor, Ask
 from router.base import find_base
@@ -51,9 +51,9 @@ class EvaluateRequest:
         UserError: A field is out of its range.
     """
 
-    router: Path
+    router: AnyPath
     """Router folder, or hub id."""
-    against: tuple[Path, ...] = ()
+    against: tuple[AnyPath, ...] = ()
     """Other routers of the same base, on the same questions."""
     task: str
     """Name of the task."""
@@ -75,11 +75,11 @@ class EvaluateRequest:
     """Budgets at which the routed model is evaluated too."""
     simulations: int = 50
     """Programs that the search tries on a question; 0 leaves it out."""
-    runs: tuple[Path, ...] | None = None
+    runs: tuple[AnyPath, ...] | None = None
     """Run folders of the training, for the single program; None for those that the router names."""
     base: str | None = None
     """Where the base model lies, if not where the router was trained."""
-    out: Path | None = None
+    out: AnyPath | None = None
     """Folder of the results; None for the router's own."""
     resources: Resources = field(default_factory=Resources)
     """What actors run on."""
@@ -179,7 +179,7 @@ def evaluate(
 
     router = Router.load(request.router)
     others = _others(request, router)
-    if request.out is None and not Path(request.router).is_dir():
+    if request.out is None and not is_folder(locate(request.router)):
         raise UserError(f"{request.router} is on the hub; say with --out where the results go")
     check_output(results_folder(request))
     for one in (router, *others.values()):
@@ -192,7 +192,7 @@ def evaluate(
     asked = _read(task, request)
     known = router.trained_on.union(*(other.trained_on for other in others.values()))
     examples, left_out = _unseen(asked, task, known, source)
-    runs = request.runs if request.runs is not None else tuple(Path(run) for run in router.made.get("data", []))
+    runs = request.runs if request.runs is not None else tuple(locate(run) for run in router.made.get("data", []))
     training = TrainingRuns.read(runs, router, announce)
     search = PRESETS["default"]["drllm"]
     prior = training.prior
@@ -266,21 +266,22 @@ def _reachable(request: EvaluateRequest, router: Router, announce: Callable[[str
     return reachable
 
 
-def results_folder(request: EvaluateRequest) -> Path:
+def results_folder(request: EvaluateRequest) -> AnyPath:
     """Where an evaluation's results go."""
-    return request.out or Path(request.router)
+    return request.out or locate(request.router)
 
 
-def write(evaluation: Evaluation, folder: Path) -> None:
+def write(evaluation: Evaluation, folder: AnyPath) -> None:
     """Write the results and their picture.
 
     Raises:
         UserError: The folder cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
-        draw_evaluation(evaluation, folder / PICTURE_FILE)
+        with uploaded(folder) as place:
+            place.mkdir(parents=True, exist_ok=True)
+            (place / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
+            draw_evaluation(evaluation, place / PICTURE_FILE)
     except OSError as error:
         raise UserError(f"results cannot be written to {folder}: {error.strerror or error}") from None
 

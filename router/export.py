@@ -8,7 +8,6 @@ stock classes cannot say that two layers share their weights.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from pipeline.engine import FrozenModel, materialize
 from pipeline.engine.loading import load_description
@@ -16,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import DTYPES, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards import read_json
+from pipeline.storage import AnyPath, entries, is_folder, is_there, uploaded
 from router.base import find_base
 from router.checkpoint import Router
 from router.evaluate import RESULTS_FILE, SINGLE
@@ -36,14 +36,14 @@ def parse_program(text: str, num_layers: int) -> LayerProgram:
         raise UserError(f"--program: {error}") from None
 
 
-def best_single(router: Path) -> LayerProgram:
+def best_single(router: AnyPath) -> LayerProgram:
     """The program that an evaluation of a router chose on its training questions.
 
     Raises:
         UserError: The router was not evaluated, or no single program could be chosen.
     """
     file = router / RESULTS_FILE
-    if not file.exists():
+    if not is_there(file):
         raise UserError(f"{router} was not evaluated yet, and --best is what `drllm-pipeline evaluate` chooses")
     found = read_json(file)
     try:
@@ -59,11 +59,11 @@ def export_program(
     model: str | None,
     program: str | None,
     best: bool,
-    router: Path | None,
+    router: AnyPath | None,
     prompt: str | None,
     budget: float | None,
     dtype: str,
-    out: Path,
+    out: AnyPath,
 ) -> LayerProgram:
     """Find the program that was asked for, and write it; see ``drllm-pipeline export --help``.
 
@@ -98,17 +98,17 @@ def export_program(
     return chosen
 
 
-def check_new(out: Path) -> None:
+def check_new(out: AnyPath) -> None:
     """Refuse a folder that has something in it.
 
     Raises:
         UserError: It has.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_there(out) and (not is_folder(out) or entries(out)):
         raise UserError(f"{out} has something in it; give a new folder to --out")
 
 
-def export(model: FrozenModel, program: LayerProgram, out: Path) -> None:
+def export(model: FrozenModel, program: LayerProgram, out: AnyPath) -> None:
     """Write a checkpoint of one program, its tokenizer and a note on what it is.
 
     Raises:
@@ -116,10 +116,11 @@ def export(model: FrozenModel, program: LayerProgram, out: Path) -> None:
     """
     check_new(out)
     stock = materialize(model.hf_model, program)
+    note = {"program": list(program.layers), "num_layers_of_the_base": program.num_layers, "text": str(program)}
     try:
-        stock.save_pretrained(out)
-        model.tokenizer.save_pretrained(out)
-        note = {"program": list(program.layers), "num_layers_of_the_base": program.num_layers, "text": str(program)}
-        (out / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+        with uploaded(out) as folder:
+            stock.save_pretrained(folder)
+            model.tokenizer.save_pretrained(folder)
+            (folder / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None

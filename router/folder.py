@@ -14,6 +14,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pipeline.errors import UserError
+from pipeline.storage import (
+    AnyPath,
+    Place,
+    content,
+    is_folder,
+    is_there,
+    local_copy,
+    locate,
+    remove,
+    uploaded,
+    write_whole,
+)
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -23,7 +35,7 @@ CARD_FILE = "README.md"
 _SIGNS = {"router": "head", "probe": "labels"}
 
 
-def check_folder(folder: Path, kind: str) -> None:
+def check_folder(folder: AnyPath, kind: str) -> None:
     """Refuse a folder in which something else would be written over.
 
     Args:
@@ -33,7 +45,7 @@ def check_folder(folder: Path, kind: str) -> None:
     Raises:
         UserError: It has files of these names that are none of that kind.
     """
-    if not any((folder / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)):
+    if not any(is_there(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)):
         return
     try:
         read_config(folder, kind)
@@ -41,39 +53,53 @@ def check_folder(folder: Path, kind: str) -> None:
         raise UserError(f"{folder} holds something that is no {kind}; give another folder") from None
 
 
+def make_early(folder: AnyPath, kind: str) -> None:
+    """Make a folder before long work is done for it, and so know that it can be written; a far one is made by writing.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if isinstance(folder, Path):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{kind} folder {folder} cannot be written: {error.strerror or error}") from None
+
+
 def write_folder(
-    folder: Path, kind: str, *, config: dict[str, Any], tensors: dict[str, torch.Tensor], card: str
+    folder: Place, kind: str, *, config: dict[str, Any], tensors: dict[str, torch.Tensor], card: str
 ) -> None:
     """Write something trained: into a new folder, or over one of its kind.
 
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    check_folder(folder, kind)
+    place = locate(folder)
+    check_folder(place, kind)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         # Without its configuration the folder holds nothing: none may stand beside weights that it does not describe.
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-        kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        (folder / CONFIG_FILE).write_text(
-            json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2) + "\n", encoding="utf-8"
-        )
+        remove(place / CONFIG_FILE)
+        with uploaded(place) as written:
+            written.mkdir(parents=True, exist_ok=True)
+            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(kept, written / WEIGHTS_FILE, metadata={"format": "pt"})
+            (written / CARD_FILE).write_text(card, encoding="utf-8")
+        described = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2) + "\n"
+        write_whole(place / CONFIG_FILE, described.encode())
     except (OSError, SafetensorError) as error:
         raise UserError(f"{kind} folder {folder} cannot be written: {error}") from None
 
 
-def find_folder(source: str, kind: str) -> Path:
+def find_folder(place: Place, kind: str) -> AnyPath:
     """The folder of something trained; a hub id is downloaded.
 
     Raises:
         UserError: There is none.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path, source = locate(place), str(place)
+    if is_folder(path):
         return path
-    if path.exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
+    if "://" in source or path.exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise UserError(
             f"{kind} {source!r} cannot be found: there is no such folder, and a hub id has the form owner/name"
         )
@@ -87,7 +113,7 @@ def find_folder(source: str, kind: str) -> Path:
         ) from None
 
 
-def read_config(folder: Path, kind: str) -> dict[str, Any]:
+def read_config(folder: AnyPath, kind: str) -> dict[str, Any]:
     """The configuration of something trained.
 
     Raises:
@@ -95,7 +121,7 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     """
     file = folder / CONFIG_FILE
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(content(file).decode())
     except FileNotFoundError:
         raise UserError(f"{folder} is no {kind} folder: it has no {CONFIG_FILE}") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -110,7 +136,7 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     return config
 
 
-def check_version(config: dict[str, Any], folder: Path) -> None:
+def check_version(config: dict[str, Any], folder: AnyPath) -> None:
     """Refuse what another release wrote.
 
     Raises:
@@ -124,14 +150,14 @@ def check_version(config: dict[str, Any], folder: Path) -> None:
         )
 
 
-def read_tensors(file: Path, kind: str) -> dict[str, torch.Tensor]:
+def read_tensors(file: AnyPath, kind: str) -> dict[str, torch.Tensor]:
     """The tensors of something trained; what is no whole number in float32.
 
     Raises:
         UserError: There is no such file, it is damaged, or a number in it is none.
     """
     try:
-        with safe_open(file, framework="pt") as tensors:
+        with local_copy(file) as copy, safe_open(copy, framework="pt") as tensors:
             found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (no mapping)
     except FileNotFoundError:
         raise UserError(f"{file.parent} is no {kind} folder: it has no {file.name}") from None

@@ -12,7 +12,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.shards import read_json, read_paths, read_settings
+from pipeline.storage import AnyPath
 from router.base import BaseModel
 from router.checkpoint import mark
 from router.model import NUM_CLASSES
@@ -77,7 +77,7 @@ class LabelledData:
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-def read_labels(runs: Sequence[Path], *, choice: str = "consensus", layer_price: float = 0.0) -> LabelledData:
+def read_labels(runs: Sequence[AnyPath], *, choice: str = "consensus", layer_price: float = 0.0) -> LabelledData:
     """Read path data sets and give each question its label.
 
     Args:
@@ -150,7 +150,7 @@ def read_labels(runs: Sequence[Path], *, choice: str = "consensus", layer_price:
 class _Source:
     """A run and what decides whether it goes with another."""
 
-    run: Path
+    run: AnyPath
     model: str
     revision: str
     dtype: str
@@ -159,7 +159,7 @@ class _Source:
     rows: pd.DataFrame
 
     @classmethod
-    def read(cls, run: Path) -> _Source:
+    def read(cls, run: AnyPath) -> _Source:
         settings = read_settings(run)
         loaded = read_json(run / "run.json").get("loaded_model")
         rows = read_paths(run)

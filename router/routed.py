@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, overload
 
 import torch
@@ -22,6 +21,7 @@ from pipeline.engine.contract import DecoderStack
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
+from pipeline.storage import Place
 from router.base import find_base
 from router.checkpoint import Router
 from router.head import Head
@@ -99,7 +99,7 @@ class RoutedCausalLM:
     @classmethod
     def from_pretrained(
         cls,
-        router: str | Path,
+        router: Place,
         *,
         base: str | None = None,
         budget: float | None = None,
@@ -127,7 +127,7 @@ class RoutedCausalLM:
         )
         return cls(hf_model, tokenizer, loaded, budget=budget, average=average)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: Place) -> None:
         """Write the router to a folder; the base model stays where it is.
 
         Raises:

@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipeline.calibration import PRIOR_FILE, read_prior
 from pipeline.errors import UserError
@@ -14,6 +13,7 @@ from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.questions import questions_of
 from pipeline.shards import read_paths, read_settings
+from pipeline.storage import AnyPath, is_there
 from pipeline.tasks import Example
 from router.answering import Answer
 from router.checkpoint import Router
@@ -40,9 +40,9 @@ class TrainingRuns:
     prior: Prior | None = None
 
     @classmethod
-    def read(cls, runs: Sequence[Path], router: Router, announce: Callable[[str], None]) -> TrainingRuns:
+    def read(cls, runs: Sequence[AnyPath], router: Router, announce: Callable[[str], None]) -> TrainingRuns:
         """Read the runs that are still there."""
-        present = [run for run in runs if (run / "run.json").exists()]
+        present = [run for run in runs if is_there(run / "run.json")]
         for run in runs:
             if run not in present:
                 announce(f"Training run {run} is not there: no single program is chosen on it. --runs says where.")
@@ -59,7 +59,7 @@ class TrainingRuns:
                 examples += questions_of(run)
             except UserError as error:
                 announce(f"The questions of {run} cannot be read again ({error}): they choose no single program.")
-            if prior is None and (run / PRIOR_FILE).exists():
+            if prior is None and is_there(run / PRIOR_FILE):
                 prior = read_prior(run)
         ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
         return cls(candidates=ranked, examples=examples, prior=prior)

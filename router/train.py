@@ -21,12 +21,13 @@ import numpy as np
 from pipeline.cluster import Resources, check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
+from pipeline.storage import AnyPath, is_there, uploaded
 from router.base import BaseModel
 from router.checkpoint import Router
 from router.depth_labels import depth_labels
 from router.features import FeatureStore
 from router.fit import CLASSES
-from router.folder import check_folder
+from router.folder import check_folder, make_early
 from router.head import Learnt
 from router.labels import Labelled, LabelledData, is_held_out, read_labels
 from router.learn_depth import DepthRequest, learn_depth
@@ -49,9 +50,9 @@ class TrainRequest:
         UserError: A field is out of its range.
     """
 
-    data: tuple[Path, ...]
+    data: tuple[AnyPath, ...]
     """Run folders."""
-    out: Path
+    out: AnyPath
     """Router folder."""
     base: str | None = None
     """Where the base model lies, if not where it was searched."""
@@ -103,15 +104,14 @@ def train(
         KeyboardInterrupt: It was interrupted; features that were computed stay.
     """
     check_output(request.out)
-    if (request.out / "run.json").exists():
+    if is_there(request.out / "run.json"):
         raise UserError(f"{request.out} is a run folder; give another one to --out")
     check_folder(request.out, "router")
     if request.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise UserError("--wandb needs its package: pip install 'drllm-pipeline[wandb]'")
     data = read_labels(request.data, choice=request.labels, layer_price=request.layer_price)
-    folder = request.features or cache_folder() / "features"
     store = FeatureStore(
-        folder,
+        request.features or cache_folder() / "features",
         revision=data.base.revision,
         dtype=data.dtype,
         num_windows=request.head.num_windows if isinstance(request.head, PerLayerRequest) else _SUMMARY_WINDOWS,
@@ -131,14 +131,20 @@ def train(
             prepared = (_per_layer if isinstance(request.head, PerLayerRequest) else _depth)(data, request, workshop)
         data = prepared.data
         announce(f"Training {prepared.what} on {prepared.learnt} questions, {prepared.held_out} held out.")
-        with ExitStack() as closing:
-            writers = [on_epoch, *_metrics_writers(request, closing)]
+        with uploaded(request.out) as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            with ExitStack() as closing:
+                writers = [on_epoch, *_metrics_writers(request, folder, closing)]
 
-            def write(record: dict[str, float]) -> None:
-                for writer in writers:
-                    writer(record)
+                def write(record: dict[str, float]) -> None:
+                    for writer in writers:
+                        writer(record)
 
-            learnt = prepared.learn(write)
+                learnt = prepared.learn(write)
+            try:
+                learnt.draw(folder / PICTURE_FILE)
+            except OSError as error:
+                announce(f"The picture cannot be written: {error.strerror or error}")
     except UserError:
         raise
     except ValueError as error:
@@ -163,10 +169,6 @@ def train(
         },
     )
     router.save(request.out)
-    try:
-        learnt.draw(request.out / PICTURE_FILE)
-    except OSError as error:
-        announce(f"The picture cannot be written: {error.strerror or error}")
     return learnt
 
 
@@ -205,7 +207,7 @@ def _per_layer(data: LabelledData, request: TrainRequest, workshop: Workshop) ->
             f"every label of {_names(request.data)} is '{CLASSES[learnt[0].counts[0]]}': there is nothing to learn; "
             "search with more --simulations, keep more programs, or raise --layer-price"
         )
-    _make(request.out)
+    make_early(request.out, "router")
     workshop.fill(data.rows)
     return _Prepared(
         data=data,
@@ -247,7 +249,7 @@ def _depth(data: LabelledData, request: TrainRequest, workshop: Workshop) -> _Pr
             f"every question of {_names(request.data)} has the same label: there is nothing to learn; change "
             "--layer-price or --short, or take other --labels"
         )
-    _make(request.out)
+    make_early(request.out, "router")
     store = workshop.states(
         data.rows, form=Form(add_special_tokens=data.add_special_tokens), reading=head.kind.reading, early=early
     )
@@ -258,13 +260,6 @@ def _depth(data: LabelledData, request: TrainRequest, workshop: Workshop) -> _Pr
         held_out=len(held_out),
         learn=lambda on_epoch: learn_depth(learnt, held_out, labels, head, store, on_epoch=on_epoch),
     )
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"router folder {folder} cannot be written: {error.strerror or error}") from None
 
 
 def _verdicts(workshop: Workshop) -> Path:
@@ -334,12 +329,14 @@ def _split(data: LabelledData, request: TrainRequest) -> tuple[list[Labelled], l
     return learnt, held_out
 
 
-def _metrics_writers(request: TrainRequest, closing: ExitStack) -> list[Callable[[dict[str, float]], None]]:
+def _metrics_writers(
+    request: TrainRequest, folder: Path, closing: ExitStack
+) -> list[Callable[[dict[str, float]], None]]:
     """Where every epoch's record goes."""
     from torch.utils.tensorboard import SummaryWriter
 
-    lines = closing.enter_context((request.out / METRICS_FILE).open("w", encoding="utf-8"))
-    board = SummaryWriter(str(request.out / "tensorboard"))
+    lines = closing.enter_context((folder / METRICS_FILE).open("w", encoding="utf-8"))
+    board = SummaryWriter(str(folder / "tensorboard"))
     closing.callback(board.close)
 
     def to_jsonl(record: dict[str, float]) -> None:
@@ -360,5 +357,5 @@ def _metrics_writers(request: TrainRequest, closing: ExitStack) -> list[Callable
     return writers
 
 
-def _names(runs: Sequence[Path]) -> str:
+def _names(runs: Sequence[AnyPath]) -> str:
     return ", ".join(map(str, runs))

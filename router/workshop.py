@@ -17,6 +17,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.questions import questions_of
 from pipeline.shards import read_paths, read_settings
+from pipeline.storage import AnyPath
 from pipeline.tasks import Example
 from router.base import BaseModel
 from router.expectation import summarize
@@ -88,7 +89,7 @@ class Workshop(AbstractContextManager["Workshop"]):
             show=lambda done: self.show("prompts read", done, absent),
         )
 
-    def searched(self, run: Path, verdicts: Path) -> Searched:
+    def searched(self, run: AnyPath, verdicts: Path) -> Searched:
         """A run's rows and questions, on which further programs can be run.
 
         Args:

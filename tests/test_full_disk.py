@@ -9,7 +9,7 @@ import pytest
 from shard_rows import opened, reopened, rows
 
 from pipeline import read_paths
-from pipeline.shards import RunFolderError
+from pipeline.storage import StoreError
 
 
 @pytest.mark.parametrize("write", ["commit", "write_card", "mark_complete"])
@@ -24,7 +24,7 @@ def test_a_full_disk_is_one_kind_of_error(tmp_path, monkeypatch, write):
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)
-        with pytest.raises(RunFolderError, match=r"cannot be written.*No space left"):
+        with pytest.raises(StoreError, match=r"cannot be written.*No space left"):
             getattr(run, write)(*arguments)
     assert set(reopened(run)) == {0}
     assert set(read_paths(run.root).example_id) == {"a"}

@@ -30,6 +30,7 @@ def loaded_by(statement):
         ("pipeline.actions", set()),
         ("pipeline.search", set()),
         ("pipeline.tasks", set()),
+        ("pipeline.storage", set()),
         ("pipeline.model_source", set()),
         ("pipeline.cli", set()),
         ("pipeline.shards", {"pyarrow"}),
@@ -48,10 +49,11 @@ def test_heavy_libraries_are_loaded_where_they_are_used(module, may_load):
     [
         ("pipeline.program", {"program"}),
         ("pipeline.actions", {"program", "actions"}),
+        ("pipeline.storage", {"errors", "storage"}),
         ("pipeline.prior", {"program", "errors", "prior"}),
         ("pipeline.search", {"program", "actions", "errors", "prior", "frontier", "pareto", "search"}),
         ("pipeline.engine", {"program", "errors", "model_source", "engine"}),
-        ("pipeline.tasks", {"program", "errors", "tasks"}),
+        ("pipeline.tasks", {"program", "errors", "storage", "tasks"}),
     ],
 )
 def test_imports_run_one_way(module, may_import):

@@ -12,6 +12,7 @@ from shard_rows import opened, reopened, rows
 
 from pipeline import read_paths, shards
 from pipeline.shards import COLUMNS, SCHEMA, RunFolder
+from pipeline.storage import LocalStore
 
 
 @pytest.fixture
@@ -54,13 +55,8 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
 # -- crashes ------------------------------------------------------------------------------
 
 
-def _half_a_file(table, where, **_):
-    where.write_bytes(b"PAR1 half")
-    raise ZeroDivisionError
-
-
-def _half_a_record(self, target, text):
-    target.with_name(f".{target.name}-half").write_text(text[:9])
+def _half_a_file(self, name, content, check=None):
+    (self._staging / f"{Path(name).name}-half").write_bytes(content[:9])
     raise ZeroDivisionError
 
 
@@ -85,12 +81,11 @@ def _after(times):
     ("owner", "step", "crash"),
     [
         (shards.pq, "write_table", _nothing),
-        (shards.pq, "write_table", _half_a_file),
+        (LocalStore, "write", _half_a_file),
         (RunFolder, "_check_written", _nothing),
         (Path, "replace", _after(0)),
         (Path, "replace", _after(1)),
         (RunFolder, "_write_text", _nothing),
-        (RunFolder, "_write_text", _half_a_record),
     ],
 )
 def test_a_crash_anywhere_in_a_commit_leaves_nothing(run, monkeypatch, owner, step, crash):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +13,10 @@ from rich.table import Table
 
 from pipeline.actions import ACTION_SPACES
 from pipeline.errors import UserError
-from pipeline.options import interruptible, resource_options, resources_of
+from pipeline.options import LOCATION, interruptible, resource_options, resources_of
 from pipeline.reporting import StepReporter
 from pipeline.search import DEFAULTS
+from pipeline.storage import AnyPath
 
 if TYPE_CHECKING:
     from pipeline.adaptation.adapt import AdaptConfig, Adapted
@@ -54,12 +54,10 @@ Examples:
 @click.option("--simulations", type=int, help="Chains that are tried; 0 for none.  [default: 200; drllm: 50]")
 @click.option("--budget", default=1.0, show_default=True, help="Longest chain, as a fraction of the depth.")
 @click.option("--max-length", default=2.0, show_default=True, help="Longest chain tried at all, likewise.")
-@click.option(
-    "--prior", type=click.Path(path_type=Path), metavar="RUN|FILE", help="What a run has learnt, as for search."
-)
+@click.option("--prior", type=LOCATION, metavar="RUN|FILE", help="What a run has learnt, as for search.")
 @click.option("--max-new-tokens", type=int, help="Most tokens of a written answer.  [default: 32, or the task's own]")
 @click.option("--seed", default=0, show_default=True, help="Of the voters, the search and made questions.")
-@click.option("--out", type=click.Path(path_type=Path), help="With --task: file of all answers, as JSON.")
+@click.option("--out", type=LOCATION, help="With --task: file of all answers, as JSON.")
 @resource_options
 def adapt(
     model: str, prompt: str | None, task: str | None, options: tuple[str, ...], chat: bool, **settings: Any
@@ -221,7 +219,7 @@ def _try_task(model: str, task: str, config: AdaptConfig, settings: dict[str, An
         prior=None if settings["prior"] is None else read_prior(settings["prior"]),
         resources=resources_of(settings),
     )
-    out: Path | None = settings["out"]
+    out: AnyPath | None = settings["out"]
     if out is not None:
         check_file(out)
     with interruptible(console, "Stopped; no answers were written."), StepReporter(console) as steps:

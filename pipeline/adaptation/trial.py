@@ -21,6 +21,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.pool import ActorPool
 from pipeline.prior import Prior
 from pipeline.statistics import bootstrap_interval, mcnemar
+from pipeline.storage import AnyPath, write_whole
 from pipeline.tasks import DataRequest, Example, get_task
 
 #: Questions that an actor is handed at once.
@@ -224,13 +225,15 @@ def judge(tried: list[Tried]) -> Trial:
     return Trial(tried=tried, scores=scores)
 
 
-def check_file(file: Path) -> None:
+def check_file(file: AnyPath) -> None:
     """Refuse a file that could not be written at the end.
 
     Raises:
         UserError: It is a folder, or cannot be made.
     """
     check_output(file)
+    if not isinstance(file, Path):
+        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.open("a").close()
@@ -238,7 +241,7 @@ def check_file(file: Path) -> None:
         raise UserError(f"{file} cannot be written: {error.strerror or error}") from None
 
 
-def write(trial: Trial, file: Path) -> None:
+def write(trial: Trial, file: AnyPath) -> None:
     """Write every answer, and the scores.
 
     Raises:
@@ -246,7 +249,6 @@ def write(trial: Trial, file: Path) -> None:
     """
     content: dict[str, Any] = asdict(trial)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(file, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror or error}") from None

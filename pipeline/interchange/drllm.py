@@ -7,17 +7,17 @@ untouched model was right, and the paths that were right. What was wrong is not 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.interchange.polar import read_json_value
 from pipeline.interchange.questions import PathData, depth_of, list_of, text_of
+from pipeline.storage import AnyPath
 
 _SIDE_BY_SIDE = ("questions", "best_response", "original_correct", "good_paths")
 
 
-def read_drllm(file: Path, *, num_layers: int | None = None, task: str | None = None) -> PathData:
+def read_drllm(file: AnyPath, *, num_layers: int | None = None, task: str | None = None) -> PathData:
     """Read a results file of Dr.LLM's.
 
     Args:

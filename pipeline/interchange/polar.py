@@ -11,19 +11,18 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import uuid
 import zlib
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.interchange.questions import PathData, SearchedQuestion, Tried, depth_of, list_of, text_of
+from pipeline.storage import AnyPath, content, write_whole
 
 _GZIP = b"\x1f\x8b"
 _VALID, _INVALID = "final_valid_transitions", "final_invalid_transitions"
 
 
-def read_polar(file: Path, *, num_layers: int | None = None, task: str | None = None) -> PathData:
+def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None = None) -> PathData:
     """Read a file of PoLar's.
 
     Args:
@@ -34,9 +33,9 @@ def read_polar(file: Path, *, num_layers: int | None = None, task: str | None = 
     Raises:
         UserError: The file cannot be read, or holds no samples.
     """
-    content = read_json_value(file)
-    header = content if isinstance(content, dict) else {}
-    samples = header.get("samples", content)
+    value = read_json_value(file)
+    header = value if isinstance(value, dict) else {}
+    samples = header.get("samples", value)
     if isinstance(samples, dict):
         samples = list(samples.values())
     samples = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
@@ -78,13 +77,13 @@ def read_polar(file: Path, *, num_layers: int | None = None, task: str | None = 
     return data
 
 
-def write_polar(data: PathData, file: Path) -> None:
+def write_polar(data: PathData, file: AnyPath) -> None:
     """Write a file that PoLar's and RE-PoLar's loaders read. What they do not know is in fields of its own.
 
     Raises:
         UserError: The file cannot be written.
     """
-    content = {
+    value = {
         "num_layers": data.num_layers,
         "model": data.model,
         "revision": data.revision,
@@ -93,32 +92,29 @@ def write_polar(data: PathData, file: Path) -> None:
         "add_special_tokens": data.add_special_tokens,
         "samples": [_sample(question) for question in data.questions],
     }
-    text = json.dumps(content, allow_nan=False) + "\n"
-    staged = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
+    text = json.dumps(value, allow_nan=False) + "\n"
     try:
-        staged.write_bytes(gzip.compress(text.encode(), mtime=0) if file.suffix == ".gz" else text.encode())
-        staged.replace(file)
+        write_whole(file, gzip.compress(text.encode(), mtime=0) if file.suffix == ".gz" else text.encode())
     except OSError as error:
-        staged.unlink(missing_ok=True)
         raise UserError(f"{file} cannot be written: {error.strerror or error}") from None
 
 
-def read_json_value(file: Path) -> Any:
+def read_json_value(file: AnyPath) -> Any:
     """A JSON file's value, compressed or not.
 
     Raises:
         UserError: It cannot be read.
     """
     try:
-        content = file.read_bytes()
-        return json.loads(gzip.decompress(content) if content.startswith(_GZIP) else content)
+        stored = content(file)
+        return json.loads(gzip.decompress(stored) if stored.startswith(_GZIP) else stored)
     except FileNotFoundError:
         raise UserError(f"there is no file {file}") from None
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise UserError(f"{file} cannot be read as JSON: {error}") from None
 
 
-def _budget(text: str, file: Path) -> float:
+def _budget(text: str, file: AnyPath) -> float:
     try:
         budget = float(text)
     except ValueError:

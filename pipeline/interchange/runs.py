@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,14 +18,15 @@ from pipeline.errors import UserError
 from pipeline.evaluator import storable_counts
 from pipeline.interchange.questions import PathData, SearchedQuestion, Tried
 from pipeline.program import LayerProgram
-from pipeline.shards import RunFolder, RunFolderError, read_json, read_paths, read_settings
+from pipeline.shards import RunFolder, read_json, read_paths, read_settings
+from pipeline.storage import AnyPath, StoreError
 
 #: Questions of a shard.
 GROUP = 256
 UNKNOWN = "unknown"
 
 
-def read_run(run: Path) -> PathData:
+def read_run(run: AnyPath) -> PathData:
     """Everything that a run's shards say.
 
     Raises:
@@ -66,7 +66,7 @@ def read_run(run: Path) -> PathData:
     return data
 
 
-def write_run(data: PathData, out: Path, *, origin: dict[str, str]) -> None:
+def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
     """Write questions as a complete run.
 
     Args:
@@ -92,7 +92,7 @@ def write_run(data: PathData, out: Path, *, origin: dict[str, str]) -> None:
                 folder.commit(group, [row for question in questions for row in _rows(question, data, settings)])
         folder.write_card(imported_card(settings.settings(), len(data.questions)))
         folder.mark_complete()
-    except RunFolderError as error:
+    except StoreError as error:
         raise UserError(str(error)) from None
     except (UnicodeError, pa.ArrowException) as error:
         raise UserError(f"what {origin['file']} holds does not go into a shard: {error}") from None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.report import png
 from pipeline.report.analysis import PathStudy, analyse
 from pipeline.report.page import render
 from pipeline.shards import read_improvements, read_paths, read_settings
+from pipeline.storage import AnyPath, is_there, uploaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,11 @@ class Written:
         pictures: The PNG files.
     """
 
-    page: Path
-    pictures: list[Path]
+    page: AnyPath
+    pictures: list[AnyPath]
 
 
-def write_report(run: Path, out: Path | None = None) -> Written:
+def write_report(run: AnyPath, out: AnyPath | None = None) -> Written:
     """Write the report of a run.
 
     Args:
@@ -43,7 +43,7 @@ def write_report(run: Path, out: Path | None = None) -> Written:
     out = out or run / "report.html"
     study = PathStudy.of(rows, settings, read_improvements(run))
     sections = analyse(study)
-    state = "complete" if (run / "_SUCCESS").exists() else "incomplete: more questions may follow"
+    state = "complete" if is_there(run / "_SUCCESS") else "incomplete: more questions may follow"
     evaluations = int(rows.groupby("example_id").evaluations.first().sum())
     facts = (
         f"{len(study.questions):,} questions of {settings.get('task')}, {evaluations:,} programs tried, "
@@ -55,9 +55,13 @@ def write_report(run: Path, out: Path | None = None) -> Written:
     )
     page = render(f"Layer programs of {settings.get('model.name')} on {settings.get('task')}", facts, sections)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding="utf-8")
+        with uploaded(out) as file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
     charts = [chart for section in sections for chart in section.charts]
-    return Written(page=out, pictures=png.write(charts, out.with_suffix("")))
+    pictures = out.with_suffix("")
+    with uploaded(pictures) as folder:
+        names = [file.name for file in png.write(charts, folder)]
+    return Written(page=out, pictures=[pictures / name for name in names])

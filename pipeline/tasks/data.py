@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from pathlib import PurePath
+from typing import Any, BinaryIO
 
 from pipeline.errors import UserError
+from pipeline.storage import AnyPath, entries, is_folder, is_there, local_copy, locate, without_secrets
 from pipeline.tasks.base import DataRequest, Example
 
 FILE_TYPES = (".jsonl", ".csv", ".parquet")
@@ -92,44 +93,51 @@ def read_examples(request: DataRequest, *, task: str, to_example: ToExample) -> 
         seen[identifier] = row.where
         examples.append(Example(id=identifier, task=task, question=question, answer=answer, options=options))
     if not examples:
-        raise UserError(f"{request.data}: there are no rows in it")
+        raise UserError(f"{without_secrets(request.data)}: there are no rows in it")
     return examples
 
 
 def read_rows(data: str, *, split: str) -> Iterator[Row]:
     """Rows of a file, of a folder's files in the order of their names, or of a hub data set."""
-    path = Path(data).expanduser()
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in FILE_TYPES and file.is_file())
+    path, name = locate(data), without_secrets(data)
+    # A web server lists no folders, and asking costs a page.
+    if not data.startswith(("http://", "https://")) and is_folder(path):
+        files = [file for file in entries(path) if _type_of(file) in FILE_TYPES and file.is_file()]
         if not files:
-            raise UserError(f"data folder {data!r} holds no {', '.join(FILE_TYPES)} file")
+            raise UserError(f"data folder {name!r} holds no {', '.join(FILE_TYPES)} file")
         for file in files:
             yield from _read_file(file)
-    elif path.is_file():
-        if path.suffix not in FILE_TYPES:
-            raise UserError(f"data file {data!r} is of an unknown type; it must end in {', '.join(FILE_TYPES)}")
+    elif is_there(path):
+        if _type_of(path) not in FILE_TYPES:
+            raise UserError(f"data file {name!r} is of an unknown type; it must end in {', '.join(FILE_TYPES)}")
         yield from _read_file(path)
-    elif path.suffix in FILE_TYPES or data.startswith((".", "/", "~")) or data.count("/") != 1:
-        raise UserError(f"data {data!r} does not exist; give a file, a folder or a hub data set (owner/name[:config])")
+    elif _type_of(path) in FILE_TYPES or data.startswith((".", "/", "~")) or data.count("/") != 1:
+        raise UserError(f"data {name!r} does not exist; give a file, a folder or a hub data set (owner/name[:config])")
     else:
         yield from _read_hub(data, split)
 
 
-def _read_file(file: Path) -> Iterator[Row]:
-    readers: dict[str, Callable[[Path], Iterable[tuple[str, Any]]]] = {
+def _type_of(file: AnyPath) -> str:
+    """How a file's name ends; a URL's query is no part of it."""
+    return PurePath(file.name.partition("?")[0]).suffix
+
+
+def _read_file(file: AnyPath) -> Iterator[Row]:
+    readers: dict[str, Callable[[BinaryIO, str], Iterable[tuple[str, Any]]]] = {
         ".jsonl": _read_jsonl,
         ".csv": _read_csv,
         ".parquet": _read_parquet,
     }
-    for where, values in readers[file.suffix](file):
-        if not isinstance(values, dict):
-            raise UserError(f"{where}: expected an object with columns, found {_short(values)}")
-        yield Row(where, values)
+    with local_copy(file) as copy, copy.open("rb") as stream:
+        for where, values in readers[_type_of(file)](stream, without_secrets(file)):
+            if not isinstance(values, dict):
+                raise UserError(f"{where}: expected an object with columns, found {_short(values)}")
+            yield Row(where, values)
 
 
-def _read_jsonl(file: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(_text_lines(file), start=1):
-        where = f"{file}, line {number}"
+def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(_text_lines(stream, name), start=1):
+        where = f"{name}, line {number}"
         if not line.strip():
             continue
         try:
@@ -139,42 +147,41 @@ def _read_jsonl(file: Path) -> Iterator[tuple[str, Any]]:
         yield where, values
 
 
-def _read_csv(file: Path) -> Iterator[tuple[str, Any]]:
-    reader = csv.DictReader(_text_lines(file))
+def _read_csv(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
+    reader = csv.DictReader(_text_lines(stream, name))
     try:
         for values in reader:
             if None in values or None in values.values():
-                raise UserError(f"{file}, line {reader.line_num}: the row has not as many fields as the header")
-            yield f"{file}, line {reader.line_num}", values
+                raise UserError(f"{name}, line {reader.line_num}: the row has not as many fields as the header")
+            yield f"{name}, line {reader.line_num}", values
     except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num + 1}: this is not CSV ({error})") from None
+        raise UserError(f"{name}, line {reader.line_num + 1}: this is not CSV ({error})") from None
 
 
-def _read_parquet(file: Path) -> Iterator[tuple[str, Any]]:
+def _read_parquet(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         number = 0
-        for batch in pq.ParquetFile(file).iter_batches():
+        for batch in pq.ParquetFile(stream).iter_batches():
             for values in batch.to_pylist():
                 number += 1
-                yield f"{file}, row {number}", values
+                yield f"{name}, row {number}", values
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{file}: this is not a Parquet file ({' '.join(str(error).split())})") from None
+        raise UserError(f"{name}: this is not a Parquet file ({' '.join(str(error).split())})") from None
 
 
-def _text_lines(file: Path) -> Iterator[str]:
+def _text_lines(stream: BinaryIO, name: str) -> Iterator[str]:
     """Lines with their ends; each is decoded by itself, so that an error can name it."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(iter(lambda: lines.readline(MOST_BYTES + 1), b""), start=1):
-            if len(line) > MOST_BYTES:
-                raise UserError(f"{file}, line {number}: the line is longer than {MOST_BYTES >> 20} MiB")
-            try:
-                # Spreadsheets begin their UTF-8 files with a byte order mark.
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise UserError(f"{file}, line {number}: this is not UTF-8 text") from None
+    for number, line in enumerate(iter(lambda: stream.readline(MOST_BYTES + 1), b""), start=1):
+        if len(line) > MOST_BYTES:
+            raise UserError(f"{name}, line {number}: the line is longer than {MOST_BYTES >> 20} MiB")
+        try:
+            # Spreadsheets begin their UTF-8 files with a byte order mark.
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{name}, line {number}: this is not UTF-8 text") from None
 
 
 def _read_hub(data: str, split: str) -> Iterator[Row]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from pipeline.options import interruptible, resource_options, resources_of
+from pipeline.options import LOCATION, interruptible, resource_options, resources_of
 from pipeline.reporting import StepReporter
+from pipeline.storage import AnyPath
 
 
 @click.command(
@@ -27,13 +27,13 @@ Examples:
   drllm-pipeline verify runs/arc --fraction 0.05 --tolerance 0.01
 """,
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=LOCATION)
 @click.option("--fraction", default=1.0, show_default=True, help="Share of the rows that are replayed.")
 @click.option("--tolerance", default=0.0, show_default=True, help="Share of those that may differ.")
 @click.option("--base", help="Hub id, folder or .gguf file of the searched model, if it lies elsewhere now.")
 @click.option("--show", default=20, show_default=True, help="Differing rows that are listed.")
 @resource_options
-def verify(run: Path, fraction: float, tolerance: float, base: str | None, show: int, **options: Any) -> None:
+def verify(run: AnyPath, fraction: float, tolerance: float, base: str | None, show: int, **options: Any) -> None:
     """Replay a run's labels."""
     from pipeline.verification.replay import VerifyRequest
     from pipeline.verification.replay import verify as replay

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.actor import TaskActor
@@ -20,6 +19,7 @@ from pipeline.pool import ActorPool
 from pipeline.program import LayerProgram
 from pipeline.questions import questions_of
 from pipeline.shards import read_paths, read_settings
+from pipeline.storage import AnyPath
 from pipeline.tasks import Example
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class VerifyRequest:
         UserError: A field is out of its range.
     """
 
-    run: Path
+    run: AnyPath
     """Run folder."""
     fraction: float = 1.0
     """Share of the rows that are replayed, drawn by their content."""
@@ -208,7 +208,7 @@ def verify(
     return Verification(rows=len(rows), replayed=len(chosen), differences=differences, dtype=dtype)
 
 
-def _by_question(rows: pd.DataFrame, examples: dict[str, Example], run: Path) -> Piece:
+def _by_question(rows: pd.DataFrame, examples: dict[str, Example], run: AnyPath) -> Piece:
     """Each question with its rows' programs, in the order of the rows."""
     work: dict[str, tuple[Example, list[LayerProgram]]] = {}
     for example_id, program, depth in zip(rows.example_id, rows.program, rows.num_layers):

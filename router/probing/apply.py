@@ -13,6 +13,7 @@ import torch
 from pipeline.cluster import Resources, check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
+from pipeline.storage import AnyPath, is_folder, write_whole
 from router.base import find_base
 from router.probing.fit import logits_of
 from router.probing.metrics import metrics_of
@@ -83,7 +84,7 @@ def evaluate_probe(
 
 def predict(
     request: ProbeRequest,
-    out: Path,
+    out: AnyPath,
     *,
     announce: Callable[[str], None] = lambda line: None,
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
@@ -100,19 +101,15 @@ def predict(
         UserError: Something in the request, the probe or the texts is wrong, or the file cannot be written.
     """
     check_output(out)
-    if out.is_dir():
+    if is_folder(out):
         raise UserError(f"{out} is a folder; give a file to --out")
     probe = Probe.from_pretrained(request.probe)
     texts = _texts(request, probe, labelled=False)
     _, logits = _asked(request, probe, texts, announce, show)
     labels = probe.labelled(logits)
-    staged = out.with_name(f"{out.name}.part")
+    lines = (json.dumps({"label": label.label, "scores": label.scores}, ensure_ascii=False) for label in labels)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with staged.open("w", encoding="utf-8") as lines:
-            for label in labels:
-                lines.write(json.dumps({"label": label.label, "scores": label.scores}, ensure_ascii=False) + "\n")
-        staged.replace(out)
+        write_whole(out, "".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
     return labels
@@ -164,14 +161,13 @@ def _check_sizes(probe: Probe, stored: StoredTexts) -> None:
         )
 
 
-def write_metrics(metrics: dict[str, Any], file: Path) -> None:
+def write_metrics(metrics: dict[str, Any], file: AnyPath) -> None:
     """Write metrics as JSON.
 
     Raises:
         UserError: The file cannot be written.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        write_whole(file, (json.dumps(metrics, indent=2) + "\n").encode())
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror or error}") from None

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from pipeline.cluster import check_output
 from pipeline.errors import UserError
-from pipeline.options import interruptible, resource_options, resources_of
+from pipeline.options import LOCATION, interruptible, resource_options, resources_of
 from pipeline.reporting import StepReporter
+from pipeline.storage import AnyPath, is_folder
 from router.probing.texts import QUESTION
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -125,7 +126,7 @@ Examples:
       --text-column user_input --label-column toxicity --aggregator mha --out probes/toxic
 """,
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Probe folder.")
+@click.option("--out", required=True, type=LOCATION, help="Probe folder.")
 @_texts_options
 @click.option(
     "--aggregator",
@@ -146,7 +147,7 @@ Examples:
 @click.option("--seed", default=0, show_default=True, help="Of the weights and the order of the texts.")
 @_reading_options
 @resource_options
-def train(out: Path, **options: Any) -> None:
+def train(out: AnyPath, **options: Any) -> None:
     """Train a probe."""
     from router.probing.train import PICTURE_FILE, train_probe
 
@@ -186,10 +187,10 @@ Example:
 @click.option("--label-column", help="Column of the labels.  [default: that of the training]")
 @click.option("--split", default="test", show_default=True, help="Split of a hub data set.")
 @click.option("--base", help="Where the base model lies, if not where the probe was trained.")
-@click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the figures.")
+@click.option("--out", type=LOCATION, help="A JSON file for the figures.")
 @_reading_options
 @resource_options
-def evaluate(source: str, max_states_gib: float, out: Path | None, **options: Any) -> None:
+def evaluate(source: str, max_states_gib: float, out: AnyPath | None, **options: Any) -> None:
     """Judge a probe."""
     from router.probing.apply import ProbeRequest, evaluate_probe, write_metrics
 
@@ -217,13 +218,13 @@ Example:
 )
 @click.option("--probe", "source", required=True, help="Probe folder, or hub id.")
 @click.option("--data", required=True, help="Texts: jsonl, csv or parquet file or folder, or a hub data set.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A jsonl file.")
+@click.option("--out", required=True, type=LOCATION, help="A jsonl file.")
 @click.option("--text-column", help="Column of the texts.  [default: that of the training]")
 @click.option("--split", default="test", show_default=True, help="Split of a hub data set.")
 @click.option("--base", help="Where the base model lies, if not where the probe was trained.")
 @_reading_options
 @resource_options
-def predict(source: str, max_states_gib: float, out: Path, **options: Any) -> None:
+def predict(source: str, max_states_gib: float, out: AnyPath, **options: Any) -> None:
     """Label texts."""
     from router.probing.apply import ProbeRequest
     from router.probing.apply import predict as run
@@ -270,7 +271,7 @@ Example:
     help="Learning rates of AdamW: each probe takes the one that is best on the held-out texts, for the first seed.",
 )
 @click.option("--question", default=QUESTION, help="How the model is asked; {text} and {labels} stand for those.")
-@click.option("--out", type=click.Path(path_type=Path), help="A JSON file for the figures.")
+@click.option("--out", type=LOCATION, help="A JSON file for the figures.")
 @_reading_options
 @resource_options
 def compare(
@@ -280,7 +281,7 @@ def compare(
     seeds: int,
     rates: str,
     question: str,
-    out: Path | None,
+    out: AnyPath | None,
     **options: Any,
 ) -> None:
     """Compare kinds of probes."""
@@ -323,7 +324,7 @@ def compare(
             console.print(f"Written: {out}", highlight=False, markup=False)
 
 
-def _train_request(options: dict[str, Any], *, out: Path) -> Any:
+def _train_request(options: dict[str, Any], *, out: AnyPath) -> Any:
     """A training as the options say it; takes what it uses out of them."""
     from router.probes import ProbeKind
     from router.probing.fit import ProbeFitConfig
@@ -365,7 +366,7 @@ def _table(results: Sequence[Any]) -> Table:
     return table
 
 
-def _check_file(out: Path | None) -> None:
+def _check_file(out: AnyPath | None) -> None:
     """Refuse a place where no file can be written, before anything is done for it.
 
     Raises:
@@ -373,7 +374,7 @@ def _check_file(out: Path | None) -> None:
     """
     if out is not None:
         check_output(out)
-        if out.is_dir():
+        if is_folder(out):
             raise UserError(f"{out} is a folder; give a file to --out")
 
 

@@ -11,7 +11,6 @@ PROBE/README.md           model card
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 
 from pipeline.engine.watching import weights_mark
 from pipeline.errors import UserError
+from pipeline.storage import Place
 from router.base import BaseModel
 from router.card import probe_card
 from router.folder import CONFIG_FILE, WEIGHTS_FILE, check_version, find_folder, read_config, read_tensors, write_folder
@@ -131,7 +131,7 @@ class Probe:
 
     # -- on disk ---------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: Place) -> None:
         """Write the probe to a folder: a new one, or one that holds a probe; the base model stays where it is.
 
         Raises:
@@ -146,16 +146,16 @@ class Probe:
             "threshold": self.threshold,
             "made": self.made,
         }
-        write_folder(Path(folder), _KIND, config=config, tensors=self.network.state_dict(), card=probe_card(config))
+        write_folder(folder, _KIND, config=config, tensors=self.network.state_dict(), card=probe_card(config))
 
     @classmethod
-    def from_pretrained(cls, source: str | Path) -> Probe:
+    def from_pretrained(cls, source: Place) -> Probe:
         """Read a probe from a folder, or from the hub by its id.
 
         Raises:
             UserError: There is none, or its files are damaged; the message says which.
         """
-        folder = find_folder(str(source), _KIND)
+        folder = find_folder(source, _KIND)
         config = read_config(folder, _KIND)
         try:
             check_version(config, folder)

@@ -21,8 +21,9 @@ from pipeline.cluster import Resources, check_output
 from pipeline.engine.loading import cache_folder, load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
+from pipeline.storage import AnyPath, is_there, uploaded, without_secrets
 from router.base import BaseModel
-from router.folder import check_folder
+from router.folder import check_folder, make_early
 from router.probes import ProbeConfig, ProbeKind
 from router.probing.fit import ProbeFitConfig, fit_probe
 from router.probing.metrics import best_threshold, metrics_of
@@ -48,7 +49,7 @@ class ProbeTrainRequest:
     """Hub id, folder, ``.gguf`` file or embedded name."""
     data: str
     """Labelled texts: a file, a folder or a hub data set."""
-    out: Path
+    out: AnyPath
     """Probe folder."""
     text_column: str = "text"
     """Column of the texts."""
@@ -136,7 +137,7 @@ def train_probe(
         KeyboardInterrupt: It was interrupted; states that were computed stay.
     """
     check_output(request.out)
-    if (request.out / "run.json").exists():
+    if is_there(request.out / "run.json"):
         raise UserError(f"{request.out} is a run folder; give another one to --out")
     check_folder(request.out, "probe")
     learnt, held_out = read_split(request)
@@ -144,10 +145,7 @@ def train_probe(
     check_labels(held_out, labels, request.validation or request.data)
     source = resolve_model(request.model)
     shape = shape_on(source, request.kind, num_classes=len(labels))
-    try:
-        request.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"probe folder {request.out} cannot be written: {error.strerror or error}") from None
+    make_early(request.out, "probe")
     announce(_described(learnt, held_out, labels))
     store, dtype = read_states(
         Reading(
@@ -164,19 +162,16 @@ def train_probe(
     )
     _, mark = store.model()
     train, stop = StoredTexts.of(store, learnt, labels), StoredTexts.of(store, held_out, labels)
+    records: list[str] = []
+
+    def write(record: dict[str, float]) -> None:
+        records.append(json.dumps(record) + "\n")
+        on_epoch(record)
+
     try:
-        with (request.out / METRICS_FILE).open("w", encoding="utf-8") as lines:
-
-            def write(record: dict[str, float]) -> None:
-                lines.write(json.dumps(record) + "\n")
-                lines.flush()
-                on_epoch(record)
-
-            fitted = fit_probe(train, stop, shape, request.fit, on_epoch=write)
+        fitted = fit_probe(train, stop, shape, request.fit, on_epoch=write)
     except ValueError as error:
         raise UserError(f"no probe can be trained on {request.data}: {error}") from None
-    except OSError as error:
-        raise UserError(f"probe folder {request.out} cannot be written: {error.strerror or error}") from None
     scores = fitted.logits.double().softmax(-1).numpy()
     probe = Probe(
         base=BaseModel(name=source.location, revision=source.revision),
@@ -188,7 +183,7 @@ def train_probe(
     )
     metrics = metrics_of(stop.labels, probe.chosen(scores), scores, labels)
     probe.made.update(
-        data=request.data,
+        data=without_secrets(request.data),
         text_column=request.text_column,
         label_column=request.label_column,
         texts=len(learnt),
@@ -200,9 +195,12 @@ def train_probe(
     )
     probe.save_pretrained(request.out)
     try:
-        draw_probe(fitted, metrics, labels, stop, request.out / PICTURE_FILE)
+        with uploaded(request.out) as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / METRICS_FILE).write_text("".join(records), encoding="utf-8")
+            draw_probe(fitted, metrics, labels, stop, folder / PICTURE_FILE)
     except OSError as error:
-        announce(f"The picture cannot be written: {error.strerror or error}")
+        announce(f"The records and the picture cannot be written: {error.strerror or error}")
     return metrics
 
 

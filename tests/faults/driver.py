@@ -25,12 +25,13 @@ from pipeline.coordinator import Coordinator, Progress
 from pipeline.run import SearchRequest, run_search
 from pipeline.search import PRESETS
 from pipeline.shards import RunFolder
+from pipeline.storage import AnyPath, LocalStore, locate
 
 GROUPS_BEFORE = 2
 QUESTIONS, GROUP_SIZE = 24, 4
 
 
-def request(out: Path, *, actors: int | None, stall_seconds: float = 600.0) -> SearchRequest:
+def request(out: AnyPath, *, actors: int | None, stall_seconds: float = 600.0) -> SearchRequest:
     """The search that every fault disturbs."""
     return SearchRequest(
         model="smollm2",
@@ -46,7 +47,7 @@ def request(out: Path, *, actors: int | None, stall_seconds: float = 600.0) -> S
 
 
 def search(
-    out: Path,
+    out: AnyPath,
     faults: Path,
     *,
     actors: int | None,
@@ -63,7 +64,7 @@ def search(
 def die_at(step: str) -> None:
     """Let this process be killed at a step of its third commit."""
 
-    def kill(*_: Any) -> None:
+    def kill(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     commits = []
@@ -77,17 +78,10 @@ def die_at(step: str) -> None:
                 kill()
             if step == "staged":
                 RunFolder._check_written = staticmethod(kill)
-            elif step in ("checked", "moved"):
-                move = Path.replace
-
-                def moving(source: Path, target: Path) -> Path:
-                    if step == "moved":
-                        move(source, target)
-                    kill()
-                    return target
-
-                # The first thing to be moved is a lesson, in a calibration group; here it is the shard.
-                Path.replace = moving
+            elif step == "checked":
+                LocalStore._move = staticmethod(kill)
+            elif step == "moved":
+                RunFolder._write_json = kill
             result = commit(self, *arguments, **options)
             kill()  # recorded
             return result
@@ -98,7 +92,7 @@ def die_at(step: str) -> None:
 
 
 def main() -> None:
-    out, faults, actors = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    out, faults, actors = locate(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     if len(sys.argv) > 4:
         die_at(sys.argv[4])
     stubbed = partial(Coordinator, evaluator=stub.evaluator(faults, pause=0.1))

@@ -1,0 +1,69 @@
+"""From a user's words to a path: a place on this machine, or a URL of any file system that fsspec knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from upath import UPath
+
+from pipeline.errors import UserError
+
+#: A path on this machine, or one behind a URL; both can what ``pathlib`` can.
+AnyPath: TypeAlias = Path | UPath
+#: What a user names it by.
+Place: TypeAlias = str | AnyPath
+
+
+#: File systems in which an object is there whole or not at all, and nothing can be renamed.
+_OBJECT_STORES = frozenset(
+    ["s3", "s3a", "r2", "oss", "oci", "tos", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"]
+)
+
+
+def locate(place: Place) -> AnyPath:
+    """The path of a place.
+
+    Args:
+        place: A path, or a URL such as ``s3://bucket/folder``. Credentials come from the environment or from fsspec's
+            configuration, as each file system has it.
+
+    Returns:
+        A ``pathlib.Path`` for a place on this machine, otherwise fsspec's counterpart of one.
+
+    Raises:
+        UserError: No such file system is known or installed, or the URL holds a password.
+    """
+    if not isinstance(place, str):
+        return place.expanduser() if isinstance(place, Path) else place
+    if "://" not in place:
+        return Path(place).expanduser()
+    protocol = place.partition("://")[0].rpartition("::")[2]
+    if protocol in ("file", "local"):
+        return Path(LocalFileSystem._strip_protocol(place))
+    if urlsplit(place).password is not None:
+        raise UserError(
+            f"the {protocol} URL holds a password, and URLs get into logs and process lists: leave it out, and give it "
+            "by the environment or by fsspec's configuration"
+        )
+    try:
+        fsspec.get_filesystem_class(protocol)
+        # What a listing said once is not believed again: others write too.
+        return UPath(place, use_listings_cache=False)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{without_secrets(place)}: {error}") from None
+
+
+def is_object_store(place: UPath) -> bool:
+    """Whether objects there appear whole, and are not renamed; otherwise it is taken for a far disk."""
+    return place.protocol in _OBJECT_STORES
+
+
+def without_secrets(place: Place) -> str:
+    """A place as messages and files name it: without a URL's query, which may be a signature."""
+    text = str(place)
+    address, mark, _ = text.partition("?")
+    return f"{address}?…" if mark and "://" in text else text

@@ -1,0 +1,121 @@
+"""Reading what may be far away: many objects at once, and every library's errors as one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.errors import UserError
+from pipeline.storage import patience
+from pipeline.storage.location import AnyPath, without_secrets
+from pipeline.storage.patience import patiently
+
+Result = TypeVar("Result")
+
+#: Objects that are fetched at once, and those that are held in memory for it.
+_FETCHERS, _AHEAD = 32, 256
+
+
+class UnreachableError(OSError, UserError):
+    """A far place that cannot be reached: no network, no such bucket, no right to."""
+
+
+def content(file: AnyPath) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        OSError: It cannot be read; ``FileNotFoundError`` where it is not there.
+    """
+    if isinstance(file, Path):
+        return file.read_bytes()
+    fetched: bytes = _ask(file, lambda: file.fs.cat_file(file.path))
+    return fetched
+
+
+def contents(files: Sequence[AnyPath]) -> Iterator[bytes]:
+    """The bytes of files, in their order; objects of a far store are fetched many at once.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    if not files or isinstance(files[0], Path):
+        yield from map(content, files)
+        return
+    with ThreadPoolExecutor(_FETCHERS) as fetchers:
+        for start in range(0, len(files), _AHEAD):
+            yield from fetchers.map(content, files[start : start + _AHEAD])
+
+
+def entries(folder: AnyPath, suffix: str = "") -> list[AnyPath]:
+    """What lies in a folder and ends so, by name; nothing where there is no such folder.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    try:
+        found: list[AnyPath] = _ask(folder, lambda: list(folder.iterdir()))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted((entry for entry in found if entry.name.endswith(suffix)), key=lambda entry: entry.name)
+
+
+def is_there(place: AnyPath) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises:
+        OSError: The store does not say.
+    """
+    return _ask(place, place.exists)
+
+
+def is_folder(place: AnyPath) -> bool:
+    """Whether there is a folder.
+
+    Raises:
+        OSError: The store does not say.
+    """
+    return _ask(place, place.is_dir)
+
+
+@contextmanager
+def local_copy(place: AnyPath) -> Iterator[Path]:
+    """A file on this machine, for who reads no other; one that is far is fetched, for as long.
+
+    Raises:
+        OSError: It cannot be read; ``FileNotFoundError`` where it is not there.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="drllm-") as scratch:
+        copy = Path(scratch) / place.name
+        _ask(place, lambda: place.fs.get_file(place.path, str(copy)))
+        yield copy
+
+
+def _ask(place: AnyPath, do: Callable[[], Result]) -> Result:
+    """Do what reads a place: a far one again if it fails."""
+    with reaching(place):
+        return do() if isinstance(place, Path) else patiently(do, patience.READ_PAUSES)
+
+
+@contextmanager
+def reaching(place: AnyPath) -> Iterator[None]:
+    """Turns what the libraries of a far file system raise into an error that names the place.
+
+    Raises:
+        UnreachableError: The place cannot be reached.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise
+    except Exception as error:
+        if isinstance(place, Path):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        raise UnreachableError(f"{without_secrets(place)} cannot be reached: {reason}") from error

@@ -72,7 +72,7 @@ class SearchGroups:
         questions = [task.prepare(example, model.tokenizer) for example in self.examples]
 
         def score(asked: Sequence[Question], programs: Sequence[LayerProgram], need_response: bool) -> list[Outcome]:
-            return task.scoring.score(model, asked, programs, need_response=need_response)
+            return task.score(model, asked, programs, need_response=need_response)
 
         def run() -> Found:
             before = model.layers_run

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.coordinator import Progress
-from pipeline.shards import COLUMNS, SCHEMA
+from pipeline.shards import COLUMNS, schema_of
 
 #: What the hub reads of a card.
 _HEADER = """---
@@ -61,9 +61,18 @@ rows = load_dataset("parquet", data_files="paths/*.parquet", split="train")
 
 Every question has one row for the identity program (`length == num_layers`, the untouched model), right
 or wrong, and {_kept(config.keep)}. A question without a row where `is_best` is true has
-no right program within the budget.
+no right program within the budget.{_renderings(config.permutations)}
 
 {_tables(config.settings())}"""
+
+
+def _renderings(number: int) -> str:
+    if number == 1:
+        return ""
+    return (
+        f"\n\nEach question was asked in {number} ways (its options rotated, or in other words), and an answer is\n"
+        "right where all are; `correct_as_asked` is the verdict on the question as it stands."
+    )
 
 
 def _kept(keep: int | str) -> str:
@@ -90,7 +99,7 @@ say is not a number; `simulations`, `evaluations` and `layer_executions` count t
 
 def _tables(settings: dict[str, Any]) -> str:
     """What each column means, and the settings."""
-    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in SCHEMA)
+    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in schema_of(settings))
     said = "\n".join(f"| `{key}` | `{value}` |" for key, value in settings.items())
     return f"""## Columns
 

@@ -149,6 +149,14 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
     help="Keep only programs whose verdicts stock models confirm: wanted in bfloat16, where rounding turns some.",
 )
 @click.option(
+    "--permutations",
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Ask each question in K ways, its options rotated or in other words: only a program that is right in all of "
+    "them is right. A random guess among four options stands K = 4 once in 256 times.",
+)
+@click.option(
     "--cache-gib",
     default=DEFAULT_CACHE_GIB,
     show_default=True,
@@ -180,6 +188,7 @@ def search(
     calibration: int | None,
     prior: AnyPath | None,
     reverify: bool,
+    permutations: int,
     cache_gib: float,
     max_new_tokens: int | None,
     stall_seconds: float,
@@ -215,6 +224,7 @@ def search(
         calibration=0 if calibration is None and preset == "published" else calibration,
         prior=prior,
         reverify=reverify,
+        permutations=permutations,
         cache_gib=cache_gib,
         stall_seconds=stall_seconds,
         resources=resources_of(resources),

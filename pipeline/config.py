@@ -29,6 +29,7 @@ _LATER_SETTINGS = {
     "search.caution": 0.0,
     "calibration_space": None,
     "reverify": False,
+    "permutations": 1,
 }
 #: What a run may keep of a question besides a number of right programs.
 KEEP_WORDS = ("pareto", "all")
@@ -65,6 +66,9 @@ class RunConfig:
     as short or shorter beats; or ``all`` that were tried."""
     reverify: bool = False
     """Whether only programs are kept whose verdicts stock models confirm; see ``pipeline.engine.oracle``."""
+    permutations: int = 1
+    """In how many ways each question is asked; a program is right if all its answers are. See
+    ``pipeline.tasks.renderings``."""
     group_size: int = 8
     """Questions in a work group: the unit that is batched, handed out, lost and committed."""
     leaves: int = 1
@@ -85,7 +89,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
-        for name in ("group_size", "leaves", "cpus_per_actor"):
+        for name in ("group_size", "leaves", "permutations", "cpus_per_actor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.calibration < 0:
@@ -161,5 +165,5 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """SHA-256 over the examples in their order: changed data is another run."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode())
+        digest.update(json.dumps(example.to_json(), sort_keys=True).encode())
     return digest.hexdigest()

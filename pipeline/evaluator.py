@@ -59,6 +59,7 @@ def rows_to_keep(
             "num_layers": program.num_layers,
             "saved_layers": program.saved_layers,
             "correct": item.outcomes[program].correct,
+            "correct_as_asked": item.outcomes[program].correct_as_asked,
             "score": item.outcomes[program].margin,
             "baseline_correct": identity.correct,
             "is_best": ranked[:1] == [program],
@@ -157,7 +158,7 @@ class SearchEvaluator(ModelActor):
             questions,
             num_layers=model.num_layers,
             config=replace(self._config, search=self._config.calibration_search) if teaches else self._config,
-            score=lambda questions, programs, need_response: task.scoring.score(
+            score=lambda questions, programs, need_response: task.score(
                 model, questions, programs, need_response=need_response
             ),
             prior=prior,
@@ -179,14 +180,14 @@ class SearchEvaluator(ModelActor):
         oracle = Oracle(self._model)
 
         def confirmed(program: LayerProgram) -> bool:
-            [outcome] = self._task.scoring.score(oracle, [item.question], [program], need_response=False)
+            [outcome] = self._task.score(oracle, [item.question], [program], need_response=False)
             return outcome.correct == item.outcomes[program].correct
 
         return confirmed
 
     def _prepare(self, example: Example) -> Question:
         question = self._task.prepare(example, self._model.tokenizer)
-        needed = len(question.prompt_ids) + self._task.scoring.room(question)
+        needed = self._task.tokens(question)
         if needed > self._model.context_length:
             raise ValueError(
                 f"the question needs {needed} tokens with its answer, the model reads {self._model.context_length}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,6 +38,8 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
         console.print("Nothing is committed yet.")
         return
     console.print(_outcomes(rows))
+    if "correct_as_asked" in rows:
+        _print_renderings(rows, settings, console)
     best = rows[rows.is_best].program.map(tuple)
     console.print(f"{best.nunique()} different programs are the best of {len(best)} questions.", highlight=False)
     console.print(_layers(rows))
@@ -48,6 +50,18 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
             names = [file.name for file in png.write(charts, folder)]
         for name in names:
             console.print(f"wrote {plots / name}", highlight=False, markup=False)
+
+
+def _print_renderings(rows: pd.DataFrame, settings: dict[str, Any], console: Console) -> None:
+    """What is left of right answers that are asked for in several ways."""
+    untouched = rows.program.map(tuple).map(lambda program: program == tuple(range(rows.num_layers.iloc[0])))
+    base, others = rows[untouched], rows[~untouched]
+    console.print(
+        f"Each question was asked in {settings['permutations']} ways: the untouched model is right on "
+        f"{base.correct_as_asked.sum()} as they stand and on {base.correct.sum()} in every way; "
+        f"of {len(others)} other kept programs, {others.correct_as_asked.sum()} and {others.correct.sum()} are.",
+        highlight=False,
+    )
 
 
 def _outcomes(rows: pd.DataFrame) -> Table:

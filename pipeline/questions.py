@@ -20,7 +20,11 @@ def questions_of(run: AnyPath) -> list[Example]:
         raise UserError("they were converted, not searched here")
     try:
         request = DataRequest(
-            data=notes.get("data"), split=settings["split"], limit=settings["limit"], seed=settings["seed"]
+            data=notes.get("data"),
+            split=settings["split"],
+            limit=settings["limit"],
+            seed=settings["seed"],
+            renderings=settings.get("permutations", 1),
         )
         examples = get_task(settings["task"]).read(request)
     except (KeyError, ValueError, OSError) as error:

@@ -51,6 +51,7 @@ class SearchRequest:
     seed: int = 0
     keep: int | str = 4
     reverify: bool = False
+    permutations: int = 1
     group_size: int = 8
     leaves: int | None = None
     calibration: int | None = None
@@ -63,6 +64,7 @@ class SearchRequest:
         for name, value in (
             ("group-size", self.group_size),
             ("leaves", self.leaves),
+            ("permutations", self.permutations),
         ):
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, got {value}")
@@ -164,7 +166,20 @@ def read_examples(request: SearchRequest) -> list[Example]:
         raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set{hint}")
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
-    return task.read(DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed))
+    if task.most_renderings is not None and request.permutations > task.most_renderings:
+        raise UserError(
+            f"--permutations {request.permutations}, but questions of task {task.name!r} can be asked in "
+            f"{task.most_renderings} ways"
+        )
+    return task.read(
+        DataRequest(
+            data=request.data,
+            split=request.split,
+            limit=request.limit,
+            seed=request.seed,
+            renderings=request.permutations,
+        )
+    )
 
 
 def _given_prior(request: SearchRequest) -> Prior | None:
@@ -200,6 +215,7 @@ def _config(
         seed=request.seed,
         keep=request.keep,
         reverify=request.reverify,
+        permutations=request.permutations,
         group_size=request.group_size,
         leaves=task.scoring.leaves if request.leaves is None else request.leaves,
         calibration=0 if prior is not None else calibration,

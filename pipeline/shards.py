@@ -81,6 +81,11 @@ SCHEMA = pa.schema(
 
 _SHARD = re.compile(r"paths/[\w-][\w.-]*\.parquet", re.ASCII)
 
+#: Of runs that ask each question in several ways (``--permutations``): both verdicts.
+_BOTH_VERDICTS = SCHEMA.insert(
+    SCHEMA.get_field_index("correct") + 1, pa.field("correct_as_asked", pa.bool_(), nullable=False)
+)
+
 #: What each column means, for the data set card.
 COLUMNS = {
     "example_id": "the question; one identity row and the programs that the run keeps (`--keep`) each",
@@ -93,7 +98,8 @@ COLUMNS = {
     "length": "layers run: the program's length",
     "num_layers": "the model's depth L",
     "saved_layers": "L - length",
-    "correct": "whether the program's answer is right",
+    "correct": "whether the program's answer is right; with `--permutations`, in every rendering of the question",
+    "correct_as_asked": "only with `--permutations`: whether the answer to the question as it stands is right",
     "score": "the margin: how far the verdict is from turning, positive where right",
     "baseline_correct": "whether the untouched model is right on this question",
     "is_best": "the shortest right program within the budget, then the one of the largest margin",
@@ -146,6 +152,7 @@ class RunFolder:
     def __init__(self, root: Place) -> None:
         self.root = locate(root)
         self._store = store_of(self.root)
+        self._schema = SCHEMA
 
     # -- opening ---------------------------------------------------------------------------
 
@@ -171,6 +178,7 @@ class RunFolder:
                 ours, or is being written by another search.
         """
         self.check(lambda **_: config)
+        self._schema = schema_of(config.settings())
         try:
             self._store.acquire(announce)
             return self._take_up(config, provenance)
@@ -292,7 +300,7 @@ class RunFolder:
     ) -> ShardRecord:
         name = f"group-{group:06d}"
         shard = f"paths/{name}.parquet"
-        digest = self._write_table(shard, pa.Table.from_pylist(list(rows), schema=SCHEMA))
+        digest = self._write_table(shard, pa.Table.from_pylist(list(rows), schema=self._schema))
 
         best = [row for row in rows if row["is_best"]]
         first = {row["example_id"]: row for row in rows}
@@ -403,6 +411,11 @@ def _comparable(table: pa.Table) -> pa.Table:
 
 
 # -- reading back --------------------------------------------------------------------------
+
+
+def schema_of(settings: dict[str, Any]) -> pa.Schema:
+    """The columns of a run with those settings."""
+    return SCHEMA if settings.get("permutations", 1) == 1 else _BOTH_VERDICTS
 
 
 def read_settings(run: Place) -> dict[str, Any]:
@@ -519,28 +532,29 @@ def read_paths(run: Place) -> pd.DataFrame:
         run: A run folder: a path, or a URL such as ``s3://bucket/run``.
 
     Returns:
-        A data frame with the columns of ``SCHEMA``; empty where nothing is committed yet.
+        A data frame with the columns of ``schema_of`` its settings; empty where nothing is committed yet.
 
     Raises:
         UserError: The folder is no run, or a committed shard is missing or damaged.
     """
     root = locate(run)
-    read_json(root / "run.json")
+    settings = read_json(root / "run.json").get("settings")
+    schema = schema_of(settings if isinstance(settings, dict) else {})
     records = [record for _, record in sorted(read_manifest(root).items())]
     files = [root / record.file for record in records]
     tables: list[pa.Table] = []
     stored = contents(files)
     for file, record in zip(files, records):
         try:
-            tables.append(_shard_table(file, next(stored), record))
+            tables.append(_shard_table(file, next(stored), record, schema))
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"committed shard {file} cannot be read: {error}") from None
-    frame: pd.DataFrame = (pa.concat_tables(tables) if tables else SCHEMA.empty_table()).to_pandas()
+    frame: pd.DataFrame = (pa.concat_tables(tables) if tables else schema.empty_table()).to_pandas()
     return frame
 
 
-def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord) -> pa.Table:
+def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.Schema) -> pa.Table:
     table = pq.read_table(pa.BufferReader(stored))
-    if hashlib.sha256(stored).hexdigest() != record.sha256 or not table.schema.equals(SCHEMA):
+    if hashlib.sha256(stored).hexdigest() != record.sha256 or not table.schema.equals(schema):
         raise UserError(f"committed shard {file} is not what its manifest record says")
     return table

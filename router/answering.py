@@ -105,7 +105,7 @@ class AnsweringActor(ModelActor):
         if programs is None:
             prompts = [question.prompt_ids for question in questions]
             programs = self._routed[ask.router].route(prompts, budget=ask.budget, average=ask.average)
-        outcomes = self._task.scoring.score(self._model, questions, programs, need_response=False)
+        outcomes = self._task.score(self._model, questions, programs, need_response=False)
         return [
             Answer(example_id=question.example.id, program=program, correct=outcome.correct)
             for question, program, outcome in zip(questions, programs, outcomes)
@@ -116,7 +116,7 @@ class AnsweringActor(ModelActor):
             questions,
             num_layers=self._model.num_layers,
             config=self._config,
-            score=lambda questions, programs, need_response: self._task.scoring.score(
+            score=lambda questions, programs, need_response: self._task.score(
                 self._model, questions, programs, need_response=need_response
             ),
             prior=self._prior,

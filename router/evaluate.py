@@ -314,7 +314,7 @@ def _unseen(
             # The id of a made question is the question itself; in a file it may be a line's number.
             known = mark(question.prompt) in trained_on
             known |= not task.needs_data and mark(example.task, example.id) in trained_on
-            too_long = len(question.prompt_ids) + task.scoring.room(question) > model.max_position_embeddings
+            too_long = task.tokens(question) > model.max_position_embeddings
             if not known and not too_long:
                 examples.append(example)
                 continue

@@ -9,7 +9,6 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ class VerdictStore:
 
 
 def _key(example: Example) -> str:
-    return hashlib.sha256(json.dumps(asdict(example), sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(example.to_json(), sort_keys=True).encode()).hexdigest()[:32]
 
 
 class VerdictActor(TaskActor):
@@ -112,7 +111,7 @@ class VerdictActor(TaskActor):
         questions = [self._task.prepare(example, self._model.tokenizer) for example, _ in piece]
         pairs = [(question, program) for question, (_, programs) in zip(questions, piece) for program in programs]
         outcomes = iter(
-            self._task.scoring.score(
+            self._task.score(
                 self._model,
                 [question for question, _ in pairs],
                 [program for _, program in pairs],

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from tiny import save_tiny_model, write_questions
 
 from pipeline.cli import main
-from pipeline.shards import SCHEMA, read_paths
+from pipeline.shards import SCHEMA, read_paths, schema_of
 from pipeline.verification.replay import Difference, Verification, VerifyRequest
 
 pytestmark = pytest.mark.ray
@@ -57,6 +58,30 @@ def test_a_run_is_confirmed(run):
     text = command("verify", run, "--actors", 2)
     assert f"Replaying {rows} of {rows} rows of 16 questions" in text
     assert f"0 of {rows} replayed labels differ (0.00 %), in float32." in text
+
+
+def test_both_verdicts_are_in_the_rows_and_are_confirmed(run, tmp_path):
+    """Catches a lucky guess that is kept as a correction, and a replay that asks in fewer ways than the search did."""
+    model, questions = run.parent / "model", run.parent / "questions.jsonl"
+    search = ("search", "--model", model, "--task", "arc", "--data", questions, "--out", tmp_path / "run", "--limit", 8)
+    search += ("--simulations", 20, "--calibration", 0, "--keep", "all", "--actors", 2)
+    command(*search, "--permutations", 4)
+    rows = read_paths(tmp_path / "run")
+    assert list(rows.columns) == schema_of({"permutations": 4}).names == list(pd.read_parquet(tmp_path / "run/paths"))
+    assert (rows.correct <= rows.correct_as_asked).all() and rows.correct_as_asked.sum() > rows.correct.sum()
+    # As asked, the verdicts are those of a search that asks once.
+    once = read_paths(run)
+    same = rows.merge(once.assign(text=once.program.map(str)), on="example_id", suffixes=("", "_once"))
+    same = same[same.program.map(str) == same.text]
+    assert len(same) > 8 and (same.correct_as_asked == same.correct_once).all()
+    assert f"0 of {len(rows)} replayed labels differ" in command("verify", tmp_path / "run", "--actors", 2)
+    assert "asked in 4 ways" in command("inspect", tmp_path / "run")
+    assert "permutations: 4 there, None now" in command(*search, status=2)
+    assert "questions of task 'gsm8k' can be asked in 4 ways" in command(
+        *("search", "--model", model, "--task", "gsm8k", "--data", questions, "--out", tmp_path / "no"),
+        *("--permutations", 5),
+        status=2,
+    )
 
 
 def test_wrong_labels_are_found(run, tmp_path):

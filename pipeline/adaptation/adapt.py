@@ -171,7 +171,7 @@ def adapt_example(
         [question],
         num_layers=model.num_layers,
         config=config,
-        score=lambda questions, programs, need_response: task.scoring.score(
+        score=lambda questions, programs, need_response: task.score(
             model, questions, programs, need_response=need_response
         ),
         prior=prior,
@@ -225,7 +225,7 @@ def check_votable(task: Task) -> None:
 
 def _check_room(model: FrozenModel, task: Task, example: Example) -> None:
     question = task.prepare(example if example.answer else replace(example, answer=NO_ANSWER), model.tokenizer)
-    needed = len(question.prompt_ids) + task.scoring.room(question)
+    needed = task.tokens(question)
     if not question.prompt_ids:
         raise UserError("the prompt has no tokens")
     if needed > model.context_length:

@@ -111,7 +111,7 @@ def answers(model: FrozenModel, task: Task, example: Example, programs: Sequence
 
 def _outcomes(model: FrozenModel, task: Task, example: Example, programs: Sequence[LayerProgram]) -> list[Outcome]:
     question = task.prepare(example, model.tokenizer)
-    return task.scoring.score(model, [question] * len(programs), programs, need_response=True)
+    return task.score(model, [question] * len(programs), programs, need_response=True)
 
 
 def _shares(votes: Sequence[Vote]) -> dict[str, float]:

@@ -5,24 +5,45 @@ Rows are in the hub's schema: ``id``, ``question``, ``choices`` with ``text`` an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.tasks.base import DataRequest, Example, Task
-from pipeline.tasks.data import Row, check_options, read_examples
+from pipeline.tasks.base import DataRequest, Example, Rendering, Task
+from pipeline.tasks.data import Asked, Row, check_options, read_examples
+from pipeline.tasks.renderings import rotations
 from pipeline.tasks.scoring import Choice
+
+#: The ways to ask a question that does not show its options; the first is the usual one.
+_WORDINGS = (
+    "Question: {question}\nAnswer:",
+    "Q: {question}\nA:",
+    "{question}\nThe answer is:",
+    "Here is a question about science.\n{question}\nAnswer:",
+)
 
 
 def read_letters(request: DataRequest) -> list[Example]:
     """Questions that list their options; the answer is a letter."""
 
-    def to_example(row: Row) -> tuple[str, str, tuple[str, ...]]:
+    def to_example(row: Row) -> Asked:
         texts, reference = _choices(row)
         letters = tuple(ascii_uppercase[: len(texts)])
-        listed = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, texts))
-        question = f"Question: {row.text('question')}\n{listed}\nAnswer with the letter of the correct option only."
-        return question, letters[reference], letters
+
+        def listing(options: Sequence[str]) -> str:
+            listed = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, options))
+            return f"Question: {row.text('question')}\n{listed}\nAnswer with the letter of the correct option only."
+
+        return Asked(
+            question=listing(texts),
+            answer=letters[reference],
+            options=letters,
+            renderings=tuple(
+                Rendering(question=listing(options), answer=letters[place])
+                for options, place in rotations(texts, reference, request.renderings)
+            ),
+        )
 
     return read_examples(request, task="arc", to_example=to_example)
 
@@ -30,9 +51,15 @@ def read_letters(request: DataRequest) -> list[Example]:
 def read_texts(request: DataRequest) -> list[Example]:
     """Questions without their options; the answer is an option's text."""
 
-    def to_example(row: Row) -> tuple[str, str, tuple[str, ...]]:
+    def to_example(row: Row) -> Asked:
         texts, reference = _choices(row)
-        return f"Question: {row.text('question')}\nAnswer:", texts[reference], texts
+        first, *others = (wording.format(question=row.text("question")) for wording in _WORDINGS[: request.renderings])
+        return Asked(
+            question=first,
+            answer=texts[reference],
+            options=texts,
+            renderings=tuple(Rendering(question=other, answer=texts[reference]) for other in others),
+        )
 
     return read_examples(request, task="arc-likelihood", to_example=to_example)
 
@@ -73,4 +100,5 @@ ARC_LIKELIHOOD = Task(
     scoring=Choice(per_character=True),
     chat=False,
     hub_data="allenai/ai2_arc:ARC-Easy",
+    most_renderings=len(_WORDINGS),
 )

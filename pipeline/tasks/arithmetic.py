@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from pipeline.errors import UserError
-from pipeline.tasks.base import DataRequest, Example, Task
+from pipeline.tasks.base import DataRequest, Example, Rendering, Task
 from pipeline.tasks.scoring import ExactMatch
 
 SPLITS = ("train", "test")
@@ -80,14 +80,19 @@ def read(request: DataRequest) -> list[Example]:
     for _, problem in zip(range(limit), _in_turn(list(asked.values()))):
         candidates = [p for p in worked[problem.kind] if {p.left, p.right} != {problem.left, problem.right}]
         shown = rng.sample(candidates, NUM_WORKED)
-        lines = [f"{p.text} {p.value}" for p in shown] + [problem.text]
+        # Worked examples in another order ask the same.
+        first, *others = (
+            "\n".join([f"{p.text} {p.value}" for p in (*shown[shift:], *shown[:shift])] + [problem.text])
+            for shift in range(min(request.renderings, NUM_WORKED))
+        )
         sign = "x" if problem.kind == "times-table" else "+"
         examples.append(
             Example(
                 id=f"arithmetic-{request.split}-{problem.kind}-{problem.left}{sign}{problem.right}",
                 task="arithmetic",
-                question="\n".join(lines),
+                question=first,
                 answer=str(problem.value),
+                renderings=tuple(Rendering(question=other, answer=str(problem.value)) for other in others),
             )
         )
     return examples
@@ -108,4 +113,5 @@ ARITHMETIC = Task(
     scoring=ExactMatch(max_new_tokens=8),
     chat=False,
     needs_data=False,
+    most_renderings=NUM_WORKED,
 )

@@ -6,15 +6,29 @@ data --read--> Example --prepare--> Question --score with a program--> Outcome
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.program import LayerProgram
+from pipeline.tasks.renderings import score_renderings
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.engine.decoding import Decoded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendering:
+    """Another way to ask an example: in other words, or with its options in another order.
+
+    Attributes:
+        question: What the model is told.
+        answer: The reference answer to that.
+    """
+
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +41,7 @@ class Example:
         question: What the model is told: the user's turn of a chat, or the text to continue.
         answer: The reference answer; one of ``options`` where there are any.
         options: The answers that the model chooses among; empty where it writes freely.
+        renderings: Other ways to ask it, all of which must be answered right too.
     """
 
     id: str
@@ -34,6 +49,14 @@ class Example:
     question: str
     answer: str
     options: tuple[str, ...] = ()
+    renderings: tuple[Rendering, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON takes it; what runs of earlier releases did not know is left out where it says nothing."""
+        fields = asdict(self)
+        if not self.renderings:
+            del fields["renderings"]
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,16 +69,20 @@ class DataRequest:
         split: Split of a hub data set or of a made task.
         limit: At most this many, in the data's order; None for all.
         seed: For a task that makes its own questions.
+        renderings: In how many ways each is asked, the first one included.
     """
 
     data: str | None = None
     split: str = "train"
     limit: int | None = None
     seed: int = 0
+    renderings: int = 1
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
+        if self.renderings < 1:
+            raise ValueError(f"renderings must be at least 1, got {self.renderings}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,12 +94,14 @@ class Question:
         prompt: The exact text given to the tokenizer, chat template applied.
         prompt_ids: Its tokens.
         answers: Tokens of each option, or of the one reference answer, as they follow the prompt.
+        renderings: The example's other renderings, likewise.
     """
 
     example: Example
     prompt: str
     prompt_ids: list[int]
     answers: list[list[int]]
+    renderings: list[Question] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +109,19 @@ class Outcome:
     """What a program made of a question.
 
     Attributes:
-        correct: The reward.
+        correct: The reward: right, under all of the question's renderings.
         margin: How far the verdict is from turning: positive where right, negative where wrong.
         response: What the program answered; None where the verdict needed no reading to the end.
         layer_executions: Layers that the program asks for, once a row and pass, shared or not.
+        correct_as_asked: Whether the answer to the question as it stands is right; None where it is asked in no other
+            way.
     """
 
     correct: bool
     margin: float
     response: str | None
     layer_executions: int
+    correct_as_asked: bool | None = None
 
 
 class Runner(Protocol):
@@ -175,6 +207,7 @@ class Task:
             continues it as text.
         needs_data: Whether ``--data`` must be given.
         hub_data: Where the data is on the hub, for messages.
+        most_renderings: In how many ways its questions can be asked; None where each question says so.
     """
 
     name: str
@@ -184,9 +217,28 @@ class Task:
     chat: bool
     needs_data: bool = True
     hub_data: str | None = None
+    most_renderings: int | None = None
 
     def prepare(self, example: Example, tokenizer: Any) -> Question:
-        """Render and tokenize one example for one model."""
+        """Render and tokenize one example, in all its renderings, for one model."""
+        others = [
+            replace(example, question=other.question, answer=other.answer, renderings=())
+            for other in example.renderings
+        ]
+        asked = self._prepare(example, tokenizer)
+        return replace(asked, renderings=[self._prepare(other, tokenizer) for other in others]) if others else asked
+
+    def tokens(self, question: Question) -> int:
+        """Most tokens that a model has to read and write for a question."""
+        return max(len(one.prompt_ids) + self.scoring.room(one) for one in (question, *question.renderings))
+
+    def score(
+        self, model: Runner, questions: Sequence[Question], programs: Sequence[LayerProgram], *, need_response: bool
+    ) -> list[Outcome]:
+        """Judge each question under its program, in all its renderings; see ``renderings`` and ``scoring``."""
+        return score_renderings(self.scoring, model, questions, programs, need_response=need_response)
+
+    def _prepare(self, example: Example, tokenizer: Any) -> Question:
         chat = self.chat and tokenizer.chat_template is not None
         prompt = example.question
         if chat:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from pipeline.errors import UserError
 from pipeline.storage import AnyPath, entries, is_folder, is_there, local_copy, locate, without_secrets
-from pipeline.tasks.base import DataRequest, Example
+from pipeline.tasks.base import DataRequest, Example, Rendering
 
 FILE_TYPES = (".jsonl", ".csv", ".parquet")
 
@@ -26,8 +26,15 @@ MOST_CHARACTERS, MOST_BYTES = 1_000_000, 1 << 26
 #: turn the direction of writing, and tags.
 _HIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
 
-#: From a row to (question, answer, options); raises UserError for a row that makes no sense.
-ToExample = Callable[["Row"], tuple[str, str, tuple[str, ...]]]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What a row asks: an ``Example`` without its name."""
+
+    question: str
+    answer: str
+    options: tuple[str, ...] = ()
+    renderings: tuple[Rendering, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,17 @@ class Row:
         wanted = " or ".join(repr(column) for column in columns)
         raise UserError(f"{self.where}: there is no column {wanted}; it has: {', '.join(self.values) or 'no columns'}")
 
+    def texts(self, column: str) -> list[str]:
+        """A column that holds a list of texts.
+
+        Raises:
+            UserError: It is not there, or holds something else.
+        """
+        values = self.values.get(column)
+        if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
+            raise UserError(f"{self.where}: column {column!r} must hold a list of texts, found {_short(values)}")
+        return [self._encodable(column, value) for value in values]
+
     def _encodable(self, column: str, text: str) -> str:
         """A text that is what it seems to whoever reads the data, and of a size that somebody meant."""
         if len(text) > MOST_CHARACTERS:
@@ -72,10 +90,11 @@ class Row:
         return text
 
 
-def read_examples(request: DataRequest, *, task: str, to_example: ToExample) -> list[Example]:
+def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row], Asked]) -> list[Example]:
     """Read the requested rows and make examples of them.
 
-    An example's id is its row's ``id``, or the task's name and the row's number.
+    ``to_example`` raises UserError for a row that makes no sense. An example's id is its row's ``id``, or the task's
+    name and the row's number.
 
     Raises:
         UserError: The data is missing, empty or malformed, or two rows have one id.
@@ -84,14 +103,23 @@ def read_examples(request: DataRequest, *, task: str, to_example: ToExample) -> 
     examples: list[Example] = []
     seen: dict[str, str] = {}
     for number, row in enumerate(islice(read_rows(request.data, split=request.split), request.limit)):
-        question, answer, options = to_example(row)
+        asked = to_example(row)
         identifier = row.text("id") if "id" in row.values else f"{task}-{number:06d}"
         if identifier in seen:
             raise UserError(
                 f"{row.where}: id {identifier!r} was already used at {seen[identifier]}; ids must be unique"
             )
         seen[identifier] = row.where
-        examples.append(Example(id=identifier, task=task, question=question, answer=answer, options=options))
+        examples.append(
+            Example(
+                id=identifier,
+                task=task,
+                question=asked.question,
+                answer=asked.answer,
+                options=asked.options,
+                renderings=asked.renderings,
+            )
+        )
     if not examples:
         raise UserError(f"{without_secrets(request.data)}: there are no rows in it")
     return examples

@@ -7,25 +7,34 @@ GSM8K rows have ``question`` and ``answer`` (the final answer follows ``####``);
 from __future__ import annotations
 
 from pipeline.errors import UserError
-from pipeline.tasks.base import DataRequest, Example, Task
-from pipeline.tasks.data import Row, read_examples
+from pipeline.tasks.base import DataRequest, Example, Rendering, Task
+from pipeline.tasks.data import Asked, Row, read_examples
 from pipeline.tasks.scoring import Graded
 
-_INSTRUCTION = "Solve the problem step by step. End with the final answer as \\boxed{answer}."
+#: The ways to ask for a solution; the first is the usual one.
+_WORDINGS = (
+    "{problem}\n\nSolve the problem step by step. End with the final answer as \\boxed{{answer}}.",
+    "Problem: {problem}\n\nThink step by step, and put the final answer into \\boxed{{}}.",
+    "Solve this problem step by step, and end with the final answer as \\boxed{{answer}}.\n\n{problem}",
+    "{problem}\n\nWork it out in steps. The last line must be \\boxed{{answer}}, with the answer in it.",
+)
 
 
-def _prompt(problem: str) -> str:
-    return f"{problem.strip()}\n\n{_INSTRUCTION}"
+def _asked(problem: str, answer: str, renderings: int) -> Asked:
+    first, *others = (wording.format(problem=problem.strip()) for wording in _WORDINGS[:renderings])
+    return Asked(
+        question=first, answer=answer, renderings=tuple(Rendering(question=other, answer=answer) for other in others)
+    )
 
 
 def read_gsm8k(request: DataRequest) -> list[Example]:
     """GSM8K; the reference is what follows ``####``, without thousands separators."""
 
-    def to_example(row: Row) -> tuple[str, str, tuple[str, ...]]:
+    def to_example(row: Row) -> Asked:
         _, found, final = row.text("answer").rpartition("####")
         if not found or not final.strip():
             raise UserError(f"{row.where}: column 'answer' has no final answer after '####'")
-        return _prompt(row.text("question")), final.strip().replace(",", ""), ()
+        return _asked(row.text("question"), final.strip().replace(",", ""), request.renderings)
 
     return read_examples(request, task="gsm8k", to_example=to_example)
 
@@ -33,8 +42,9 @@ def read_gsm8k(request: DataRequest) -> list[Example]:
 def read_dart_math(request: DataRequest) -> list[Example]:
     """DART-Math; the reference is a LaTeX expression."""
 
-    def to_example(row: Row) -> tuple[str, str, tuple[str, ...]]:
-        return _prompt(row.text("query", "problem", "question")), row.text("gt_ans", "answer").strip(), ()
+    def to_example(row: Row) -> Asked:
+        problem, answer = row.text("query", "problem", "question"), row.text("gt_ans", "answer").strip()
+        return _asked(problem, answer, request.renderings)
 
     return read_examples(request, task="dart-math", to_example=to_example)
 
@@ -46,6 +56,7 @@ GSM8K = Task(
     scoring=Graded(max_new_tokens=256),
     chat=True,
     hub_data="openai/gsm8k:main",
+    most_renderings=len(_WORDINGS),
 )
 
 DART_MATH = Task(
@@ -55,4 +66,5 @@ DART_MATH = Task(
     scoring=Graded(max_new_tokens=512),
     chat=True,
     hub_data="hkust-nlp/dart-math-uniform",
+    most_renderings=len(_WORDINGS),
 )

@@ -1,25 +1,35 @@
 """Users' own questions: rows of ``prompt`` and ``answer``, matched to the letter.
 
 The prompt is given to the tokenizer as it stands; the answer is what the model must write next, up to
-its first line end.
+its first line end. Only whoever wrote a prompt knows how else to put it: other wordings come from a column.
 """
 
 from __future__ import annotations
 
 from pipeline.errors import UserError
-from pipeline.tasks.base import DataRequest, Example, Task
-from pipeline.tasks.data import Row, read_examples
+from pipeline.tasks.base import DataRequest, Example, Rendering, Task
+from pipeline.tasks.data import Asked, Row, read_examples
 from pipeline.tasks.scoring import ExactMatch
 
 
 def read(request: DataRequest) -> list[Example]:
-    """Rows with ``prompt`` and ``answer``, and optionally ``id``."""
+    """Rows with ``prompt`` and ``answer``, and optionally ``id`` and ``renderings``: other wordings of the prompt."""
 
-    def to_example(row: Row) -> tuple[str, str, tuple[str, ...]]:
+    def to_example(row: Row) -> Asked:
         answer = row.text("answer").strip()
         if "\n" in answer:
             raise UserError(f"{row.where}: the answer has several lines; only the first line of a response is compared")
-        return row.text("prompt"), answer, ()
+        others = row.texts("renderings")[: request.renderings - 1] if request.renderings > 1 else []
+        if len(others) < request.renderings - 1:
+            raise UserError(
+                f"{row.where}: --permutations {request.renderings} needs {request.renderings - 1} texts in the column "
+                f"'renderings', found {len(others)}"
+            )
+        return Asked(
+            question=row.text("prompt"),
+            answer=answer,
+            renderings=tuple(Rendering(question=other, answer=answer) for other in others),
+        )
 
     return read_examples(request, task="jsonl", to_example=to_example)
 

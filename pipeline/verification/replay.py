@@ -113,9 +113,7 @@ class ReplayActor(TaskActor):
         oracle, found = Oracle(self._model), []
         for example, programs in piece:
             question = self._task.prepare(example, self._model.tokenizer)
-            outcomes = [
-                self._task.scoring.score(oracle, [question], [program], need_response=False)[0] for program in programs
-            ]
+            outcomes = [self._task.score(oracle, [question], [program], need_response=False)[0] for program in programs]
             found.append([(outcome.correct, outcome.margin) for outcome in outcomes])
         return found
 

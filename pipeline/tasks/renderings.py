@@ -1,0 +1,84 @@
+"""Rewards that a guess cannot win: an answer counts if it is right however the question is put.
+
+A label-guided search also finds lucky guesses: on four-way questions it "corrects" nearly all (CoLa's 95.8 % on
+ARC-Easy, for six models alike). So a question can be asked in K ways: with its options rotated, where the model sees
+them, or in other words. A program is right if all its answers are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pipeline.program import LayerProgram
+
+if TYPE_CHECKING:
+    from pipeline.tasks.base import Outcome, Question, Runner, Scoring
+
+
+def rotations(options: Sequence[str], reference: int, number: int) -> list[tuple[list[str], int]]:
+    """Other orders of a question's options.
+
+    Args:
+        options: The options' texts.
+        reference: Which of them is right.
+        number: How many orders are wanted, the first one included; as many as there are options at most.
+
+    Returns:
+        For each further order the options and the place of the right one.
+    """
+    return [
+        ([*options[shift:], *options[:shift]], (reference - shift) % len(options))
+        for shift in range(1, min(number, len(options)))
+    ]
+
+
+def score_renderings(
+    scoring: Scoring,
+    model: Runner,
+    questions: Sequence[Question],
+    programs: Sequence[LayerProgram],
+    *,
+    need_response: bool,
+) -> list[Outcome]:
+    """Judge questions as they stand, and those answers that are right under the other renderings too.
+
+    The margin is the smallest of those that were read: what is wrong as asked is not asked again.
+
+    Args:
+        scoring: How one answer is judged.
+        model: Runs programs.
+        questions: Questions with their renderings, or without.
+        programs: A program for each.
+        need_response: Whether the response to the question as it stands is wanted in full.
+    """
+    outcomes = [
+        replace(outcome, correct_as_asked=outcome.correct) if question.renderings else outcome
+        for question, outcome in zip(
+            questions, scoring.score(model, questions, programs, need_response=need_response), strict=True
+        )
+    ]
+    again = [
+        (index, rendering)
+        for index, (question, outcome) in enumerate(zip(questions, outcomes))
+        if outcome.correct
+        for rendering in question.renderings
+    ]
+    if again:
+        others = scoring.score(
+            model, [rendering for _, rendering in again], [programs[index] for index, _ in again], need_response=False
+        )
+        for (index, _), other in zip(again, others, strict=True):
+            outcomes[index] = _both(outcomes[index], other)
+    return outcomes
+
+
+def _both(asked: Outcome, other: Outcome) -> Outcome:
+    """The verdict over what was judged so far and one rendering more."""
+    return replace(
+        asked,
+        correct=asked.correct and other.correct,
+        margin=min(asked.margin, other.margin),
+        layer_executions=asked.layer_executions + other.layer_executions,
+    )

@@ -8,13 +8,14 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test bench lint types clean
+.PHONY: help setup demo test bench lint types audit clean
 
 help:
 	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
 	@echo "make test    linter, type checker and all tests"
 	@echo "make bench   measure the search against plainer ways; QUICK=1 for three minutes of it,"
 	@echo "             ARC=FILE and GSM8K=FILE (or hub data sets) for real questions"
+	@echo "make audit   ask pip-audit about known vulnerabilities of everything that is installed"
 	@echo "make setup   only make the virtual environment, in $(VENV)"
 	@echo "make clean   remove the virtual environment and the caches"
 
@@ -43,6 +44,14 @@ test: lint types
 bench: setup
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ARC),--arc "$(ARC)") $(if $(GSM8K),--gsm8k "$(GSM8K)") \
 		$(if $(DEVICE),--device "$(DEVICE)")
+
+# sqlitedict unpickles its files (no fix exists); lm-eval opens one only where it is told to, by --use_cache.
+audit: setup
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > $(VENV)/audit/installed.txt
+	$(VENV)/audit/bin/pip-audit --strict --requirement $(VENV)/audit/installed.txt --no-deps --disable-pip \
+		--ignore-vuln GHSA-g4r7-86gm-pgqc --ignore-vuln PYSEC-2026-1939
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

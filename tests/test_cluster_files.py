@@ -29,6 +29,14 @@ def test_what_the_cluster_installs_is_what_the_package_needs():
         assert name in commands, f"cluster.yaml does not install {name}"
 
 
+def test_the_dashboard_and_the_job_server_stay_on_loopback():
+    """Catches a cluster on which anybody in reach runs code."""
+    commands = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())["head_start_ray_commands"]
+    assert any("--dashboard-host=127.0.0.1" in command for command in commands)
+    sources = [file for folder in ("pipeline", "router", "jobs") for file in (REPOSITORY / folder).rglob("*.py")]
+    assert not [file for file in sources if "0.0.0.0" in file.read_text() or "dashboard_host" in file.read_text()]
+
+
 def test_a_job_uploads_the_code_and_little_else():
     """Catches a working directory that carries an environment or runs, or lacks the package."""
     ignored = (REPOSITORY / ".rayignore").read_text().split()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import threading
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner
@@ -21,7 +23,7 @@ QUESTIONS = 24
 
 @pytest.fixture(scope="module")
 def s3():
-    with s3_server() as server:
+    with mock.patch.dict(os.environ, {"HF_TOKEN": "hf_not-for-logs"}), s3_server() as server:
         yield server
 
 

@@ -229,7 +229,7 @@ class Coordinator:
             self._let_go(worker)
             self.progress.actors_ready -= 1
         busy = sum(worker.piece is not None for worker in self._workers)
-        if time.monotonic() >= self._next_start:
+        if time.monotonic() >= self._next_start and not self._awaits_a_first_load():
             while len(self._workers) < min(self._num_actors, busy + len(self._work)):
                 self._workers.append(self._start_worker())
 
@@ -255,6 +255,16 @@ class Coordinator:
     def _start_worker(self) -> _Worker:
         actor = self._actor_class.remote(self._config)
         return _Worker(actor=actor, call=actor.load.remote())
+
+    def _awaits_a_first_load(self) -> bool:
+        """Whether so many actors failed to start that only those that still load can say whether any will.
+
+        A node that lacks the model fails at once, again and again, while others take minutes to load it.
+        """
+        return self._failed_starts >= MAX_FAILED_STARTS and not self.progress.actors_ready and self._any_loads()
+
+    def _any_loads(self) -> bool:
+        return any(worker.call is not None and worker.piece is None for worker in self._workers)
 
     def _let_go(self, worker: _Worker) -> None:
         self._workers.remove(worker)
@@ -305,14 +315,13 @@ class Coordinator:
     def _start_failed(self, worker: _Worker, error: Exception) -> None:
         """An actor died, or was refused something, while it loaded the model: here, or on its node alone.
 
-        While any actor works, those that fail to start cost time and nothing else.
+        While any actor works, or may yet, those that fail to start cost time and nothing else.
         """
         self._bury(worker, error)
         self._failed_starts += not _is_preempted(error)
-        if self.progress.actors_ready:
+        if self.progress.actors_ready or self._any_loads():
             return
-        others_load = any(other.call is not None for other in self._workers)
-        if isinstance(error, UserError) and (not others_load or self._failed_starts >= MAX_FAILED_STARTS):
+        if isinstance(error, UserError):
             raise UserError(str(error)) from None
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise UserError(

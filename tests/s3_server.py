@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from unittest import mock
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/not-for-logs"
@@ -37,11 +39,10 @@ class Fault:
 
 @dataclass
 class S3Server:
-    """The server; ``url`` is a bucket of its own, and ``faults`` what is to go wrong."""
+    """The server; ``faults`` is what is to go wrong."""
 
     port: int = 0
     faults: list[Fault] = field(default_factory=list)
-    buckets: int = 0
 
     def __post_init__(self) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -63,8 +64,8 @@ class S3Server:
 
     def bucket(self) -> str:
         """A new bucket's URL."""
-        self.buckets += 1
-        name = f"bucket-{self.buckets}"
+        # moto keeps what was put for as long as the process lasts, also for the next server.
+        name = f"bucket-{uuid.uuid4().hex[:12]}"
         self.client().create_bucket(Bucket=name)
         return f"s3://{name}"
 
@@ -111,5 +112,8 @@ def s3_server() -> Iterator[S3Server]:
     """A server that this process and those that it starts find."""
     server = S3Server()
     with mock.patch.dict(os.environ, server.environment):
+        # fsspec keeps clients, and theirs would still be those of another test's server.
+        S3FileSystem.clear_instance_cache()
         yield server
+        S3FileSystem.clear_instance_cache()
     server.stop()

@@ -89,7 +89,7 @@ def mortal(coordinator, monkeypatch):
     monkeypatch.setattr(ray, "kill", lambda actor: None)
 
     def worker(**fields) -> _Worker:
-        coordinator._workers.append(_Worker(actor=None, call=None, **fields))
+        coordinator._workers.append(_Worker(actor=None, **{"call": None, **fields}))
         coordinator.progress.actors_ready += fields.get("loaded", False)
         return coordinator._workers[-1]
 
@@ -122,13 +122,32 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(coordinator, mortal):
         coordinator._start_failed(mortal(), UserError("no such thing"))
 
 
-def test_what_one_node_lacks_others_may_have(coordinator, mortal):
-    """Catches a run that ends because a single node has no such file, while the others are still loading."""
-    mortal().call = "loading"
-    coordinator._start_failed(mortal(), UserError("no such folder"))
-    coordinator._workers[0].call = None
+def test_what_one_node_lacks_others_may_have(coordinator, mortal, monkeypatch):
+    """Catches a run that ends because a single node has no such file, however often, while others are still loading."""
+    monkeypatch.setattr(coordinator, "_start_worker", lambda: _Worker(actor=None, call="loading again"))
+    coordinator._num_actors, other = 2, mortal(call="loading")
+    for failed in range(1, 3 * MAX_FAILED_STARTS):
+        coordinator._start_failed(mortal(), UserError("no such folder"))
+        coordinator._next_start = 0.0
+        coordinator._fill_pool()
+        started = [worker for worker in coordinator._workers if worker is not other]
+        assert len(started) == (failed < MAX_FAILED_STARTS), "nobody else is started until the other one has loaded"
+        coordinator._workers[:] = [other]
+    other.call = None
     with pytest.raises(UserError, match="no such folder"):
         coordinator._start_failed(mortal(), UserError("no such folder"))
+
+
+def test_the_death_of_the_last_that_loaded_leaves_nobody_waiting(coordinator, mortal, monkeypatch):
+    """Catches a search that hangs: many starts have failed on a bad node, and then the one actor that worked dies."""
+    monkeypatch.setattr(coordinator, "_start_worker", lambda: _Worker(actor=None, call="loading"))
+    worked = mortal(loaded=True, call="search", piece=coordinator._work.take())
+    for _ in range(2 * MAX_FAILED_STARTS):
+        coordinator._start_failed(mortal(), died())
+    coordinator._bury(worked, died())
+    coordinator._next_start = 0.0
+    coordinator._fill_pool()
+    assert coordinator._workers
 
 
 def test_pauses_grow_with_the_deaths(coordinator, mortal):

@@ -73,8 +73,7 @@ MUTATIONS = (
     Mutation(
         "not_on_one_node",
         (
-            (COORDINATOR, "        if self.progress.actors_ready:\n            return\n", ""),
-            (COORDINATOR, "        others_load = any(", "        others_load = False and any("),
+            (COORDINATOR, "        if self.progress.actors_ready or self._any_loads():\n            return\n", ""),
         ),
     ),
     Mutation("staged or checked", ((LOCAL, "            leftover.unlink()\n", "            pass\n"),)),

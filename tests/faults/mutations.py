@@ -72,9 +72,7 @@ MUTATIONS = (
     Mutation("a_node_comes_later", ((COORDINATOR, "        self._grow()\n", ""),)),
     Mutation(
         "not_on_one_node",
-        (
-            (COORDINATOR, "        if self.progress.actors_ready or self._any_loads():\n            return\n", ""),
-        ),
+        ((COORDINATOR, "        if self.progress.actors_ready or self._any_loads():\n            return\n", ""),),
     ),
     Mutation("staged or checked", ((LOCAL, "            leftover.unlink()\n", "            pass\n"),)),
     Mutation(

@@ -22,6 +22,9 @@ from pipeline.program import LayerProgram
 
 #: A layer gains nothing from more tokens than this in a call, and loses where they leave the caches.
 CPU_CALL_TOKENS = 1024
+#: Matrices of fewer rows are multiplied by other kernels (MKL's, on some processors), whose sums are rounded otherwise.
+#: Programs that go back and forth make much of that; a text so short runs alone, as a stock model would run it.
+FEW_TOKENS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,11 +193,15 @@ class Executor:
 
     def _calls(self, group: list[Strand], texts: Sequence[Text]) -> Iterator[list[Strand]]:
         """A group in calls whose activations stay in the processor's caches; on a GPU, in one."""
-        most = CPU_CALL_TOKENS if self.stack.hf_model.device.type == "cpu" else math.inf
+        on_cpu = self.stack.hf_model.device.type == "cpu"
+        most = CPU_CALL_TOKENS if on_cpu else math.inf
         call: list[Strand] = []
         tokens = 0
         for strand in group:
             size = len(texts[strand.text].tokens)
+            if on_cpu and size < FEW_TOKENS:
+                yield [strand]
+                continue
             if call and tokens + size > most:
                 yield call
                 call, tokens = [], 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
-from pipeline.evaluator import GroupResult, SearchEvaluator, rows_to_keep
+from pipeline.evaluator import GroupResult, Loaded, SearchEvaluator, rows_to_keep
 from pipeline.group import search_group
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
@@ -28,12 +28,12 @@ def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
     """
 
     class StubEvaluator(SearchEvaluator):
-        def load(self) -> dict[str, Any]:
+        def load(self) -> Loaded:
             self._rows = plausible_rows(self._config)
             (gate / str(os.getpid())).touch()
             while len(list(gate.iterdir())) < num_actors:
                 time.sleep(_LOOK_SECONDS)
-            return {"class": "StubForCausalLM", "num_layers": NUM_LAYERS}
+            return Loaded(facts={"class": "StubForCausalLM", "num_layers": NUM_LAYERS})
 
         def search(self, examples: Sequence[Example], prior: Prior | None = None, teaches: bool = False) -> GroupResult:
             rows = [

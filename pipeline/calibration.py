@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
-from pipeline.storage import AnyPath, Place, content, is_folder, is_there, local_copy, locate
+from pipeline.storage import AnyPath, Place, UnreachableError, content, is_folder, is_there, local_copy, locate
 
 FOLDER = "calibration"
 PRIOR_FILE = "prior.safetensors"
@@ -59,6 +59,7 @@ def read_evaluations(file: AnyPath) -> list[Evaluation]:
 
     Raises:
         UserError: The file cannot be read, or holds something else.
+        UnreachableError: It cannot be reached, which says nothing of what is in it.
     """
     try:
         table = pq.read_table(pa.BufferReader(content(file)))
@@ -73,6 +74,8 @@ def read_evaluations(file: AnyPath) -> list[Evaluation]:
             )
             for row in table.to_pylist()
         ]
+    except UnreachableError:
+        raise
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{file} holds no evaluations: {error}; delete it, and its group is searched again") from None
 
@@ -90,6 +93,9 @@ def read_prior(place: Place) -> Prior:
         path = path / PRIOR_FILE
     try:
         with local_copy(path) as file:
-            return Prior.read(file)
+            try:
+                return Prior.read(file)
+            except UserError as error:
+                raise UserError(str(error).replace(str(file), str(path))) from None  # a far one was fetched
     except FileNotFoundError:
         raise UserError(f"there is no prior {path}") from None

@@ -70,8 +70,8 @@ def _renderings(number: int) -> str:
     if number == 1:
         return ""
     return (
-        f"\n\nEach question was asked in {number} ways (its options rotated, or in other words), and an answer is\n"
-        "right where all are; `correct_as_asked` is the verdict on the question as it stands."
+        f"\n\nEach question was asked in {number} ways (its options rotated, fewer where it has fewer; or in other\n"
+        "words), and an answer is right where all are; `correct_as_asked` is the verdict on the question\nas it stands."
     )
 
 

@@ -15,7 +15,7 @@ from pipeline import __version__
 from pipeline.actions import ACTION_SPACES
 from pipeline.adaptation.cli import adapt
 from pipeline.config import DEFAULT_CACHE_GIB, DEFAULT_STALL_SECONDS
-from pipeline.errors import UserError
+from pipeline.errors import StoppedError, UserError
 from pipeline.model_source import DTYPES
 from pipeline.options import LOCATION, resource_options, resources_of
 from pipeline.search import PRESETS, SearchConfig
@@ -245,17 +245,17 @@ def _search(request: Any) -> int:
                 request, show=reporter, announce=lambda line: console.print(line, highlight=False, markup=False)
             )
     except KeyboardInterrupt:
-        kept = f"Every committed question is kept in {request.out}" if request.out.exists() else "Nothing was begun"
         console.print(
-            f"Stopped. {kept}; run the same command again to go on.",
+            f"Stopped. Every committed question is kept in {request.out}; run the same command again to go on.",
             highlight=False,
             markup=False,
         )
         return EXIT_INCOMPLETE
-    except StoreError as error:
+    except (StoppedError, StoreError) as error:
+        remedy = f"{error.remedy} and " if isinstance(error, StoreError) and error.remedy else ""
         console.print(
             f"Stopped: {error}. Every committed question is kept in {request.out}; "
-            "make room and run the same command again to go on.",
+            f"{remedy}run the same command again to go on.",
             highlight=False,
             markup=False,
         )

@@ -12,7 +12,7 @@ from pipeline.interchange.polar import read_polar, write_polar
 from pipeline.interchange.questions import PathData
 from pipeline.interchange.runs import read_run, write_run
 from pipeline.model_source import ModelSource, resolve_model
-from pipeline.storage import AnyPath
+from pipeline.storage import AnyPath, without_secrets
 
 SOURCES = ("run", "polar", "drllm")
 TARGETS = ("run", "polar")
@@ -87,7 +87,7 @@ def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda
     data.dtype = request.dtype or data.dtype
     if not data.questions:
         reasons = "".join(f"\n  {reason}: {number}" for reason, number in data.left_out.items())
-        raise UserError(f"nothing in {request.source} could be taken over{reasons and ':'}{reasons}")
+        raise UserError(f"nothing in {without_secrets(request.source)} could be taken over{reasons and ':'}{reasons}")
     if request.target_format == "polar":
         write_polar(data, request.target)
     else:
@@ -129,4 +129,4 @@ def _depth(model: ModelSource) -> int:
 
 def _origin(request: ConvertRequest) -> dict[str, str]:
     """Where a converted run comes from, as its ``run.json`` notes it."""
-    return {"format": request.source_format, "file": str(request.source)}
+    return {"format": request.source_format, "file": without_secrets(request.source)}

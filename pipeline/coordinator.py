@@ -1,10 +1,10 @@
 """The driver's side of a search: work groups, a pool of actors, retries and commits.
 
 A group is handed to an actor that has loaded its model; its rows come back and are committed. An actor
-that dies, or that does nothing any more, is replaced and its group is handed out again (``pipeline.worklist`` says
-what, and how often). Calibration groups go first; once all of them are done, what they teach is fitted and goes out
-with every other group. At the end whoever has nothing to do tries what others have had for long; the first result
-counts. Nothing here decides what a row says.
+that dies, that does nothing any more, or that fails at whatever it is given, is replaced, and its group is handed to
+another one, on another machine where there is one (``pipeline.worklist`` says what, and how often). Calibration groups
+go first; once all of them are done, what they teach is fitted and goes out with every other group. At the end whoever
+has nothing to do tries what others have had for long; the first result counts. Nothing here decides what a row says.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -24,8 +26,8 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.calibration import calibration_groups
 from pipeline.cluster import PoolConfig, fitting_actors
 from pipeline.config import DEFAULT_STALL_SECONDS, RunConfig
-from pipeline.errors import UserError
-from pipeline.evaluator import GroupResult, SearchEvaluator
+from pipeline.errors import StoppedError, UserError
+from pipeline.evaluator import GroupResult, Loaded, SearchEvaluator
 from pipeline.prior import Prior, fit_prior
 from pipeline.shards import RunFolder, ShardRecord
 from pipeline.tasks import Example
@@ -36,8 +38,11 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.5
 #: Actors that may die while loading, one after the other, before the run gives up.
 MAX_FAILED_STARTS = 3
-#: Actors that may die one after the other, and none of them finish anything, before the run gives up.
+#: Actors that may die one after the other over groups that nobody had lost before, or over any if this call has not
+#: finished a single one, before the run gives up: not the examples are bad then, but the cluster.
 MAX_DEATHS_IN_A_ROW = 50
+#: Exceptions one after the other that make an actor a broken one: after some errors a GPU answers nothing any more.
+MAX_EXCEPTIONS_IN_A_ROW = 3
 #: Seconds until an actor is replaced, after the first and after any number of deaths in a row.
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.25, 10.0
 #: How long a piece must have been under way before another actor tries it too: in median times, and in seconds.
@@ -105,7 +110,7 @@ class Progress:
         return self.done == self.num_examples
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Worker:
     """One actor and the one call that is under way on it; it loads where there is no piece."""
 
@@ -113,9 +118,13 @@ class _Worker:
     call: Any
     piece: Piece | None = None
     loaded: bool = False
+    #: The machine that it is on, once that is known.
+    node: str | None = None
+    exceptions_in_a_row: int = 0
     programs_run: int = 0
-    #: When it was given its piece, and when it was last seen to run a program of it.
-    began: float = 0.0
+    programs_replayed: int = 0
+    #: When it began to load or was given its piece, and when it was last seen to run or replay a program of that.
+    began: float = field(default_factory=time.monotonic)
     moved: float = 0.0
 
 
@@ -162,7 +171,8 @@ class Coordinator:
         #: Seconds an example that the last finished pieces took.
         self._paces: deque[float] = deque(maxlen=_PACES)
         self._failed_starts = 0
-        self._deaths_in_a_row = 0
+        self._deaths_in_a_row = self._fresh_deaths_in_a_row = 0
+        self._any_finished = False
         self._next_start = 0.0
         self._num_actors, self._next_growth = pool.num_actors, 0.0
         self._actor_class = ray.remote(
@@ -188,7 +198,8 @@ class Coordinator:
         """Work until every group is committed or set aside; actors are gone when this returns.
 
         Raises:
-            UserError: The model cannot be loaded, or actors die one after the other.
+            UserError: The model cannot be loaded.
+            StoppedError: Actors die one after the other, or a calibration group cannot be searched.
         """
         try:
             self._learn_if_taught()
@@ -201,13 +212,12 @@ class Coordinator:
                     time.sleep(TICK_SECONDS)  # until the next actor may start
                 for call in _answered(calls):
                     self._finish(calls[call])
-                self._poll_programs_run()
+                self._poll_activity()
                 self._replace_stuck()
                 self._show(self.progress)
         finally:
-            for worker in self._workers:
-                ray.kill(worker.actor)
-            self._workers.clear()
+            for worker in list(self._workers):
+                self._let_go(worker)
         return self.progress
 
     # -- handing out -----------------------------------------------------------------------
@@ -215,19 +225,21 @@ class Coordinator:
     def _fill_pool(self) -> None:
         """Hand pieces to idle actors, start as many actors as there is work for, and let go of those too many."""
         for worker in self._idle():
-            piece = self._work.take(self._may_start) or self._work.copy(self._is_overdue)
+            piece = self._work.take(self._may_start, partial(self._avoids, worker)) or self._work.copy(self._is_overdue)
             if piece is None:
-                break
+                continue
             worker.piece = piece
             worker.began = worker.moved = time.monotonic()
             teaches = piece.group in self._calibration
-            examples = self._groups[piece.group][piece.start : piece.stop]
+            examples = [self._groups[piece.group][place] for place in piece.places]
             worker.call = worker.actor.search.remote(examples, None if teaches else self._prior, teaches)
         self._grow()
         wanted = min(self._num_actors, self._work.most_wanted)
-        for worker in self._idle()[: max(0, len(self._workers) - wanted)]:
+        # Those that still wait for room on the cluster would keep it growing.
+        spare = [*self._idle(), *(worker for worker in self._workers if not worker.loaded)]
+        for worker in spare[: max(0, len(self._workers) - wanted)]:
             self._let_go(worker)
-            self.progress.actors_ready -= 1
+            self.progress.actors_ready -= worker.loaded
         busy = sum(worker.piece is not None for worker in self._workers)
         if time.monotonic() >= self._next_start and not self._awaits_a_first_load():
             while len(self._workers) < min(self._num_actors, busy + len(self._work)):
@@ -235,6 +247,13 @@ class Coordinator:
 
     def _idle(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.call is None]
+
+    def _avoids(self, worker: _Worker, loser: _Worker) -> bool:
+        """Whether what somebody lost is rather for another actor: on another machine, or at least not the same one."""
+        others = [other for other in self._workers if other is not worker]
+        if worker.node == loser.node and any(other.node != loser.node for other in others):
+            return True
+        return worker is loser and bool(others)
 
     def _may_start(self, group: int) -> bool:
         return group in self._calibration or not self._teaching
@@ -264,11 +283,14 @@ class Coordinator:
         return self._failed_starts >= MAX_FAILED_STARTS and not self.progress.actors_ready and self._any_loads()
 
     def _any_loads(self) -> bool:
-        return any(worker.call is not None and worker.piece is None for worker in self._workers)
+        """Whether any actor may yet load the model; one that takes as long as a stuck one is not waited for."""
+        latest = time.monotonic() - self._stall_seconds
+        return any(not worker.loaded and worker.began > latest for worker in self._workers)
 
     def _let_go(self, worker: _Worker) -> None:
         self._workers.remove(worker)
-        ray.kill(worker.actor)
+        with suppress(RayError, RuntimeError):
+            ray.kill(worker.actor)
 
     # -- taking back -----------------------------------------------------------------------
 
@@ -285,30 +307,43 @@ class Coordinator:
             if piece is None:
                 self._start_failed(worker, cause)
                 return
-            if not alive:
-                self._bury(worker, cause)
-                self._deaths_in_a_row += not _is_preempted(cause)
-            self._take_back(piece, cause)
+            worker.exceptions_in_a_row += 1
+            if not alive or worker.exceptions_in_a_row >= MAX_EXCEPTIONS_IN_A_ROW:
+                self._bury(worker, cause, over=piece)
+            self._take_back(worker, piece, cause)
         else:
             if piece is None:
-                self._failed_starts = 0
-                worker.loaded = True
-                self.progress.actors_ready += 1
-                self._folder.describe_model(result)
-                self._check_prior(result["num_layers"])
+                self._welcome(worker, result)
                 return
-            self._deaths_in_a_row = 0
+            worker.exceptions_in_a_row = self._deaths_in_a_row = self._fresh_deaths_in_a_row = 0
+            self._any_finished = True
             if self._work.is_open(piece):
                 self._paces.append((time.monotonic() - worker.began) / len(piece))
             self._settle(self._work.finish(piece, result))
 
-    def _bury(self, worker: _Worker, error: Exception) -> None:
-        """Let an actor go that died or is stuck; the next one starts after a pause that grows with the deaths."""
+    def _welcome(self, worker: _Worker, loaded: Loaded) -> None:
+        """Take up an actor that has loaded the model."""
+        self._failed_starts = 0
+        worker.loaded, worker.node = True, loaded.node
+        self.progress.actors_ready += 1
+        self._folder.describe_model(loaded.facts)
+        self._check_prior(loaded.facts["num_layers"])
+
+    def _bury(self, worker: _Worker, error: Exception, *, over: Piece | None = None) -> None:
+        """Let an actor go that died, is stuck or broken; the next one starts after a pause that grows with the deaths.
+
+        Args:
+            worker: It.
+            error: Its end.
+            over: What it had, if it had loaded the model.
+        """
         self._let_go(worker)
         self.progress.actors_lost += 1
         self.progress.actors_ready -= worker.loaded
         logger.warning("an actor died and is replaced: %s", _one_line(error))
         if not _is_preempted(error):
+            self._deaths_in_a_row += worker.loaded
+            self._fresh_deaths_in_a_row += over is not None and self._work.is_fresh(over)
             deaths = min(self._failed_starts + self._deaths_in_a_row, 16)
             self._next_start = time.monotonic() + min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**deaths)
 
@@ -324,21 +359,22 @@ class Coordinator:
         if isinstance(error, UserError):
             raise UserError(str(error)) from None
         if self._failed_starts >= MAX_FAILED_STARTS:
-            raise UserError(
+            raise StoppedError(
                 f"actors fail while they load the model ({_one_line(error)}); "
                 "is there enough memory for one copy an actor? fewer --actors need less"
             ) from error
 
-    def _take_back(self, piece: Piece, error: Exception) -> None:
+    def _take_back(self, worker: _Worker, piece: Piece, error: Exception) -> None:
         """Somebody failed at a piece: others try it."""
         if _is_preempted(error):
             self._work.give_back(piece)  # its machine was taken away, which is no fault of the examples'
             return
-        self._settle(self._work.lose(piece, f"{type(error).__name__}: {_one_line(error)}"))
-        if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
-            raise UserError(
-                f"{self._deaths_in_a_row} actors died one after the other and none finished anything, the last one of: "
-                f"{_one_line(error)}; what is committed stays, and the same command goes on"
+        self._settle(self._work.lose(piece, f"{type(error).__name__}: {_one_line(error)}", worker))
+        deaths = self._fresh_deaths_in_a_row if self._any_finished else self._deaths_in_a_row
+        if deaths >= MAX_DEATHS_IN_A_ROW:
+            raise StoppedError(
+                f"{deaths} actors died one after the other and none finished anything, the last one of: "
+                f"{_one_line(error)}"
             ) from error
 
     def _replace_stuck(self) -> None:
@@ -348,9 +384,8 @@ class Coordinator:
                 stuck = TimeoutError(
                     f"stuck: no program was finished for {self._stall_seconds:g} seconds (--stall-seconds)"
                 )
-                self._bury(worker, stuck)
-                self._deaths_in_a_row += 1
-                self._take_back(worker.piece, stuck)
+                self._bury(worker, stuck, over=worker.piece)
+                self._take_back(worker, worker.piece, stuck)
 
     def _settle(self, settled: Settled[GroupResult] | None) -> None:
         """Commit a group of which nothing is left to do, or set it aside where nothing of it could be searched."""
@@ -370,6 +405,13 @@ class Coordinator:
             self._folder.set_aside(group, failed)
             self.progress.failed_examples += len(failed)
         if group in self._teaching:
+            if not settled.results:
+                # What it would have taught decides the rows of all other questions: they may not depend on an outage.
+                raise StoppedError(
+                    f"no question of calibration group {group} could be searched, the last one for: "
+                    f"{list(failed.values())[-1]}; the same command tries them again, and a new run with "
+                    "--calibration 0 does without"
+                )
             # After the last one that teaches, the others may start.
             self._teaching.remove(group)
             self._learn_if_taught()
@@ -377,10 +419,7 @@ class Coordinator:
     # -- inside ----------------------------------------------------------------------------
 
     def _learn_if_taught(self) -> None:
-        """Fit the prior once every calibration group is done. One that the folder holds already stays.
-
-        A group that was set aside teaches nothing, nor does it where a later call searches it after all.
-        """
+        """Fit the prior once every calibration group is done. One that the folder holds already stays."""
         self.progress.calibrating = bool(self._teaching)
         if self._teaching:
             return
@@ -401,24 +440,27 @@ class Coordinator:
                 f"delete {self._folder.root}, where nothing was searched, and give a prior of the same model or none"
             )
 
-    def _poll_programs_run(self) -> None:
-        """Ask busy actors now and then how many programs they have run; nothing waits for the answers."""
+    def _poll_activity(self) -> None:
+        """Ask actors now and then how many programs they have run, and whether they live; nothing waits for them."""
         for call in _answered(self._polls):
             worker = self._polls.pop(call)
             try:
-                count = ray.get(call)
-            except RayError:
-                continue  # its search call fails too, and that is where it is dealt with
-            if count > worker.programs_run:
+                run, replayed = ray.get(call)
+            except RayError as error:
+                # Where it searches, that call fails too, and is dealt with there.
+                if worker.call is None and worker in self._workers:
+                    self._bury(worker, error)
+                continue
+            if (run, replayed) != (worker.programs_run, worker.programs_replayed):
                 worker.moved = time.monotonic()
-            self.progress.programs_run += count - worker.programs_run
-            worker.programs_run = count
+            self.progress.programs_run += run - worker.programs_run
+            worker.programs_run, worker.programs_replayed = run, replayed
         if time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + TICK_SECONDS
             # Whoever has not answered yet is not asked again: one that hangs would be asked for ever.
             asked = {id(worker) for worker in self._polls.values()}
-            busy = [worker for worker in self._workers if worker.piece is not None and id(worker) not in asked]
-            self._polls |= {worker.actor.programs_run.remote(): worker for worker in busy}
+            others = [worker for worker in self._workers if worker.loaded and id(worker) not in asked]
+            self._polls |= {worker.actor.activity.remote(): worker for worker in others}
 
 
 def _answered(calls: dict[Any, _Worker]) -> list[Any]:

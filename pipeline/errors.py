@@ -1,4 +1,4 @@
-"""The one exception that the command line turns into a message instead of a traceback."""
+"""The exceptions that the command line turns into a message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class UserError(ValueError):
     The message says what is wrong, where, and the next thing to try. It must survive a trip
     between processes, so it carries nothing but its text.
     """
+
+
+class StoppedError(UserError):
+    """A run that cannot go on as things are. What it has committed stays, and the same command goes on."""

@@ -14,15 +14,15 @@ from pipeline.errors import UserError
 from pipeline.group import Searched, search_group
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
-from pipeline.search import SearchTree
-from pipeline.tasks import Example, Question, get_task
+from pipeline.search import Verdict, ranked, unbeaten
+from pipeline.tasks import Example, Outcome, Question, get_task
 
 _MOST_COUNTED = 127
+#: What a program makes of a question when it is run once more, in another way.
+Replay = Callable[[LayerProgram], Outcome]
 
 
-def rows_to_keep(
-    item: Searched, config: RunConfig, survives: Callable[[LayerProgram], bool] = lambda program: True
-) -> list[dict[str, Any]]:
+def rows_to_keep(item: Searched, config: RunConfig, replay: Replay | None = None) -> list[dict[str, Any]]:
     """A row for each program that the run keeps, and for the identity program.
 
     Right programs within the budget come first, best first. The keys are those of ``pipeline.shards.SCHEMA``.
@@ -30,21 +30,28 @@ def rows_to_keep(
     Args:
         item: A question with its finished search.
         config: What the run keeps.
-        survives: Asked of every program that is to have a row, but for the identity's, which has one in any case; the
-            next best takes the place of one that does not.
+        replay: Asked of every program that is to have a row, if given. One whose verdicts it does not confirm has
+            none, and the next best takes its place; the identity's row, which is there in any case, says what the
+            replay says.
     """
-    tree, example = item.tree, item.question.example
-    identity = tree.identity
-    ranked = [verdict.program for verdict in tree.ranked()]
-    standing = {identity.program: True}
+    tree, example, identity = item.tree, item.question.example, item.tree.identity.program
+    verdicts, outcomes = dict(tree.verdicts), dict(item.outcomes)
+    if replay is not None:
+        outcomes[identity] = replace(replay(identity), layer_executions=outcomes[identity].layer_executions)
+        told = outcomes[identity]
+        verdicts[identity] = Verdict(program=identity, correct=told.correct, margin=told.margin)
+    confirmed = {identity}
     while True:
-        kept = list(dict.fromkeys([*_chosen(tree, ranked, config.keep), identity.program]))
-        unknown = [program for program in kept if program not in standing]
-        if not unknown:
+        right = [verdict.program for verdict in ranked(verdicts.values(), tree.config.budget)]
+        kept = list(dict.fromkeys([*_chosen(verdicts, right, config), identity]))
+        unknown = [program for program in kept if program not in confirmed]
+        if replay is None or not unknown:
             break
-        standing |= {program: survives(program) for program in unknown}
-        ranked = [program for program in ranked if standing.get(program, True)]
-    kept = [program for program in kept if standing[program]]
+        for program in unknown:
+            if replay(program).verdicts == outcomes[program].verdicts:
+                confirmed.add(program)
+            else:
+                del verdicts[program]
     layer_executions = sum(outcome.layer_executions for outcome in item.outcomes.values())
     return [
         {
@@ -52,18 +59,18 @@ def rows_to_keep(
             "task": example.task,
             "prompt": item.question.prompt,
             "answer": example.answer,
-            "response": item.outcomes[program].response,
+            "response": outcomes[program].response,
             "program": list(program.layers),
             "counts": storable_counts(program),
             "length": len(program),
             "num_layers": program.num_layers,
             "saved_layers": program.saved_layers,
-            "correct": item.outcomes[program].correct,
-            "correct_as_asked": item.outcomes[program].correct_as_asked,
-            "score": item.outcomes[program].margin,
-            "baseline_correct": identity.correct,
-            "is_best": ranked[:1] == [program],
-            "rank": ranked.index(program) + 1 if program in ranked else 0,
+            "correct": outcomes[program].correct,
+            "correct_as_asked": outcomes[program].correct_as_asked,
+            "score": outcomes[program].margin,
+            "baseline_correct": outcomes[identity].correct,
+            "is_best": right[:1] == [program],
+            "rank": right.index(program) + 1 if program in right else 0,
             "simulations": tree.simulations,
             "evaluations": len(item.outcomes),
             "layer_executions": layer_executions,
@@ -74,18 +81,33 @@ def rows_to_keep(
     ]
 
 
-def _chosen(tree: SearchTree, ranked: list[LayerProgram], keep: int | str) -> list[LayerProgram]:
+def _chosen(verdicts: dict[LayerProgram, Verdict], right: list[LayerProgram], config: RunConfig) -> list[LayerProgram]:
     """The programs that a run keeps of a question, right ones first."""
-    if isinstance(keep, int):
-        return ranked[:keep]
-    wanted = list(tree.verdicts) if keep == "all" else [verdict.program for verdict in tree.pareto()]
-    return [*(program for program in ranked if program in set(wanted)), *wanted]
+    if isinstance(config.keep, int):
+        return right[: config.keep]
+    wanted = list(verdicts)
+    if config.keep == "pareto":
+        wanted = [verdict.program for verdict in unbeaten(verdicts.values(), config.search.budget)]
+    return [*(program for program in right if program in set(wanted)), *wanted]
 
 
 def storable_counts(program: LayerProgram) -> list[int] | None:
     """Counts as the shards hold them: a byte each, so a layer that runs more than 127 times has none."""
     counts = program.counts
     return None if counts is None or max(counts) > _MOST_COUNTED else list(counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An actor that is ready.
+
+    Attributes:
+        facts: What a run notes about the model.
+        node: Ray's name of the machine that the actor is on.
+    """
+
+    facts: dict[str, Any]
+    node: str = field(default_factory=lambda: ray.get_runtime_context().get_node_id() if ray.is_initialized() else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +130,7 @@ class GroupResult:
 class SearchEvaluator(ModelActor):
     """The Ray actor of a search: takes work groups.
 
-    ``programs_run`` may be asked for while ``search`` runs.
+    ``activity`` may be asked for while ``search`` runs.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -121,10 +143,10 @@ class SearchEvaluator(ModelActor):
         )
         self._config = config
         self._task = get_task(config.task, max_new_tokens=config.max_new_tokens)
-        self._programs_run = 0
+        self._programs_run = self._programs_replayed = 0
 
-    def load(self) -> dict[str, Any]:
-        """Load the model; returns what the run notes about it.
+    def load(self) -> Loaded:
+        """Load the model.
 
         Raises:
             UserError: The model cannot be loaded, is outside the contract, or the budget allows no layer.
@@ -136,12 +158,14 @@ class SearchEvaluator(ModelActor):
                 f"{self._model.num_layers} layers"
             )
         chat = self._task.chat and self._model.tokenizer.chat_template is not None
-        return {
-            "class": type(self._model.hf_model).__name__,
-            "num_layers": self._model.num_layers,
-            "chat_template_applied": chat,
-            "special_tokens_added": not chat,
-        }
+        return Loaded(
+            facts={
+                "class": type(self._model.hf_model).__name__,
+                "num_layers": self._model.num_layers,
+                "chat_template_applied": chat,
+                "special_tokens_added": not chat,
+            }
+        )
 
     def search(self, examples: Sequence[Example], prior: Prior | None = None, teaches: bool = False) -> GroupResult:
         """Search one work group, with what other groups taught, or to teach them."""
@@ -165,25 +189,27 @@ class SearchEvaluator(ModelActor):
             on_step=self._count,
         )
         return GroupResult(
-            rows=[row for item in searched for row in rows_to_keep(item, self._config, self._survives(item))],
+            rows=[row for item in searched for row in rows_to_keep(item, self._config, self._replay(item))],
             failed=failed,
             evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
             improvements={item.question.example.id: item.improvements() for item in searched},
         )
 
-    def _survives(self, item: Searched) -> Callable[[LayerProgram], bool]:
-        """Whether the oracle confirms a program's verdict on a question; whatever it is where nobody asks."""
+    def _replay(self, item: Searched) -> Replay | None:
+        """What stock models say of a question's programs, where the run asks for it."""
         if not self._config.reverify:
-            return lambda program: True
+            return None
         from pipeline.engine.oracle import Oracle
 
         oracle = Oracle(self._model)
 
-        def confirmed(program: LayerProgram) -> bool:
-            [outcome] = self._task.score(oracle, [item.question], [program], need_response=False)
-            return outcome.correct == item.outcomes[program].correct
+        def replay(program: LayerProgram) -> Outcome:
+            whole = program == item.tree.identity.program
+            [outcome] = self._task.score(oracle, [item.question], [program], need_response=whole)
+            self._programs_replayed += 1
+            return outcome
 
-        return confirmed
+        return replay
 
     def _prepare(self, example: Example) -> Question:
         question = self._task.prepare(example, self._model.tokenizer)
@@ -195,9 +221,9 @@ class SearchEvaluator(ModelActor):
         return question
 
     @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]
-    def programs_run(self) -> int:
-        """Programs run by this actor so far."""
-        return self._programs_run
+    def activity(self) -> tuple[int, int]:
+        """Programs that this actor's searches have run so far, and those that it has replayed."""
+        return self._programs_run, self._programs_replayed
 
     def _count(self, programs: int) -> None:
         self._programs_run += programs

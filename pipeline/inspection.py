@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.config import KEEP_WORDS
 from pipeline.report import png
 from pipeline.report.analysis import PathStudy, analyse, count_layers
 from pipeline.reporting import share
@@ -29,8 +30,9 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
     settings = read_settings(run)
     rows = read_paths(run)
     state = "complete" if is_there(run / "_SUCCESS") else "incomplete"
+    searched = escape(f"{settings.get('task')} with {settings.get('model.name')}")
     console.print(
-        f"[bold]{escape(str(run))}[/]: {settings.get('task')} with {settings.get('model.name')}, {state}; "
+        f"[bold]{escape(str(run))}[/]: {searched}, {state}; "
         f"{rows.example_id.nunique()} questions, {len(rows)} programs kept",
         highlight=False,
     )
@@ -56,12 +58,19 @@ def _print_renderings(rows: pd.DataFrame, settings: dict[str, Any], console: Con
     """What is left of right answers that are asked for in several ways."""
     untouched = rows.program.map(tuple).map(lambda program: program == tuple(range(rows.num_layers.iloc[0])))
     base, others = rows[untouched], rows[~untouched]
-    console.print(
-        f"Each question was asked in {settings['permutations']} ways: the untouched model is right on "
-        f"{base.correct_as_asked.sum()} as they stand and on {base.correct.sum()} in every way; "
-        f"of {len(others)} other kept programs, {others.correct_as_asked.sum()} and {others.correct.sum()} are.",
-        highlight=False,
-    )
+    lines = [
+        f"Each question was asked in {settings['permutations']} ways (fewer where it has fewer options): the untouched "
+        f"model is right on {base.correct_as_asked.sum()} as they stand and on {base.correct.sum()} in every way."
+    ]
+    # Where right programs alone are kept, all others are right in every way.
+    if settings.get("keep") in KEEP_WORDS:
+        wrong = base.example_id[~base.correct_as_asked]
+        found = others[others.example_id.isin(wrong)].groupby("example_id")[["correct_as_asked", "correct"]].any().sum()
+        lines.append(
+            f"Of {len(wrong)} that it gets wrong as they stand, a program corrects {found.correct_as_asked} so, and "
+            f"{found.correct} in every way."
+        )
+    console.print(" ".join(lines), highlight=False, markup=False)
 
 
 def _outcomes(rows: pd.DataFrame) -> Table:
@@ -73,7 +82,7 @@ def _outcomes(rows: pd.DataFrame) -> Table:
         for right, part in of_task.groupby("baseline_correct"):
             questions, best = part.example_id.nunique(), part[part.is_best]
             table.add_row(
-                str(task),
+                escape(str(task)),
                 "right" if right else "wrong",
                 str(questions),
                 f"{len(best)} ({share(len(best), questions)})",

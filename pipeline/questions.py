@@ -8,6 +8,18 @@ from pipeline.shards import read_json, read_settings
 from pipeline.storage import AnyPath
 from pipeline.tasks import DataRequest, Example, get_task
 
+#: What ``run.json`` says of a run's questions, and of which kind it is.
+_KINDS = {
+    "data": str | None,
+    "task": str,
+    "split": str,
+    "limit": int | None,
+    "seed": int,
+    "permutations": int,
+    "max_new_tokens": int | None,
+    "data_sha256": str,
+}
+
 
 def questions_of(run: AnyPath) -> list[Example]:
     """The questions that a run was told to search, whether or not it has come to them yet.
@@ -18,17 +30,24 @@ def questions_of(run: AnyPath) -> list[Example]:
     settings, notes = read_settings(run), read_json(run / "run.json")
     if "imported" in notes:
         raise UserError("they were converted, not searched here")
+    said = {"permutations": 1, **settings, "data": notes.get("data")}
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(said.get(name), kind)]
+    if wrong:
+        raise UserError(f"run.json holds no valid {', '.join(wrong)}")
+    task = get_task(said["task"])
+    if task.needs_data and said["data"] is None:
+        raise UserError("run.json does not say where they lie")
     try:
         request = DataRequest(
-            data=notes.get("data"),
-            split=settings["split"],
-            limit=settings["limit"],
-            seed=settings["seed"],
-            renderings=settings.get("permutations", 1),
+            data=said["data"],
+            split=said["split"],
+            limit=said["limit"],
+            seed=said["seed"],
+            renderings=said["permutations"],
         )
-        examples = get_task(settings["task"]).read(request)
-    except (KeyError, ValueError, OSError) as error:
+        examples = task.read(request)
+    except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
-    if fingerprint(examples) != settings["data_sha256"]:
+    if fingerprint(examples) != said["data_sha256"]:
         raise UserError("they have changed")
     return examples

@@ -107,6 +107,8 @@ def run_search(
         examples = read_examples(request)
         model = resolve_model(request.model)
         prior = _given_prior(request)
+    except UserError:
+        raise  # an outage is one too
     except OSError as error:
         raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
     folder = RunFolder(request.out)

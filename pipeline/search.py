@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -162,6 +163,23 @@ class Verdict:
     margin: float
 
 
+def ranked(verdicts: Iterable[Verdict], budget: float) -> list[Verdict]:
+    """The right programs within a budget, best first: shortest, then by the largest margin."""
+    right = (v for v in verdicts if v.correct and v.program.within(budget))
+    return sorted(right, key=lambda v: (len(v.program), -v.margin, v.program.layers))
+
+
+def unbeaten(verdicts: Iterable[Verdict], budget: float) -> list[Verdict]:
+    """The programs within a budget, right or wrong, that none as short or shorter beats; shortest first.
+
+    A right program beats a wrong one, of two alike the one of the larger margin.
+    """
+    # By the layers first, so that the order in which equals were tried decides nothing.
+    within = sorted((v for v in verdicts if v.program.within(budget)), key=lambda v: v.program.layers)
+    worth = {v.program: (v.correct, -math.inf if math.isnan(v.margin) else v.margin) for v in within}
+    return pareto_set(within, length=lambda v: len(v.program), worth=lambda v: worth[v.program])
+
+
 @dataclass(slots=True)
 class Node:
     """One program in the tree.
@@ -289,24 +307,15 @@ class SearchTree:
 
     def ranked(self) -> list[Verdict]:
         """The right programs within the budget, best first: shortest, then by the largest margin."""
-        right = (v for v in self.verdicts.values() if v.correct and v.program.within(self.config.budget))
-        return sorted(right, key=lambda v: (len(v.program), -v.margin, v.program.layers))
+        return ranked(self.verdicts.values(), self.config.budget)
 
     def best(self) -> Verdict | None:
         """The best right program within the budget; None if there is none."""
-        ranked = self.ranked()
-        return ranked[0] if ranked else None
+        return next(iter(self.ranked()), None)
 
     def pareto(self) -> list[Verdict]:
-        """The programs within the budget, right or wrong, that none as short or shorter beats; shortest first.
-
-        A right program beats a wrong one, of two alike the one of the larger margin.
-        """
-        within = [v for v in self.verdicts.values() if v.program.within(self.config.budget)]
-        # By the layers first, so that the order in which equals were tried decides nothing.
-        within.sort(key=lambda v: v.program.layers)
-        worth = {v.program: (v.correct, -math.inf if math.isnan(v.margin) else v.margin) for v in within}
-        return pareto_set(within, length=lambda v: len(v.program), worth=lambda v: worth[v.program])
+        """The programs within the budget, right or wrong, that none as short or shorter beats; shortest first."""
+        return unbeaten(self.verdicts.values(), self.config.budget)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every node with its statistics, for golden tests and for looking at a tree."""

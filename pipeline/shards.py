@@ -36,6 +36,8 @@ from pipeline.storage import (
     AnyPath,
     Place,
     StoreBusyError,
+    UnreachableError,
+    as_writer,
     content,
     contents,
     entries,
@@ -224,18 +226,25 @@ class RunFolder:
         teaching = range(0) if taught else calibration.calibration_groups(config.calibration, config.group_size)
         shards = entries(self.root / "paths", ".parquet")
         present = {f"paths/{shard.name}" for shard in shards}
+        records = read_manifest(self.root)
         committed = {
             group: record
-            for group, record in read_manifest(self.root).items()
-            if record.file in present and (group not in teaching or is_there(self.root / self._lesson(group)))
+            for group, record in records.items()
+            # A listing may lag behind.
+            if (record.file in present or is_there(self.root / record.file))
+            and (group not in teaching or is_there(self.root / self._lesson(group)))
         }
-        # A crash leaves a shard that was never recorded; somebody who deleted a shard wants its group searched again.
+        if is_there(self.root / "_SUCCESS"):
+            self._store.remove("_SUCCESS")  # a complete run says so again
+        # Somebody who deleted a shard, or a lesson, wants its group searched again. First its record: who reads takes
+        # a record without a shard for damage, and a shard without a record for nothing.
+        for group in records.keys() - committed.keys():
+            self._store.remove(f"manifest/{_name_of(group)}.json")
+        # A crash leaves a shard that was never recorded.
         listed = {record.file for record in committed.values()}
         for shard in shards:
             if shard.name.startswith("group-") and f"paths/{shard.name}" not in listed:
                 self._store.remove(f"paths/{shard.name}")
-        if is_there(self.root / "_SUCCESS"):
-            self._store.remove("_SUCCESS")  # a complete run says so again
         return committed
 
     def _is_foreign(self, entry: AnyPath) -> bool:
@@ -246,8 +255,13 @@ class RunFolder:
         """Let another search write the folder."""
         self._store.release()
 
+    @as_writer()
     def describe_model(self, facts: dict[str, Any]) -> None:
-        """Add to ``run.json`` what only a loaded model tells, once."""
+        """Add to ``run.json`` what only a loaded model tells, once.
+
+        Raises:
+            StoreError: The store does not take it, or cannot be reached.
+        """
         stored = read_json(self.root / "run.json")
         if "loaded_model" not in stored:
             self._write_json("run.json", {**stored, "loaded_model": facts}, indent=2)
@@ -298,7 +312,7 @@ class RunFolder:
         failed: dict[str, str],
         improvements: dict[str, list[list[int]]],
     ) -> ShardRecord:
-        name = f"group-{group:06d}"
+        name = _name_of(group)
         shard = f"paths/{name}.parquet"
         digest = self._write_table(shard, pa.Table.from_pylist(list(rows), schema=self._schema))
 
@@ -327,10 +341,15 @@ class RunFolder:
     def set_aside(self, group: int, failed: dict[str, str]) -> None:
         """Note examples that could not be searched, each with its error."""
         lines = (json.dumps({"example_id": example_id, "error": error}) for example_id, error in failed.items())
-        self._write_text(f"failed/group-{group:06d}.jsonl", "\n".join(lines) + "\n")
+        self._write_text(f"failed/{_name_of(group)}.jsonl", "\n".join(lines) + "\n")
 
+    @as_writer()
     def clear_failures(self, committed: dict[int, ShardRecord]) -> None:
-        """Forget groups that an earlier call gave up: they are tried again."""
+        """Forget groups that an earlier call gave up: they are tried again.
+
+        Raises:
+            StoreError: A note of them stays, or the store cannot be reached.
+        """
         for file in entries(self.root / "failed", ".jsonl"):
             number = file.stem.removeprefix("group-")
             if number.isdecimal() and int(number) not in committed:
@@ -364,20 +383,24 @@ class RunFolder:
 
     # -- what other questions learn from -----------------------------------------------------
 
+    @as_writer()
     def evaluations(self, groups: Iterable[int]) -> list[Evaluation]:
         """All that the searches of calibration groups tried, in the order of the groups.
 
         Raises:
             UserError: A file is damaged.
+            StoreError: The store cannot be reached.
         """
         files = [self.root / self._lesson(group) for group in sorted(groups)]
         return [evaluation for file in files for evaluation in calibration.read_evaluations(file)]
 
+    @as_writer()
     def prior(self) -> Prior | None:
         """The prior that the run goes by, once it is there.
 
         Raises:
             UserError: Its file is damaged.
+            StoreError: The store cannot be reached.
         """
         file = self.root / calibration.PRIOR_FILE
         return calibration.read_prior(file) if is_there(file) else None
@@ -392,13 +415,18 @@ class RunFolder:
 
     @staticmethod
     def _lesson(group: int) -> str:
-        return f"{calibration.FOLDER}/group-{group:06d}.parquet"
+        return f"{calibration.FOLDER}/{_name_of(group)}.parquet"
 
     def _write_json(self, name: str, value: dict[str, Any], *, indent: int) -> None:
         self._write_text(name, json.dumps(value, indent=indent) + "\n")
 
     def _write_text(self, name: str, text: str) -> None:
         self._store.write(name, text.encode())
+
+
+def _name_of(group: int) -> str:
+    """How a group's files are called."""
+    return f"group-{group:06d}"
 
 
 def _comparable(table: pa.Table) -> pa.Table:
@@ -436,12 +464,15 @@ def read_json(place: Place) -> dict[str, Any]:
 
     Raises:
         UserError: It cannot be read, or is no JSON object.
+        UnreachableError: It cannot be reached.
     """
     file = locate(place)
     try:
         return _json_object(file, content(file))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{file.parent} is no run folder: it has no {file.name}") from None
+    except UnreachableError:
+        raise
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error}") from None
 
@@ -490,7 +521,7 @@ def _check_record(record: ShardRecord) -> None:
 
     Raises:
         TypeError: A field is of another type.
-        ValueError: Its shard is none in ``paths/``.
+        ValueError: Its shard is none in ``paths/``, or a number is out of its range.
     """
     for name in ("group", "rows", "baseline_correct", "shorter", "corrected", "evaluations", "layer_executions"):
         number = getattr(record, name)
@@ -506,6 +537,8 @@ def _check_record(record: ShardRecord) -> None:
         pairs = [_items(pair, list) for pair in _items(steps, list)]
         if not all(len(pair) == 2 and all(type(number) is int for number in pair) for pair in pairs):
             raise TypeError("its improvements are no pairs of numbers")
+        if not all(number >= 0 and length >= 1 for number, length in pairs):
+            raise ValueError("its improvements have numbers below 0, or lengths below 1")
 
 
 def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any]:
@@ -557,4 +590,22 @@ def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.S
     table = pq.read_table(pa.BufferReader(stored))
     if hashlib.sha256(stored).hexdigest() != record.sha256 or not table.schema.equals(schema):
         raise UserError(f"committed shard {file} is not what its manifest record says")
+    if not _makes_sense(table):
+        raise UserError(
+            f"committed shard {file} holds programs of layers that the model has not; delete it, and the same command "
+            "searches its questions again"
+        )
     return table
+
+
+def _makes_sense(table: pa.Table) -> bool:
+    """Whether all programs are of one model's layers: what reads them counts on it."""
+    if table.num_rows == 0:
+        return True
+    programs = table.column("program")
+    depths = pc.min_max(table.column("num_layers")).as_py()
+    if depths["min"] != depths["max"] or pc.min(pc.list_value_length(programs)).as_py() == 0:
+        return False
+    layers = pc.list_flatten(programs)
+    used = pc.min_max(layers).as_py()
+    return layers.null_count == 0 and bool(0 <= used["min"] <= used["max"] < depths["max"])

@@ -87,7 +87,8 @@ class Router:
                 raise ValueError(f"an unknown head, {name!r}")
             head = HEADS[name].from_settings(config)
             special, made = bool(config["add_special_tokens"]), dict(config["made"])
-        except (KeyError, TypeError, ValueError) as error:
+        # Torch has no memory for what is too large.
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{folder / CONFIG_FILE} is no router's configuration: {error!r}") from None
@@ -108,7 +109,8 @@ def _read_weights(file: AnyPath, head: Head) -> tuple[torch.Tensor, frozenset[in
     seen = found.pop(_SEEN, torch.empty(0, dtype=torch.int64))
     held_out = found.pop(_SAMPLE, torch.empty(0))
     shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    if shapes != expected or not len(held_out) or held_out.shape[1:] != head.sample_shape:
+    sample = held_out.ndim > 0 and len(held_out) > 0 and held_out.shape[1:] == head.sample_shape
+    if shapes != expected or not sample or seen.ndim != 1 or seen.dtype != torch.int64:
         raise UserError(f"{file} does not hold the weights that {CONFIG_FILE} describes")
     head.network.load_state_dict(found)
     head.network.eval().requires_grad_(False)

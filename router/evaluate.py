@@ -24,7 +24,7 @@ from pipeline.pool import ActorPool
 from pipeline.program import LayerProgram
 from pipeline.search import PRESETS
 from pipeline.statistics import bootstrap_interval, mcnemar
-from pipeline.storage import AnyPath, is_folder, locate, uploaded
+from pipeline.storage import AnyPath, is_folder, locate, uploaded, without_secrets
 from pipeline.tasks import DataRequest, Example, Task, get_task
 from router.answering import Answer, AnsweringActor, Ask
 from router.base import find_base
@@ -295,7 +295,8 @@ def _read(task: Task, request: EvaluateRequest) -> list[Example]:
     try:
         return task.read(DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed))
     except OSError as error:
-        raise UserError(f"{error.filename or request.data} cannot be read: {error.strerror or error}") from None
+        place = without_secrets(str(error.filename or request.data))
+        raise UserError(f"{place} cannot be read: {error.strerror or error}") from None
 
 
 def _unseen(

@@ -24,6 +24,7 @@ from pipeline.storage import (
     locate,
     remove,
     uploaded,
+    without_secrets,
     write_whole,
 )
 
@@ -99,9 +100,10 @@ def find_folder(place: Place, kind: str) -> AnyPath:
     path, source = locate(place), str(place)
     if is_folder(path):
         return path
-    if "://" in source or path.exists() or source.startswith((".", "/", "~")) or source.count("/") != 1:
+    if "://" in source or is_there(path) or source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise UserError(
-            f"{kind} {source!r} cannot be found: there is no such folder, and a hub id has the form owner/name"
+            f"{kind} {without_secrets(source)!r} cannot be found: there is no such folder, and a hub id has the form "
+            "owner/name"
         )
     from huggingface_hub import snapshot_download
 

@@ -86,7 +86,8 @@ def read_labels(runs: Sequence[AnyPath], *, choice: str = "consensus", layer_pri
         layer_price: Nats that a layer costs a program where a consensus is sought.
 
     Raises:
-        UserError: A folder is no run, the runs are of different models, or no question has a label.
+        UserError: A folder is no run, the runs are of different models or were searched with another number of
+            permutations, or no question has a label.
     """
     if choice not in CHOICES:
         raise UserError(f"labels {choice!r} are unknown; choose one of: {', '.join(CHOICES)}")
@@ -103,6 +104,11 @@ def read_labels(runs: Sequence[AnyPath], *, choice: str = "consensus", layer_pri
         if differing:
             raise UserError(
                 f"the runs are of different models ({first.model} and {other.model}):\n  " + "\n  ".join(differing)
+            )
+        if first.permutations != other.permutations:
+            raise UserError(
+                f"{first.run} was searched with --permutations {first.permutations}, {other.run} with "
+                f"{other.permutations}: what is right in fewer ways is luck more often; train on runs of one number"
             )
     left_out: dict[str, int] = {}
     marks: set[int] = set()
@@ -156,6 +162,7 @@ class _Source:
     dtype: str
     num_layers: int
     add_special_tokens: bool
+    permutations: int
     rows: pd.DataFrame
 
     @classmethod
@@ -173,6 +180,7 @@ class _Source:
                 dtype=settings["dtype"],
                 num_layers=int(loaded["num_layers"]),
                 add_special_tokens=bool(loaded["special_tokens_added"]),
+                permutations=settings.get("permutations", 1),
                 rows=rows,
             )
         except KeyError as error:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from router.evaluate import BASE, ROUTED, SEARCH, Evaluation, Result
@@ -55,7 +56,7 @@ def _cells(result: Result) -> list[str]:
     low, high = result.interval
     base = result.contender == BASE
     return [
-        result.contender + (" *" if result.contender == SEARCH else ""),
+        escape(result.contender) + (" *" if result.contender == SEARCH else ""),
         f"{100 * result.accuracy:.1f} %",
         f"{100 * low:.1f}–{100 * high:.1f}",
         "" if base else f"+{result.won}/−{result.lost}",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest import mock
+from urllib.parse import unquote
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -25,9 +26,10 @@ class Fault:
     """What is to go wrong with some requests.
 
     Attributes:
-        how: ``refuse`` says that it is too busy, ``cut`` ends the connection before anything is done, ``lose`` after.
-        method: Of these requests.
-        name: The object's name contains it.
+        how: ``refuse`` says that it is too busy, ``forbid`` that nobody may; ``cut`` ends the connection before
+            anything is done, ``lose`` after.
+        method: Of these requests; ``LIST`` for those that list objects.
+        name: The object's name contains it, or the beginning of the names that are listed.
         times: How many of them.
     """
 
@@ -45,6 +47,7 @@ class S3Server:
     faults: list[Fault] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._counting = threading.Lock()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
@@ -93,6 +96,9 @@ class S3Server:
         if fault.how == "refuse":
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+        if fault.how == "forbid":
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
         if fault.how == "lose":
             list(self._app(environ, lambda *_: None))
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
@@ -100,10 +106,14 @@ class S3Server:
         return []
 
     def _fault_for(self, environ) -> Fault | None:
-        for fault in self.faults:
-            if fault.times and fault.method == environ["REQUEST_METHOD"] and fault.name in environ["PATH_INFO"]:
-                fault.times -= 1
-                return fault
+        method, name = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if "list-type=" in environ["QUERY_STRING"]:
+            method, name = "LIST", unquote(environ["QUERY_STRING"])
+        with self._counting:
+            for fault in self.faults:
+                if fault.times > 0 and fault.method == method and fault.name in name:
+                    fault.times -= 1
+                    return fault
         return None
 
 

@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import ray
 from click.testing import CliRunner
+from shard_rows import CONFIG, rows
 
 from pipeline.cli import main
 from pipeline.engine import FrozenModel
+from pipeline.shards import RunFolder
 from pipeline.tasks import TASKS
 
 GOOD_ROW = json.dumps({"prompt": "1 + 1 =", "answer": "2"})
@@ -190,6 +193,42 @@ def test_inspect_needs_a_run(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{oops")
     assert "run.json cannot be read" in refused("inspect", "run")
+
+
+@pytest.mark.parametrize("task", ["[/b]", "[red]", "[link=x]\\"])
+def test_inspect_shows_names_as_they_are(tmp_path, task):
+    """Catches a task or a model whose name is taken for markup: it vanishes, or ends in a traceback."""
+    folder = RunFolder(tmp_path / "run")
+    folder.open(replace(CONFIG, task=task, model=replace(CONFIG.model, name=f"a {task}")), provenance={})
+    folder.commit(0, [{**row, "task": task} for row in rows("q")])
+    folder.close()
+    result = call("inspect", folder.root)
+    assert result.exit_code == 0, result.exception
+    assert f"{task} with a {task}" in result.output and result.output.count(task) == 3
+
+
+@pytest.mark.parametrize(("keep", "said"), [(4, False), ("all", True), ("pareto", True)])
+def test_inspect_compares_verdicts_where_both_are_kept(tmp_path, keep, said):
+    """Catches two equal numbers that seem to say that no guess was lucky, where only what is no guess was kept."""
+    folder = RunFolder(tmp_path / "run")
+    folder.open(replace(CONFIG, permutations=4, keep=keep), provenance={})
+    kept = [{**row, "correct_as_asked": True} for row in rows("q")]
+    for question, stands in (("lucky", False), ("found", True)):
+        shorter, identity = rows(question)
+        kept.append({**shorter, "correct_as_asked": True, "correct": stands})
+        kept.append({**identity, "correct_as_asked": False, "correct": False})
+    folder.commit(0, kept)
+    folder.close()
+    output = call("inspect", folder.root).output
+    assert "asked in 4 ways" in output and "on 1 as they stand and on 1 in every way" in output
+    compared = "Of 2 that it gets wrong as they stand, a program corrects 2 so, and 1 in every way."
+    assert (compared in output) == said
+
+
+def test_a_task_names_no_data_that_it_cannot_read(model):
+    """Catches a suggested data set without the reference answers that the task needs."""
+    said = refused("search", "--model", model, "--task", "dart-math", "--out", "run")
+    assert "task 'dart-math' needs --data" in said and "for example" not in said
 
 
 def test_demo_checks_its_limit_first():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -14,9 +15,13 @@ from hypothesis import strategies as st
 from shard_rows import CONFIG, rows
 from tiny import NUM_LAYERS as DEPTH
 from tiny import save_tiny_model
+from upath import UPath
 
 from pipeline import shards
 from pipeline.cli import main
+from pipeline.convert import ConvertRequest
+from pipeline.convert import convert as run_convert
+from pipeline.errors import UserError
 from pipeline.interchange.polar import read_polar, write_polar
 from pipeline.interchange.questions import PathData, SearchedQuestion, Tried
 from pipeline.program import LayerProgram
@@ -189,15 +194,15 @@ def test_how_prompts_were_read_comes_along(run, tmp_path):
 
 
 def test_results_of_drllm_are_read(tmp_path):
-    """Catches lists that are paired wrongly, and programs that the released search writes and no model can run."""
+    """Catches lists that are paired wrongly, programs that no model can run, and an answer None where there is none."""
     results = {
         "model_name": "some/model",
         "dataset": "arc_easy",
-        "questions": ["a?", "b?", 5],
-        "best_response": ["A", "B", "C"],
-        "original_correct": [1, 0, 1],
-        "good_paths": [[IDENTITY, [0, 1, 3], [0, 1, 3]], [[], [0, 2, 2, 3], [0, 9]], []],
-        "best_path": [[0, 1, 3], [0, 2, 2, 3], []],
+        "questions": ["a?", "b?", 5, "d?", "e?"],
+        "best_response": ["A", "B", "C", None, math.nan],
+        "original_correct": [1, 0, 1, 1, 1],
+        "good_paths": [[IDENTITY, [0, 1, 3], [0, 1, 3]], [[], [0, 2, 2, 3], [0, 9]], [], [], []],
+        "best_path": [[0, 1, 3], [0, 2, 2, 3], [], [], []],
     }
     file = tmp_path / "results.json"
     file.write_text(json.dumps(results))
@@ -206,7 +211,7 @@ def test_results_of_drllm_are_read(tmp_path):
         "program given twice: 1",
         "program that runs no layer: 1",
         "program with a layer outside the model's 4: 1",
-        "question whose fields are of other kinds: 1",
+        "question whose fields are of other kinds: 3",
     ):
         assert f"left out, {reason}" in text
     assert said(tmp_path / "run") == {
@@ -216,6 +221,86 @@ def test_results_of_drllm_are_read(tmp_path):
         ("arc_easy-000001", "arc_easy", "b?", "B", (0, 1, 2, 3)): (False, False, 0, False),
     }
     assert set(read_paths(tmp_path / "run").model) == {"some/model"}
+
+
+@pytest.mark.parametrize("source", ["polar", "drllm"])
+def test_what_nobody_sees_is_left_out(tmp_path, source):
+    """Catches a question that says to the model what nobody sees, and one that no shard takes and that stops all."""
+    texts = ["plain", "tags \U000e0041", "half \ud800", "a" * 1_000_001, "wave \u2061"]
+    questions, answers = [*texts, "q"], [*["1"] * len(texts), "\u202e2"]
+    if source == "polar":
+        content = [
+            {"question": question, "gt_ans": answer, "initial_score": 1.0, "final_valid_transitions": [[0, 1]]}
+            for question, answer in zip(questions, answers)
+        ]
+    else:
+        content = {"questions": questions, "best_response": answers, "original_correct": [1] * len(questions)}
+        content["good_paths"] = [[[0, 1]]] * len(questions)
+    (tmp_path / "file.json").write_text(json.dumps(content))
+    text = convert("--from", source, "--to", "run", tmp_path / "file.json", tmp_path / "run")
+    assert "question with a text that is too long, no Unicode, or hides characters: 5" in text
+    assert {prompt for _, _, prompt, *_ in said(tmp_path / "run")} == {"plain"}
+
+
+def test_answers_and_margins_that_are_no_numbers(tmp_path):
+    """Catches the reference nan, and a margin that is larger than any float."""
+    sample = {"question": "?", "initial_score": 1.0, "final_valid_transitions": [[0, 1]], "valid_scores": [10**400]}
+    (tmp_path / "file.json").write_text(json.dumps([{**sample, "gt_ans": math.nan}, {**sample, "gt_ans": 1.5}]))
+    text = convert("--from", "polar", "--to", "run", tmp_path / "file.json", tmp_path / "run")
+    assert "question without its text or its answer: 1" in text
+    frame = read_paths(tmp_path / "run")
+    assert set(frame.answer) == {"1.5"} and frame.score.isna().all()
+
+
+@pytest.mark.parametrize("target", ["run", "polar"])
+def test_a_run_that_is_damaged_is_named(tmp_path, target):
+    """Catches a traceback for a program of another depth, a budget that is none, and a missing untouched model."""
+
+    def made(name, kept):
+        folder = RunFolder(tmp_path / name)
+        folder.open(CONFIG, provenance={})
+        folder.commit(0, kept)
+        folder.close()
+        return folder.root
+
+    short, identity = rows("q")
+    options = ("--from", "run", "--to", target)
+    deep = made("deep", [{**short, "program": [0, 99]}, identity])
+    assert "layers that the model has not" in convert(*options, deep, tmp_path / "out", status=2)
+    some = made("some", [*rows("p"), short])
+    text = convert(*options, some, tmp_path / "out")
+    assert "1 questions" in text and "question without a verdict on the untouched model: 1" in text
+    notes = json.loads((some / "run.json").read_text())
+    notes["settings"]["search.budget"] = "abc"
+    (some / "run.json").write_text(json.dumps(notes))
+    assert "says a budget that is no number above 0: 'abc'" in convert(*options, some, tmp_path / "no", status=2)
+
+
+def test_verdicts_on_questions_as_they_stand_are_counted(tmp_path):
+    """Catches a run of several ways to ask that becomes one of one way, without a word."""
+    folder = RunFolder(tmp_path / "run")
+    folder.open(replace(CONFIG, permutations=4), provenance={})
+    folder.commit(0, [{**row, "correct_as_asked": True} for row in rows("q")])
+    folder.close()
+    text = convert("--from", "run", "--to", "polar", folder.root, tmp_path / "out.json")
+    assert "left out, verdict on a question as it stands, where the run asked it in several ways: 2" in text
+
+
+def test_the_signature_of_a_url_is_kept_nowhere(tmp_path):
+    """Catches a secret in run.json, in a card or in a message."""
+    file = UPath("memory://files/source.json?signature=not-for-logs")
+    samples = [{"question": "?", "gt_ans": "1", "initial_score": 0.0, "final_valid_transitions": [[0, 1]]}]
+    request = ConvertRequest(source=file, target=tmp_path / "run", source_format="polar", target_format="run")
+    for content, message in ((None, "there is no file"), ("{", "cannot be read as JSON"), ("[]", "holds no samples")):
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(UserError, match=message) as refusal:
+            run_convert(request)
+        assert "not-for-logs" not in str(refusal.value)
+    file.write_text(json.dumps(samples))
+    run_convert(request)
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file() and b"not-for" in path.read_bytes()]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["imported"]["file"].endswith("source.json?…")
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,24 @@ import time
 
 import pytest
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from shard_rows import CONFIG, opened, reopened, rows
 
 from pipeline.cluster import PoolConfig
-from pipeline.coordinator import MAX_DEATHS_IN_A_ROW, MAX_FAILED_STARTS, Coordinator, _Worker
-from pipeline.errors import UserError
+from pipeline.coordinator import (
+    MAX_DEATHS_IN_A_ROW,
+    MAX_EXCEPTIONS_IN_A_ROW,
+    MAX_FAILED_STARTS,
+    Coordinator,
+    _Worker,
+)
+from pipeline.errors import StoppedError, UserError
 from pipeline.evaluator import GroupResult
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.shards import RunFolder
 from pipeline.tasks import Example
-from pipeline.worklist import MAX_ATTEMPTS
+from pipeline.worklist import MAX_ATTEMPTS, Piece
 
 POOL = PoolConfig(num_actors=2, cpus_per_actor=1, gpus_per_actor=0.0)
 
@@ -47,25 +53,27 @@ def test_groups_are_fixed_runs_of_the_examples(coordinator):
     ]
 
 
-def test_a_preemption_costs_no_retry(coordinator):
+def test_a_preemption_costs_no_retry(coordinator, mortal):
     """Catches spot machines that use up the retries of groups that are fine."""
     for _ in range(5 * MAX_ATTEMPTS):
-        coordinator._take_back(coordinator._work.take(), died(preempted=True))
+        coordinator._take_back(mortal(loaded=True), coordinator._work.take(), died(preempted=True))
     taken = [coordinator._work.take() for _ in range(3)]
     assert [(piece.group, len(piece)) for piece in taken] == [(0, 8), (1, 8), (2, 4)]
     assert failed_ids(coordinator) == []
 
 
-def test_an_example_that_kills_its_actors_is_alone_set_aside(coordinator):
+def test_an_example_that_kills_its_actors_is_alone_set_aside(coordinator, mortal):
     """Catches a run that tries a bad example for ever, that gives up its neighbours, and an error without its cause."""
-    while (piece := coordinator._work.take()) is not None and piece.group == 0:
-        if piece.start <= 5 < piece.stop:
-            coordinator._take_back(piece, died())
-        else:
-            ids = [f"q{n}" for n in range(piece.start, piece.stop)]
-            found = [row for example in ids for row in rows(example)]
+    lost = []
+    while (piece := coordinator._work.take()) is not None:
+        if 5 in piece.places and piece.group == 0:
+            lost.append(len(piece))
+            coordinator._take_back(mortal(loaded=True), piece, died())
+        elif piece.group == 0:
+            found = [row for place in piece.places for row in rows(f"q{place}")]
             result = GroupResult(rows=found, failed={}, evaluations=[])
             coordinator._settle(coordinator._work.finish(piece, result))
+    assert lost == [8] * MAX_ATTEMPTS + [4, 2] + [1] * MAX_ATTEMPTS
     assert failed_ids(coordinator) == ["q5"]
     assert "ran out of memory" in (coordinator._folder.root / "failed" / "group-000000.jsonl").read_text()
     [record] = coordinator.progress.committed
@@ -73,10 +81,11 @@ def test_an_example_that_kills_its_actors_is_alone_set_aside(coordinator):
     assert coordinator.progress.failed_examples == 1 and not coordinator.progress.complete
 
 
-def test_a_group_of_which_nothing_can_be_searched_is_tried_again_next_time(coordinator):
+def test_a_group_of_which_nothing_can_be_searched_is_tried_again_next_time(coordinator, mortal):
     """Catches an outage that is taken for bad examples once and for all."""
-    while (piece := coordinator._work.take()) is not None and piece.group == 0:
-        coordinator._take_back(piece, died())
+    while (piece := coordinator._work.take()) is not None:
+        if piece.group == 0:
+            coordinator._take_back(mortal(loaded=True), piece, died())
     assert failed_ids(coordinator) == [f"q{n}" for n in range(8)]
     assert coordinator.progress.failed_examples == 8 and not coordinator.progress.committed
     coordinator._folder.clear_failures(reopened(coordinator._folder))
@@ -96,14 +105,91 @@ def mortal(coordinator, monkeypatch):
     return worker
 
 
-def test_deaths_without_end_end_the_run(coordinator, mortal, monkeypatch):
-    """Catches a broken cluster on which a long run sets all of its examples aside."""
-    monkeypatch.setattr(ray, "get", lambda call: (_ for _ in ()).throw(died()))
-    with pytest.raises(UserError, match=r"actors died one after the other .*ran out of memory"):
+def ending(coordinator, monkeypatch, error):
+    """Let the calls of actors end so, until the run does."""
+    monkeypatch.setattr(ray, "get", lambda call: (_ for _ in ()).throw(error))
+
+    def end(worker):
+        worker.piece = coordinator._work.take()
+        assert worker.piece is not None
+        coordinator._finish(worker)
+
+    return end
+
+
+@pytest.fixture
+def many(tmp_path) -> Coordinator:
+    """Seventy groups of eight."""
+    examples = [Example(id=f"q{n}", task="arithmetic", question="1 + 1 =", answer="2") for n in range(560)]
+    return Coordinator(config=CONFIG, pool=POOL, examples=examples, folder=opened(tmp_path / "many"), committed={})
+
+
+@pytest.mark.parametrize("some_finished", [False, True])
+def test_deaths_without_end_end_the_run(many, monkeypatch, some_finished):
+    """Catches a broken cluster on which a long run sets all of its examples aside, whether or not it ever worked."""
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
+    end = ending(many, monkeypatch, died())
+    many._any_finished = some_finished
+    with pytest.raises(StoppedError, match=r"50 actors died one after the other .*ran out of memory"):
         for _ in range(MAX_DEATHS_IN_A_ROW):
-            assert coordinator._deaths_in_a_row < MAX_DEATHS_IN_A_ROW
-            coordinator._finish(mortal(piece=coordinator._work.take(), loaded=True))
-    assert coordinator.progress.actors_ready == 0 and coordinator.progress.actors_lost == MAX_DEATHS_IN_A_ROW
+            assert many._deaths_in_a_row < MAX_DEATHS_IN_A_ROW
+            many._workers.append(_Worker(actor=None, call=None, loaded=True))
+            many.progress.actors_ready += 1
+            end(many._workers[-1])
+    assert many.progress.actors_ready == 0 and many.progress.actors_lost == MAX_DEATHS_IN_A_ROW
+    assert many.progress.failed_examples == 0
+
+
+def test_bad_examples_do_not_end_a_run_that_gets_on(coordinator, mortal, monkeypatch):
+    """Catches a stretch of bad examples that is taken for a broken cluster, in every call again."""
+    end, deaths = ending(coordinator, monkeypatch, died()), 0
+    coordinator._any_finished = True
+    while not coordinator._work.settled:
+        end(mortal(loaded=True))
+        deaths += 1
+    assert deaths > MAX_DEATHS_IN_A_ROW and coordinator.progress.failed_examples == 20
+
+
+def test_an_actor_that_fails_at_everything_is_replaced(coordinator, mortal, monkeypatch):
+    """Catches a GPU that answers nothing any more and is given one group after the other, and the same one again."""
+    monkeypatch.setattr(coordinator, "_start_worker", lambda: mortal())
+    broken, other = mortal(loaded=True, node="a"), mortal(loaded=True, node="a")
+    end = ending(coordinator, monkeypatch, RayTaskError("search", "", RuntimeError("illegal memory access")))
+    for failures in range(1, MAX_EXCEPTIONS_IN_A_ROW + 1):
+        assert broken in coordinator._workers and coordinator.progress.actors_lost == 0
+        end(broken)
+        assert broken.exceptions_in_a_row == failures
+    assert broken not in coordinator._workers and coordinator.progress.actors_lost == 1
+    lost = [coordinator._work._lost[Piece(group, tuple(range(size)))] for group, size in ((0, 8), (1, 8), (2, 4))]
+    assert lost == [1, 1, 1], "each group pays once"
+    assert other in coordinator._workers and coordinator.progress.failed_examples == 0
+
+
+def test_what_one_machine_lost_is_for_another(coordinator, mortal):
+    """Catches a bad machine whose next actor is given what its last one died of, and a group that is for nobody."""
+    lost = mortal(loaded=True, node="bad")
+    coordinator._workers.remove(lost)
+    same = mortal(loaded=True, node="bad")
+    assert not coordinator._avoids(same, lost), "there is nobody else"
+    other = mortal(loaded=True, node="good")
+    assert coordinator._avoids(same, lost) and not coordinator._avoids(other, lost)
+    assert coordinator._avoids(same, same) and not coordinator._avoids(other, same)
+    coordinator._workers.remove(other)
+    assert not coordinator._avoids(same, same)
+    twin = mortal(loaded=True, node="bad")
+    assert coordinator._avoids(same, same) and not coordinator._avoids(twin, same)
+
+
+def test_an_idle_actor_that_dies_is_noticed(coordinator, mortal, monkeypatch):
+    """Catches dead actors that are handed groups once calibration is over, which pay for it."""
+    idle, busy = mortal(loaded=True), mortal(loaded=True, call="search", piece=coordinator._work.take())
+    monkeypatch.setattr(ray, "wait", lambda calls, **_: (calls, []))
+    monkeypatch.setattr(ray, "get", lambda call: (_ for _ in ()).throw(died()))
+    coordinator._polls = {"poll of idle": idle, "poll of busy": busy}
+    coordinator._next_poll = time.monotonic() + 60
+    coordinator._poll_activity()
+    assert coordinator._workers == [busy] and coordinator.progress.actors_lost == 1
+    assert len(coordinator._work) == 2 and not coordinator._work._lost
 
 
 def test_starts_that_fail_end_the_run_only_while_nobody_works(coordinator, mortal):
@@ -133,7 +219,7 @@ def test_what_one_node_lacks_others_may_have(coordinator, mortal, monkeypatch):
         started = [worker for worker in coordinator._workers if worker is not other]
         assert len(started) == (failed < MAX_FAILED_STARTS), "nobody else is started until the other one has loaded"
         coordinator._workers[:] = [other]
-    other.call = None
+    other.began -= coordinator._stall_seconds  # it hangs
     with pytest.raises(UserError, match="no such folder"):
         coordinator._start_failed(mortal(), UserError("no such folder"))
 
@@ -264,18 +350,26 @@ def test_the_prior_does_not_depend_on_who_finished_first(teaching, monkeypatch):
     assert teaching._folder.prior().fingerprint == expected.fingerprint
 
 
-def test_a_calibration_group_that_is_set_aside_holds_nobody_up(teaching, monkeypatch):
-    """Catches a run that waits for ever for a lesson that will not come."""
-    first, second, _ = teaching._workers
+def test_a_calibration_group_that_cannot_be_searched_ends_the_run(teaching, monkeypatch):
+    """Catches a prior, and so all other rows, that depend on an outage while calibration groups were searched."""
+    first = teaching._workers[0]
+    monkeypatch.setattr(ray, "kill", lambda actor: None)
     teaching._fill_pool()
     lost, first.piece, first.call = first.piece, None, None
-    while lost is not None and lost.group == 0:
-        teaching._take_back(lost, died())
-        lost = teaching._work.take(lambda group: group == 0)
-    finish(teaching, monkeypatch, second)
-    teaching._fill_pool()
-    assert teaching._folder.prior().num_questions == 1
-    assert first.actor.handed[-1][0] == "q16"
+    with pytest.raises(StoppedError, match=r"calibration group 0 .*ran out of memory.*--calibration 0"):
+        while lost is not None:
+            teaching._take_back(first, lost, died())
+            lost = teaching._work.take(lambda group: group == 0)
+    assert teaching._folder.prior() is None
+    # The next call searches it, and everything is as if nothing had been.
+    reopened = Coordinator(
+        config=teaching._config,
+        pool=teaching._pool,
+        examples=[example for group in teaching._groups for example in group],
+        folder=teaching._folder,
+        committed={},
+    )
+    assert reopened._teaching == {0, 1}
 
 
 def test_a_prior_of_another_depth_ends_the_run_with_a_sentence(teaching):

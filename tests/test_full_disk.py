@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from shard_rows import opened, reopened, rows
 
-from pipeline import read_paths
+from pipeline import cli, read_paths
+from pipeline.errors import StoppedError
 from pipeline.storage import StoreError
 
 
@@ -24,7 +26,27 @@ def test_a_full_disk_is_one_kind_of_error(tmp_path, monkeypatch, write):
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)
-        with pytest.raises(StoreError, match=r"cannot be written.*No space left"):
+        with pytest.raises(StoreError, match=r"cannot be written.*No space left") as caught:
             getattr(run, write)(*arguments)
+    assert caught.value.remedy == "make room"
     assert set(reopened(run)) == {0}
     assert set(read_paths(run.root).example_id) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (StoreError("it is full", remedy="make room"), "make room and run the same command again to go on."),
+        (StoreError("it is away"), "run the same command again to go on."),
+        (StoppedError("all die"), "run the same command again to go on."),
+    ],
+)
+def test_the_advice_fits_what_went_wrong(monkeypatch, capsys, error, advice):
+    """Catches an outage that is answered with make room, and a run that stopped which is taken for a wrong call."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("pipeline.run.run_search", fail)
+    assert cli._search(SimpleNamespace(out=Path("run"))) == 1
+    assert capsys.readouterr().out == f"Stopped: {error}. Every committed question is kept in run; {advice}\n"

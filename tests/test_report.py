@@ -16,6 +16,7 @@ from report_rows import DEPTH, frame, random_questions, steps
 from shard_rows import CONFIG, rows
 
 from pipeline.cli import main
+from pipeline.errors import UserError
 from pipeline.report import analysis, png
 from pipeline.report.analysis import (
     BOTH,
@@ -177,6 +178,21 @@ def test_a_run_that_does_not_say_when_says_so():
     questions = random_questions(5)
     section = analysis.pace(PathStudy.of(frame(questions), SETTINGS, {}))
     assert "does not say in which order" in section.text[0] and not section.charts
+
+
+def test_what_was_found_by_a_program_that_was_not_tried_is_not_counted():
+    """Catches a traceback for a record that counts more programs than its rows do."""
+    questions = [("t", {IDENTITY: True, (0, 1): True}), ("t", {IDENTITY: False, (0, 1): True})]
+    real = steps(questions)
+    wrong = PathStudy.of(frame(questions), SETTINGS, {name: [[99, 2], *found] for name, found in real.items()})
+    assert analysis.pace(wrong) == analysis.pace(study(questions))
+
+
+@pytest.mark.parametrize("budget", ["abc", [1], 0, -1.0, float("nan"), float("inf"), 10**400])
+def test_a_budget_that_is_none_is_named(budget):
+    """Catches a traceback in the middle of a page."""
+    with pytest.raises(UserError, match="a budget that is no number above 0"):
+        PathStudy.of(frame([("t", {IDENTITY: True})]), {**SETTINGS, "search.budget": budget}, {})
 
 
 def test_layers_of_the_best_programs_equal_a_loop():

@@ -16,6 +16,7 @@ from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.search import DEFAULTS, SearchConfig
 from pipeline.shards import RunFolder, read_manifest
+from pipeline.storage import LocalStore
 
 
 @pytest.fixture
@@ -68,6 +69,23 @@ def test_a_damaged_shard_is_named(run, damage):
     damage(run.root / "paths" / "group-000000.parquet")
     with pytest.raises(UserError, match=r"committed shard .*group-000000\.parquet"):
         read_paths(run.root)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"program": [0, 3]}, {"program": [-1]}, {"program": []}, {"program": [None]}, {"num_layers": 4}]
+)
+def test_programs_of_other_layers_are_refused(run, changes):
+    """Catches an error from deep inside a report, or a wrong figure, where rows are not a search's."""
+    best, identity = rows("a")
+    run.commit(0, [{**best, **changes}, identity])
+    with pytest.raises(UserError, match=r"group-000000\.parquet holds programs of layers that the model has not"):
+        read_paths(run.root)
+
+
+def test_a_group_without_rows_is_read(run):
+    """Catches a check of rows that counts on there being any."""
+    run.commit(0, [], {"a": "too long"})
+    assert read_paths(run.root).empty
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
@@ -157,11 +175,14 @@ def test_calibration_questions_are_searched_by_single_layers():
     assert "calibration_space" not in dataclasses.replace(CONFIG, calibration=8).settings()
 
 
-def test_improvements_that_are_none_are_refused(run):
+@pytest.mark.parametrize(
+    "improvements", [None, {"a": [[1]]}, {"a": [["1", 2]]}, {"a": [[0, 3], [-1, 2]]}, {"a": [[0, 3], [2, 0]]}]
+)
+def test_improvements_that_are_none_are_refused(run, improvements):
     """Catches an error from deep inside a report where a record was damaged."""
     run.commit(0, rows("a"))
     file = run.root / "manifest" / "group-000000.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "improvements": None}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "improvements": improvements}))
     with pytest.raises(UserError, match="is damaged"):
         read_manifest(run.root)
 
@@ -186,14 +207,39 @@ def test_a_finished_run_is_marked_and_tidy(run):
     assert (run.root / "_SUCCESS").exists() and not (run.root / "_staging").exists()
     assert set(reopened(run)) == {0}
     assert not (run.root / "_SUCCESS").exists(), "a run that is taken up has yet to end"
+    (run.root / "_staging" / ".nfs0001").write_text("")
+    run.mark_complete()
+    assert (run.root / "_SUCCESS").exists(), "a complete run does not end with what cannot be tidied up"
 
 
 def test_a_deleted_shard_is_searched_again(run):
-    """Catches a run that ends well without the rows that somebody deleted."""
+    """Catches a run that ends well without the rows that somebody deleted, and one that cannot be read until then."""
     run.commit(0, rows("a"))
     run.commit(1, rows("b"))
     (run.root / "paths" / "group-000000.parquet").unlink()
     assert set(reopened(run)) == {1}
+    assert set(read_paths(run.root).example_id) == {"b"}, "its group may fail this time"
+
+
+def test_a_crash_while_a_group_is_dropped_leaves_no_record_without_a_shard(tmp_path, monkeypatch):
+    """Catches a run that cannot be read because its shard was removed before its record."""
+    run = RunFolder(tmp_path / "run")
+    run.open(TEACHING, provenance={})
+    run.commit(0, rows("a"), evaluations=LESSON)
+    run.commit(1, rows("b"), evaluations=LESSON)
+    (run.root / "calibration" / "group-000000.parquet").unlink()
+    remove = LocalStore.remove
+
+    def crash(self, name):
+        remove(self, name)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+        patched.setattr(LocalStore, "remove", crash)
+        reopened(run, TEACHING)
+    assert set(read_paths(run.root).example_id) == {"b"}
+    assert set(reopened(run, TEACHING)) == {1}
+    assert not (run.root / "paths" / "group-000000.parquet").exists()
 
 
 def test_a_stray_shard_is_removed_and_other_files_stay(run):

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tiny import save_tiny_model, write_questions
 
 from pipeline.cli import main
-from pipeline.shards import SCHEMA, read_paths, schema_of
+from pipeline.shards import read_paths, schema_of
 from pipeline.verification.replay import Difference, Verification, VerifyRequest
 
 pytestmark = pytest.mark.ray
@@ -37,14 +37,15 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
-def turn(run, wrong):
+def turn(run, wrong, column="correct"):
     """Give some rows the other verdict, as an evaluator with a mistake would have: committed and consistent."""
     shard = sorted((run / "paths").iterdir())[0]
-    rows = pq.read_table(shard).to_pylist()
+    table = pq.read_table(shard)
+    rows = table.to_pylist()
     turned = rows[:wrong]
     for row in turned:
-        row["correct"] = not row["correct"]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), shard)
+        row[column] = not row[column]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
     record = run / "manifest" / f"{shard.stem}.json"
     said = json.loads(record.read_text())
     record.write_text(json.dumps({**said, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}))
@@ -75,6 +76,9 @@ def test_both_verdicts_are_in_the_rows_and_are_confirmed(run, tmp_path):
     same = same[same.program.map(str) == same.text]
     assert len(same) > 8 and (same.correct_as_asked == same.correct_once).all()
     assert f"0 of {len(rows)} replayed labels differ" in command("verify", tmp_path / "run", "--actors", 2)
+    turn(tmp_path / "run", 1, "correct_as_asked")
+    text = command("verify", tmp_path / "run", "--actors", 2, status=1)
+    assert f"1 of {len(rows)} replayed labels differ" in text and " as asked in the run" in text
     assert "asked in 4 ways" in command("inspect", tmp_path / "run")
     assert "permutations: 4 there, None now" in command(*search, status=2)
     assert "questions of task 'gsm8k' can be asked in 4 ways" in command(
@@ -95,6 +99,8 @@ def test_wrong_labels_are_found(run, tmp_path):
         was, now = ("right", "wrong") if row["correct"] else ("wrong", "right")
         lines = [line for line in text.splitlines() if f"{row['example_id']}, layers" in line]
         assert any(f": {was} in the run (margin" in line and f"{now} replayed" in line for line in lines)
+    share = 2 / len(read_paths(copy))
+    assert "2 of" in command("verify", copy, "--tolerance", share + 0.001)
 
 
 def test_a_tolerance_is_a_share_of_what_was_replayed():
@@ -137,5 +143,7 @@ def test_what_cannot_be_replayed_is_said(run, tmp_path):
     notes = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**notes, "data": str(tmp_path / "gone.jsonl")}))
     assert "cannot be read again" in command("verify", copy, status=2)
+    (copy / "run.json").write_text(json.dumps({**notes, "settings": {**notes["settings"], "model.revision": None}}))
+    assert "does not say 'model.revision'" in command("verify", copy, status=2)
     shutil.rmtree(copy / "manifest")
     assert "nothing is committed" in command("verify", copy, status=2)

@@ -67,7 +67,7 @@ def load_transformers(
     """
     try:
         location = _readable(source)
-        config = AutoConfig.from_pretrained(location, revision=revision)
+        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
         if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
             raise UserError(
                 f"model {source!r} is of type {config.model_type!r}, which is outside the decoder-layer contract: "
@@ -106,7 +106,7 @@ def load_description(source: ModelSource) -> tuple[Any, Any]:
     """
     try:
         location = _readable(source.location)
-        config = AutoConfig.from_pretrained(location, revision=source.hub_revision)
+        config = AutoConfig.from_pretrained(location, revision=source.hub_revision, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(location, revision=source.hub_revision, trust_remote_code=False)
     except UserError:
         raise
@@ -160,7 +160,7 @@ def _converted_gguf(file: Path) -> Path:
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
-    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "trust_remote_code": False}
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     # The weights are unpacked now; the note that they came from blocks would forbid saving them.
     model.hf_quantizer = None

@@ -51,6 +51,10 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Forget everything, so that what comes next depends on nothing that came before."""
+        # A node and those below it name each other: Python would free them when it looks for such circles, which it
+        # does by the number of objects, and these are few and hold gigabytes.
+        for node in self._nodes:
+            node.parent = None
         self._roots.clear()
         self._nodes.clear()
         self._bytes = 0

@@ -12,7 +12,8 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.interchange.polar import read_json_value
 from pipeline.interchange.questions import PathData, depth_of, list_of, text_of
-from pipeline.storage import AnyPath
+from pipeline.storage import AnyPath, without_secrets
+from pipeline.tasks.data import as_text
 
 _SIDE_BY_SIDE = ("questions", "best_response", "original_correct", "good_paths")
 
@@ -33,20 +34,23 @@ def read_drllm(file: AnyPath, *, num_layers: int | None = None, task: str | None
     lengths = {name: len(list_of(results, name)) for name in _SIDE_BY_SIDE}
     if len(set(lengths.values())) != 1 or not results.get("questions"):
         said = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-        raise UserError(f"{file} is no results file of Dr.LLM's: it must have lists of one length ({said})")
+        raise UserError(
+            f"{without_secrets(file)} is no results file of Dr.LLM's: it must have lists of one length ({said})"
+        )
     task = task or text_of(results, "dataset") or "drllm"
     paths = [path for good in results["good_paths"] if isinstance(good, list) for path in good]
     data = PathData(num_layers=depth_of(paths, num_layers, file), model=text_of(results, "model_name"))
     columns = zip(*(results[name] for name in _SIDE_BY_SIDE))
-    for number, (prompt, answer, original, good) in enumerate(columns):
-        if not isinstance(prompt, str) or not isinstance(good, list) or original not in (0, 1):
+    for number, (prompt, response, original, good) in enumerate(columns):
+        answer = as_text(response)
+        if not isinstance(prompt, str) or answer is None or not isinstance(good, list) or original not in (0, 1):
             data.left_out["question whose fields are of other kinds"] += 1
             continue
         data.add(
             example_id=f"{task}-{number:06d}",
             task=task,
             prompt=prompt,
-            answer=str(answer),
+            answer=answer,
             baseline_correct=bool(original),
             verdicts=[(path, True, math.nan) for path in good],
         )

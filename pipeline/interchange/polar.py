@@ -11,12 +11,13 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import sys
 import zlib
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.interchange.questions import PathData, SearchedQuestion, Tried, depth_of, list_of, text_of
-from pipeline.storage import AnyPath, content, write_whole
+from pipeline.interchange.questions import PathData, SearchedQuestion, Tried, budget_of, depth_of, list_of, text_of
+from pipeline.storage import AnyPath, content, without_secrets, write_whole
 
 _GZIP = b"\x1f\x8b"
 _VALID, _INVALID = "final_valid_transitions", "final_invalid_transitions"
@@ -40,18 +41,17 @@ def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None
         samples = list(samples.values())
     samples = [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else []
     if not any(_VALID in sample for sample in samples):
-        raise UserError(f"{file} holds no samples of PoLar's: none has {_VALID!r}")
+        raise UserError(f"{without_secrets(file)} holds no samples of PoLar's: none has {_VALID!r}")
     stated = header.get("num_layers")
     if type(stated) is int and num_layers not in (None, stated):
-        raise UserError(f"{file} says that its model has {stated} layers, not {num_layers}")
+        raise UserError(f"{without_secrets(file)} says that its model has {stated} layers, not {num_layers}")
     paths = [path for sample in samples for name in (_VALID, _INVALID) for path in list_of(sample, name)]
-    budget = text_of(header, "budget")
     data = PathData(
         num_layers=depth_of(paths, stated if num_layers is None and type(stated) is int else num_layers, file),
         model=text_of(header, "model"),
         revision=text_of(header, "revision"),
         dtype=text_of(header, "dtype"),
-        budget=None if budget is None else _budget(budget, file),
+        budget=budget_of(header.get("budget"), file),
         add_special_tokens=header.get("add_special_tokens")
         if isinstance(header.get("add_special_tokens"), bool)
         else None,
@@ -96,7 +96,7 @@ def write_polar(data: PathData, file: AnyPath) -> None:
     try:
         write_whole(file, gzip.compress(text.encode(), mtime=0) if file.suffix == ".gz" else text.encode())
     except OSError as error:
-        raise UserError(f"{file} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{without_secrets(file)} cannot be written: {error.strerror or error}") from None
 
 
 def read_json_value(file: AnyPath) -> Any:
@@ -109,19 +109,9 @@ def read_json_value(file: AnyPath) -> Any:
         stored = content(file)
         return json.loads(gzip.decompress(stored) if stored.startswith(_GZIP) else stored)
     except FileNotFoundError:
-        raise UserError(f"there is no file {file}") from None
+        raise UserError(f"there is no file {without_secrets(file)}") from None
     except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        raise UserError(f"{file} cannot be read as JSON: {error}") from None
-
-
-def _budget(text: str, file: AnyPath) -> float:
-    try:
-        budget = float(text)
-    except ValueError:
-        budget = math.nan
-    if not 0 < budget < math.inf:
-        raise UserError(f"{file} says a budget that is no number above 0: {text!r}")
-    return budget
+        raise UserError(f"{without_secrets(file)} cannot be read as JSON: {error}") from None
 
 
 def _baseline(sample: dict[str, Any]) -> bool | None:
@@ -137,7 +127,9 @@ def _scores(sample: dict[str, Any], paths: str, scores: str) -> list[float]:
     stated = list_of(sample, scores)
     if len(stated) != number:
         return [math.nan] * number
-    return [float(score) if type(score) in (int, float) else math.nan for score in stated]
+    # Whole numbers in JSON may be larger than any float.
+    known = [type(score) in (int, float) and abs(score) <= sys.float_info.max for score in stated]
+    return [float(score) if is_known else math.nan for score, is_known in zip(stated, known)]
 
 
 def _sample(question: SearchedQuestion) -> dict[str, Any]:

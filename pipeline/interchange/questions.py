@@ -13,9 +13,13 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
+from pipeline.storage import AnyPath, without_secrets
+from pipeline.tasks.data import as_text, flaw_of
 
 #: Deeper models have no room in a shard's columns.
 _DEEPEST = 32767
+#: Why a question is left out: what a program brings is measured against the untouched model.
+NO_BASELINE = "question without a verdict on the untouched model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +104,9 @@ class PathData:
             baseline_correct: What the file says of the untouched model; None for nothing.
             verdicts: Programs as the file has them, whether each is right, and its margin.
         """
+        if any(map(flaw_of, (example_id, task, prompt, answer))):
+            self.left_out["question with a text that is too long, no Unicode, or hides characters"] += 1
+            return
         identity = LayerProgram.identity(self.num_layers)
         tried: dict[LayerProgram, Tried] = {}
         for layers, correct, score in verdicts:
@@ -113,7 +120,7 @@ class PathData:
             tried[program] = Tried(program=program, correct=correct, score=score)
         if identity not in tried:
             if baseline_correct is None:
-                self.left_out["question without a verdict on the untouched model"] += 1
+                self.left_out[NO_BASELINE] += 1
                 return
             tried[identity] = Tried(program=identity, correct=baseline_correct)
         elif baseline_correct not in (None, tried[identity].correct):
@@ -141,12 +148,13 @@ class PathData:
             return None
 
 
-def depth_of(programs: Iterable[Any], given: int | None, file: object) -> int:
+def depth_of(programs: Iterable[Any], given: int | None, file: AnyPath) -> int:
     """The model's depth, which these formats do not say: as given, or as the programs show.
 
     Raises:
         UserError: The file has no programs to tell it by.
     """
+    name = without_secrets(file)
     if given is not None:
         if not 1 <= given <= _DEEPEST:
             raise UserError(f"--num-layers must be at least 1 and at most {_DEEPEST}, got {given}")
@@ -155,22 +163,40 @@ def depth_of(programs: Iterable[Any], given: int | None, file: object) -> int:
         (layer for layers in programs if isinstance(layers, list) for layer in layers if type(layer) is int), default=-1
     )
     if deepest < 0:
-        raise UserError(f"{file} has no program that would tell the model's depth; say it with --num-layers")
+        raise UserError(f"{name} has no program that would tell the model's depth; say it with --num-layers")
     if deepest >= _DEEPEST:
         raise UserError(
-            f"{file} has a program with layer {deepest}, which no model has; say its depth with --num-layers"
+            f"{name} has a program with layer {deepest}, which no model has; say its depth with --num-layers"
         )
     return deepest + 1
 
 
+def budget_of(value: Any, file: AnyPath) -> float | None:
+    """A budget as a file says it; None for no bound.
+
+    Raises:
+        UserError: It is no number above 0.
+    """
+    if value is None:
+        return None
+    try:
+        budget = float(value)
+    except (TypeError, ValueError, OverflowError):
+        budget = math.nan
+    if not 0 < budget < math.inf:
+        raise UserError(f"{without_secrets(file)} says a budget that is no number above 0: {value!r}")
+    return budget
+
+
 def text_of(sample: dict[str, Any], *names: str) -> str | None:
-    """The first of some fields that is there, as text; ``a.b`` looks into an object."""
+    """The first of some fields that is a text or a number, as text; ``a.b`` looks into an object."""
     for name in names:
         value: Any = sample
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        if value is not None and not isinstance(value, (dict, list)):
-            return str(value)
+        text = as_text(value)
+        if text is not None:
+            return text
     return None
 
 

@@ -16,10 +16,10 @@ from pipeline.card import imported_card
 from pipeline.config import SCHEMA_VERSION
 from pipeline.errors import UserError
 from pipeline.evaluator import storable_counts
-from pipeline.interchange.questions import PathData, SearchedQuestion, Tried
+from pipeline.interchange.questions import NO_BASELINE, PathData, SearchedQuestion, Tried, budget_of
 from pipeline.program import LayerProgram
 from pipeline.shards import RunFolder, read_json, read_paths, read_settings
-from pipeline.storage import AnyPath, StoreError
+from pipeline.storage import AnyPath, StoreError, is_there
 
 #: Questions of a shard.
 GROUP = 256
@@ -41,26 +41,32 @@ def read_run(run: AnyPath) -> PathData:
         model=settings.get("model.name"),
         revision=settings.get("model.revision"),
         dtype=settings.get("dtype"),
-        budget=settings.get("search.budget"),
+        budget=budget_of(settings.get("search.budget"), run / "run.json"),
         add_special_tokens=loaded.get("special_tokens_added") if isinstance(loaded, dict) else None,
     )
+    if "correct_as_asked" in rows:
+        data.left_out["verdict on a question as it stands, where the run asked it in several ways"] = len(rows)
     for _, of_question in rows.groupby(["example_id", "prompt"], sort=False):
         first = of_question.iloc[0]
+        tried = tuple(
+            Tried(
+                program=LayerProgram(map(int, row["program"]), data.num_layers),
+                correct=bool(row["correct"]),
+                score=float(row["score"]),
+                response=row["response"],
+            )
+            for row in of_question.to_dict("records")
+        )
+        if not any(one.program.is_identity for one in tried):
+            data.left_out[NO_BASELINE] += 1
+            continue
         data.questions.append(
             SearchedQuestion(
                 example_id=str(first.example_id),
                 task=str(first.task),
                 prompt=str(first.prompt),
                 answer=str(first.answer),
-                tried=tuple(
-                    Tried(
-                        program=LayerProgram(map(int, row["program"]), data.num_layers),
-                        correct=bool(row["correct"]),
-                        score=float(row["score"]),
-                        response=row["response"],
-                    )
-                    for row in of_question.to_dict("records")
-                ),
+                tried=tried,
             )
         )
     return data
@@ -79,7 +85,7 @@ def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
     """
     settings = ImportedSettings(data=data, origin=origin)
     folder = RunFolder(out)
-    if (out / "run.json").exists() and "imported.format" not in read_settings(out):
+    if is_there(out / "run.json") and "imported.format" not in read_settings(out):
         raise UserError(f"{out} is a run that was searched, and not one that a conversion began; give another folder")
     committed = folder.open(settings, provenance={"imported": origin})
     try:

@@ -8,6 +8,7 @@ Shapes: N rows, L layers.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.errors import UserError
 from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, Table, percent
 from pipeline.reporting import share
 
@@ -65,7 +67,13 @@ class PathStudy:
             rows: Those of ``read_paths``; at least one.
             settings: Those of ``read_settings``.
             improvements: Those of the manifest.
+
+        Raises:
+            UserError: The budget is no number above 0.
         """
+        budget = settings.get("search.budget")
+        if budget is not None and not (isinstance(budget, (int, float)) and 0 < budget <= sys.float_info.max):
+            raise UserError(f"run.json says a budget that is no number above 0: {budget!r}")
         depth = int(rows.num_layers.iloc[0])
         counts = count_layers(rows.program, depth)
         identity = np.array([program.tolist() == list(range(depth)) for program in map(np.asarray, rows.program)])
@@ -82,7 +90,7 @@ class PathStudy:
             counts=counts,
             questions=questions,
             depth=depth,
-            budget=settings.get("search.budget"),
+            budget=budget,
             keep=settings.get("keep"),
             improvements=improvements,
         )
@@ -397,19 +405,21 @@ def pace(study: PathStudy) -> Section:
     if known.empty:
         return Section(title=title, text=("This run does not say in which order its programs were tried.",))
     most = int(study.rows.simulations.max())
+    # A record may say anything: what was found by a program that was not tried counts for nothing.
+    found = {name: [step for step in study.improvements[name] if step[0] <= most] for name in known.index}
     right, wrong = known.index[known.baseline_correct], known.index[~known.baseline_correct]
     shorter = np.zeros(most + 1)
     corrected = np.zeros(most + 1)
     saved = np.zeros(most + 1)
     for name in right:
         before = 0
-        for number, length in study.improvements[name]:
+        for number, length in found[name]:
             gain = max(study.depth - length, 0)
             shorter[number] += gain > 0 and before == 0
             saved[number] += gain - before
             before = gain
     for name in wrong:
-        for number, _ in study.improvements[name][:1]:
+        for number, _ in found[name][:1]:
             corrected[number] += 1
     curves = {
         f"right answers shortened (of {len(right)})": shorter.cumsum() / max(len(right), 1),

@@ -13,6 +13,7 @@ from pipeline.storage.local import LocalStore
 from pipeline.storage.location import AnyPath, Place, locate, without_secrets
 from pipeline.storage.reading import (
     UnreachableError,
+    as_writer,
     content,
     contents,
     entries,
@@ -34,6 +35,7 @@ __all__ = [
     "StoreBusyError",
     "StoreError",
     "UnreachableError",
+    "as_writer",
     "content",
     "contents",
     "entries",

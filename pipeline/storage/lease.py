@@ -59,7 +59,10 @@ class Lease:
                 break
         if not self._is_mine():
             raise StoreBusyError
-        self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self.lost = False
+        # A new one: where a store does not answer, the last renewer may still have to see its own.
+        self._ended = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, args=(self._ended,), name="lease", daemon=True)
         self._renewer.start()
 
     def release(self) -> None:
@@ -102,8 +105,8 @@ class Lease:
                 raise StoreBusyError
         return True
 
-    def _renew(self) -> None:
-        while not self._ended.wait(RENEW_SECONDS):
+    def _renew(self, ended: threading.Event) -> None:
+        while not ended.wait(RENEW_SECONDS):
             # An outage is survived: the lease is renewed after it, or is somebody else's by then.
             with contextlib.suppress(Exception):
                 self._look()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -51,14 +52,19 @@ class LocalStore:
                 check(staged.read_bytes())
             self._move(staged, target)
         except OSError as error:
-            raise StoreError(f"{target} cannot be written: {error.strerror or error}") from error
+            raise StoreError.at(target, "written", error) from error
 
     @staticmethod
     def _move(staged: Path, target: Path) -> None:
         staged.replace(target)
 
     def remove(self, name: str) -> None:
-        (self._root / name).unlink()
+        target = self._root / name
+        try:
+            target.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError.at(target, "removed", error) from error
 
     def tidy(self) -> None:
-        self._staging.rmdir()
+        with suppress(OSError):
+            self._staging.rmdir()

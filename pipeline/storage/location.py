@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -22,6 +22,8 @@ Place: TypeAlias = str | AnyPath
 _OBJECT_STORES = frozenset(
     ["s3", "s3a", "r2", "oss", "oci", "tos", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"]
 )
+#: Every file system in a URL, which may be a chain of them (``simplecache::https://…``), and who logs in there.
+_LOGIN = re.compile(r"([\w+.-]+)://(?=([^/?#]*)@)")
 
 
 def locate(place: Place) -> AnyPath:
@@ -35,24 +37,25 @@ def locate(place: Place) -> AnyPath:
         A ``pathlib.Path`` for a place on this machine, otherwise fsspec's counterpart of one.
 
     Raises:
-        UserError: No such file system is known or installed, or the URL holds a password.
+        UserError: No such file system is known or installed, or the URL holds a password or a token.
     """
     if not isinstance(place, str):
         return place.expanduser() if isinstance(place, Path) else place
     if "://" not in place:
         return Path(place).expanduser()
+    for far, login in _LOGIN.findall(place):
+        # Web servers take a token for a user's name; elsewhere a name alone is none, or is a bucket's.
+        if ":" in login or (login and far.lower() in ("http", "https")):
+            raise UserError(
+                f"the {far} URL holds a password or a token, and URLs get into logs and process lists: leave it out, "
+                "and give it by the environment or by fsspec's configuration"
+            )
     protocol = place.partition("://")[0].rpartition("::")[2]
     if protocol in ("file", "local"):
         return Path(LocalFileSystem._strip_protocol(place))
-    if urlsplit(place).password is not None:
-        raise UserError(
-            f"the {protocol} URL holds a password, and URLs get into logs and process lists: leave it out, and give it "
-            "by the environment or by fsspec's configuration"
-        )
     try:
         fsspec.get_filesystem_class(protocol)
-        # What a listing said once is not believed again: others write too.
-        return UPath(place, use_listings_cache=False)
+        return UPath(place)
     except (ValueError, ImportError) as error:
         raise UserError(f"{without_secrets(place)}: {error}") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,8 @@ from typing import TypeVar
 from pipeline.errors import UserError
 from pipeline.storage import patience
 from pipeline.storage.location import AnyPath, without_secrets
-from pipeline.storage.patience import patiently
+from pipeline.storage.patience import is_missing, patiently
+from pipeline.storage.store import StoreError
 
 Result = TypeVar("Result")
 
@@ -57,10 +60,20 @@ def entries(folder: AnyPath, suffix: str = "") -> list[AnyPath]:
         OSError: It cannot be listed.
     """
     try:
-        found: list[AnyPath] = _ask(folder, lambda: list(folder.iterdir()))
+        found = _ask(folder, lambda: _listed(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted((entry for entry in found if entry.name.endswith(suffix)), key=lambda entry: entry.name)
+
+
+def _listed(folder: AnyPath) -> list[AnyPath]:
+    if isinstance(folder, Path):
+        return list(folder.iterdir())
+    # Not by ``iterdir``: it takes a store that does not answer for one that has no such folder. A folder that was made
+    # in a store's console is an object of its own name, and is no entry of itself.
+    own = folder.path.strip("/")
+    names = {name.strip("/") for name in folder.fs.ls(folder.path, detail=False)} - {own, ""}
+    return [folder / name.rpartition("/")[2] for name in names]
 
 
 def is_there(place: AnyPath) -> bool:
@@ -69,7 +82,7 @@ def is_there(place: AnyPath) -> bool:
     Raises:
         OSError: The store does not say.
     """
-    return _ask(place, place.exists)
+    return _kind(place) is not None
 
 
 def is_folder(place: AnyPath) -> bool:
@@ -78,7 +91,19 @@ def is_folder(place: AnyPath) -> bool:
     Raises:
         OSError: The store does not say.
     """
-    return _ask(place, place.is_dir)
+    return _kind(place) == "directory"
+
+
+def _kind(place: AnyPath) -> str | None:
+    """Of what lies at a place; None where there is nothing."""
+    if isinstance(place, Path):
+        return ("directory" if place.is_dir() else "file") if place.exists() else None
+    try:
+        # Most file systems' ``exists`` takes a store that does not answer for one that has nothing.
+        kind: str = _ask(place, lambda: place.fs.info(place.path)["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return kind
 
 
 @contextmanager
@@ -100,7 +125,29 @@ def local_copy(place: AnyPath) -> Iterator[Path]:
 def _ask(place: AnyPath, do: Callable[[], Result]) -> Result:
     """Do what reads a place: a far one again if it fails."""
     with reaching(place):
-        return do() if isinstance(place, Path) else patiently(do, patience.READ_PAUSES)
+        if isinstance(place, Path):
+            return do()
+
+        def do_afresh() -> Result:
+            # What a listing said once is not believed again: others write too.
+            place.fs.invalidate_cache()
+            return do()
+
+        return patiently(do_afresh, patience.read_pauses())
+
+
+@contextmanager
+def as_writer() -> Iterator[None]:
+    """For what a folder's writer reads: as patient as its writes, and an outage is the same error.
+
+    Raises:
+        StoreError: A place cannot be reached.
+    """
+    try:
+        with patience.of_a_writer():
+            yield
+    except UnreachableError as error:
+        raise StoreError(str(error)) from error
 
 
 @contextmanager
@@ -117,5 +164,7 @@ def reaching(place: AnyPath) -> Iterator[None]:
     except Exception as error:
         if isinstance(place, Path):
             raise
+        if is_missing(error):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place)) from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
         raise UnreachableError(f"{without_secrets(place)} cannot be reached: {reason}") from error

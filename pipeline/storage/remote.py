@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from upath import UPath
 
 from pipeline.storage import patience
 from pipeline.storage.lease import LEASE_NAME, Lease
 from pipeline.storage.location import is_object_store
-from pipeline.storage.patience import patiently
-from pipeline.storage.reading import content as content_of
-from pipeline.storage.reading import entries
+from pipeline.storage.patience import is_missing, patiently
+from pipeline.storage.reading import entries, reaching
 from pipeline.storage.store import StoreError
-from pipeline.storage.uploading import remove
 
 _STAGING_NAME = "_staging"
 
@@ -35,19 +34,29 @@ class RemoteStore:
         self._lease = Lease(root / LEASE_NAME)
 
     def acquire(self, announce: Callable[[str], None]) -> None:
-        if not self._puts_whole:
-            self._root.fs.makedirs((self._root / _STAGING_NAME).path, exist_ok=True)
+        if self._puts_whole:
+            self._lease.acquire(announce)
+            return
+        self._make(self._root)
         self._lease.acquire(announce)
-        if not self._puts_whole:
-            for leftover in entries(self._root / _STAGING_NAME):
-                self.remove(f"{_STAGING_NAME}/{leftover.name}")
+        self._make(self._root / _STAGING_NAME)  # whoever had the lease may have tidied up
+        for leftover in entries(self._root / _STAGING_NAME):
+            self.remove(f"{_STAGING_NAME}/{leftover.name}")
+
+    @staticmethod
+    def _make(folder: UPath) -> None:
+        with reaching(folder):
+            patiently(lambda: folder.fs.makedirs(folder.path, exist_ok=True), patience.READ_PAUSES)
 
     def release(self) -> None:
         self._lease.release()
 
     def write(self, name: str, content: bytes, check: Callable[[bytes], None] | None = None) -> None:
         if self._lease.lost:
-            raise StoreError(f"another search has taken over {self._root}; this one was out of reach for too long")
+            raise StoreError(
+                f"another search has taken over {self._root}; this one was out of reach for too long",
+                remedy="wait for the other's end",
+            )
         target = self._root / name
         try:
             if self._puts_whole:
@@ -56,28 +65,66 @@ class RemoteStore:
                 self._put_and_move(target, content, check)
         except Exception as error:
             # Each file system raises errors of its own libraries.
-            reason = error.strerror if isinstance(error, OSError) else None
-            raise StoreError(f"{target} cannot be written: {reason or error}") from error
+            raise StoreError.at(target, "written", error) from error
 
     def _put(self, target: UPath, content: bytes, check: Callable[[bytes], None] | None) -> None:
         patiently(lambda: target.fs.pipe_file(target.path, content), patience.WRITE_PAUSES)
         if check is not None:
-            check(content_of(target))
+            check(patiently(lambda: _stored(target), patience.WRITE_PAUSES))
 
     def _put_and_move(self, target: UPath, content: bytes, check: Callable[[bytes], None] | None) -> None:
         staged = self._root / _STAGING_NAME / f"{target.name}-{uuid.uuid4().hex}"
         self._put(staged, content, check)
+        patiently(lambda: self._move(staged, target, content), patience.WRITE_PAUSES)
 
-        def move() -> None:
-            target.fs.makedirs(target.parent.path, exist_ok=True)
-            target.fs.mv(staged.path, target.path)
-
-        patiently(move, patience.WRITE_PAUSES)
+    @staticmethod
+    def _move(staged: UPath, target: UPath, content: bytes) -> None:
+        """Move a file to its name, and look what is there then: an answer may be lost, or say nothing."""
+        disk = target.fs
+        disk.makedirs(target.parent.path, exist_ok=True)
+        with suppress(Exception):
+            disk.mv(staged.path, target.path)
+        if _holds(target, content):
+            return
+        # Some disks do not move onto a file that is there: SMB refuses, WebHDFS does nothing. Only then is it removed
+        # first, since a crash before the move loses it. A run needs one file of those that are written over, run.json;
+        # that happens once, before anything is committed, and both versions say the same settings.
+        _remove(target)
+        disk.mv(staged.path, target.path)
+        if not _holds(target, content):
+            raise OSError("it does not hold what was moved there")
 
     def remove(self, name: str) -> None:
         target = self._root / name
-        patiently(lambda: remove(target), patience.WRITE_PAUSES)
+        try:
+            patiently(lambda: _remove(target), patience.WRITE_PAUSES)
+        except Exception as error:
+            raise StoreError.at(target, "removed", error) from error
 
     def tidy(self) -> None:
         if not self._puts_whole:
-            self._root.fs.rmdir((self._root / _STAGING_NAME).path)
+            with suppress(Exception):
+                self._root.fs.rmdir((self._root / _STAGING_NAME).path)
+
+
+def _stored(target: UPath) -> bytes:
+    target.fs.invalidate_cache()  # some take a file's length from the listing
+    stored: bytes = target.fs.cat_file(target.path)
+    return stored
+
+
+def _holds(target: UPath, content: bytes) -> bool:
+    try:
+        return _stored(target) == content
+    except Exception as error:
+        if is_missing(error):
+            return False
+        raise
+
+
+def _remove(target: UPath) -> None:
+    try:
+        target.fs.rm_file(target.path)
+    except Exception as error:
+        if not is_missing(error):
+            raise

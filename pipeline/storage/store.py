@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Protocol
 
+from pipeline.storage.location import AnyPath
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class StoreError(OSError):
-    """The store does not take what is written. What was written before stays."""
+    """The store does not take what is written, or does not give it back. What was written before stays.
+
+    Args:
+        message: What is wrong, and where.
+        remedy: What to do before the same command can go on; nothing where it may as things are.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    @classmethod
+    def at(cls, target: AnyPath, what: str, error: Exception) -> StoreError:
+        """That something ``cannot be`` done to a file, and why."""
+        number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+        reason = reason or str(error) or type(error).__name__
+        return cls(f"{target} cannot be {what}: {reason}", remedy="make room" if number in _FULL else "")
 
 
 class StoreBusyError(Exception):
@@ -52,13 +73,13 @@ class Store(Protocol):
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file that is there.
+        """Remove a file, if it is there.
 
         Raises:
-            OSError: It stays.
+            StoreError: It stays.
         """
         ...
 
     def tidy(self) -> None:
-        """Remove what writing needed and reading does not."""
+        """Remove what writing needed and reading does not. What stays all the same is no harm, and no error."""
         ...

@@ -45,7 +45,11 @@ def read_letters(request: DataRequest) -> list[Example]:
             ),
         )
 
-    return read_examples(request, task="arc", to_example=to_example)
+    examples = read_examples(request, task="arc", to_example=to_example)
+    most = max(len(example.options) for example in examples)
+    if request.renderings > most:
+        raise UserError(f"--permutations {request.renderings}, but no question here has more than {most} options")
+    return examples
 
 
 def read_texts(request: DataRequest) -> list[Example]:
@@ -78,6 +82,8 @@ def _choices(row: Row) -> tuple[tuple[str, ...], int]:
     texts, labels = list(choices["text"]), [str(label) for label in choices["label"]]
     if len(texts) != len(labels) or not all(isinstance(text, str) and text.strip() for text in texts):
         raise UserError(f"{row.where}: 'choices' must have as many texts as labels, none of them empty")
+    for text in (*texts, *labels):
+        row.checked("choices", text)
     check_options(row, key, labels)
     if len(texts) > len(ascii_uppercase):
         raise UserError(f"{row.where}: more than {len(ascii_uppercase)} options")

@@ -123,6 +123,11 @@ class Outcome:
     layer_executions: int
     correct_as_asked: bool | None = None
 
+    @property
+    def verdicts(self) -> tuple[bool, bool | None]:
+        """Both of them: under all renderings, and as asked."""
+        return self.correct, self.correct_as_asked
+
 
 class Runner(Protocol):
     """What scoring asks of whoever runs programs; see ``pipeline.engine.FrozenModel`` and ``Oracle``."""

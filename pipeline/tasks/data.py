@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,11 @@ FILE_TYPES = (".jsonl", ".csv", ".parquet")
 #: Most characters of a field, and bytes of a line.
 MOST_CHARACTERS, MOST_BYTES = 1_000_000, 1 << 26
 #: What no screen shows and a tokenizer reads all the same: control characters but for white space, characters that
-#: turn the direction of writing, and tags.
-_HIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+#: turn the direction of writing, invisible operators, tags, and variation selectors but for one behind an ideograph.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2060-\u2064\u2066-\u2069\U000e0000-\U000e007f]"
+    "|(?<![\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,10 +56,11 @@ class Row:
         """
         for column in columns:
             if column in self.values:
-                value = self.values[column]
-                if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
-                    return self._encodable(column, str(value))
-                raise UserError(f"{self.where}: column {column!r} must hold text, found {_short(value)}")
+                text = as_text(self.values[column])
+                if text is None:
+                    found = _short(self.values[column])
+                    raise UserError(f"{self.where}: column {column!r} must hold text, found {found}")
+                return self.checked(column, text)
         wanted = " or ".join(repr(column) for column in columns)
         raise UserError(f"{self.where}: there is no column {wanted}; it has: {', '.join(self.values) or 'no columns'}")
 
@@ -68,26 +73,45 @@ class Row:
         values = self.values.get(column)
         if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
             raise UserError(f"{self.where}: column {column!r} must hold a list of texts, found {_short(values)}")
-        return [self._encodable(column, value) for value in values]
+        return [self.checked(column, value) for value in values]
 
-    def _encodable(self, column: str, text: str) -> str:
-        """A text that is what it seems to whoever reads the data, and of a size that somebody meant."""
-        if len(text) > MOST_CHARACTERS:
-            raise UserError(
-                f"{self.where}: column {column!r} holds {len(text)} characters; no question has over {MOST_CHARACTERS}"
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            # JSON can say half of a surrogate pair, which no tokenizer and no file takes.
-            raise UserError(f"{self.where}: column {column!r} holds a character that is no Unicode text") from None
-        hidden = _HIDDEN.search(text)
-        if hidden is not None:
-            raise UserError(
-                f"{self.where}: column {column!r} holds a hidden character, U+{ord(hidden[0]):04X} at place "
-                f"{hidden.start()}: the model would read what nobody sees"
-            )
+    def checked(self, column: str, text: str) -> str:
+        """A text of a column, as it is.
+
+        Raises:
+            UserError: It is not what it seems; see ``flaw_of``.
+        """
+        flaw = flaw_of(text)
+        if flaw is not None:
+            raise UserError(f"{self.where}: column {column!r} holds {flaw}")
         return text
+
+
+def as_text(value: Any) -> str | None:
+    """A text or a number as text; None for anything else, and for what is empty."""
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        return None
+    # JSON and Parquet can say numbers that are none.
+    if (isinstance(value, float) and not math.isfinite(value)) or not str(value).strip():
+        return None
+    return str(value)
+
+
+def flaw_of(text: str) -> str | None:
+    """What a text holds that nobody who reads the data sees, or more of it than anybody meant; None for nothing."""
+    if len(text) > MOST_CHARACTERS:
+        return f"{len(text)} characters; no question has over {MOST_CHARACTERS}"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # JSON can say half of a surrogate pair, which no tokenizer and no file takes.
+        return "a character that is no Unicode text"
+    hidden = _HIDDEN.search(text)
+    if hidden is None:
+        return None
+    return (
+        f"a hidden character, U+{ord(hidden[0]):04X} at place {hidden.start()}: the model would read what nobody sees"
+    )
 
 
 def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row], Asked]) -> list[Example]:
@@ -130,7 +154,7 @@ def read_rows(data: str, *, split: str) -> Iterator[Row]:
     path, name = locate(data), without_secrets(data)
     # A web server lists no folders, and asking costs a page.
     if not data.startswith(("http://", "https://")) and is_folder(path):
-        files = [file for file in entries(path) if _type_of(file) in FILE_TYPES and file.is_file()]
+        files = [file for file in entries(path) if _type_of(file) in FILE_TYPES and not is_folder(file)]
         if not files:
             raise UserError(f"data folder {name!r} holds no {', '.join(FILE_TYPES)} file")
         for file in files:
@@ -176,8 +200,15 @@ def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _read_csv(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
+    # A field of a million characters is CSV too; ``flaw_of`` says what is too long.
+    csv.field_size_limit(MOST_BYTES)
     reader = csv.DictReader(_text_lines(stream, name))
     try:
+        # Spreadsheets write empty columns, without a name, behind the others.
+        columns = [column for column in reader.fieldnames or () if column]
+        twice = next((column for column in columns if columns.count(column) > 1), None)
+        if twice is not None:
+            raise UserError(f"{name}, line 1: two columns are called {twice!r}; give one of them another name")
         for values in reader:
             if None in values or None in values.values():
                 raise UserError(f"{name}, line {reader.line_num}: the row has not as many fields as the header")
@@ -198,6 +229,12 @@ def _read_parquet(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
                 yield f"{name}, row {number}", values
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{name}: this is not a Parquet file ({' '.join(str(error).split())})") from None
+    except Exception as error:
+        # Values that Python cannot say: text that is not UTF-8, times out of its range, time zones that it lacks.
+        raise UserError(
+            f"{name}: a value cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); "
+            "leave its column out"
+        ) from None
 
 
 def _text_lines(stream: BinaryIO, name: str) -> Iterator[str]:
@@ -234,8 +271,10 @@ def _short(value: Any) -> str:
 
 
 def check_options(row: Row, answer: str, options: Sequence[str]) -> None:
-    """Raise UserError unless there are two options or more and the answer is one of them."""
+    """Raise UserError unless there are two options or more, each named once, and the answer is one of them."""
     if len(options) < 2:
         raise UserError(f"{row.where}: a multiple-choice question needs two options or more, found {len(options)}")
+    if len(set(options)) < len(options):
+        raise UserError(f"{row.where}: two options have one label: {_short(list(options))}")
     if answer not in options:
         raise UserError(f"{row.where}: the answer {answer!r} is none of the options {list(options)!r}")

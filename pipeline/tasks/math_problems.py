@@ -1,7 +1,8 @@
 r"""Math word problems: the model writes a solution, math-verify grades its final answer.
 
 GSM8K rows have ``question`` and ``answer`` (the final answer follows ``####``); DART-Math rows have
-``query`` (or ``problem``, ``question``) and ``gt_ans`` (or ``answer``).
+``query`` (or ``problem``, ``question``) and ``gt_ans`` (or ``answer``). On the hub ``hkust-nlp/dart-math-pool-math``
+has these, but a row for each of a problem's many responses: keep one of each before a search.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ def read_gsm8k(request: DataRequest) -> list[Example]:
     """GSM8K; the reference is what follows ``####``, without thousands separators."""
 
     def to_example(row: Row) -> Asked:
-        _, found, final = row.text("answer").rpartition("####")
-        if not found or not final.strip():
+        _, found, marked = row.text("answer").rpartition("####")
+        final = marked.replace(",", "").strip()
+        if not found or not final:
             raise UserError(f"{row.where}: column 'answer' has no final answer after '####'")
-        return _asked(row.text("question"), final.strip().replace(",", ""), request.renderings)
+        return _asked(row.text("question"), final, request.renderings)
 
     return read_examples(request, task="gsm8k", to_example=to_example)
 
@@ -65,6 +67,5 @@ DART_MATH = Task(
     read=read_dart_math,
     scoring=Graded(max_new_tokens=512),
     chat=True,
-    hub_data="hkust-nlp/dart-math-uniform",
     most_renderings=len(_WORDINGS),
 )

@@ -25,8 +25,14 @@ def read(request: DataRequest) -> list[Example]:
                 f"{row.where}: --permutations {request.renderings} needs {request.renderings - 1} texts in the column "
                 f"'renderings', found {len(others)}"
             )
+        prompt = row.text("prompt")
+        if len({prompt, *others}) < request.renderings:
+            raise UserError(
+                f"{row.where}: --permutations {request.renderings} asks in as many different ways, but a text in the "
+                "column 'renderings' is the prompt again, or is there twice"
+            )
         return Asked(
-            question=row.text("prompt"),
+            question=prompt,
             answer=answer,
             renderings=tuple(Rendering(question=other, answer=answer) for other in others),
         )

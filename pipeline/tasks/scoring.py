@@ -100,7 +100,9 @@ class Choice:
         chosen = max(range(len(options)), key=lambda index: scores[index])
         reference = options.index(question.example.answer)
         others = [score for index, score in enumerate(scores) if index != reference]
-        correct, margin = _judged(options[chosen] == question.example.answer, scores[reference] - max(others))
+        # The largest of some is found as if what is no number were not among them.
+        margin = math.nan if any(map(math.isnan, scores)) else scores[reference] - max(others)
+        correct, margin = _judged(options[chosen] == question.example.answer, margin)
         return Outcome(
             correct=correct,
             margin=margin,

@@ -31,7 +31,9 @@ Examples:
 @click.option("--fraction", default=1.0, show_default=True, help="Share of the rows that are replayed.")
 @click.option("--tolerance", default=0.0, show_default=True, help="Share of those that may differ.")
 @click.option("--base", help="Hub id, folder or .gguf file of the searched model, if it lies elsewhere now.")
-@click.option("--show", default=20, show_default=True, help="Differing rows that are listed.")
+@click.option(
+    "--show", default=20, show_default=True, type=click.IntRange(min=0), help="Differing rows that are listed."
+)
 @resource_options
 def verify(run: AnyPath, fraction: float, tolerance: float, base: str | None, show: int, **options: Any) -> None:
     """Replay a run's labels."""
@@ -49,8 +51,9 @@ def verify(run: AnyPath, fraction: float, tolerance: float, base: str | None, sh
             found = replay(request, announce=say, show=steps)
         for one in found.differences[:show]:
             verdicts = ("right", "wrong") if one.correct else ("wrong", "right")
+            where = "as asked in the run" if one.as_asked else "in the run"
             say(
-                f"  {one.example_id}, layers {one.program}: {verdicts[0]} in the run (margin {one.margin:.3g}), "
+                f"  {one.example_id}, layers {one.program}: {verdicts[0]} {where} (margin {one.margin:.3g}), "
                 f"{verdicts[1]} replayed ({one.replayed_margin:.3g})"
             )
         if len(found.differences) > show:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.actor import TaskActor
 from pipeline.cluster import Resources, find_place
@@ -20,7 +20,7 @@ from pipeline.program import LayerProgram
 from pipeline.questions import questions_of
 from pipeline.shards import read_paths, read_settings
 from pipeline.storage import AnyPath
-from pipeline.tasks import Example
+from pipeline.tasks import Example, Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +69,7 @@ class Difference:
         example_id: The question.
         program: The program.
         correct: The row's verdict; the oracle's is the other one.
+        as_asked: Whether it is the verdict on the question as it stands, of a run that asks each in several ways.
         margin: The row's margin.
         replayed_margin: The oracle's.
     """
@@ -76,6 +77,7 @@ class Difference:
     example_id: str
     program: LayerProgram
     correct: bool
+    as_asked: bool = False
     margin: float
     replayed_margin: float
 
@@ -105,16 +107,17 @@ class Verification:
 class ReplayActor(TaskActor):
     """The Ray actor that replays programs."""
 
-    def work(self, piece: Piece) -> list[list[tuple[bool, float]]]:
-        """For each question the verdict and the margin of each of its programs."""
+    def work(self, piece: Piece) -> list[list[Outcome]]:
+        """For each question what each of its programs makes of it."""
         from pipeline.engine.oracle import Oracle
 
         self._begin()
         oracle, found = Oracle(self._model), []
         for example, programs in piece:
             question = self._task.prepare(example, self._model.tokenizer)
-            outcomes = [self._task.score(oracle, [question], [program], need_response=False)[0] for program in programs]
-            found.append([(outcome.correct, outcome.margin) for outcome in outcomes])
+            found.append(
+                [self._task.score(oracle, [question], [program], need_response=False)[0] for program in programs]
+            )
         return found
 
 
@@ -146,14 +149,16 @@ def verify(
     chosen = rows[list(map(request.draws, rows.example_id, rows.program))]
     if chosen.empty:
         raise UserError(f"--fraction {request.fraction:g} draws none of the {len(rows)} rows; give more")
-    dtype = settings["dtype"]
+    dtype, name, revision, task = (
+        _said(settings, key, request.run) for key in ("dtype", "model.name", "model.revision", "task")
+    )
     if request.resources.dtype not in ("auto", dtype):
         raise UserError(f"--dtype {request.resources.dtype}, but the run was searched in {dtype}; leave it out")
-    source = resolve_model(request.base or settings["model.name"])
-    if source.revision != settings["model.revision"]:
+    source = resolve_model(request.base or name)
+    if source.revision != revision:
         raise UserError(
             f"{source.name!r} is not the model that was searched: its revision is {source.revision[:19]}…, the run has "
-            f"{settings['model.revision'][:19]}…; say where that one lies with --base"
+            f"{revision[:19]}…; say where that one lies with --base"
         )
     work = _by_question(chosen, examples, request.run)
     pieces = [work[start : start + PIECE] for start in range(0, len(work), PIECE)]
@@ -172,30 +177,33 @@ def verify(
                 place.device,
                 dtype,
                 place.pool.cpus_per_actor,
-                settings["task"],
+                task,
                 settings.get("max_new_tokens"),
             ),
             place.pool,
         )
+        as_asked = chosen.correct_as_asked if "correct_as_asked" in chosen else [None] * len(chosen)
         said = {
-            (example_id, tuple(program)): (bool(correct), float(margin))
-            for example_id, program, correct, margin in zip(
-                chosen.example_id, chosen.program, chosen.correct, chosen.score
+            (example_id, tuple(program)): (correct, asked, float(margin))
+            for example_id, program, correct, asked, margin in zip(
+                chosen.example_id, chosen.program, chosen.correct, as_asked, chosen.score
             )
         }
         with actors:
             for piece, answers in actors.map(pieces):
                 for (example, programs), replayed in zip(piece, answers, strict=True):
-                    for program, (correct, margin) in zip(programs, replayed, strict=True):
-                        before, before_margin = said[example.id, program.layers]
-                        if correct != before:
+                    for program, outcome in zip(programs, replayed, strict=True):
+                        correct, asked, margin = said[example.id, program.layers]
+                        if outcome.verdicts != (correct, asked):
+                            as_asked = outcome.correct == correct
                             differences.append(
                                 Difference(
                                     example_id=example.id,
                                     program=program,
-                                    correct=before,
-                                    margin=before_margin,
-                                    replayed_margin=margin,
+                                    correct=bool(asked if as_asked else correct),
+                                    as_asked=as_asked,
+                                    margin=margin,
+                                    replayed_margin=outcome.margin,
                                 )
                             )
                     done += len(programs)
@@ -204,6 +212,13 @@ def verify(
         ray.shutdown()
     differences.sort(key=lambda one: (one.example_id, one.program.layers))
     return Verification(rows=len(rows), replayed=len(chosen), differences=differences, dtype=dtype)
+
+
+def _said(settings: dict[str, Any], key: str, run: AnyPath) -> str:
+    value = settings.get(key)
+    if not isinstance(value, str):
+        raise UserError(f"{run / 'run.json'} does not say {key!r}, without which nothing can be replayed")
+    return value
 
 
 def _by_question(rows: pd.DataFrame, examples: dict[str, Example], run: AnyPath) -> Piece:

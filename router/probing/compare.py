@@ -15,6 +15,7 @@ from pipeline.cluster import find_place
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
+from pipeline.storage import without_secrets
 from router.probes import AGGREGATORS, SCOPES, ProbeKind
 from router.probing.baselines import (
     asked,
@@ -204,7 +205,7 @@ class _Contest:
             try:
                 found = fit_probe(learnt, held_out, shape, replace(given.fit, learning_rate=rate, seed=seed))
             except ValueError as error:
-                raise UserError(f"{name} cannot be trained on {given.data}: {error}") from None
+                raise UserError(f"{name} cannot be trained on {without_secrets(given.data)}: {error}") from None
             seconds.append(time.perf_counter() - began)
             self.show(f"{name} trained", len(seconds), len(rates) + self.request.seeds - 1)
             return found

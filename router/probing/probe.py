@@ -168,11 +168,12 @@ class Probe:
                 raise ValueError(f"{len(labels)} labels for {shape.num_classes} classes")
             if threshold is not None and not (len(labels) == 2 and 0 <= threshold <= 1):
                 raise ValueError(f"a threshold of {threshold}")
-        except (KeyError, TypeError, ValueError) as error:
+            network = ProbeNetwork(shape)
+        # Torch has no memory for what is too large.
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{folder / CONFIG_FILE} is no probe's configuration: {error!r}") from None
-        network = ProbeNetwork(shape)
         found = read_tensors(folder / WEIGHTS_FILE, _KIND)
         expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
         if {name: tensor.shape for name, tensor in found.items()} != expected:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pipeline.errors import UserError
+from pipeline.storage import without_secrets
 from pipeline.tasks.data import Row, read_rows
 
 #: Stands for the text in a template.
@@ -58,7 +59,7 @@ def read_texts(
         for row in islice(read_rows(data, split=split), limit)
     ]
     if not texts:
-        raise UserError(f"{data}: there are no rows in it")
+        raise UserError(f"{without_secrets(data)}: there are no rows in it")
     return texts
 
 
@@ -70,7 +71,9 @@ def labels_of(texts: Sequence[LabelledText], data: str) -> tuple[str, ...]:
     """
     labels = tuple(sorted({text.label for text in texts}))
     if len(labels) < 2:
-        raise UserError(f"every text of {data} has the label {labels[0]!r}: there is nothing to tell apart")
+        raise UserError(
+            f"every text of {without_secrets(data)} has the label {labels[0]!r}: there is nothing to tell apart"
+        )
     return labels
 
 
@@ -86,8 +89,8 @@ def check_labels(texts: Sequence[LabelledText], known: Sequence[str], data: str)
         named = ", ".join(f"{label!r} ({number} rows)" for label, number in unseen.most_common(_SHOWN))
         more = f" and {len(unseen) - _SHOWN} others" if len(unseen) > _SHOWN else ""
         raise UserError(
-            f"{data} has labels that the probe was not trained on: {named}{more}, first in {first.where}; "
-            f"it knows: {', '.join(map(repr, known))}"
+            f"{without_secrets(data)} has labels that the probe was not trained on: {named}{more}, first in "
+            f"{first.where}; it knows: {', '.join(map(repr, known))}"
         )
 
 

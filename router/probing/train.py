@@ -171,7 +171,7 @@ def train_probe(
     try:
         fitted = fit_probe(train, stop, shape, request.fit, on_epoch=write)
     except ValueError as error:
-        raise UserError(f"no probe can be trained on {request.data}: {error}") from None
+        raise UserError(f"no probe can be trained on {without_secrets(request.data)}: {error}") from None
     scores = fitted.logits.double().softmax(-1).numpy()
     probe = Probe(
         base=BaseModel(name=source.location, revision=source.revision),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +19,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.engine import FrozenModel, materialize
+from pipeline.engine.loading import load_description, load_transformers
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
@@ -200,6 +203,24 @@ def test_folders_that_are_no_model_cannot_be_resolved(folder, spoil, message):
     spoil(folder)
     with pytest.raises(UserError, match=message):
         resolve_model(str(folder))
+
+
+@pytest.mark.parametrize("load", [load_transformers, load_description])
+@pytest.mark.parametrize("auto_class", ["AutoConfig", "AutoTokenizer", "AutoModelForCausalLM"])
+def test_code_of_a_folder_is_not_run(folder, monkeypatch, load, auto_class):
+    """Would catch Python files of a checkpoint that run, if need be after a question that a terminal answers yes."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 20))
+    (folder / "theirs.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Theirs: pass\n")
+    for name in ("config.json", "tokenizer_config.json"):
+        said = json.loads((folder / name).read_text())
+        reference = [None, "theirs.Theirs"] if auto_class == "AutoTokenizer" else "theirs.Theirs"
+        (folder / name).write_text(json.dumps({**said, "auto_map": {auto_class: reference}, "model_type": "theirs"}))
+    with contextlib.suppress(UserError):
+        if load is load_transformers:
+            load(str(folder), device=torch.device("cpu"), dtype=torch.float32, revision=None)
+        else:
+            load(resolve_model(str(folder)))
+    assert not (folder / "ran").exists()
 
 
 def test_the_fingerprint_is_of_the_weights(folder, saved):

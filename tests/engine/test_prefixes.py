@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from itertools import product
 
 import pytest
@@ -134,6 +136,22 @@ def test_the_bytes_are_bounded_and_the_oldest_go_first():
     assert cache.longest([1, 2], [1]) == [], "the least recently used one goes"
     cache.keep([1, 2], [7], torch.zeros(100, 100))
     assert cache.longest([1, 2], [7]) == [], "larger than the whole cache"
+
+
+def test_what_is_forgotten_is_freed_at_once():
+    """Catches an actor that holds the states of many work groups: gigabytes that Python frees in its own time."""
+    cache, text = PrefixCache(1 << 20), (1, 2, 3)
+    gc.collect()
+    gc.disable()
+    try:
+        for depth in range(1, 5):
+            cache.keep(text, range(depth), torch.zeros(3, 8))
+        kept = [weakref.ref(node.state) for node in cache._nodes]
+        assert len(kept) == 4 and all(state() is not None for state in kept)
+        cache.clear()
+        assert [state() for state in kept] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_what_leads_to_a_kept_state_is_kept_too():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -23,6 +26,16 @@ class Machine:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS, "include_dashboard": False})
         os.environ["RAY_ADDRESS"] = self.cluster.address
+
+    @contextmanager
+    def node(self) -> Iterator[Any]:
+        """A machine that joins, and has left at the end."""
+        node = self.cluster.add_node(num_cpus=1)
+        try:
+            yield node
+        finally:
+            if node in self.cluster.worker_nodes:
+                self.cluster.remove_node(node)
 
     def all_free(self) -> bool:
         """Whether nobody holds anything of it, soon."""

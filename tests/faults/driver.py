@@ -2,7 +2,8 @@
 
     python tests/faults/driver.py OUT FAULTS ACTORS [STEP]
 
-STEP is where it kills itself, in the third commit: ``staged``, ``checked``, ``moved``, ``recorded`` or ``between``.
+STEP is where it kills itself: in the third commit ``staged``, ``checked``, ``moved``, ``recorded`` or ``between``; when
+the first calibration group has ``taught``, that is, is recorded; or before the ``prior`` of both is written.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from pipeline.search import PRESETS
 from pipeline.shards import RunFolder
 from pipeline.storage import AnyPath, LocalStore, locate
 
-GROUPS_BEFORE = 2
+#: Groups that are committed when a driver is killed.
+COMMITTED = {"staged": 2, "checked": 2, "moved": 2, "recorded": 3, "between": 2, "taught": 1, "prior": 2}
 QUESTIONS, GROUP_SIZE = 24, 4
 
 
@@ -62,17 +64,20 @@ def search(
 
 
 def die_at(step: str) -> None:
-    """Let this process be killed at a step of its third commit."""
+    """Let this process be killed at a step of a commit."""
 
     def kill(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    commits = []
+    if step == "prior":
+        RunFolder.write_prior = kill
+        return
+    commits, before = [], 0 if step == "taught" else COMMITTED["between"]
 
     def counted(commit: Any) -> Any:
         def wrapped(self: RunFolder, *arguments: Any, **options: Any) -> Any:
             commits.append(1)
-            if len(commits) <= GROUPS_BEFORE:
+            if len(commits) <= before:
                 return commit(self, *arguments, **options)
             if step == "between":
                 kill()
@@ -83,7 +88,7 @@ def die_at(step: str) -> None:
             elif step == "moved":
                 RunFolder._write_json = kill
             result = commit(self, *arguments, **options)
-            kill()  # recorded
+            kill()  # recorded, or taught
             return result
 
         return wrapped

@@ -8,6 +8,7 @@ Works in a copy of the repository. No test, since it takes minutes; whoever touc
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 COORDINATOR, WORKLIST = "pipeline/coordinator.py", "pipeline/worklist.py"
 SHARDS, LOCAL = "pipeline/shards.py", "pipeline/storage/local.py"
+PATIENCE = "pipeline/storage/patience.py"
 #: A run that hangs without its guard has failed.
 LIMIT_SECONDS = 90
 
@@ -37,24 +39,40 @@ class Mutation:
 
 DEATH_ENDS_THE_RUN = (
     COORDINATOR,
-    "            if not alive:\n",
+    "            worker.exceptions_in_a_row += 1\n",
     "            if not alive:\n                raise cause\n",
 )
 WHOLE_PIECES_FAIL = (
-    (WORKLIST, "        elif len(piece) > 1:\n", "        elif False:\n"),
+    (WORKLIST, "            self._suspect.extend(piece.halves())\n            return None\n", "            pass\n"),
     (
         WORKLIST,
-        "            self._groups[piece.group].failed[piece.start] = reason\n",
-        "            for place in range(piece.start, piece.stop):\n"
-        "                self._groups[piece.group].failed[place] = reason\n",
+        "        state.failed[piece.places[0]] = reason\n",
+        "        state.failed |= dict.fromkeys(piece.places, reason)\n",
     ),
 )
+RECORD_FIRST = (
+    SHARDS,
+    '        name = f"group-{group:06d}"\n',
+    '        name = f"group-{group:06d}"\n        self._write_text(f"manifest/{name}.json", "{}")\n',
+)
+LESSON = """        if evaluations is not None:
+            self._write_table(self._lesson(group), calibration.to_table(evaluations))
+"""
+NOTHING_IS_COMMITTED = (SHARDS, "        return committed\n", "        return {}\n")
 MUTATIONS = (
     Mutation("killed_while_it_evaluates", (DEATH_ENDS_THE_RUN,)),
     Mutation("dies_before_it_has_loaded", ((COORDINATOR, "time.monotonic() + min(LONGEST", "1e12 + min(LONGEST"),)),
+    Mutation(
+        "actor_is_broken",
+        ((COORDINATOR, "IN_A_ROW:\n                self._bury", "IN_A_ROW + 99:\n                self._bury"),),
+    ),
+    Mutation("three_actors_by_chance", ((WORKLIST, "len(state.results) > 1 and state.rest is None", "False"),)),
     Mutation("crashes_its_actors", WHOLE_PIECES_FAIL),
     Mutation("beyond_its_actors", WHOLE_PIECES_FAIL),
-    Mutation("beyond_its_actors", ((COORDINATOR, "            if not alive:\n", "            if True:\n"),)),
+    Mutation(
+        "beyond_its_actors",
+        ((COORDINATOR, "            if not alive or worker.exc", "            if True or worker.exc"),),
+    ),
     Mutation("an_example_hangs", ((COORDINATOR, "                self._replace_stuck()\n", ""),)),
     Mutation("a_grader_hangs", (("pipeline/tasks/grading.py", "get(timeout=self.seconds)", "get(timeout=3600)"),)),
     Mutation("takes_long_at_the_end", ((COORDINATOR, " or self._work.copy(self._is_overdue)", ""),)),
@@ -74,18 +92,41 @@ MUTATIONS = (
         "not_on_one_node",
         ((COORDINATOR, "        if self.progress.actors_ready or self._any_loads():\n            return\n", ""),),
     ),
-    Mutation("staged or checked", ((LOCAL, "            leftover.unlink()\n", "            pass\n"),)),
     Mutation(
-        "moved",
+        "model_is_nowhere",
+        ((COORDINATOR, "            raise UserError(str(error)) from None\n", "            pass\n"),),
+    ),
+    Mutation(
+        "in_a_commit and not bucket and (staged or checked)",
+        ((LOCAL, "            leftover.unlink()\n", "            pass\n"),),
+    ),
+    Mutation("in_a_commit and not bucket and moved", (RECORD_FIRST,)),
+    Mutation("in_a_commit and not bucket and (recorded or between)", (NOTHING_IS_COMMITTED,)),
+    Mutation(
+        "in_a_commit and taught",
         (
-            (
-                SHARDS,
-                '        name = f"group-{group:06d}"\n',
-                '        name = f"group-{group:06d}"\n        self._write_text(f"manifest/{name}.json", "{}")\n',
-            ),
+            (SHARDS, LESSON + "        return self._commit(", "        record = self._commit("),
+            (SHARDS, "    def _commit(\n", LESSON + "        return record\n\n    def _commit(\n"),
+            (SHARDS, "(group not in teaching or is_there(self.root / self._lesson(group)))", "True"),
         ),
     ),
-    Mutation("recorded or between", ((SHARDS, "        return committed\n", "        return {}\n"),)),
+    Mutation(
+        "in_a_commit and prior",
+        ((COORDINATOR, "            self._learn_if_taught()\n            while not", "            while not"),),
+    ),
+    Mutation("commit_to_a_bucket and (staged or moved)", (RECORD_FIRST,)),
+    Mutation("commit_to_a_bucket and (recorded or between)", (NOTHING_IS_COMMITTED,)),
+    Mutation(
+        "commit_to_a_bucket",
+        (("pipeline/storage/lease.py", "        while time.monotonic() < deadline:\n", "        while True:\n"),),
+    ),
+    Mutation(
+        "bucket_fails_now_and_then",
+        (
+            (PATIENCE, "(0.5, 1.0, 2.0, 4.0)", "()"),
+            (PATIENCE, "(1.0, 2.0, 4.0, 8.0, 16.0)", "()"),
+        ),
+    ),
     Mutation(
         "stop and 15",
         (("pipeline/cluster.py", "        signal.signal(signal.SIGTERM, interrupt)\n", "        pass\n"),),
@@ -125,17 +166,11 @@ def failing(mutation: Mutation) -> tuple[int, int]:
             capture_output=True,
             text=True,
         )
-        lines = process.stdout.splitlines()
-        failed = sum(line.startswith(("FAILED", "ERROR")) for line in lines) or "Timeout" in process.stdout
-        collected = subprocess.run(
-            [*(sys.executable, "-m", "pytest", "--collect-only", "tests/faults"), "-k", mutation.tests],
-            cwd=copy,
-            env={**os.environ, "PYTHONPATH": str(copy)},
-            capture_output=True,
-            text=True,
-        )
-        found = sum("::test_" in line for line in collected.stdout.splitlines())
-    return int(failed), found - int(failed)
+    last = process.stdout.strip().splitlines()[-1]
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (failed|passed|error)", last)}
+    if process.returncode not in (0, 1) or not counts:
+        raise ValueError(f"the tests of {mutation.tests!r} do not run:\n{process.stdout[-2000:]}")
+    return counts.get("failed", 0) + counts.get("error", 0), counts.get("passed", 0)
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Actors without a model that search as real ones do, and fail when they are told to.
 
-Verdicts are hashes of question and program, so that a run is the same whoever searches it. What goes wrong is told by
-files in a folder: ``<what> <example>`` is done whenever an actor comes to that example, ``once <what> <example>`` the
-first time alone.
+Verdicts are hashes of question and program, so that a run is the same whoever searches it; margins depend in their
+last digits on who is in the batch, as those of real models do. What goes wrong is told by files in a folder: ``<what>
+<where>`` is done whenever an actor comes there, ``once <what> <where>`` the first time alone, and with ``once2 …``
+beside it the second time too. Where is an example, or ``start`` or ``load``.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.evaluator import GroupResult, SearchEvaluator, rows_to_keep
+from pipeline.evaluator import GroupResult, Loaded, SearchEvaluator, rows_to_keep
 from pipeline.group import search_group
 from pipeline.tasks import Outcome, Question
 
 NUM_LAYERS = 8
+WAIT_SECONDS = 60.0
 #: What math-verify does not come to the end of.
 HANGS = r"\boxed{9^{9^{9^{9^{9}}}}}"
 
@@ -37,14 +39,20 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
     """
 
     class FaultyEvaluator(SearchEvaluator):
-        def load(self) -> dict[str, Any]:
+        def __init__(self, config) -> None:
+            super().__init__(config)
+            self._broken = False
+            self._fail("start")
+
+        def load(self) -> Loaded:
             (faults / f"actor {os.getpid()}").touch()
             self._fail("load")
-            return {"class": "StubForCausalLM", "num_layers": NUM_LAYERS}
+            return Loaded(facts={"class": "StubForCausalLM", "num_layers": NUM_LAYERS})
 
         def search(self, examples, prior=None, teaches=False) -> GroupResult:
             for example in examples:
                 self._fail(example.id)
+            self._batch = digest(*(example.id for example in examples)) % 1000
             searched = search_group(
                 [
                     Question(example=example, prompt=example.question, prompt_ids=[1], answers=[])
@@ -69,7 +77,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
             for question, program in zip(questions, programs):
                 number = digest(question.example.id, program)
                 correct = number % 3 == 0
-                margin = 1 + number % 1000 / 100
+                margin = (1 + number % 1000 / 100) * (1 + self._batch * 1e-6)
                 outcomes.append(
                     Outcome(
                         correct=correct,
@@ -83,13 +91,20 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
         def _fail(self, where: str) -> None:
             import ray
 
-            for what in ("die", "raise", "refuse", "hang", "grade", "wait"):
+            if self._broken:
+                raise RuntimeError("an illegal memory access was encountered")
+            for what in ("die", "raise", "break", "lack", "refuse", "hang", "grade", "wait"):
                 if not self._told(f"{what} {where}"):
                     continue
                 if what == "die":
                     os.kill(os.getpid(), signal.SIGKILL)
                 elif what == "raise":
                     raise RuntimeError(f"{where} is beyond me")
+                elif what == "break":
+                    self._broken = True
+                    self._fail(where)
+                elif what == "lack":
+                    raise UserError("there is no such model anywhere")
                 elif what == "refuse":
                     node = faults / "bad node"
                     if not node.exists():
@@ -101,15 +116,17 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
 
                     assert not MathGrader(seconds=1.0).equal(HANGS, "1")
                 else:
-                    time.sleep(3600 if what == "hang" else 20)
+                    time.sleep(3600 if what == "hang" else WAIT_SECONDS)
 
         def _told(self, what: str) -> bool:
             if (faults / what).exists():
                 return True
-            try:
-                (faults / f"once {what}").rename(faults / f"done {what}")
-            except FileNotFoundError:
-                return False
-            return True
+            for planned in sorted(faults.glob(f"once* {what}")):
+                try:
+                    planned.rename(faults / f"done {planned.name}")
+                except FileNotFoundError:
+                    continue  # another actor was first
+                return True
+            return False
 
     return FaultyEvaluator

@@ -11,14 +11,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from driver import GROUP_SIZE, GROUPS_BEFORE, QUESTIONS, search
+from driver import COMMITTED, GROUP_SIZE, QUESTIONS, search
 from s3_server import Fault, s3_server
+from stub import WAIT_SECONDS
 
 from pipeline import coordinator
+from pipeline.errors import UserError
 from pipeline.shards import RunFolder, read_manifest, read_paths
 from pipeline.storage import AnyPath, StoreError, entries, is_there, lease, locate
 
@@ -27,7 +31,6 @@ pytestmark = pytest.mark.ray
 HERE = Path(__file__).resolve().parent
 CPUS = 3
 LIMIT_SECONDS = 120
-FAILURES = ("refuse", "cut", "lose")
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +75,17 @@ def actors_started(place: Path) -> int:
 
 
 def assert_equal(run: AnyPath, undisturbed: Path, machine, *, but: set[str] = frozenset()) -> None:
-    """A run holds what the undisturbed one does, but for examples that cannot be searched."""
+    """A run holds what the undisturbed one does, but for examples that cannot be searched.
+
+    A group that lacks one is another batch, and margins are rounded otherwise there, but nowhere else.
+    """
     found, wanted = read_paths(run), read_paths(undisturbed)
-    wanted = wanted[~wanted.example_id.isin(but)].reset_index(drop=True)
-    pd.testing.assert_frame_equal(found, wanted)
+    ids = list(dict.fromkeys(wanted.example_id))
+    groups = [set(ids[start : start + GROUP_SIZE]) for start in range(0, QUESTIONS, GROUP_SIZE)]
+    for group in groups:
+        ours, theirs = (rows[rows.example_id.isin(group - but)].reset_index(drop=True) for rows in (found, wanted))
+        pd.testing.assert_frame_equal(ours, theirs, **({"rtol": 0.01} if group & but else {"check_exact": True}))
+    assert len(found) == len(wanted[~wanted.example_id.isin(but)])
     listed = [example for record in read_manifest(run).values() for example in record.example_ids]
     assert len(listed) == len(set(listed)) == QUESTIONS - len(but)
     shards = {path.name for path in entries(run / "paths")}
@@ -126,11 +136,29 @@ def test_an_actor_is_killed_while_it_evaluates(machine, undisturbed, place):
     assert_equal(place / "run", undisturbed, machine)
 
 
-def test_an_actor_dies_before_it_has_loaded(machine, undisturbed, place):
+@pytest.mark.parametrize("where", ["start", "load"])
+def test_an_actor_dies_before_it_has_loaded(machine, undisturbed, place, where):
     """Catches a run that ends with the first start that fails, or that goes on with one actor fewer."""
-    plan(place, "once die load")
+    plan(place, f"once die {where}")
     progress = search(place / "run", place / "faults", actors=2, pause=0.1)
-    assert progress.actors_lost == 1 and actors_started(place) == 3
+    assert progress.actors_lost == 1 and actors_started(place) == 2 + (where == "load")
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_an_actor_is_broken(machine, undisturbed, place):
+    """Catches examples that are set aside because one GPU answers nothing any more, whatever it is asked."""
+    plan(place, f"once break {example_ids(undisturbed)[9]}")
+    progress = search(place / "run", place / "faults", actors=2)
+    assert progress.complete and progress.failed_examples == 0 and progress.actors_lost == 1
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def test_a_group_loses_three_actors_by_chance(machine, undisturbed, place):
+    """Catches rows that tell whether their group was taken apart in search of a bad example."""
+    example = example_ids(undisturbed)[13]
+    plan(place, f"once die {example}", f"once2 die {example}", f"once3 die {example}")
+    progress = search(place / "run", place / "faults", actors=2)
+    assert progress.complete and progress.actors_lost == 3
     assert_equal(place / "run", undisturbed, machine)
 
 
@@ -150,7 +178,7 @@ def test_an_example_is_beyond_its_actors(machine, undisturbed, place):
     bad = example_ids(undisturbed)[22]
     plan(place, f"raise {bad}")
     progress = search(place / "run", place / "faults", actors=2)
-    assert progress.failed_examples == 1 and progress.actors_lost == 0
+    assert progress.failed_examples == 1 and progress.actors_lost <= 1
     assert "is beyond me" in next((place / "run" / "failed").iterdir()).read_text()
     assert_equal(place / "run", undisturbed, machine, but={bad})
 
@@ -160,9 +188,9 @@ def test_an_example_hangs(machine, undisturbed, place, monkeypatch):
     monkeypatch.setattr("pipeline.worklist.MAX_ATTEMPTS", 1)
     bad = example_ids(undisturbed)[11]
     plan(place, f"hang {bad}")
-    progress = search(place / "run", place / "faults", actors=2, stall_seconds=3.0)
+    progress = search(place / "run", place / "faults", actors=2, stall_seconds=5.0)
     assert progress.failed_examples == 1
-    assert "no program was finished for 3 seconds" in next((place / "run" / "failed").iterdir()).read_text()
+    assert "no program was finished for 5 seconds" in next((place / "run" / "failed").iterdir()).read_text()
     assert_equal(place / "run", undisturbed, machine, but={bad})
 
 
@@ -180,17 +208,17 @@ def test_an_actor_takes_long_at_the_end(machine, undisturbed, place, monkeypatch
     plan(place, f"once wait {example_ids(undisturbed)[-1]}")
     began = time.monotonic()
     search(place / "run", place / "faults", actors=2)
-    assert time.monotonic() - began < 20, "the pause of the slow actor was waited for"
+    assert time.monotonic() - began < WAIT_SECONDS, "the pause of the slow actor was waited for"
     assert_equal(place / "run", undisturbed, machine)
 
 
 # -- nodes ---------------------------------------------------------------------------------
 
 
-def test_a_node_is_removed(machine, undisturbed, place, monkeypatch):
+def test_a_node_is_removed(machine, undisturbed, place):
     """Catches a group that is lost with a machine."""
-    node = machine.cluster.add_node(num_cpus=1)
-    progress = _search_and(place, 3 + 1, lambda: machine.cluster.remove_node(node, allow_graceful=False))
+    with machine.node() as node:
+        progress = _search_and(place, 3 + 1, lambda: machine.cluster.remove_node(node, allow_graceful=False))
     assert progress.actors_lost >= 1
     assert_equal(place / "run", undisturbed, machine)
 
@@ -202,14 +230,14 @@ def test_a_node_is_preempted(machine, undisturbed, place, monkeypatch):
     lost = []
     lose = coordinator.Worklist.lose
     monkeypatch.setattr(coordinator.Worklist, "lose", lambda *them: lost.append(them) or lose(*them))
-    node = machine.cluster.add_node(num_cpus=1)
 
     def preempt() -> None:
         deadline = int((time.time() + 60) * 1000)
         GcsClient(address=machine.cluster.address).drain_node(node.node_id, 2, "taken away", deadline)
         machine.cluster.remove_node(node, allow_graceful=False)
 
-    progress = _search_and(place, 3 + 1, preempt)
+    with machine.node() as node:
+        progress = _search_and(place, 3 + 1, preempt)
     assert progress.actors_lost >= 1 and not lost
     assert_equal(place / "run", undisturbed, machine)
 
@@ -217,24 +245,33 @@ def test_a_node_is_preempted(machine, undisturbed, place, monkeypatch):
 def test_a_node_comes_later(machine, undisturbed, place, monkeypatch):
     """Catches a search that keeps to the machines that were there when it began."""
     monkeypatch.setattr(coordinator, "GROWTH_SECONDS", 0.5)
-    nodes = []
-    progress = _search_and(place, None, lambda: nodes.append(machine.cluster.add_node(num_cpus=1)), pause=0.4)
+    with ExitStack() as nodes:
+        progress = _search_and(place, None, lambda: nodes.enter_context(machine.node()), pause=0.4)
     assert actors_started(place) == CPUS + 1 and progress.actors_lost == 0
-    machine.cluster.remove_node(nodes[0])
     assert_equal(place / "run", undisturbed, machine)
 
 
-def test_the_model_is_not_on_one_node(machine, undisturbed, place, monkeypatch):
+def test_the_model_is_not_on_one_node(machine, undisturbed, place):
     """Catches a search of many machines that ends because one of them lacks a file."""
     plan(place, "refuse load")
-    node = machine.cluster.add_node(num_cpus=1)
-    progress = search(place / "run", place / "faults", actors=CPUS + 1)
+    with machine.node():
+        progress = search(place / "run", place / "faults", actors=CPUS + 1)
     assert progress.complete and progress.actors_lost >= 1
-    machine.cluster.remove_node(node)
     assert_equal(place / "run", undisturbed, machine)
 
 
-def _search_and(place: Path, actors: int | None, then: Callable[[], None], *, pause: float = 0.2):
+def test_the_model_is_nowhere(machine, undisturbed, place):
+    """Catches a search that starts actors for ever, or that says of its end only that they died."""
+    plan(place, "lack load")
+    with pytest.raises(UserError, match=r"^there is no such model anywhere"):
+        search(place / "run", place / "faults", actors=2)
+    assert machine.all_free()
+    (place / "faults" / "lack load").unlink()
+    search(place / "run", place / "faults", actors=2)
+    assert_equal(place / "run", undisturbed, machine)
+
+
+def _search_and(place: Path, actors: int | None, then: Callable[[], Any], *, pause: float = 0.2):
     """Search, and do something once every actor is at work."""
     done = []
 
@@ -249,15 +286,15 @@ def _search_and(place: Path, actors: int | None, then: Callable[[], None], *, pa
 # -- the driver ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["staged", "checked", "moved", "recorded", "between"])
+@pytest.mark.parametrize("step", COMMITTED)
 def test_the_driver_is_killed_in_a_commit(machine, undisturbed, place, step):
     """Catches half a commit that counts, and a whole one that is made again."""
     process = driver(place, step=step)
     text, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == -signal.SIGKILL, text
-    assert committed(place / "run") == GROUPS_BEFORE + (step == "recorded")
+    assert committed(place / "run") == COMMITTED[step]
     progress = search(place / "run", place / "faults", actors=2)
-    assert progress.resumed_examples == GROUP_SIZE * (GROUPS_BEFORE + (step == "recorded"))
+    assert progress.resumed_examples == GROUP_SIZE * COMMITTED[step]
     assert_equal(place / "run", undisturbed, machine)
 
 
@@ -267,9 +304,9 @@ def test_the_driver_is_killed_in_a_commit_to_a_bucket(machine, undisturbed, plac
     process = driver(place, run=bucket, step=step)
     text, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == -signal.SIGKILL, text
-    assert committed(bucket) == GROUPS_BEFORE + (step == "recorded")
+    assert committed(bucket) == COMMITTED[step]
     progress = search(bucket, place / "faults", actors=2)
-    assert progress.resumed_examples == GROUP_SIZE * (GROUPS_BEFORE + (step == "recorded"))
+    assert progress.resumed_examples == GROUP_SIZE * COMMITTED[step]
     assert_equal(bucket, undisturbed, machine)
 
 
@@ -287,14 +324,14 @@ def test_a_bucket_fails_now_and_then(machine, undisturbed, place, bucket, s3):
 def test_the_driver_is_told_to_stop(machine, undisturbed, place, sent):
     """Catches a stop that leaves actors behind, that damages the folder, or that ends in a traceback."""
     process = driver(place)
-    wait_for(lambda: committed(place / "run") >= GROUPS_BEFORE, "commit")
+    wait_for(lambda: committed(place / "run") >= 2, "commit")
     process.send_signal(sent)
     text, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 1 and "Traceback" not in text and "run the same command again" in text
     assert machine.all_free()
     # Another number of workers goes on with it.
     progress = search(place / "run", place / "faults", actors=1)
-    assert progress.resumed_examples >= GROUP_SIZE * GROUPS_BEFORE
+    assert progress.resumed_examples >= GROUP_SIZE * 2
     assert_equal(place / "run", undisturbed, machine)
 
 

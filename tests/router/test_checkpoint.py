@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import NUM_LAYERS, save_tiny_model
 
 from pipeline.errors import UserError
@@ -133,6 +134,11 @@ def test_one_text_is_no_list_of_prompts(folder):
         (lambda folder: (folder / "config.json").write_text("[]"), "JSON object"),
         (lambda folder: rewrite(folder, lambda config: config.pop("base_model")), "no router's configuration"),
         (lambda folder: rewrite(folder, lambda config: config.update(width=0)), "no router's configuration"),
+        (lambda folder: rewrite(folder, lambda config: config.update(hidden_size=10**12)), "no router's configuration"),
+        (lambda folder: replace_tensor(folder, "held_out_log_probs", torch.tensor(0.5)), "does not hold the weights"),
+        (lambda folder: replace_tensor(folder, "trained_on", torch.tensor(1)), "does not hold the weights"),
+        (lambda folder: replace_tensor(folder, "trained_on", torch.ones(2, 2, dtype=torch.int64)), "does not hold the"),
+        (lambda folder: replace_tensor(folder, "trained_on", torch.ones(2)), "does not hold the weights"),
         (lambda folder: rewrite(folder, lambda config: config.update(num_layers=7)), "does not hold the weights"),
         (lambda folder: rewrite(folder, lambda config: config.update(format_version=9)), "format version 9"),
         (lambda folder: truncate(folder / "model.safetensors", 0.5), "is it whole"),
@@ -150,6 +156,11 @@ def rewrite(folder, change):
     config = json.loads((folder / "config.json").read_text())
     change(config)
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def replace_tensor(folder, name, tensor):
+    file = folder / "model.safetensors"
+    save_file({**load_file(file), name: tensor}, file)
 
 
 def truncate(file, share):

@@ -31,6 +31,7 @@ from router.probing.compare import CompareRequest, compare
 from router.probing.fit import collated
 from router.probing.metrics import best_threshold, calibration_error, macro_f1
 from router.probing.states import READINGS, Form, StateStore, reduced, together
+from router.probing.texts import LabelledText, check_labels, labels_of
 from router.probing.train import ProbeTrainRequest, _draw, read_split
 
 pytestmark = pytest.mark.ray
@@ -488,6 +489,7 @@ def test_too_little_room_is_said_before_it_is_filled(workshop, tmp_path):
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "config.json").write_text('{"base_model": {}}'), "is no probe's configuration"),
         (lambda folder: (folder / "config.json").unlink(), "is no probe folder"),
+        (lambda folder: resize(folder, hidden_size=10**12), "is no probe's configuration"),
     ],
 )
 def test_a_damaged_probe_is_named(gate, tmp_path, damage, message):
@@ -499,3 +501,18 @@ def test_a_damaged_probe_is_named(gate, tmp_path, damage, message):
     damage(folder)
     with pytest.raises(UserError, match=message):
         Probe.from_pretrained(folder)
+
+
+def resize(folder, **sizes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **sizes}))
+
+
+def test_the_signature_of_a_url_is_in_no_message():
+    """Catches a secret on the screen where texts have a wrong label, or one only."""
+    texts = [LabelledText(text="a", label="x", where="row 1")]
+    url = "https://host/texts.jsonl?signature=not-for-logs"
+    for check in (lambda: labels_of(texts, url), lambda: check_labels(texts, ["y"], url)):
+        with pytest.raises(UserError, match=r"https://host/texts.jsonl\?…") as refusal:
+            check()
+        assert "not-for-logs" not in str(refusal.value)

@@ -6,19 +6,27 @@ import json
 import random
 import shutil
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from shard_rows import CONFIG, rows
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
 from pipeline.cli import main
+from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
+from pipeline.program import LayerProgram
 from pipeline.shards import RunFolder
+from pipeline.tasks import get_task
+from router.answering import Answer
+from router.evaluate import BASE, ROUTED, EvaluateRequest, Evaluation, _read, _result
+from router.reporting import show_evaluation
 
 pytestmark = pytest.mark.ray
 
@@ -262,6 +270,28 @@ def test_a_probe_steers_depth_and_is_set_against_the_routers(workshop, router):
     lost, won, _ = by_name["router"]["against"]
     rights = [[right for _, right in by_name[name]["answers"].values()] for name in ("routed", "router")]
     assert (lost, won) == (sum(a and not b for a, b in zip(*rights)), sum(b and not a for a, b in zip(*rights)))
+
+
+def test_a_name_is_shown_as_it_is():
+    """Catches a router whose folder's name is taken for markup: it vanishes from the table, or ends in a traceback."""
+    answers = [Answer(example_id="q", program=LayerProgram.identity(3), correct=True)]
+    base = _result(BASE, answers, answers)
+    other = replace(base, contender="[/b]", against=(0, 1, 1.0))
+    results = [base, replace(base, contender=ROUTED), other]
+    console = Console(file=StringIO(), width=200)
+    show_evaluation(Evaluation(results=results, curve={}, questions=1, left_out={}, num_layers=3), console)
+    assert console.file.getvalue().count("[/b]") == 2
+
+
+def test_the_signature_of_questions_that_cannot_be_read_is_not_said():
+    """Catches a secret of a URL in the message of a store that cannot be reached."""
+
+    def fail(request):
+        raise OSError("no network")
+
+    data = "https://host/q.jsonl?signature=not-for-logs"
+    with pytest.raises(UserError, match=r"https://host/q.jsonl\?… cannot be read: no network"):
+        _read(replace(get_task("jsonl"), read=fail), EvaluateRequest(router=Path("r"), task="jsonl", data=data))
 
 
 def test_the_single_program_can_be_handed_out(workshop, router):

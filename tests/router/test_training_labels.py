@@ -9,10 +9,13 @@ from dataclasses import replace
 import pytest
 from shard_rows import CONFIG, rows
 
+from pipeline.cluster import Resources
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.shards import RunFolder
+from router.base import BaseModel
 from router.labels import Labelled, is_held_out, read_labels
+from router.workshop import Workshop
 
 FACTS = {"class": "Stub", "num_layers": 3, "chat_template_applied": False, "special_tokens_added": True}
 
@@ -125,6 +128,39 @@ def test_runs_of_different_models_are_refused_by_name(tmp_path, facts, model, na
     second = make_run(tmp_path / "two", example("b", (1, 0, 1)), facts=facts, config=config)
     with pytest.raises(UserError, match=f"(?s){named}"):
         read_labels([first, second])
+
+
+def test_runs_whose_questions_were_asked_in_other_numbers_of_ways_are_refused(tmp_path):
+    """Catches lucky guesses that come back as labels, through a run that asked each question once."""
+    once = make_run(tmp_path / "once", example("a", (1, 0, 1)))
+    strict = [{**row, "correct_as_asked": True} for row in example("b", (1, 0, 1))]
+    runs = [make_run(tmp_path / name, strict, config=replace(CONFIG, permutations=4)) for name in ("four", "more")]
+    assert len(read_labels(runs).rows) == 1
+    with pytest.raises(UserError, match=r"once was searched with --permutations 1, .*four with 4: .* luck"):
+        read_labels([once, runs[0]])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("task", None), ("task", ["arithmetic"]), ("limit", "x"), ("max_new_tokens", "x"), ("data_sha256", None)],
+)
+def test_a_run_that_does_not_say_its_questions_is_named(tmp_path, setting, value):
+    """Catches a traceback of a training on a run whose settings lack something, or have it of another type."""
+    run = make_run(tmp_path / "run", [*example("a", (1, 0, 1)), *example("b", (1, 0, 1))])
+    stored = json.loads((run / "run.json").read_text())
+    stored["settings"][setting] = value
+    (run / "run.json").write_text(json.dumps(stored))
+    workshop = Workshop(
+        base=BaseModel(name="stub", revision="sha256:0"),
+        location=None,
+        dtype="float32",
+        resources=Resources(),
+        store=None,
+        announce=print,
+        show=print,
+    )
+    with pytest.raises(UserError, match=f"cannot be read again .run.json holds no valid {setting}"):
+        workshop.searched(run, tmp_path)
 
 
 def test_runs_that_teach_nothing_are_refused(tmp_path):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.storage import locate
 from pipeline.tasks import DataRequest
 from pipeline.tasks.pairs import PAIRS
 
@@ -83,6 +86,12 @@ def test_a_quoted_field_may_hold_commas_and_lines(tmp_path):
     assert read(tmp_path / "d.csv")[0].question == "a, b\nc ="
 
 
+def test_a_long_field_is_csv_too(tmp_path):
+    """Catches the csv module's own limit of 131,072 characters, and nameless columns that are taken for one twice."""
+    (tmp_path / "d.csv").write_text(f"prompt,answer,,\n{'x' * 200_000},1,,\n")
+    assert len(read(tmp_path / "d.csv")[0].question) == 200_000
+
+
 def test_a_limit_takes_the_first_rows_and_reads_no_further(tmp_path):
     """Catches a limit that is applied after everything, bad lines included, was read."""
     (tmp_path / "d.jsonl").write_text(GOOD + "{not json\n")
@@ -140,6 +149,8 @@ def test_csv_and_parquet_of_columns_alone(tmp_path):
         ('{"prompt": "x", "answer": null}', "line 4: column 'answer' must hold text, found None"),
         ('{"prompt": "x", "answer": ["1"]}', "line 4: column 'answer' must hold text"),
         ('{"prompt": "x", "answer": true}', "line 4: column 'answer' must hold text, found True"),
+        ('{"prompt": "x", "answer": NaN}', "line 4: column 'answer' must hold text, found nan"),
+        ('{"prompt": "x", "answer": -1e999}', "line 4: column 'answer' must hold text, found -inf"),
         ('{"prompt": "x", "answer": "1", "id": ""}', "line 4: column 'id' must hold text"),
         (r'{"prompt": "x", "answer": "1\n2"}', "line 4: the answer has several lines"),
     ],
@@ -158,7 +169,9 @@ def test_a_bad_line_is_named(tmp_path, line, message):
         ("question,answer\nx,1\n", "line 2: there is no column 'prompt'; it has: question, answer"),
         ("prompt,answer\nx,\n", "line 2: column 'answer' must hold text, found ''"),
         (b"prompt,answer\nx,1\n\xff,1\n", "line 3: this is not UTF-8"),
-        ("prompt,answer\n" + "x" * 200_000 + ",1\n", "line 2: this is not CSV"),
+        ("prompt,answer\n" + "x" * 1_000_001 + ",1\n", "line 2: column 'prompt' holds 1000001 characters"),
+        ("prompt,answer\rx,1\r", "line 1: this is not CSV"),
+        ("prompt,answer,prompt\nx,1,y\n", "line 1: two columns are called 'prompt'"),
     ],
 )
 def test_a_bad_csv_row_is_named(tmp_path, content, message):
@@ -187,6 +200,60 @@ def test_a_bad_parquet_row_is_named(tmp_path):
     pd.DataFrame([*ROWS, {"prompt": "x", "answer": None}]).to_parquet(tmp_path / "d.parquet")
     with pytest.raises(UserError, match=r"d\.parquet, row 4: column 'answer' must hold text, found None"):
         read(tmp_path / "d.parquet")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (pa.array([b"\xff"]).view(pa.string()), "UnicodeDecodeError"),
+        (pa.array([2**60], pa.timestamp("ms")), "OverflowError"),
+        (pa.array([0], pa.timestamp("s", tz="Mars/Olympus")), "Mars/Olympus"),
+    ],
+)
+def test_parquet_values_that_python_cannot_say(tmp_path, values, said):
+    """Catches a traceback for a file that is whole: its errors are not pyarrow's."""
+    file = tmp_path / "d.parquet"
+    pq.write_table(pa.table({"prompt": ["x"], "answer": ["1"], "other": values}), file)
+    fails(file, file.read_bytes(), f"a value cannot be read .*{said}")
+
+
+def test_a_parquet_number_that_is_none(tmp_path):
+    """Catches a gap in a column of numbers that becomes the reference nan."""
+    pq.write_table(pa.table({"prompt": ["x", "y"], "answer": [1.5, float("nan")]}), tmp_path / "d.parquet")
+    with pytest.raises(UserError, match="row 2: column 'answer' must hold text, found nan"):
+        read(tmp_path / "d.parquet")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:not-for-logs@host/d.jsonl",
+        "HTTPS://not-for-logs@host/d.jsonl",
+        "http://not-for-logs@host",
+        "simplecache::https://user:not-for-logs@host/d.jsonl",
+        "blockcache::simplecache::https://not-for-logs@host/d.jsonl",
+        "zip://d.jsonl::s3://key:not-for-logs@bucket/d.zip",
+        "https://user:not::for-logs@host/d.jsonl",
+        "sftp://user:not-for-logs@host/d.jsonl",
+        "file::https://user:not-for-logs@host/d.jsonl",
+    ],
+)
+def test_a_secret_in_a_url_is_refused(url):
+    """Catches a password behind the first part of a chain, a token for a user's name, and both in a message."""
+    with pytest.raises(UserError, match="holds a password or a token") as refusal:
+        read(url)
+    assert "for-logs" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket@place/d", "https://host/a@b", "https://host?to=a@b", "sftp://user@host/d"]
+)
+def test_names_are_no_secrets(url):
+    """Catches a bucket, a folder or a user whose name is taken for a token."""
+    try:
+        assert str(locate(url)).startswith(url[:8])
+    except UserError as error:
+        assert "requires" in str(error)
 
 
 def test_one_id_in_two_places(tmp_path):

@@ -143,6 +143,19 @@ def test_worked_examples_in_another_order_ask_the_same():
         assert len({way.split("\n")[-1] for way in ways}) == 1
 
 
+def test_more_ways_than_there_are_options_are_refused(tmp_path):
+    """Catches a stricter reward that was asked for and silently is the one before."""
+    file = tmp_path / "data.jsonl"
+    rows = [
+        {"question": "Hard?", "choices": {"text": texts, "label": list("ABC"[: len(texts)])}, "answerKey": "A"}
+        for texts in (["ice", "air"], ["ice", "sand", "air"])
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert [len(e.renderings) for e in TASKS["arc"].read(DataRequest(data=str(file), renderings=3))] == [1, 2]
+    with pytest.raises(UserError, match="--permutations 4, but no question here has more than 3 options"):
+        TASKS["arc"].read(DataRequest(data=str(file), renderings=4))
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -151,10 +164,12 @@ def test_worked_examples_in_another_order_ask_the_same():
         ({"renderings": ["What?", ""]}, "must hold a list of texts"),
         ({"renderings": ["What?", "\u202ewhat"]}, "hidden character"),
         ({"renderings": ["What?"]}, "--permutations 3 needs 2 texts in the column 'renderings', found 1"),
+        ({"renderings": ["What?", "?"]}, "is the prompt again, or is there twice"),
+        ({"renderings": ["What?", "What?"]}, "is the prompt again, or is there twice"),
     ],
 )
 def test_own_rows_must_bring_their_other_wordings(read, row, message):
-    """Catches a question that is asked in fewer ways than its neighbours."""
+    """Catches a question that is asked in fewer ways than its neighbours, or twice in the same."""
     with pytest.raises(UserError, match=rf"line 1: .*{message}"):
         read("jsonl", {"prompt": "?", "answer": "2", **row}, renderings=3)
 

@@ -240,6 +240,17 @@ def test_logits_that_are_not_numbers_are_never_right(scoring):
             assert not outcome.correct and outcome.margin == -math.inf
 
 
+@pytest.mark.parametrize("answer", ["x", "y", "z"])
+@pytest.mark.parametrize("overflows", [1, 2, 3])
+def test_one_option_that_is_no_number_leaves_no_verdict(answer, overflows):
+    """Catches an overflow that ``max`` overlooks because another option comes first."""
+    model = StubModel(PIECES, lambda program, tokens: [math.nan if tokens[-1] == overflows else 1.0] * len(PIECES))
+    asked = question(answer, [[1, 4], [2, 4], [3, 4]], ("x", "y", "z"))
+    for per_character in (False, True):
+        [outcome] = Choice(per_character=per_character).score(model, [asked], [PROGRAM], need_response=False)
+        assert not outcome.correct and outcome.margin == -math.inf
+
+
 # -- graded -------------------------------------------------------------------------------
 
 

@@ -140,6 +140,14 @@ def test_arc_by_likelihood_shows_no_options(read):
         (arc_row(choices={"text": "ice", "label": "ABC"}), "'text' and 'label' lists"),
         (arc_row(choices=["ice", "air"]), "'text' and 'label' lists"),
         (arc_row(choices=None), "column 'choices'"),
+        (arc_row("AACD", "A"), "two options have one label"),
+        (arc_row([1, "1", 2, 3], "2"), "two options have one label"),
+        (arc_row(choices={"text": ["ice", "air\u202e"], "label": ["A", "B"]}), "'choices' holds a hidden character"),
+        (
+            arc_row(choices={"text": ["ice", "a" * 1_000_001], "label": ["A", "B"]}),
+            "'choices' holds 1000001 characters",
+        ),
+        (arc_row(choices={"text": ["ice", "air"], "label": ["A", "\ud800"]}), "'choices' holds a character that is no"),
         ({"question": "Hard?", "answerKey": "A"}, "no column 'choices'; it has: question, answerKey"),
         (arc_row(choices={"text": ["x"] * 27, "label": list(range(27))}, key="1"), "more than 26"),
     ],
@@ -165,7 +173,7 @@ def test_gsm8k_reference_is_behind_the_marks(read, answer, reference):
     assert example.question.startswith("How many?\n") and r"\boxed{" in example.question
 
 
-@pytest.mark.parametrize("answer", ["7", "the answer is 7 ###", "7 #### "])
+@pytest.mark.parametrize("answer", ["7", "the answer is 7 ###", "7 #### ", "7 #### ,"])
 def test_gsm8k_without_a_final_answer(read, answer):
     """Catches a whole solution that is taken for the reference."""
     with pytest.raises(UserError, match=r"line 1: .*no final answer after '####'"):

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
@@ -98,12 +99,12 @@ class StepReporter(AbstractContextManager["StepReporter"]):
         """Show where a step is."""
         if self._bar is not None:
             if step not in self._tasks:
-                self._tasks[step] = self._bar.add_task(step, total=total)
+                self._tasks[step] = self._bar.add_task(escape(step), total=total)
             # A step may come twice, with more to do the second time.
             self._bar.update(self._tasks[step], completed=done, total=total)
         elif done == total or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
-            self._console.print(f"{step}: {done}/{total}", highlight=False)
+            self._console.print(f"{step}: {done}/{total}", highlight=False, markup=False)
 
 
 def describe(progress: Progress) -> str:

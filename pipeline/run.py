@@ -110,7 +110,8 @@ def run_search(
     except UserError:
         raise  # an outage is one too
     except OSError as error:
-        raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
+        where = without_secrets(str(error.filename or "a file"))
+        raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
     folder = RunFolder(request.out)
     settle = partial(_config, request, model, examples, prior)
     folder.check(settle)

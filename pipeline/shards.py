@@ -480,6 +480,8 @@ def read_json(place: Place) -> dict[str, Any]:
 def _json_object(file: AnyPath, text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text.decode())
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair goes to no screen and no file
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
     if not isinstance(value, dict):

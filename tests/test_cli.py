@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,10 +13,12 @@ from dataclasses import replace
 import pytest
 import ray
 from click.testing import CliRunner
+from rich.console import Console
 from shard_rows import CONFIG, rows
 
 from pipeline.cli import main
 from pipeline.engine import FrozenModel
+from pipeline.reporting import StepReporter
 from pipeline.shards import RunFolder
 from pipeline.tasks import TASKS
 
@@ -193,6 +196,17 @@ def test_inspect_needs_a_run(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{oops")
     assert "run.json cannot be read" in refused("inspect", "run")
+    (tmp_path / "run" / "run.json").write_text('{"settings": {"task": "\\ud800"}}')
+    assert "run.json cannot be read" in refused("inspect", "run")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_step_is_called_as_it_is(terminal):
+    """Catches a router's folder whose name is taken for markup where its progress is shown."""
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    with StepReporter(console) as steps:
+        steps("asking [/b]", 1, 1)
+    assert "asking [/b]" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("task", ["[/b]", "[red]", "[link=x]\\"])

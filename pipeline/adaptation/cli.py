@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.options import LOCATION, interruptible, resource_options, resources_of
 from pipeline.reporting import StepReporter
 from pipeline.search import DEFAULTS
-from pipeline.storage import AnyPath
+from pipeline.storage import AnyPath, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.adaptation.adapt import AdaptConfig, Adapted
@@ -128,7 +128,8 @@ def _adapt_prompt(
         prior = None if settings["prior"] is None else read_prior(settings["prior"])
         source = resolve_model(model)
     except OSError as error:
-        raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
+        where = without_secrets(str(error.filename or "a file"))
+        raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     with interruptible(console, "Stopped; nothing was found yet."), StepReporter(console) as steps:

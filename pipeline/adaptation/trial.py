@@ -21,7 +21,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.pool import ActorPool
 from pipeline.prior import Prior
 from pipeline.statistics import bootstrap_interval, mcnemar
-from pipeline.storage import AnyPath, write_whole
+from pipeline.storage import AnyPath, without_secrets, write_whole
 from pipeline.tasks import DataRequest, Example, get_task
 
 #: Questions that an actor is handed at once.
@@ -170,7 +170,8 @@ def try_adaptation(
         examples = task.read(request.questions)
         source = resolve_model(request.model)
     except OSError as error:
-        raise UserError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
+        where = without_secrets(str(error.filename or "a file"))
+        raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
     if not examples:
         raise UserError(f"there are no questions in {request.questions.data or request.task}")
     try:

@@ -158,7 +158,7 @@ def failing(mutation: Mutation) -> tuple[int, int]:
             (copy / file).write_text(text.replace(guard, without, 1))
         process = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", "-q", "tests/faults/test_fault_table.py"),
+                *(sys.executable, "-m", "pytest", "tests/faults/test_fault_table.py"),
                 *("-k", mutation.tests, "--timeout", str(LIMIT_SECONDS), "-p", "no:cacheprovider"),
             ],
             cwd=copy,

@@ -52,8 +52,8 @@ WHOLE_PIECES_FAIL = (
 )
 RECORD_FIRST = (
     SHARDS,
-    '        name = f"group-{group:06d}"\n',
-    '        name = f"group-{group:06d}"\n        self._write_text(f"manifest/{name}.json", "{}")\n',
+    "        name = _name_of(group)\n",
+    '        name = _name_of(group)\n        self._write_text(f"manifest/{name}.json", "{}")\n',
 )
 LESSON = """        if evaluations is not None:
             self._write_table(self._lesson(group), calibration.to_table(evaluations))

@@ -246,7 +246,7 @@ def _search(request: Any) -> int:
             )
     except KeyboardInterrupt:
         console.print(
-            f"Stopped. Every committed question is kept in {request.out}; run the same command again to go on.",
+            f"Stopped. What is committed stays in {request.out}; run the same command again to go on.",
             highlight=False,
             markup=False,
         )
@@ -254,8 +254,7 @@ def _search(request: Any) -> int:
     except (StoppedError, StoreError) as error:
         remedy = f"{error.remedy} and " if isinstance(error, StoreError) and error.remedy else ""
         console.print(
-            f"Stopped: {error}. Every committed question is kept in {request.out}; "
-            f"{remedy}run the same command again to go on.",
+            f"Stopped: {error}. What is committed stays in {request.out}; {remedy}run the same command again to go on.",
             highlight=False,
             markup=False,
         )
@@ -328,7 +327,7 @@ def report(run: AnyPath, out: AnyPath | None) -> None:
 
 
 @main.command(
-    short_help="AnyPath data sets from and to the formats of the field.",
+    short_help="Path data sets from and to the formats of the field.",
     help="""Convert path data sets: SRC in one format to DST in another.
 
 \b

@@ -115,6 +115,7 @@ def run_search(
     folder = RunFolder(request.out)
     settle = partial(_config, request, model, examples, prior)
     folder.check(settle)
+    announce("Joining or starting a Ray cluster.")
     try:
         place = find_place(request.resources)
         config = settle(device=place.device, dtype=place.dtype)

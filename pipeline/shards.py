@@ -240,6 +240,10 @@ class RunFolder:
         # a record without a shard for damage, and a shard without a record for nothing.
         for group in records.keys() - committed.keys():
             self._store.remove(f"manifest/{_name_of(group)}.json")
+        # Whoever goes on says at the end that the run is complete, and a shard that was changed is none of it.
+        kept = [(self.root / record.file, record) for record in committed.values()]
+        for (file, record), stored in zip(kept, contents([file for file, _ in kept])):
+            _check_unchanged(file, stored, record)
         # A crash leaves a shard that was never recorded.
         listed = {record.file for record in committed.values()}
         for shard in shards:
@@ -582,16 +586,32 @@ def read_paths(run: Place) -> pd.DataFrame:
     for file, record in zip(files, records):
         try:
             tables.append(_shard_table(file, next(stored), record, schema))
+        except FileNotFoundError:
+            raise UserError(f"committed shard {file} is missing; the same search makes it anew") from None
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"committed shard {file} cannot be read: {error}") from None
     frame: pd.DataFrame = (pa.concat_tables(tables) if tables else schema.empty_table()).to_pandas()
     return frame
 
 
+def _check_unchanged(file: AnyPath, stored: bytes, record: ShardRecord) -> None:
+    """Refuse a shard that is not the one that was committed.
+
+    Raises:
+        UserError: It was changed since.
+    """
+    if hashlib.sha256(stored).hexdigest() != record.sha256:
+        raise UserError(
+            f"committed shard {file} is not what its manifest record says: it was changed after its commit; restore "
+            "it, or delete it and run the same search again, which makes it anew"
+        )
+
+
 def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.Schema) -> pa.Table:
+    _check_unchanged(file, stored, record)
     table = pq.read_table(pa.BufferReader(stored))
-    if hashlib.sha256(stored).hexdigest() != record.sha256 or not table.schema.equals(schema):
-        raise UserError(f"committed shard {file} is not what its manifest record says")
+    if not table.schema.equals(schema):
+        raise UserError(f"committed shard {file} has other columns than a run with its settings; was it made by hand?")
     if not _makes_sense(table):
         raise UserError(
             f"committed shard {file} holds programs of layers that the model has not; delete it, and the same command "

@@ -49,4 +49,4 @@ def test_the_advice_fits_what_went_wrong(monkeypatch, capsys, error, advice):
 
     monkeypatch.setattr("pipeline.run.run_search", fail)
     assert cli._search(SimpleNamespace(out=Path("run"))) == 1
-    assert capsys.readouterr().out == f"Stopped: {error}. Every committed question is kept in run; {advice}\n"
+    assert capsys.readouterr().out == f"Stopped: {error}. What is committed stays in run; {advice}\n"

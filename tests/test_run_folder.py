@@ -221,6 +221,23 @@ def test_a_deleted_shard_is_searched_again(run):
     assert set(read_paths(run.root).example_id) == {"b"}, "its group may fail this time"
 
 
+def test_a_changed_shard_is_no_part_of_a_complete_run(run):
+    """Catches a run that is called complete, and gone on with, though somebody edited its rows."""
+    run.commit(0, rows("a"))
+    run.commit(1, rows("b"))
+    run.mark_complete()
+    shard = run.root / "paths" / "group-000000.parquet"
+    committed, edited = shard.read_bytes(), pq.read_table(shard).slice(1)
+    pq.write_table(edited, shard)
+    with pytest.raises(UserError, match=r"group-000000.parquet .*changed after its commit; restore it, or delete it"):
+        reopened(run)
+    assert not (run.root / "_SUCCESS").exists()
+    shard.write_bytes(committed)
+    assert set(reopened(run)) == {0, 1}
+    shard.unlink()
+    assert set(reopened(run)) == {1}
+
+
 def test_a_crash_while_a_group_is_dropped_leaves_no_record_without_a_shard(tmp_path, monkeypatch):
     """Catches a run that cannot be read because its shard was removed before its record."""
     run = RunFolder(tmp_path / "run")

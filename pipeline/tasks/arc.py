@@ -48,7 +48,9 @@ def read_letters(request: DataRequest) -> list[Example]:
     examples = read_examples(request, task="arc", to_example=to_example)
     most = max(len(example.options) for example in examples)
     if request.renderings > most:
-        raise UserError(f"--permutations {request.renderings}, but no question here has more than {most} options")
+        raise UserError(
+            f"--permutations {request.renderings}, but no question here has more than {most} options; give no more"
+        )
     return examples
 
 

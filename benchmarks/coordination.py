@@ -20,7 +20,7 @@ from pipeline.cluster import PoolConfig
 from pipeline.config import RunConfig, fingerprint
 from pipeline.coordinator import Coordinator, Progress
 from pipeline.model_source import ModelSource
-from pipeline.shards import RunFolder
+from pipeline.run_folder import RunFolder
 
 KEY = "coordinator_ms_per_example"
 NUM_ACTORS = 64

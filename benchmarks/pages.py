@@ -15,7 +15,7 @@ from pipeline.config import RunConfig
 from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.report.write import write_report
-from pipeline.shards import RunFolder
+from pipeline.run_folder import RunFolder
 
 SIZE, SECONDS = "report_megabytes", "report_seconds_to_open"
 QUESTIONS, KEPT, DEPTH = 10_000, 8, 30

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.config import RunConfig
 from pipeline.coordinator import Progress
-from pipeline.shards import COLUMNS, schema_of
+from pipeline.schema import COLUMNS, schema_of
 
 #: What the hub reads of a card.
 _HEADER = """---

@@ -29,7 +29,8 @@ from pipeline.config import DEFAULT_STALL_SECONDS, RunConfig
 from pipeline.errors import StoppedError, UserError
 from pipeline.evaluator import GroupResult, Loaded, SearchEvaluator
 from pipeline.prior import Prior, fit_prior
-from pipeline.shards import RunFolder, ShardRecord
+from pipeline.run_folder import RunFolder
+from pipeline.shards import ShardRecord
 from pipeline.tasks import Example
 from pipeline.worklist import Piece, Settled, Worklist
 

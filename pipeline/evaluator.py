@@ -25,7 +25,7 @@ Replay = Callable[[LayerProgram], Outcome]
 def rows_to_keep(item: Searched, config: RunConfig, replay: Replay | None = None) -> list[dict[str, Any]]:
     """A row for each program that the run keeps, and for the identity program.
 
-    Right programs within the budget come first, best first. The keys are those of ``pipeline.shards.SCHEMA``.
+    Right programs within the budget come first, best first. The keys are those of ``pipeline.schema.SCHEMA``.
 
     Args:
         item: A question with its finished search.
@@ -115,7 +115,7 @@ class GroupResult:
     """What an actor made of a work group.
 
     Attributes:
-        rows: The rows to keep; see ``pipeline.shards.SCHEMA``.
+        rows: The rows to keep; see ``pipeline.schema.SCHEMA``.
         failed: Questions that the model cannot be asked, each with its error.
         evaluations: Everything that was tried, where the group teaches: what a prior can be fitted on.
         improvements: For each question, after how many programs its best one became how short.

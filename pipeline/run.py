@@ -28,8 +28,9 @@ from pipeline.coordinator import Coordinator, Progress
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
+from pipeline.run_folder import RunFolder
 from pipeline.search import SearchConfig
-from pipeline.shards import RunFolder, read_json
+from pipeline.shards import read_json
 from pipeline.storage import AnyPath, without_secrets
 from pipeline.tasks import DataRequest, Example, get_task
 

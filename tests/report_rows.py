@@ -7,7 +7,7 @@ import random
 import pandas as pd
 
 from pipeline.program import LayerProgram
-from pipeline.shards import SCHEMA
+from pipeline.schema import SCHEMA
 
 DEPTH = 6
 

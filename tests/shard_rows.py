@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipeline.config import RunConfig
 from pipeline.model_source import ModelSource
-from pipeline.shards import RunFolder, ShardRecord
+from pipeline.run_folder import RunFolder
+from pipeline.shards import ShardRecord
 
 CONFIG = RunConfig(
     model=ModelSource(name="stub", location="here", revision="sha256:0"),

@@ -19,7 +19,7 @@ from shard_rows import CONFIG, rows
 from pipeline.cli import main
 from pipeline.engine import FrozenModel
 from pipeline.reporting import StepReporter
-from pipeline.shards import RunFolder
+from pipeline.run_folder import RunFolder
 from pipeline.tasks import TASKS
 
 GOOD_ROW = json.dumps({"prompt": "1 + 1 =", "answer": "2"})

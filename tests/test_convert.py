@@ -17,7 +17,6 @@ from tiny import NUM_LAYERS as DEPTH
 from tiny import save_tiny_model
 from upath import UPath
 
-from pipeline import shards
 from pipeline.cli import main
 from pipeline.convert import ConvertRequest
 from pipeline.convert import convert as run_convert
@@ -25,7 +24,9 @@ from pipeline.errors import UserError
 from pipeline.interchange.polar import read_polar, write_polar
 from pipeline.interchange.questions import PathData, SearchedQuestion, Tried
 from pipeline.program import LayerProgram
-from pipeline.shards import RunFolder, read_paths
+from pipeline.run_folder import RunFolder
+from pipeline.schema import SCHEMA
+from pipeline.shards import read_paths
 
 NUM_LAYERS = 4
 IDENTITY = [0, 1, 2, 3]
@@ -351,4 +352,4 @@ def test_a_margin_that_is_no_number_is_committed(tmp_path):
     folder.open(CONFIG, provenance={})
     folder.commit(0, [{**row, "score": math.nan} for row in rows("q")], {})
     folder.close()
-    assert read_paths(tmp_path / "run").score.isna().all() and shards.SCHEMA.field("score").nullable is False
+    assert read_paths(tmp_path / "run").score.isna().all() and SCHEMA.field("score").nullable is False

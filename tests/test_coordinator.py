@@ -23,7 +23,7 @@ from pipeline.errors import StoppedError, UserError
 from pipeline.evaluator import GroupResult
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
-from pipeline.shards import RunFolder
+from pipeline.run_folder import RunFolder
 from pipeline.tasks import Example
 from pipeline.worklist import MAX_ATTEMPTS, Piece
 

@@ -23,7 +23,8 @@ from pipeline.inspection import inspect_run
 from pipeline.program import LayerProgram
 from pipeline.questions import questions_of
 from pipeline.report.analysis import PathStudy, analyse
-from pipeline.shards import RunFolder, ShardRecord, read_improvements, read_manifest, read_paths, read_settings
+from pipeline.run_folder import RunFolder
+from pipeline.shards import ShardRecord, read_improvements, read_manifest, read_paths, read_settings
 from pipeline.tasks import TASKS, DataRequest, get_task
 from pipeline.tasks.data import flaw_of
 

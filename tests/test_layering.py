@@ -34,6 +34,7 @@ def loaded_by(statement):
         ("pipeline.model_source", set()),
         ("pipeline.cli", set()),
         ("pipeline.shards", {"pyarrow"}),
+        ("pipeline.run_folder", {"pyarrow"}),
         ("pipeline.evaluator", {"ray"}),
         ("pipeline.coordinator", {"ray", "pyarrow"}),
         ("pipeline.run", {"ray", "pyarrow"}),

@@ -13,12 +13,13 @@ from s3_server import Fault, S3Server, s3_server
 from s3fs import S3FileSystem
 from shard_rows import CONFIG, opened, reopened, rows
 
-from pipeline import cli, read_paths, shards
+from pipeline import cli, read_paths, run_folder
 from pipeline.calibration import read_evaluations, read_prior
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
-from pipeline.shards import RunFolder, read_json, read_settings
+from pipeline.run_folder import RunFolder
+from pipeline.shards import read_json, read_settings
 from pipeline.storage import (
     LocalStore,
     RemoteStore,
@@ -93,7 +94,7 @@ def test_a_bucket_holds_what_a_folder_holds(s3, url, tmp_path):
 @pytest.mark.parametrize(
     ("owner", "step"),
     [
-        (shards.pq, "write_table"),
+        (run_folder.pq, "write_table"),
         (RemoteStore, "_put"),
         (RunFolder, "_check_written"),  # the shard is there, and its record is not
         (RunFolder, "_write_json"),
@@ -210,10 +211,10 @@ def test_a_stray_object_is_removed_though_the_store_fails_at_first(s3, url):
 
 def test_an_object_that_reads_back_differently_is_not_committed(url, monkeypatch):
     """Catches a store that is believed."""
-    write = shards.pq.write_table
+    write = run_folder.pq.write_table
     run = opened(url)
     with monkeypatch.context() as patched, pytest.raises(StoreError, match="does not read back"):
-        patched.setattr(shards.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))
+        patched.setattr(run_folder.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))
         run.commit(0, rows("a"))
     assert read_paths(url).empty and not reopened(run)
     run.close()
@@ -323,7 +324,9 @@ def test_a_listing_that_lags_behind_is_not_believed(url, monkeypatch):
     run = opened(url)
     run.commit(0, rows("a"))
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "entries", lambda folder, suffix="": [] if folder.name == "paths" else entries(folder))
+        patched.setattr(
+            run_folder, "entries", lambda folder, suffix="": [] if folder.name == "paths" else entries(folder)
+        )
         assert set(reopened(run)) == {0}
     assert set(read_paths(url).example_id) == {"a"}
     run.close()

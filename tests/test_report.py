@@ -31,7 +31,7 @@ from pipeline.report.analysis import (
 )
 from pipeline.report.charts import Bars, Heatmap, Lines, ticks
 from pipeline.report.page import render
-from pipeline.shards import RunFolder
+from pipeline.run_folder import RunFolder
 
 IDENTITY = tuple(range(DEPTH))
 SETTINGS = {"task": "made", "keep": "all", "search.budget": 1.0}

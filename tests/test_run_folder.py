@@ -14,8 +14,9 @@ from pipeline import read_paths
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
+from pipeline.run_folder import RunFolder
 from pipeline.search import DEFAULTS, SearchConfig
-from pipeline.shards import RunFolder, read_manifest
+from pipeline.shards import read_manifest
 from pipeline.storage import LocalStore
 
 

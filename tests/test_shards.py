@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from shard_rows import opened, reopened, rows
 
-from pipeline import read_paths, shards
-from pipeline.shards import COLUMNS, SCHEMA, RunFolder, schema_of
+from pipeline import read_paths, run_folder
+from pipeline.run_folder import RunFolder
+from pipeline.schema import COLUMNS, SCHEMA, schema_of
 from pipeline.storage import LocalStore
 
 
@@ -80,7 +81,7 @@ def _after(times):
 @pytest.mark.parametrize(
     ("owner", "step", "crash"),
     [
-        (shards.pq, "write_table", _nothing),
+        (run_folder.pq, "write_table", _nothing),
         (LocalStore, "write", _half_a_file),
         (RunFolder, "_check_written", _nothing),
         (Path, "replace", _after(0)),
@@ -106,7 +107,7 @@ def test_a_crash_anywhere_in_a_commit_leaves_nothing(run, monkeypatch, owner, st
 def test_a_shard_that_reads_back_differently_is_not_committed(run, monkeypatch):
     """Catches a disk that loses rows silently: the commit must look before it moves."""
     write = pq.write_table
-    monkeypatch.setattr(shards.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))
+    monkeypatch.setattr(run_folder.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))
     with pytest.raises(OSError, match="does not read back"):
         run.commit(0, rows("a"))
     assert read_paths(run.root).empty

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from tiny import save_tiny_model, write_questions
 
 from pipeline.cli import main
-from pipeline.shards import read_paths, schema_of
+from pipeline.schema import schema_of
+from pipeline.shards import read_paths
 from pipeline.verification.replay import Difference, Verification, VerifyRequest
 
 pytestmark = pytest.mark.ray

@@ -18,7 +18,8 @@ from pipeline.errors import UserError
 from pipeline.evaluator import storable_counts
 from pipeline.interchange.questions import NO_BASELINE, PathData, SearchedQuestion, Tried, budget_of
 from pipeline.program import LayerProgram
-from pipeline.shards import RunFolder, read_json, read_paths, read_settings
+from pipeline.run_folder import RunFolder
+from pipeline.shards import read_json, read_paths, read_settings
 from pipeline.storage import AnyPath, StoreError, is_there
 
 #: Questions of a shard.
@@ -152,7 +153,7 @@ class ImportedSettings:
 
 
 def _rows(question: SearchedQuestion, data: PathData, settings: ImportedSettings) -> Iterator[dict[str, Any]]:
-    """The rows of a question, right programs first; see ``pipeline.shards.SCHEMA``."""
+    """The rows of a question, right programs first; see ``pipeline.schema.SCHEMA``."""
     right = [
         tried
         for tried in question.tried

@@ -24,8 +24,8 @@ from pipeline import cli, run
 from pipeline.cluster import Resources
 from pipeline.coordinator import Coordinator, Progress
 from pipeline.run import SearchRequest, run_search
+from pipeline.run_folder import RunFolder
 from pipeline.search import PRESETS
-from pipeline.shards import RunFolder
 from pipeline.storage import AnyPath, LocalStore, locate
 
 #: Groups that are committed when a driver is killed.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COORDINATOR, WORKLIST = "pipeline/coordinator.py", "pipeline/worklist.py"
-SHARDS, LOCAL = "pipeline/shards.py", "pipeline/storage/local.py"
+FOLDER, LOCAL = "pipeline/run_folder.py", "pipeline/storage/local.py"
 PATIENCE = "pipeline/storage/patience.py"
 #: A run that hangs without its guard has failed.
 LIMIT_SECONDS = 90
@@ -51,14 +51,14 @@ WHOLE_PIECES_FAIL = (
     ),
 )
 RECORD_FIRST = (
-    SHARDS,
+    FOLDER,
     "        name = _name_of(group)\n",
     '        name = _name_of(group)\n        self._write_text(f"manifest/{name}.json", "{}")\n',
 )
 LESSON = """        if evaluations is not None:
             self._write_table(self._lesson(group), calibration.to_table(evaluations))
 """
-NOTHING_IS_COMMITTED = (SHARDS, "        return committed\n", "        return {}\n")
+NOTHING_IS_COMMITTED = (FOLDER, "        return committed\n", "        return {}\n")
 MUTATIONS = (
     Mutation("killed_while_it_evaluates", (DEATH_ENDS_THE_RUN,)),
     Mutation("dies_before_it_has_loaded", ((COORDINATOR, "time.monotonic() + min(LONGEST", "1e12 + min(LONGEST"),)),
@@ -105,9 +105,9 @@ MUTATIONS = (
     Mutation(
         "in_a_commit and taught",
         (
-            (SHARDS, LESSON + "        return self._commit(", "        record = self._commit("),
-            (SHARDS, "    def _commit(\n", LESSON + "        return record\n\n    def _commit(\n"),
-            (SHARDS, "(group not in teaching or is_there(self.root / self._lesson(group)))", "True"),
+            (FOLDER, LESSON + "        return self._commit(", "        record = self._commit("),
+            (FOLDER, "    def _commit(\n", LESSON + "        return record\n\n    def _commit(\n"),
+            (FOLDER, "(group not in teaching or is_there(self.root / self._lesson(group)))", "True"),
         ),
     ),
     Mutation(

@@ -23,7 +23,8 @@ from stub import WAIT_SECONDS
 
 from pipeline import coordinator
 from pipeline.errors import UserError
-from pipeline.shards import RunFolder, read_manifest, read_paths
+from pipeline.run_folder import RunFolder
+from pipeline.shards import read_manifest, read_paths
 from pipeline.storage import AnyPath, StoreError, entries, is_there, lease, locate
 
 pytestmark = pytest.mark.ray

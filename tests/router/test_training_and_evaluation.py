@@ -22,7 +22,7 @@ from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
-from pipeline.shards import RunFolder
+from pipeline.run_folder import RunFolder
 from pipeline.tasks import get_task
 from router.answering import Answer
 from router.evaluate import BASE, ROUTED, EvaluateRequest, Evaluation, _read, _result

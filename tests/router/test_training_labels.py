@@ -12,7 +12,7 @@ from shard_rows import CONFIG, rows
 from pipeline.cluster import Resources
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
-from pipeline.shards import RunFolder
+from pipeline.run_folder import RunFolder
 from router.base import BaseModel
 from router.labels import Labelled, is_held_out, read_labels
 from router.workshop import Workshop

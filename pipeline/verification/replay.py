@@ -195,13 +195,13 @@ def verify(
                     for program, outcome in zip(programs, replayed, strict=True):
                         correct, asked, margin = said[example.id, program.layers]
                         if outcome.verdicts != (correct, asked):
-                            as_asked = outcome.correct == correct
+                            confirmed = outcome.correct == correct  # so it is the other verdict that differs
                             differences.append(
                                 Difference(
                                     example_id=example.id,
                                     program=program,
-                                    correct=bool(asked if as_asked else correct),
-                                    as_asked=as_asked,
+                                    correct=bool(asked if confirmed else correct),
+                                    as_asked=confirmed,
                                     margin=margin,
                                     replayed_margin=outcome.margin,
                                 )

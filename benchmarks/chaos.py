@@ -22,12 +22,13 @@ from unittest import mock
 import psutil
 
 from benchmarks.lab import MODEL, Findings, Lab, Section, Target
-from pipeline import cli, run
-from pipeline.cluster import Resources
-from pipeline.coordinator import Coordinator
-from pipeline.evaluator import SearchEvaluator
-from pipeline.run import SearchRequest
-from pipeline.search import PRESETS
+from pipeline.cli.search import run_and_show
+from pipeline.distributed.cluster import Resources
+from pipeline.distributed.coordinator import Coordinator
+from pipeline.distributed.evaluator import SearchEvaluator
+from pipeline.search.config import PRESETS
+from pipeline.workflows import run_search as run
+from pipeline.workflows.run_search import SearchRequest
 
 MORE_LAYERS, DIFFERING = "chaos_more_layers", "chaos_differing_files"
 QUESTIONS, QUICK_QUESTIONS = 200, 48
@@ -171,7 +172,7 @@ def main() -> None:
         resources=Resources(device="cpu", num_actors=ACTORS),
     )
     with mock.patch.object(run, "Coordinator", partial(Coordinator, evaluator=counting_evaluator(counts))):
-        sys.exit(cli._search(request))
+        sys.exit(run_and_show(request))
 
 
 if __name__ == "__main__":

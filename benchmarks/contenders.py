@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.peers import Peer
-from pipeline.actions import drllm
-from pipeline.config import RunConfig
 from pipeline.engine import FrozenModel
 from pipeline.program import LayerProgram
-from pipeline.search import PUBLISHED, ROOT_INDEX, Node, SearchConfig, SearchTree, stable_seed
+from pipeline.search.actions import drllm
+from pipeline.search.config import PUBLISHED, SearchConfig
+from pipeline.search.tree import ROOT_INDEX, Node, SearchTree, stable_seed
+from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Example, get_task
 
 #: Random edits start over from the identity after at most this many.

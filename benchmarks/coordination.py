@@ -16,11 +16,12 @@ import ray
 from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.scaling import ray_of_our_own
 from benchmarks.stub_evaluator import example_of, stub_evaluator
-from pipeline.cluster import PoolConfig
-from pipeline.config import RunConfig, fingerprint
-from pipeline.coordinator import Coordinator, Progress
+from pipeline.distributed.cluster import PoolConfig
+from pipeline.distributed.coordinator import Coordinator
 from pipeline.model_source import ModelSource
-from pipeline.run_folder import RunFolder
+from pipeline.shards.progress import Progress
+from pipeline.shards.run_config import RunConfig, fingerprint
+from pipeline.shards.run_folder import RunFolder
 
 KEY = "coordinator_ms_per_example"
 NUM_ACTORS = 64

@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 from rich.console import Console
 
 from benchmarks.workloads import NUM_PROCESSES, Sources, Subject
-from pipeline.config import DEFAULT_CACHE_GIB
 from pipeline.engine import FrozenModel
+from pipeline.shards.run_config import DEFAULT_CACHE_GIB
 
 MODEL = "smollm2"
 CACHE_BYTES = int(DEFAULT_CACHE_GIB * (1 << 30))

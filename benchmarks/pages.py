@@ -11,11 +11,11 @@ from typing import Any
 
 from benchmarks.browser import chromium, chromium_is_here
 from benchmarks.lab import Findings, Lab, Section, Target
-from pipeline.config import RunConfig
 from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
-from pipeline.report.write import write_report
-from pipeline.run_folder import RunFolder
+from pipeline.report.write_report import write_report
+from pipeline.shards.run_config import RunConfig
+from pipeline.shards.run_folder import RunFolder
 
 SIZE, SECONDS = "report_megabytes", "report_seconds_to_open"
 QUESTIONS, KEPT, DEPTH = 10_000, 8, 30

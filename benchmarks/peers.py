@@ -16,7 +16,9 @@ from benchmarks.stock import StockEngine, StockModels
 from pipeline.engine import FrozenModel
 from pipeline.program import LayerProgram
 from pipeline.tasks import Outcome, Question, Task
-from pipeline.tasks.scoring import Choice, ExactMatch, Graded
+from pipeline.tasks.scoring.choice import Choice
+from pipeline.tasks.scoring.exact_match import ExactMatch
+from pipeline.tasks.scoring.graded import Graded
 
 #: New tokens for a letter: the released search reads it out of a short text.
 LETTER_TOKENS = 10

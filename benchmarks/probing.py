@@ -15,12 +15,12 @@ from typing import Any
 from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.workloads import arc_questions
 from pipeline.engine import FrozenModel
-from pipeline.engine.watching import weights_mark
+from pipeline.engine.state_hooks import weights_mark
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, get_task
-from router.base import BaseModel
-from router.probes import AGGREGATORS, ProbeConfig, ProbeNetwork
-from router.probing.probe import Probe
+from router.artifact.base_model import BaseModel
+from router.probes.network import AGGREGATORS, ProbeConfig, ProbeNetwork
+from router.probes.probe import Probe
 
 LABELS = ("anger", "joy", "optimism", "sadness")
 #: What the paper (2601.13288) measured on Llama-3.2-3B.

@@ -29,9 +29,9 @@ from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.peers import Peer, Released, SinglePass
 from benchmarks.throughput import WAYS
 from benchmarks.workloads import KINDS, NUM_PROCESSES, Workload, held_out_questions, times_and_sums
-from pipeline.config import DEFAULT_CALIBRATION, RunConfig, fingerprint
 from pipeline.prior import Prior, fit_prior
 from pipeline.program import LayerProgram
+from pipeline.shards.run_config import DEFAULT_CALIBRATION, RunConfig, fingerprint
 from pipeline.tasks import Example
 
 SHOWN = (2, 5, 10, 20, 50)

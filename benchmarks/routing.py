@@ -24,13 +24,13 @@ from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.workloads import arc_questions, arithmetic_questions
 from pipeline.engine import FrozenModel
 from pipeline.tasks import Example, get_task
-from router.features import FeatureStore, pooled_along
-from router.fit import FitConfig, fit
-from router.labels import Labelled
-from router.learn_per_layer import StoredRows
-from router.model import LayerRouters, RouterConfig
-from router.per_layer import PerLayerHead
-from router.routed_model import RoutedCache, steered
+from router.features.window_features import FeatureStore, pooled_along
+from router.heads.per_layer.fit import FitConfig, fit
+from router.heads.per_layer.per_layer_head import PerLayerHead
+from router.heads.per_layer.routers import LayerRouters, RouterConfig
+from router.heads.per_layer.train import StoredRows
+from router.labels.labelled import Labelled
+from router.routed.layers import RoutedCache, steered
 
 OVERHEAD, OVERHEAD_ALL, SPEED, SECONDS, RATIO = (
     "routing_overhead",

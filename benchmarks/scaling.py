@@ -16,7 +16,7 @@ from ray.util import ActorPool
 from benchmarks.jobs import SearchGroups
 from benchmarks.lab import Findings, Lab, Section, Target
 from benchmarks.workloads import Workload, arc_questions, arithmetic_questions
-from pipeline.evaluator import SearchEvaluator
+from pipeline.distributed.evaluator import SearchEvaluator
 
 KEY = "two_actors_over_one"
 DEPTHS = (10, 20, 30)

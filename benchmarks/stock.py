@@ -13,7 +13,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from pipeline.engine import FrozenModel, materialize
-from pipeline.engine.decoding import Decoded, Stop
+from pipeline.engine.greedy_decoding import Decoded, Stop
 from pipeline.program import LayerProgram
 
 TokenIds = Sequence[int]

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig
-from pipeline.evaluator import GroupResult, Loaded, SearchEvaluator, rows_to_keep
-from pipeline.group import search_group
+from pipeline.distributed.evaluator import GroupResult, Loaded, SearchEvaluator
+from pipeline.distributed.kept_rows import rows_to_keep
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
+from pipeline.search.group_search import search_group
+from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Example, Outcome, Question
 
 NUM_LAYERS = 30

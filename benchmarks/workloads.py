@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig, fingerprint
 from pipeline.model_source import ModelSource
-from pipeline.search import PUBLISHED, SearchConfig
+from pipeline.search.config import PUBLISHED, SearchConfig
+from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.tasks import DataRequest, Example, Task, get_task
-from pipeline.tasks.grading import MathGrader
-from pipeline.tasks.scoring import Graded
+from pipeline.tasks.math_grader import MathGrader
+from pipeline.tasks.scoring.graded import Graded
 
 #: Processes that search at once, a core each; a workload has as many groups of questions.
 NUM_PROCESSES = 2

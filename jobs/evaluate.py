@@ -11,7 +11,7 @@ from pathlib import Path
 # The job's working directory is the repository; nothing need be installed for `pipeline` to be found.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 
 if __name__ == "__main__":
     main(["evaluate", *sys.argv[1:]])

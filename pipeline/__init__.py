@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.adaptation.adapt import adapt
     from pipeline.engine import FrozenModel, materialize
     from pipeline.program import LayerProgram
-    from pipeline.shards import read_paths
+    from pipeline.shards.reader import read_paths
 
 __version__ = "0.1.0"
 __all__ = ["FrozenModel", "LayerProgram", "adapt", "materialize", "read_paths"]

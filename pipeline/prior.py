@@ -4,7 +4,7 @@ What a program is worth on a question is taken to be a sum over its skipped laye
 its neighbouring pairs of skips, whose weights differ from question to question around a common mean. The
 mean and the covariance of the weights are the prior, fitted on calibration questions (a linear model with
 random effects, by expectation maximization: Laird and Ware, Biometrics 38, 1982). On a new question each
-verdict narrows them down; see ``pipeline.frontier``.
+verdict narrows them down; see ``pipeline.search.guided_selection``.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from benchmarks.peers import ProgramMajor, Released, SinglePass
 from benchmarks.throughput import spread
 from benchmarks.workloads import Sources, Subject, Workload, arc_questions, gsm8k_questions
 from pipeline import FrozenModel, LayerProgram
-from pipeline.actions import drllm
 from pipeline.model_source import ModelSource
+from pipeline.search.actions import drllm
 from pipeline.tasks import DataRequest, Example, get_task
 
 NUM_QUESTIONS = 8

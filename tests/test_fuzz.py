@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from rich.console import Console
 from shard_rows import CONFIG, opened, rows
 
-from pipeline.config import fingerprint
 from pipeline.errors import UserError
-from pipeline.inspection import inspect_run
 from pipeline.program import LayerProgram
-from pipeline.questions import questions_of
 from pipeline.report.analysis import PathStudy, analyse
-from pipeline.run_folder import RunFolder
-from pipeline.shards import ShardRecord, read_improvements, read_manifest, read_paths, read_settings
+from pipeline.report.summary import inspect_run
+from pipeline.shards.reader import ShardRecord, read_improvements, read_manifest, read_paths, read_settings
+from pipeline.shards.run_config import fingerprint
+from pipeline.shards.run_folder import RunFolder
+from pipeline.shards.source_examples import questions_of
 from pipeline.tasks import TASKS, DataRequest, get_task
-from pipeline.tasks.data import flaw_of
+from pipeline.tasks.rows import flaw_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -298,7 +298,7 @@ def test_what_writing_systems_use_is_read(tmp_path, text):
 
 def test_a_line_without_an_end_is_refused(tmp_path, monkeypatch):
     """Catches a file of one line that is read into memory whole."""
-    monkeypatch.setattr("pipeline.tasks.data.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("pipeline.tasks.rows.MOST_BYTES", 1 << 20)
     file = tmp_path / "data.jsonl"
     file.write_text('{"prompt": "' + "a" * (1 << 21))
     with pytest.raises(UserError, match="line 1: the line is longer than 1 MiB"):

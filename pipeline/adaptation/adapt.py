@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pipeline.adaptation.votes import NO_ANSWER, Poll, answers, poll, voters
+from pipeline.adaptation.voting import NO_ANSWER, Poll, answers, poll, voters
 from pipeline.errors import UserError
-from pipeline.group import search_group
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
-from pipeline.search import DEFAULTS, SearchConfig, Verdict
+from pipeline.search.config import DEFAULTS, SearchConfig
+from pipeline.search.group_search import search_group
+from pipeline.search.verdicts import Verdict
 from pipeline.tasks import DataRequest, Example, Task
-from pipeline.tasks.scoring import Choice, ExactMatch, Graded
+from pipeline.tasks.scoring.choice import Choice
+from pipeline.tasks.scoring.exact_match import ExactMatch
+from pipeline.tasks.scoring.graded import Graded
 
 if TYPE_CHECKING:
     from pipeline.engine import FrozenModel

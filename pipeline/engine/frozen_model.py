@@ -13,13 +13,13 @@ from typing import Any, TypeVar, overload
 
 import torch
 
-from pipeline.engine.contract import DecoderStack, check_against_stock
-from pipeline.engine.decoding import Decoded, GreedyDecoding, Stop
+from pipeline.engine.batch_limit import batch_tokens, out_of_memory
+from pipeline.engine.decoder_stack import DecoderStack, check_against_stock
+from pipeline.engine.greedy_decoding import Decoded, GreedyDecoding, Stop
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
-from pipeline.engine.memory import batch_tokens, out_of_memory
-from pipeline.engine.prefixes import PrefixCache
-from pipeline.engine.reading import Reader
-from pipeline.engine.watching import PromptStates, StateProbe
+from pipeline.engine.prefill import Reader
+from pipeline.engine.prefix_cache import PrefixCache
+from pipeline.engine.state_hooks import PromptStates, StateProbe
 from pipeline.program import LayerProgram
 
 TokenIds = Sequence[int]

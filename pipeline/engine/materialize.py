@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.engine.contract import DecoderStack
-from pipeline.engine.sharing import replace_config, share
+from pipeline.engine.decoder_stack import DecoderStack
+from pipeline.engine.weight_sharing import replace_config, share
 from pipeline.program import LayerProgram
 
 

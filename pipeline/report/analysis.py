@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, Table, percent
-from pipeline.reporting import share
+from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, Table, percent, share
 
 #: CoLa's four groups of questions (arXiv 2507.07996, section 4), by what the search made of the base model's answer.
 GROUPS = ("right, and a shorter program too", "right, and nothing shorter", "corrected", "wrong to the end")
@@ -32,7 +31,7 @@ _LARGEST_MENU = 64
 _AT_ONCE = 100_000
 
 Array = np.ndarray[Any, Any]
-#: After how many programs a question's best one became how short; see ``pipeline.shards.ShardRecord``.
+#: After how many programs a question's best one became how short; see ``pipeline.shards.reader.ShardRecord``.
 Improvements = Mapping[str, Sequence[Sequence[int]]]
 
 

@@ -153,3 +153,8 @@ def clipped(name: str) -> str:
 def percent(share: float) -> str:
     """A share as a percentage."""
     return f"{100 * share:.0f} %"
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage, or a dash where there is nothing to take it of."""
+    return f"{100 * part / whole:.0f} %" if whole else "-"

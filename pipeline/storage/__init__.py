@@ -1,17 +1,17 @@
 """Where runs and questions lie: a folder of this machine, or any URL that fsspec knows.
 
-``location`` goes from a user's words to a path, ``reading`` reads what may be far away, and a ``Store`` is a folder's
-one writer: ``local`` writes under another name and renames, ``remote`` puts whole objects where a store cannot rename
-(``lease`` is its lock). ``uploading`` is for what is written in one go.
+``paths`` goes from a user's words to a path, ``read`` reads what may be far away, and a ``Store`` is a folder's
+one writer: ``local_writer`` writes under another name and renames, ``remote_writer`` puts whole objects where a
+store cannot rename (``lease`` is its lock). ``write`` is for what is written in one go.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.storage.local import LocalStore
-from pipeline.storage.location import AnyPath, Place, locate, without_secrets
-from pipeline.storage.reading import (
+from pipeline.storage.local_writer import LocalStore
+from pipeline.storage.paths import AnyPath, Place, locate, without_secrets
+from pipeline.storage.read import (
     UnreachableError,
     as_writer,
     content,
@@ -22,9 +22,9 @@ from pipeline.storage.reading import (
     local_copy,
     reaching,
 )
-from pipeline.storage.remote import RemoteStore
-from pipeline.storage.store import Store, StoreBusyError, StoreError
-from pipeline.storage.uploading import remove, uploaded, write_whole
+from pipeline.storage.remote_writer import RemoteStore
+from pipeline.storage.write import remove, uploaded, write_whole
+from pipeline.storage.writer import Store, StoreBusyError, StoreError
 
 __all__ = [
     "AnyPath",

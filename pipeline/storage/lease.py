@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 from upath import UPath
 
-from pipeline.storage import patience
-from pipeline.storage.patience import patiently
-from pipeline.storage.reading import content, reaching
-from pipeline.storage.store import StoreBusyError
+from pipeline.storage import retry as patience
+from pipeline.storage.read import content, reaching
+from pipeline.storage.retry import patiently
+from pipeline.storage.writer import StoreBusyError
 
 LEASE_NAME = ".lock"
 RENEW_SECONDS = 5.0

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pipeline.errors import UserError
 from pipeline.tasks.arc import ARC, ARC_LIKELIHOOD
 from pipeline.tasks.arithmetic import ARITHMETIC
-from pipeline.tasks.base import DataRequest, Example, Outcome, Question, Task
 from pipeline.tasks.math_problems import DART_MATH, GSM8K
-from pipeline.tasks.pairs import PAIRS
-from pipeline.tasks.scoring import Choice
+from pipeline.tasks.prompt_answer import PAIRS
+from pipeline.tasks.scoring.choice import Choice
+from pipeline.tasks.task import Task
+from pipeline.tasks.types import DataRequest, Example, Outcome, Question
 
 __all__ = ["TASKS", "DataRequest", "Example", "Outcome", "Question", "Task", "get_task"]
 

@@ -10,10 +10,11 @@ from string import ascii_uppercase
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.tasks.base import DataRequest, Example, Rendering, Task
-from pipeline.tasks.data import Asked, Row, check_options, read_examples
 from pipeline.tasks.renderings import rotations
-from pipeline.tasks.scoring import Choice
+from pipeline.tasks.rows import Asked, Row, check_options, read_examples
+from pipeline.tasks.scoring.choice import Choice
+from pipeline.tasks.task import Task
+from pipeline.tasks.types import DataRequest, Example, Rendering
 
 #: The ways to ask a question that does not show its options; the first is the usual one.
 _WORDINGS = (

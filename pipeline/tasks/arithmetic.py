@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from pipeline.errors import UserError
-from pipeline.tasks.base import DataRequest, Example, Rendering, Task
-from pipeline.tasks.scoring import ExactMatch
+from pipeline.tasks.scoring.exact_match import ExactMatch
+from pipeline.tasks.task import Task
+from pipeline.tasks.types import DataRequest, Example, Rendering
 
 SPLITS = ("train", "test")
 DEFAULT_LIMIT = 192

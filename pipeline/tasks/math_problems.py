@@ -8,9 +8,10 @@ has these, but a row for each of a problem's many responses: keep one of each be
 from __future__ import annotations
 
 from pipeline.errors import UserError
-from pipeline.tasks.base import DataRequest, Example, Rendering, Task
-from pipeline.tasks.data import Asked, Row, read_examples
-from pipeline.tasks.scoring import Graded
+from pipeline.tasks.rows import Asked, Row, read_examples
+from pipeline.tasks.scoring.graded import Graded
+from pipeline.tasks.task import Task
+from pipeline.tasks.types import DataRequest, Example, Rendering
 
 #: The ways to ask for a solution; the first is the usual one.
 _WORDINGS = (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.program import LayerProgram
 
 if TYPE_CHECKING:
-    from pipeline.tasks.base import Outcome, Question, Runner, Scoring
+    from pipeline.tasks.types import Outcome, Question, Runner, Scoring
 
 
 def rotations(options: Sequence[str], reference: int, number: int) -> list[tuple[list[str], int]]:

@@ -20,13 +20,15 @@ from unittest import mock
 
 import stub
 
-from pipeline import cli, run
-from pipeline.cluster import Resources
-from pipeline.coordinator import Coordinator, Progress
-from pipeline.run import SearchRequest, run_search
-from pipeline.run_folder import RunFolder
-from pipeline.search import PRESETS
+from pipeline.cli import search as cli
+from pipeline.distributed.cluster import Resources
+from pipeline.distributed.coordinator import Coordinator
+from pipeline.search.config import PRESETS
+from pipeline.shards.progress import Progress
+from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import AnyPath, LocalStore, locate
+from pipeline.workflows import run_search as run
+from pipeline.workflows.run_search import SearchRequest, run_search
 
 #: Groups that are committed when a driver is killed.
 COMMITTED = {"staged": 2, "checked": 2, "moved": 2, "recorded": 3, "between": 2, "taught": 1, "prior": 2}
@@ -102,7 +104,7 @@ def main() -> None:
         die_at(sys.argv[4])
     stubbed = partial(Coordinator, evaluator=stub.evaluator(faults, pause=0.1))
     with mock.patch.object(run, "Coordinator", stubbed):
-        sys.exit(cli._search(request(out, actors=actors)))
+        sys.exit(cli.run_and_show(request(out, actors=actors)))
 
 
 if __name__ == "__main__":

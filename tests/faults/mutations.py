@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COORDINATOR, WORKLIST = "pipeline/coordinator.py", "pipeline/worklist.py"
-FOLDER, LOCAL = "pipeline/run_folder.py", "pipeline/storage/local.py"
-PATIENCE = "pipeline/storage/patience.py"
+COORDINATOR, WORKLIST = "pipeline/distributed/coordinator.py", "pipeline/distributed/work_queue.py"
+FOLDER, LOCAL = "pipeline/shards/run_folder.py", "pipeline/storage/local_writer.py"
+PATIENCE = "pipeline/storage/retry.py"
 #: A run that hangs without its guard has failed.
 LIMIT_SECONDS = 90
 
@@ -74,7 +74,7 @@ MUTATIONS = (
         ((COORDINATOR, "            if not alive or worker.exc", "            if True or worker.exc"),),
     ),
     Mutation("an_example_hangs", ((COORDINATOR, "                self._replace_stuck()\n", ""),)),
-    Mutation("a_grader_hangs", (("pipeline/tasks/grading.py", "get(timeout=self.seconds)", "get(timeout=3600)"),)),
+    Mutation("a_grader_hangs", (("pipeline/tasks/math_grader.py", "get(timeout=self.seconds)", "get(timeout=3600)"),)),
     Mutation("takes_long_at_the_end", ((COORDINATOR, " or self._work.copy(self._is_overdue)", ""),)),
     Mutation("a_node_is_removed", (DEATH_ENDS_THE_RUN,)),
     Mutation(
@@ -129,10 +129,11 @@ MUTATIONS = (
     ),
     Mutation(
         "stop and 15",
-        (("pipeline/cluster.py", "        signal.signal(signal.SIGTERM, interrupt)\n", "        pass\n"),),
+        (("pipeline/distributed/cluster.py", "        signal.signal(signal.SIGTERM, interrupt)\n", "        pass\n"),),
     ),
     Mutation(
-        "stop and 2]", (("pipeline/cli.py", "    except KeyboardInterrupt:\n", "    except ZeroDivisionError:\n"),)
+        "stop and 2]",
+        (("pipeline/cli/search.py", "    except KeyboardInterrupt:\n", "    except ZeroDivisionError:\n"),),
     ),
     Mutation("disk_is_full", ((LOCAL, "                check(staged.read_bytes())\n", "                pass\n"),)),
     Mutation(

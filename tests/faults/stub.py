@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipeline.distributed.evaluator import GroupResult, Loaded, SearchEvaluator
+from pipeline.distributed.kept_rows import rows_to_keep
 from pipeline.errors import UserError
-from pipeline.evaluator import GroupResult, Loaded, SearchEvaluator, rows_to_keep
-from pipeline.group import search_group
+from pipeline.search.group_search import search_group
 from pipeline.tasks import Outcome, Question
 
 NUM_LAYERS = 8
@@ -116,7 +117,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
 
         def _grade(self) -> None:
             """Ask a grader that thinks for ever; math-verify's own alarm would not reach it either."""
-            from pipeline.tasks.grading import MathGrader
+            from pipeline.tasks.math_grader import MathGrader
 
             grader = MathGrader(seconds=1.0)
             assert grader.equal(r"\boxed{2}", "2.0") and grader._process is not None

@@ -21,10 +21,10 @@ from driver import COMMITTED, GROUP_SIZE, QUESTIONS, search
 from s3_server import Fault, s3_server
 from stub import WAIT_SECONDS
 
-from pipeline import coordinator
+from pipeline.distributed import coordinator
 from pipeline.errors import UserError
-from pipeline.run_folder import RunFolder
-from pipeline.shards import read_manifest, read_paths
+from pipeline.shards.reader import read_manifest, read_paths
+from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import AnyPath, StoreError, entries, is_there, lease, locate
 
 pytestmark = pytest.mark.ray
@@ -186,7 +186,7 @@ def test_an_example_is_beyond_its_actors(machine, undisturbed, place):
 
 def test_an_example_hangs(machine, undisturbed, place, monkeypatch):
     """Catches a run that waits for ever for one example."""
-    monkeypatch.setattr("pipeline.worklist.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("pipeline.distributed.work_queue.MAX_ATTEMPTS", 1)
     bad = example_ids(undisturbed)[11]
     plan(place, f"hang {bad}")
     progress = search(place / "run", place / "faults", actors=2, stall_seconds=5.0)

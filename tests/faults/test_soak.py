@@ -11,9 +11,9 @@ import psutil
 import pytest
 import stub
 
-from pipeline import run
-from pipeline.coordinator import Coordinator
-from pipeline.run import run_search
+from pipeline.distributed.coordinator import Coordinator
+from pipeline.workflows import run_search as run
+from pipeline.workflows.run_search import run_search
 
 pytestmark = pytest.mark.ray
 

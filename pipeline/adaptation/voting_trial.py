@@ -1,0 +1,255 @@
+"""Is what programs agree on right more often than what the model says? Asked on questions whose answers are known.
+
+The answers are looked at only when all is done. Votes are cast on Ray actors, a few questions at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.adaptation.adapt import AdaptConfig, adapt_example, check_votable
+from pipeline.distributed.actor_pool import ActorPool
+from pipeline.distributed.cluster import Resources, check_output, find_place
+from pipeline.distributed.model_actor import ModelActor
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource, resolve_model
+from pipeline.prior import Prior
+from pipeline.significance import bootstrap_interval, mcnemar
+from pipeline.storage import AnyPath, without_secrets, write_whole
+from pipeline.tasks import DataRequest, Example, get_task
+
+#: Questions that an actor is handed at once.
+GROUP = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRequest:
+    """What ``drllm-pipeline adapt --task`` was asked for."""
+
+    model: str
+    """The model."""
+    task: str
+    """Name of the task."""
+    questions: DataRequest
+    """Which of its questions."""
+    max_new_tokens: int | None = None
+    """Most tokens of a written answer; None for the task's own default."""
+    config: AdaptConfig = field(default_factory=AdaptConfig)
+    """How each question is adapted to."""
+    prior: Prior | None = None
+    """What guides the searches."""
+    resources: Resources = field(default_factory=Resources)
+    """What actors run on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What became of one question.
+
+    Attributes:
+        example_id: The question.
+        reference: Its answer.
+        base_answer: The untouched model's.
+        answer: The one that was voted for.
+        agreement: The share of the votes that it got.
+        among_votes: Whether any vote was for the reference.
+        length: Layers of the chain that was found for the answer; None where none was.
+    """
+
+    example_id: str
+    reference: str
+    base_answer: str
+    answer: str
+    agreement: float
+    among_votes: bool
+    length: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How one way to answer did.
+
+    Attributes:
+        name: Which way.
+        accuracy: Share of right answers.
+        interval: Its 95 % bootstrap interval.
+        lost: Questions that only the untouched model gets right.
+        won: Questions that only this way gets right.
+        p_value: Of McNemar's exact test against the untouched model.
+    """
+
+    name: str
+    accuracy: float
+    interval: tuple[float, float]
+    lost: int
+    won: int
+    p_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A trial's outcome.
+
+    Attributes:
+        tried: Every question.
+        scores: The untouched model, the vote, and whether any vote was right, which is a ceiling.
+    """
+
+    tried: list[Tried]
+    scores: list[Score]
+
+
+class AdaptingActor(ModelActor):
+    """The Ray actor of a trial."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        task: str,
+        max_new_tokens: int | None,
+        config: AdaptConfig,
+        prior: Prior | None,
+        device: str,
+        dtype: str,
+        threads: int,
+    ) -> None:
+        super().__init__(source, device=device, dtype=dtype, threads=threads)
+        self._task = get_task(task, max_new_tokens=max_new_tokens)
+        self._config, self._prior = config, prior
+
+    def work(self, examples: Sequence[Example]) -> list[Tried]:
+        """Adapt to questions without looking at their answers."""
+        self._begin()
+        return [self._try(example) for example in examples]
+
+    def _try(self, example: Example) -> Tried:
+        found = adapt_example(
+            self._model, self._task, example, answer_known=False, config=self._config, prior=self._prior
+        )
+        assert found.poll is not None
+        return Tried(
+            example_id=example.id,
+            reference=example.answer,
+            base_answer=found.base_answer,
+            answer=found.answer,
+            agreement=found.agreement or 0.0,
+            among_votes=any(vote.response == example.answer for vote in found.poll.votes),
+            length=None if found.program is None else len(found.program),
+        )
+
+
+def try_adaptation(
+    request: TrialRequest,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> Trial:
+    """Adapt to every question of a data set, and judge the answers at the end.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what is about to happen.
+        show: Told what is being done, how much of it is done, of how much.
+
+    Raises:
+        UserError: Something in the request is wrong, or a question does not fit the model.
+    """
+    import ray
+
+    task = get_task(request.task, max_new_tokens=request.max_new_tokens)
+    check_votable(task)
+    if task.needs_data and request.questions.data is None:
+        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set")
+    try:
+        examples = task.read(request.questions)
+        source = resolve_model(request.model)
+    except OSError as error:
+        where = without_secrets(str(error.filename or "a file"))
+        raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
+    if not examples:
+        raise UserError(f"there are no questions in {request.questions.data or request.task}")
+    try:
+        place = find_place(request.resources)
+        announce(
+            f"{len(examples)} questions of {request.task}, up to {request.config.votes} votes each; "
+            f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
+        )
+        arguments = (
+            source,
+            request.task,
+            request.max_new_tokens,
+            request.config,
+            request.prior,
+            place.device,
+            place.dtype,
+            place.pool.cpus_per_actor,
+        )
+        pool: ActorPool[tuple[Example, ...]] = ActorPool(AdaptingActor, arguments, place.pool)
+        groups = [tuple(examples[start : start + GROUP]) for start in range(0, len(examples), GROUP)]
+        answered: dict[str, Tried] = {}
+        with pool:
+            for _, some in pool.map(groups):
+                answered.update((tried.example_id, tried) for tried in some)
+                show("questions answered", len(answered), len(examples))
+    finally:
+        ray.shutdown()
+    return judge([answered[example.id] for example in examples])
+
+
+def judge(tried: list[Tried]) -> Trial:
+    """Compare answers with the references, to the letter."""
+    base = [one.base_answer == one.reference for one in tried]
+    ways = {
+        "untouched model": base,
+        "voted": [one.answer == one.reference for one in tried],
+        "any vote": [one.among_votes for one in tried],
+    }
+    scores = []
+    for name, right in ways.items():
+        lost, won, p_value = mcnemar(base, right)
+        scores.append(
+            Score(
+                name=name,
+                accuracy=float(np.mean(right)),
+                interval=bootstrap_interval(right),
+                lost=lost,
+                won=won,
+                p_value=p_value,
+            )
+        )
+    return Trial(tried=tried, scores=scores)
+
+
+def check_file(file: AnyPath) -> None:
+    """Refuse a file that could not be written at the end.
+
+    Raises:
+        UserError: It is a folder, or cannot be made.
+    """
+    check_output(file)
+    if not isinstance(file, Path):
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a").close()
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror or error}") from None
+
+
+def write(trial: Trial, file: AnyPath) -> None:
+    """Write every answer, and the scores.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    content: dict[str, Any] = asdict(trial)
+    try:
+        write_whole(file, (json.dumps(content, indent=1) + "\n").encode())
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,1 @@
+"""The command line, ``drllm-pipeline``: ``main`` is its group, and each other module holds some of its commands."""

@@ -1,0 +1,99 @@
+"""The commands that read path data sets: ``inspect``, ``report`` and ``convert``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import Console
+
+from pipeline.cli.options import LOCATION
+from pipeline.model_source import DTYPES
+from pipeline.storage import AnyPath
+
+
+@click.command(short_help="Say what a path data set holds.")
+@click.argument("run", type=LOCATION)
+@click.option("--plots", type=LOCATION, help="Also write the report's pictures to this folder.")
+def inspect(run: AnyPath, plots: AnyPath | None) -> None:
+    """Say what a path data set holds: a summary, and which layers its programs skip and repeat."""
+    from pipeline.report.summary import inspect_run
+
+    inspect_run(run, Console(soft_wrap=True), plots=plots)
+
+
+@click.command(
+    short_help="What a run shows, as a page with figures.",
+    help="""Write what a run shows as one HTML page, which needs no network, and its figures as PNG.
+
+How many right answers have a shorter program and wrong ones a correcting one; how long the best programs are, and which
+layers they skip and repeat; what skipping, repeating and both bring; accuracy against budget, as an oracle has it; how
+many programs cover how many questions; and what is found after how many programs. A search with --keep all tells most.
+
+\b
+Example:
+  drllm-pipeline report runs/arc --out arc.html      pictures go to the folder arc/
+""",
+)
+@click.argument("run", type=LOCATION)
+@click.option("--out", type=LOCATION, help="The page.  [default: report.html in the run folder]")
+def report(run: AnyPath, out: AnyPath | None) -> None:
+    """Write what a run shows as a page."""
+    from pipeline.report.write_report import write_report
+
+    written = write_report(run, out)
+    Console(soft_wrap=True).print(
+        f"Page:     {written.page}\nPictures: {written.pictures[0].parent}", highlight=False, markup=False
+    )
+
+
+@click.command(
+    short_help="Path data sets from and to the formats of the field.",
+    help="""Convert path data sets: SRC in one format to DST in another.
+
+\b
+Formats:
+  run    a run folder of ours
+  polar  merged_mcts_samples.json of PoLar and RE-PoLar, also compressed (.gz)
+  drllm  the results JSON of Dr.LLM's data generation (to read only)
+
+Every program keeps its verdict, right or wrong; what cannot be taken over is counted by its reason. PoLar's format has
+no field for what a program answered; margins are kept in a field of their own. Neither PoLar's nor Dr.LLM's
+files say how deep the model is: give --model, or --num-layers where its last layers may be in no program. To train on
+a converted run, name its model and precision, and choose --labels consensus or shortest.
+
+\b
+Examples:
+  drllm-pipeline convert --from run --to polar runs/arc merged_mcts_samples.json
+  drllm-pipeline convert --from polar --to run merged_mcts_samples.json runs/polar \\
+      --model Qwen/Qwen3-8B --dtype bfloat16
+""",
+)
+@click.option("--from", "source_format", required=True, metavar="run|polar|drllm", help="Format of SRC.")
+@click.option("--to", "target_format", required=True, metavar="run|polar", help="Format of DST.")
+@click.option("--model", help="The model that was searched: hub id, folder, .gguf file or 'smollm2'.")
+@click.option(
+    "--dtype",
+    type=click.Choice([name for name in DTYPES if name != "auto"]),
+    help="The precision in which it was searched, where SRC does not say.",
+)
+@click.option("--num-layers", type=int, help="Its depth, where SRC does not say.  [default: the deepest layer in SRC]")
+@click.option("--task", help="The questions' task, where SRC does not say.")
+@click.argument("source", metavar="SRC", type=LOCATION)
+@click.argument("target", metavar="DST", type=LOCATION)
+def convert(source: AnyPath, target: AnyPath, **options: Any) -> None:
+    """Convert path data sets."""
+    from pipeline.formats.convert import ConvertRequest
+    from pipeline.formats.convert import convert as run
+
+    console = Console(soft_wrap=True)
+    found = run(
+        ConvertRequest(source=source, target=target, **options),
+        announce=lambda line: console.print(line, highlight=False, markup=False),
+    )
+    left_out = "".join(f"\n  left out, {reason}: {number}" for reason, number in sorted(found.left_out.items()))
+    console.print(
+        f"{found.questions} questions with {found.programs} programs for {found.num_layers} layers: {target}{left_out}",
+        highlight=False,
+        markup=False,
+    )

@@ -1,0 +1,150 @@
+"""The evaluator: one frozen model, many trees. A work group goes in, finished rows come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+
+from pipeline.distributed.kept_rows import Replay, rows_to_keep
+from pipeline.distributed.model_actor import ModelActor
+from pipeline.errors import UserError
+from pipeline.prior import Evaluation, Prior
+from pipeline.program import LayerProgram
+from pipeline.search.group_search import Searched, search_group
+from pipeline.shards.run_config import RunConfig
+from pipeline.tasks import Example, Outcome, Question, get_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An actor that is ready.
+
+    Attributes:
+        facts: What a run notes about the model.
+        node: Ray's name of the machine that the actor is on.
+    """
+
+    facts: dict[str, Any]
+    node: str = field(default_factory=lambda: ray.get_runtime_context().get_node_id() if ray.is_initialized() else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupResult:
+    """What an actor made of a work group.
+
+    Attributes:
+        rows: The rows to keep; see ``pipeline.shards.schema.SCHEMA``.
+        failed: Questions that the model cannot be asked, each with its error.
+        evaluations: Everything that was tried, where the group teaches: what a prior can be fitted on.
+        improvements: For each question, after how many programs its best one became how short.
+    """
+
+    rows: list[dict[str, Any]]
+    failed: dict[str, str]
+    evaluations: list[Evaluation]
+    improvements: dict[str, list[list[int]]] = field(default_factory=dict)
+
+
+class SearchEvaluator(ModelActor):
+    """The Ray actor of a search: takes work groups.
+
+    ``activity`` may be asked for while ``search`` runs.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(
+            config.model,
+            device=config.device,
+            dtype=config.dtype,
+            threads=config.cpus_per_actor,
+            cache_gib=config.cache_gib,
+        )
+        self._config = config
+        self._task = get_task(config.task, max_new_tokens=config.max_new_tokens)
+        self._programs_run = self._programs_replayed = 0
+
+    def load(self) -> Loaded:
+        """Load the model.
+
+        Raises:
+            UserError: The model cannot be loaded, is outside the contract, or the budget allows no layer.
+        """
+        super().load()
+        if not LayerProgram((0,), self._model.num_layers).within(self._config.search.budget):
+            raise UserError(
+                f"--budget {self._config.search.budget:g} allows less than one of the model's "
+                f"{self._model.num_layers} layers"
+            )
+        chat = self._task.chat and self._model.tokenizer.chat_template is not None
+        return Loaded(
+            facts={
+                "class": type(self._model.hf_model).__name__,
+                "num_layers": self._model.num_layers,
+                "chat_template_applied": chat,
+                "special_tokens_added": not chat,
+            }
+        )
+
+    def search(self, examples: Sequence[Example], prior: Prior | None = None, teaches: bool = False) -> GroupResult:
+        """Search one work group, with what other groups taught, or to teach them."""
+        self._begin()
+        model, task = self._model, self._task
+        questions, failed = [], {}
+        for example in examples:
+            try:
+                questions.append(self._prepare(example))
+            except Exception as error:
+                # Whatever a tokenizer or a chat template makes of one question, the others go on.
+                failed[example.id] = f"{type(error).__name__}: {error}"
+        searched = search_group(
+            questions,
+            num_layers=model.num_layers,
+            config=replace(self._config, search=self._config.calibration_search) if teaches else self._config,
+            score=lambda questions, programs, need_response: task.score(
+                model, questions, programs, need_response=need_response
+            ),
+            prior=prior,
+            on_step=self._count,
+        )
+        return GroupResult(
+            rows=[row for item in searched for row in rows_to_keep(item, self._config, self._replay(item))],
+            failed=failed,
+            evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
+            improvements={item.question.example.id: item.improvements() for item in searched},
+        )
+
+    def _replay(self, item: Searched[Question, Outcome]) -> Replay | None:
+        """What stock models say of a question's programs, where the run asks for it."""
+        if not self._config.reverify:
+            return None
+        from pipeline.engine.stock_runner import Oracle
+
+        oracle = Oracle(self._model)
+
+        def replay(program: LayerProgram) -> Outcome:
+            whole = program == item.tree.identity.program
+            [outcome] = self._task.score(oracle, [item.question], [program], need_response=whole)
+            self._programs_replayed += 1
+            return outcome
+
+        return replay
+
+    def _prepare(self, example: Example) -> Question:
+        question = self._task.prepare(example, self._model.tokenizer)
+        needed = self._task.tokens(question)
+        if needed > self._model.context_length:
+            raise ValueError(
+                f"the question needs {needed} tokens with its answer, the model reads {self._model.context_length}"
+            )
+        return question
+
+    @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]
+    def activity(self) -> tuple[int, int]:
+        """Programs that this actor's searches have run so far, and those that it has replayed."""
+        return self._programs_run, self._programs_replayed
+
+    def _count(self, programs: int) -> None:
+        self._programs_run += programs

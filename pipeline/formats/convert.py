@@ -1,0 +1,132 @@
+"""``drllm-pipeline convert``: path data sets from and to the formats of the field."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.errors import UserError
+from pipeline.formats.drllm import read_drllm
+from pipeline.formats.path_data import PathData
+from pipeline.formats.polar import read_polar, write_polar
+from pipeline.formats.run_rows import read_run, write_run
+from pipeline.model_source import ModelSource, resolve_model
+from pipeline.storage import AnyPath, without_secrets
+
+SOURCES = ("run", "polar", "drllm")
+TARGETS = ("run", "polar")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertRequest:
+    """What was asked for.
+
+    Raises:
+        UserError: A format is unknown, or an option goes with another one.
+    """
+
+    source: AnyPath
+    """File or run folder to read."""
+    target: AnyPath
+    """File or run folder to write."""
+    source_format: str
+    """One of ``SOURCES``."""
+    target_format: str
+    """One of ``TARGETS``."""
+    model: str | None = None
+    """The model that was searched; None for what the file says."""
+    dtype: str | None = None
+    """The precision in which it was searched; None for what the file says."""
+    num_layers: int | None = None
+    """Its depth; None for what the file says, or for the deepest layer in it."""
+    task: str | None = None
+    """The questions' task; None for what the file says."""
+
+    def __post_init__(self) -> None:
+        for option, value, known in (("from", self.source_format, SOURCES), ("to", self.target_format, TARGETS)):
+            if value not in known:
+                raise UserError(f"--{option} {value!r} is unknown; choose one of: {', '.join(known)}")
+        if self.source_format == "run" and (self.num_layers is not None or self.task is not None):
+            raise UserError("a run says its own depth and tasks: leave out --num-layers and --task")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What was taken over.
+
+    Attributes:
+        questions: Questions.
+        programs: Programs with their verdicts.
+        num_layers: The model's depth.
+        left_out: What could not be taken over, by the reason.
+    """
+
+    questions: int
+    programs: int
+    num_layers: int
+    left_out: Counter[str]
+
+
+def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda line: None) -> Converted:
+    """Read one format and write another.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what a user should know.
+
+    Raises:
+        UserError: The source cannot be read, the target exists or cannot be written, or nothing could be taken over.
+    """
+    if request.target_format == "polar" and request.target.exists():
+        raise UserError(f"{request.target} exists already; give another file, or remove it")
+    model = None if request.model is None else resolve_model(request.model)
+    data = _read(request, None if model is None else _depth(model))
+    if model is not None:
+        data.model, data.revision = model.name, model.revision
+    data.dtype = request.dtype or data.dtype
+    if not data.questions:
+        reasons = "".join(f"\n  {reason}: {number}" for reason, number in data.left_out.items())
+        raise UserError(f"nothing in {without_secrets(request.source)} could be taken over{reasons and ':'}{reasons}")
+    if request.target_format == "polar":
+        write_polar(data, request.target)
+    else:
+        write_run(data, request.target, origin=_origin(request))
+        if data.revision is None or data.dtype is None:
+            announce(
+                "The source does not say which weights were searched, and in which precision; to train on the run, "
+                "name them with --model and --dtype, in a new folder."
+            )
+    return Converted(
+        questions=len(data.questions),
+        programs=sum(len(question.tried) for question in data.questions),
+        num_layers=data.num_layers,
+        left_out=data.left_out,
+    )
+
+
+def _read(request: ConvertRequest, depth: int | None) -> PathData:
+    if request.num_layers is not None and depth not in (None, request.num_layers):
+        raise UserError(f"--num-layers {request.num_layers}, but {request.model!r} has {depth}")
+    depth = request.num_layers if depth is None else depth
+    if request.source_format != "run":
+        read = read_polar if request.source_format == "polar" else read_drllm
+        return read(request.source, num_layers=depth, task=request.task)
+    data = read_run(request.source)
+    if depth not in (None, data.num_layers):
+        raise UserError(
+            f"{request.source} is of a model of {data.num_layers} layers, but {request.model!r} has {depth}"
+        )
+    return data
+
+
+def _depth(model: ModelSource) -> int:
+    from pipeline.engine.loading import load_description
+
+    depth: int = load_description(model)[0].num_hidden_layers
+    return depth
+
+
+def _origin(request: ConvertRequest) -> dict[str, str]:
+    """Where a converted run comes from, as its ``run.json`` notes it."""
+    return {"format": request.source_format, "file": without_secrets(request.source)}

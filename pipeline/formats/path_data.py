@@ -1,0 +1,206 @@
+"""What every format says: questions, and which programs were right on them.
+
+What a file says that no ``LayerProgram`` can say is counted by its reason, so that nobody loses a program unawares.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.program import LayerProgram
+from pipeline.storage import AnyPath, without_secrets
+from pipeline.tasks.rows import as_text, flaw_of
+
+#: Deeper models have no room in a shard's columns.
+_DEEPEST = 32767
+#: Why a question is left out: what a program brings is measured against the untouched model.
+NO_BASELINE = "question without a verdict on the untouched model"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """The verdict on one program.
+
+    Attributes:
+        program: The program.
+        correct: Whether its answer is right.
+        score: The margin; not a number where a format has none.
+        response: What it answered; None where a format does not say.
+    """
+
+    program: LayerProgram
+    correct: bool
+    score: float = math.nan
+    response: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchedQuestion:
+    """A question with everything that is known of it.
+
+    Attributes:
+        example_id: Names it.
+        task: Its task.
+        prompt: The text that was asked.
+        answer: The reference answer.
+        tried: The programs, each once; the untouched model is among them.
+    """
+
+    example_id: str
+    task: str
+    prompt: str
+    answer: str
+    tried: tuple[Tried, ...]
+
+
+@dataclass(kw_only=True)
+class PathData:
+    """Questions from one source.
+
+    Attributes:
+        num_layers: Depth L of the model.
+        model: Its name; None where the source does not say.
+        revision: Of its weights, likewise.
+        dtype: The precision in which it was searched, likewise.
+        budget: The longest acceptable program, as a fraction of L; None where the source has no bound.
+        add_special_tokens: Whether the tokenizer adds its special tokens to the prompts; None where the source does not
+            say.
+        questions: The questions.
+        left_out: Programs and questions that could not be taken over, by the reason.
+    """
+
+    num_layers: int
+    model: str | None = None
+    revision: str | None = None
+    dtype: str | None = None
+    budget: float | None = None
+    add_special_tokens: bool | None = None
+    questions: list[SearchedQuestion] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    _names: Counter[str] = field(default_factory=Counter, repr=False)
+
+    def add(
+        self,
+        *,
+        example_id: str,
+        task: str,
+        prompt: str,
+        answer: str,
+        baseline_correct: bool | None,
+        verdicts: Iterable[tuple[Any, bool, float]],
+    ) -> None:
+        """Take over a question from a file.
+
+        Args:
+            example_id: Names it; a name that is taken gets a number.
+            task: Its task.
+            prompt: The text that was asked.
+            answer: The reference answer.
+            baseline_correct: What the file says of the untouched model; None for nothing.
+            verdicts: Programs as the file has them, whether each is right, and its margin.
+        """
+        if any(map(flaw_of, (example_id, task, prompt, answer))):
+            self.left_out["question with a text that is too long, no Unicode, or hides characters"] += 1
+            return
+        identity = LayerProgram.identity(self.num_layers)
+        tried: dict[LayerProgram, Tried] = {}
+        for layers, correct, score in verdicts:
+            program = self._program(layers)
+            if program is None:
+                continue
+            if program in tried:
+                same = tried[program].correct == correct
+                self.left_out["program given twice" if same else "program given as right and as wrong"] += 1
+                continue
+            tried[program] = Tried(program=program, correct=correct, score=score)
+        if identity not in tried:
+            if baseline_correct is None:
+                self.left_out[NO_BASELINE] += 1
+                return
+            tried[identity] = Tried(program=identity, correct=baseline_correct)
+        elif baseline_correct not in (None, tried[identity].correct):
+            self.left_out["score of the untouched model that its program contradicts"] += 1
+        self._names[example_id] += 1
+        if self._names[example_id] > 1:
+            example_id = f"{example_id}#{self._names[example_id]}"
+        self.questions.append(
+            SearchedQuestion(
+                example_id=example_id, task=task, prompt=prompt, answer=answer, tried=tuple(tried.values())
+            )
+        )
+
+    def _program(self, layers: Any) -> LayerProgram | None:
+        if not isinstance(layers, list) or any(type(layer) is not int for layer in layers):
+            self.left_out["program that is no list of layer numbers"] += 1
+            return None
+        if not layers:
+            self.left_out["program that runs no layer"] += 1
+            return None
+        try:
+            return LayerProgram(layers, self.num_layers)
+        except ValueError:
+            self.left_out[f"program with a layer outside the model's {self.num_layers}"] += 1
+            return None
+
+
+def depth_of(programs: Iterable[Any], given: int | None, file: AnyPath) -> int:
+    """The model's depth, which these formats do not say: as given, or as the programs show.
+
+    Raises:
+        UserError: The file has no programs to tell it by.
+    """
+    name = without_secrets(file)
+    if given is not None:
+        if not 1 <= given <= _DEEPEST:
+            raise UserError(f"--num-layers must be at least 1 and at most {_DEEPEST}, got {given}")
+        return given
+    deepest = max(
+        (layer for layers in programs if isinstance(layers, list) for layer in layers if type(layer) is int), default=-1
+    )
+    if deepest < 0:
+        raise UserError(f"{name} has no program that would tell the model's depth; say it with --num-layers")
+    if deepest >= _DEEPEST:
+        raise UserError(
+            f"{name} has a program with layer {deepest}, which no model has; say its depth with --num-layers"
+        )
+    return deepest + 1
+
+
+def budget_of(value: Any, file: AnyPath) -> float | None:
+    """A budget as a file says it; None for no bound.
+
+    Raises:
+        UserError: It is no number above 0.
+    """
+    if value is None:
+        return None
+    try:
+        budget = float(value)
+    except (TypeError, ValueError, OverflowError):
+        budget = math.nan
+    if not 0 < budget < math.inf:
+        raise UserError(f"{without_secrets(file)} says a budget that is no number above 0: {value!r}")
+    return budget
+
+
+def text_of(sample: dict[str, Any], *names: str) -> str | None:
+    """The first of some fields that is a text or a number, as text; ``a.b`` looks into an object."""
+    for name in names:
+        value: Any = sample
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        text = as_text(value)
+        if text is not None:
+            return text
+    return None
+
+
+def list_of(sample: dict[str, Any], name: str) -> Sequence[Any]:
+    """A field that is a list, or an empty one."""
+    value = sample.get(name)
+    return value if isinstance(value, list) else []

@@ -1,0 +1,189 @@
+"""A run folder as questions with verdicts, and questions as a run folder that everything else here reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.formats.path_data import NO_BASELINE, PathData, SearchedQuestion, Tried, budget_of
+from pipeline.program import LayerProgram
+from pipeline.shards.data_card import imported_card
+from pipeline.shards.path_row import storable_counts
+from pipeline.shards.reader import read_json, read_paths, read_settings
+from pipeline.shards.run_config import SCHEMA_VERSION
+from pipeline.shards.run_folder import RunFolder
+from pipeline.storage import AnyPath, StoreError, is_there
+
+#: Questions of a shard.
+GROUP = 256
+UNKNOWN = "unknown"
+
+
+def read_run(run: AnyPath) -> PathData:
+    """Everything that a run's shards say.
+
+    Raises:
+        UserError: The folder is no run, is damaged, or holds nothing yet.
+    """
+    settings, rows = read_settings(run), read_paths(run)
+    if rows.empty:
+        raise UserError(f"nothing is committed in {run} yet")
+    loaded = read_json(run / "run.json").get("loaded_model")
+    data = PathData(
+        num_layers=int(rows.num_layers.iloc[0]),
+        model=settings.get("model.name"),
+        revision=settings.get("model.revision"),
+        dtype=settings.get("dtype"),
+        budget=budget_of(settings.get("search.budget"), run / "run.json"),
+        add_special_tokens=loaded.get("special_tokens_added") if isinstance(loaded, dict) else None,
+    )
+    if "correct_as_asked" in rows:
+        data.left_out["verdict on a question as it stands, where the run asked it in several ways"] = len(rows)
+    for _, of_question in rows.groupby(["example_id", "prompt"], sort=False):
+        first = of_question.iloc[0]
+        tried = tuple(
+            Tried(
+                program=LayerProgram(map(int, row["program"]), data.num_layers),
+                correct=bool(row["correct"]),
+                score=float(row["score"]),
+                response=row["response"],
+            )
+            for row in of_question.to_dict("records")
+        )
+        if not any(one.program.is_identity for one in tried):
+            data.left_out[NO_BASELINE] += 1
+            continue
+        data.questions.append(
+            SearchedQuestion(
+                example_id=str(first.example_id),
+                task=str(first.task),
+                prompt=str(first.prompt),
+                answer=str(first.answer),
+                tried=tried,
+            )
+        )
+    return data
+
+
+def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
+    """Write questions as a complete run.
+
+    Args:
+        data: They.
+        out: The run folder; one that an interrupted call left is finished.
+        origin: Where they come from, for ``run.json``: ``format`` and ``file``.
+
+    Raises:
+        UserError: The folder holds something else, or cannot be written.
+    """
+    settings = ImportedSettings(data=data, origin=origin)
+    folder = RunFolder(out)
+    if is_there(out / "run.json") and "imported.format" not in read_settings(out):
+        raise UserError(f"{out} is a run that was searched, and not one that a conversion began; give another folder")
+    committed = folder.open(settings, provenance={"imported": origin})
+    try:
+        # Where nobody knows how the tokenizer was called: plain texts mostly have special tokens added.
+        added = data.add_special_tokens is not False
+        folder.describe_model({"num_layers": data.num_layers, "special_tokens_added": added})
+        for group, start in enumerate(range(0, len(data.questions), GROUP)):
+            if group not in committed:
+                questions = data.questions[start : start + GROUP]
+                folder.commit(group, [row for question in questions for row in _rows(question, data, settings)])
+        folder.write_card(imported_card(settings.settings(), len(data.questions)))
+        folder.mark_complete()
+    except StoreError as error:
+        raise UserError(str(error)) from None
+    except (UnicodeError, pa.ArrowException) as error:
+        raise UserError(f"what {origin['file']} holds does not go into a shard: {error}") from None
+    finally:
+        folder.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedSettings:
+    """The settings of a run that was not searched here.
+
+    Attributes:
+        data: What it holds.
+        origin: Where it comes from.
+    """
+
+    data: PathData
+    origin: dict[str, str]
+    calibration: int = 0
+    group_size: int = GROUP
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as flat JSON, as ``run.json`` holds them; what is not known is left out or ``unknown``."""
+        tasks = {question.task for question in self.data.questions}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model.name": self.data.model or UNKNOWN,
+            "model.revision": self.data.revision or UNKNOWN,
+            "dtype": self.data.dtype or UNKNOWN,
+            "task": tasks.pop() if len(tasks) == 1 else "mixed",
+            "search.budget": self.data.budget,
+            "num_layers": self.data.num_layers,
+            "data_sha256": self._content,
+            "imported.format": self.origin["format"],
+        }
+
+    @cached_property
+    def _content(self) -> str:
+        """SHA-256 over the questions with their verdicts: other content is another run."""
+        digest = hashlib.sha256()
+        for question in self.data.questions:
+            tried = [(str(tried.program), tried.correct, repr(tried.score)) for tried in question.tried]
+            said = [question.example_id, question.task, question.prompt, question.answer, tried]
+            digest.update(json.dumps(said).encode())
+        return digest.hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Names the settings."""
+        return hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _rows(question: SearchedQuestion, data: PathData, settings: ImportedSettings) -> Iterator[dict[str, Any]]:
+    """The rows of a question, right programs first; see ``pipeline.shards.schema.SCHEMA``."""
+    right = [
+        tried
+        for tried in question.tried
+        if tried.correct and (data.budget is None or tried.program.within(data.budget))
+    ]
+    # A margin that is not known is as good as any other.
+    right.sort(key=lambda tried: (len(tried.program), 0.0 if math.isnan(tried.score) else -tried.score))
+    baseline = next(tried for tried in question.tried if tried.program.is_identity)
+    rank = {tried.program: place for place, tried in enumerate(right, start=1)}
+    others = [tried for tried in question.tried if tried.program not in rank]
+    for tried in (*right, *others):
+        yield {
+            "example_id": question.example_id,
+            "task": question.task,
+            "prompt": question.prompt,
+            "answer": question.answer,
+            "response": tried.response,
+            "program": list(tried.program),
+            "counts": storable_counts(tried.program),
+            "length": len(tried.program),
+            "num_layers": data.num_layers,
+            "saved_layers": tried.program.saved_layers,
+            "correct": tried.correct,
+            "score": tried.score,
+            "baseline_correct": baseline.correct,
+            "is_best": rank.get(tried.program) == 1,
+            "rank": rank.get(tried.program, 0),
+            "simulations": len(question.tried) - 1,
+            "evaluations": len(question.tried),
+            "layer_executions": sum(len(other.program) for other in question.tried),
+            "model": data.model or UNKNOWN,
+            "run_id": settings.run_id,
+        }

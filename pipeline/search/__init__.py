@@ -1,0 +1,6 @@
+"""Which programs to try on an example: Monte Carlo tree search by ask and tell. It knows no model, task or process."""
+
+from pipeline.search.config import SearchConfig
+from pipeline.search.tree import SearchTree
+
+__all__ = ["SearchConfig", "SearchTree"]

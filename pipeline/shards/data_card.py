@@ -1,0 +1,115 @@
+"""The data set card: what a run folder holds, how it was made and how to load it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.shards.progress import Progress
+from pipeline.shards.run_config import RunConfig
+from pipeline.shards.schema import COLUMNS, schema_of
+
+#: What the hub reads of a card.
+_HEADER = """---
+configs:
+- config_name: default
+  data_files: paths/*.parquet
+tags:
+- layer-programs
+- drllm-pipeline
+---
+
+"""
+
+
+def data_set_card(config: RunConfig, progress: Progress) -> str:
+    """The run's README.md, in the form that the hub reads."""
+    taught = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
+    guide = (
+        "Every question was searched by itself, for the calibration of a longer run."
+        if taught and taught == progress.num_examples
+        else f"The first {taught} questions were searched unaided, and their programs save less; what they\n"
+        "taught about the model's layers guided the search of the others (`calibration/`, `prior.safetensors`)."
+        if taught
+        else "A prior that was learnt on other questions guided every search (`prior.safetensors`)."
+        if config.prior_sha256
+        else "Every question was searched by itself."
+    )
+    state = "complete" if progress.complete else "incomplete: run the same command again to finish it"
+    return f"""{_HEADER}# Layer programs of {config.model.name} on {config.task}
+
+For each question, the layers of the frozen model to skip, run or repeat so that its answer is right
+with as few layers as a search found. Made by `drllm-pipeline search` (Dr.LLM, arXiv 2510.12773; CoLa,
+arXiv 2507.07996). {guide} This data set is {state}.
+
+| | questions |
+| --- | ---: |
+| searched | {progress.done} |
+| the base model is right | {progress.baseline_correct} |
+| and a strictly shorter program too | {progress.shorter} |
+| only another program is right | {progress.corrected} |
+
+## Load it
+
+```python
+import pandas as pd
+rows = pd.read_parquet("paths")
+best = rows[rows.is_best]
+
+from datasets import load_dataset
+rows = load_dataset("parquet", data_files="paths/*.parquet", split="train")
+```
+
+Every question has one row for the identity program (`length == num_layers`, the untouched model), right
+or wrong, and {_kept(config.keep)}. A question without a row where `is_best` is true has
+no right program within the budget.{_renderings(config.permutations)}
+
+{_tables(config.settings())}"""
+
+
+def _renderings(number: int) -> str:
+    if number == 1:
+        return ""
+    return (
+        f"\n\nEach question was asked in {number} ways (its options rotated, fewer where it has fewer; or in other\n"
+        "words), and an answer is right where all are; `correct_as_asked` is the verdict on the question\nas it stands."
+    )
+
+
+def _kept(keep: int | str) -> str:
+    if keep == "all":
+        return "a row for every program that was tried, right or wrong"
+    if keep == "pareto":
+        return (
+            "a row for every program that no other one as short or shorter beats, a right\n"
+            "one beating a wrong one and a larger margin a smaller (its Pareto set)"
+        )
+    return f"up to {keep} rows of right programs"
+
+
+def imported_card(settings: dict[str, Any], questions: int) -> str:
+    """The README.md of a run that another format was converted to."""
+    return f"""{_HEADER}# Layer programs of {settings["model.name"]} on {settings["task"]}
+
+{questions} questions with the layer programs that were tried on them, right or wrong. Not searched here: converted
+from the format `{settings["imported.format"]}` by `drllm-pipeline convert`. A margin (`score`) that the source does not
+say is not a number; `simulations`, `evaluations` and `layer_executions` count the programs that it holds.
+
+{_tables(settings)}"""
+
+
+def _tables(settings: dict[str, Any]) -> str:
+    """What each column means, and the settings."""
+    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in schema_of(settings))
+    said = "\n".join(f"| `{key}` | `{value}` |" for key, value in settings.items())
+    return f"""## Columns
+
+| column | type | meaning |
+| --- | --- | --- |
+{columns}
+
+## Settings
+
+| setting | value |
+| --- | --- |
+{said}
+"""

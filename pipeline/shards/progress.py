@@ -1,0 +1,66 @@
+"""How far a run is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from pipeline.shards.reader import ShardRecord
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a run is. The coordinator keeps it; whoever shows it only reads.
+
+    Sums are kept as records come in: a run has thousands, and is looked at twice a second.
+
+    Attributes:
+        num_examples: Examples of the whole run.
+        programs_an_example: Most programs that a search runs, the identity included.
+        committed: What is committed, by this call and earlier ones; ``add`` takes a further record.
+        done: Examples committed, by this call and earlier ones.
+        resumed_examples: Of those, examples that were committed before this call.
+        baseline_correct: Questions that the untouched model gets right.
+        shorter: Questions that the model gets right, and a strictly shorter program too.
+        corrected: Questions that the model gets wrong and a program right.
+        failed_examples: Examples set aside, by this call and earlier ones.
+        programs_run: Programs run by this call's actors.
+        actors_ready: Actors that have loaded the model.
+        actors_lost: Actors that died.
+        calibrating: Calibration groups are still at work, and the others wait for what they teach.
+        started: When the coordinator began, on the monotonic clock.
+    """
+
+    num_examples: int
+    programs_an_example: int
+    committed: list[ShardRecord] = field(default_factory=list, init=False)
+    done: int = field(default=0, init=False)
+    resumed_examples: int = 0
+    baseline_correct: int = field(default=0, init=False)
+    shorter: int = field(default=0, init=False)
+    corrected: int = field(default=0, init=False)
+    failed_examples: int = field(default=0, init=False)
+    programs_run: int = 0
+    actors_ready: int = 0
+    actors_lost: int = 0
+    calibrating: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, record: ShardRecord) -> None:
+        """Count a committed work group."""
+        self.committed.append(record)
+        self.done += len(record.example_ids)
+        self.baseline_correct += record.baseline_correct
+        self.shorter += record.shorter
+        self.corrected += record.corrected
+        self.failed_examples += len(record.failed)
+
+    @property
+    def seconds(self) -> float:
+        """Since the coordinator began."""
+        return time.monotonic() - self.started
+
+    @property
+    def complete(self) -> bool:
+        """Every example is committed."""
+        return self.done == self.num_examples

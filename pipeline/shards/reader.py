@@ -1,0 +1,239 @@
+"""Path data sets, read: by their manifests, checked. ``run_folder`` writes them, and says what is where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.shards.schema import schema_of
+from pipeline.storage import AnyPath, Place, UnreachableError, content, contents, entries, locate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHARD = re.compile(r"paths/[\w-][\w.-]*\.parquet", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardRecord:
+    """One committed work group, as its manifest record says.
+
+    Attributes:
+        group: Number of the work group.
+        file: The shard, relative to the run folder.
+        rows: Rows in it.
+        example_ids: The group's questions that have rows.
+        failed: Questions set aside, each with its error.
+        sha256: Of the file's bytes.
+        baseline_correct: Questions that the untouched model gets right.
+        shorter: Of those, questions with a strictly shorter right program.
+        corrected: Questions that only another program gets right.
+        evaluations: Programs run.
+        layer_executions: Layers run.
+        improvements: For each question, after how many programs its best one became how short; the untouched model
+            is program 0. Empty where nobody knows the order in which they were tried.
+    """
+
+    group: int
+    file: str
+    rows: int
+    example_ids: list[str]
+    failed: dict[str, str]
+    sha256: str
+    baseline_correct: int
+    shorter: int
+    corrected: int
+    evaluations: int
+    layer_executions: int
+    improvements: dict[str, list[list[int]]] = field(default_factory=dict)
+
+
+def read_settings(run: Place) -> dict[str, Any]:
+    """The settings that a run was made with.
+
+    Raises:
+        UserError: The folder is no run, or holds no settings.
+    """
+    root = locate(run)
+    settings = read_json(root / "run.json").get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(f"{root / 'run.json'} holds no settings")
+    return settings
+
+
+def read_json(place: Place) -> dict[str, Any]:
+    """A JSON object from a file of a run.
+
+    Raises:
+        UserError: It cannot be read, or is no JSON object.
+        UnreachableError: It cannot be reached.
+    """
+    file = locate(place)
+    try:
+        return _json_object(file, content(file))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{file.parent} is no run folder: it has no {file.name}") from None
+    except UnreachableError:
+        raise
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+
+
+def _json_object(file: AnyPath, text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text.decode())
+        if b"\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair goes to no screen and no file
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{file} does not hold a JSON object")
+    return value
+
+
+def read_manifest(run: Place) -> dict[int, ShardRecord]:
+    """The committed groups of a run, by number.
+
+    Raises:
+        UserError: A record is damaged, or names a file outside ``paths/``.
+    """
+    records: dict[int, ShardRecord] = {}
+    root = locate(run)
+    try:
+        files = [file for file in entries(root / "manifest", ".json") if not file.name.startswith(".")]
+        for file, text in zip(files, contents(files)):
+            record = _read_record(file, text)
+            records[record.group] = record
+    except OSError as error:
+        raise UserError(f"the manifest of {root} cannot be read: {error}") from None
+    return records
+
+
+def _read_record(file: AnyPath, text: bytes) -> ShardRecord:
+    try:
+        record = ShardRecord(**_json_object(file, text))
+        _check_record(record)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"manifest record {file} is damaged: {error}") from None
+    return record
+
+
+def _check_record(record: ShardRecord) -> None:
+    """Refuse a record that is not as ``commit`` writes them: what it says is acted upon.
+
+    Raises:
+        TypeError: A field is of another type.
+        ValueError: Its shard is none in ``paths/``, or a number is out of its range.
+    """
+    for name in ("group", "rows", "baseline_correct", "shorter", "corrected", "evaluations", "layer_executions"):
+        number = getattr(record, name)
+        if type(number) is not int or number < 0:
+            raise TypeError(f"its {name} is no number")
+    texts = [record.file, record.sha256, *_items(record.example_ids, list), *_items(record.failed, dict)]
+    texts += record.failed.values()
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a name in it is no text")
+    if not _SHARD.fullmatch(record.file):
+        raise ValueError(f"{record.file!r} is no shard in paths/")
+    for steps in (record.improvements[example] for example in _items(record.improvements, dict)):
+        pairs = [_items(pair, list) for pair in _items(steps, list)]
+        if not all(len(pair) == 2 and all(type(number) is int for number in pair) for pair in pairs):
+            raise TypeError("its improvements are no pairs of numbers")
+        if not all(number >= 0 and length >= 1 for number, length in pairs):
+            raise ValueError("its improvements have numbers below 0, or lengths below 1")
+
+
+def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any]:
+    """What is in a list, or the keys of an object."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is of another type than it should be")
+    return [*value]
+
+
+def read_improvements(run: Place) -> dict[str, list[list[int]]]:
+    """For each committed question, after how many programs its best one became how short.
+
+    Raises:
+        UserError: A record is damaged.
+    """
+    records = read_manifest(run).values()
+    return {example: steps for record in records for example, steps in record.improvements.items()}
+
+
+def read_paths(run: Place) -> pd.DataFrame:
+    """The committed rows of a run, in the order of its questions.
+
+    Args:
+        run: A run folder: a path, or a URL such as ``s3://bucket/run``.
+
+    Returns:
+        A data frame with the columns of ``schema_of`` its settings; empty where nothing is committed yet.
+
+    Raises:
+        UserError: The folder is no run, or a committed shard is missing or damaged.
+    """
+    root = locate(run)
+    settings = read_json(root / "run.json").get("settings")
+    schema = schema_of(settings if isinstance(settings, dict) else {})
+    records = [record for _, record in sorted(read_manifest(root).items())]
+    files = [root / record.file for record in records]
+    tables: list[pa.Table] = []
+    stored = contents(files)
+    for file, record in zip(files, records):
+        try:
+            tables.append(_shard_table(file, next(stored), record, schema))
+        except FileNotFoundError:
+            raise UserError(f"committed shard {file} is missing; the same search makes it anew") from None
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"committed shard {file} cannot be read: {error}") from None
+    frame: pd.DataFrame = (pa.concat_tables(tables) if tables else schema.empty_table()).to_pandas()
+    return frame
+
+
+def check_unchanged(file: AnyPath, stored: bytes, record: ShardRecord) -> None:
+    """Refuse a shard that is not the one that was committed.
+
+    Raises:
+        UserError: It was changed since.
+    """
+    if hashlib.sha256(stored).hexdigest() != record.sha256:
+        raise UserError(
+            f"committed shard {file} is not what its manifest record says: it was changed after its commit; restore "
+            "it, or delete it and run the same search again, which makes it anew"
+        )
+
+
+def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.Schema) -> pa.Table:
+    check_unchanged(file, stored, record)
+    table = pq.read_table(pa.BufferReader(stored))
+    if not table.schema.equals(schema):
+        raise UserError(f"committed shard {file} has other columns than a run with its settings; was it made by hand?")
+    if not _makes_sense(table):
+        raise UserError(
+            f"committed shard {file} holds programs of layers that the model has not; delete it, and the same command "
+            "searches its questions again"
+        )
+    return table
+
+
+def _makes_sense(table: pa.Table) -> bool:
+    """Whether all programs are of one model's layers: what reads them counts on it."""
+    if table.num_rows == 0:
+        return True
+    programs = table.column("program")
+    depths = pc.min_max(table.column("num_layers")).as_py()
+    if depths["min"] != depths["max"] or pc.min(pc.list_value_length(programs)).as_py() == 0:
+        return False
+    layers = pc.list_flatten(programs)
+    used = pc.min_max(layers).as_py()
+    return layers.null_count == 0 and bool(0 <= used["min"] <= used["max"] < depths["max"])

@@ -1,0 +1,169 @@
+"""The settings of a run: everything that decides what its rows say, in one place.
+
+How many workers run it, and where, is no part of them: the same settings give the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from pipeline.model_source import ModelSource
+from pipeline.search.config import SearchConfig
+from pipeline.tasks.types import Example
+
+SCHEMA_VERSION = 1
+DEFAULT_CACHE_GIB = 2.0
+DEFAULT_CALIBRATION = 32
+#: Seconds without a program after which an actor is taken for stuck.
+DEFAULT_STALL_SECONDS = 900.0
+#: Where calibration questions are searched, whatever the run's own space: edits of single layers tell what each
+#: layer is worth, and larger ones are taken to be sums of them.
+CALIBRATION_SPACE = "drllm"
+#: Settings that came later, with what they were before they could be set.
+_LATER_SETTINGS = {
+    "search.unexplored_child": 0.0,
+    "search.caution": 0.0,
+    "calibration_space": None,
+    "reverify": False,
+    "permutations": 1,
+}
+#: What a run may keep of a question besides a number of right programs.
+KEEP_WORDS = ("pareto", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What decides the rows of a run.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    model: ModelSource
+    """The frozen model, its weights pinned."""
+    task: str
+    """Name of the task."""
+    data: str | None = None
+    """Where the questions come from; None for a task that makes its own."""
+    data_sha256: str
+    """Fingerprint of the examples themselves; see ``fingerprint``."""
+    split: str = "train"
+    """Split of a hub data set or of a made task."""
+    limit: int | None = None
+    """At most this many questions."""
+    max_new_tokens: int | None = None
+    """Most tokens of a generated answer; None for the task's own default."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """What the search of each question may do."""
+    seed: int = 0
+    """Seed of the questions that a task makes, and of every search."""
+    keep: int | str = 4
+    """Right programs kept for each question, beside the identity program; or ``pareto``: those of any verdict that none
+    as short or shorter beats; or ``all`` that were tried."""
+    reverify: bool = False
+    """Whether only programs are kept whose verdicts stock models confirm; see ``pipeline.engine.stock_runner``."""
+    permutations: int = 1
+    """In how many ways each question is asked; a program is right if all its answers are. See
+    ``pipeline.tasks.renderings``."""
+    group_size: int = 8
+    """Questions in a work group: the unit that is batched, handed out, lost and committed."""
+    leaves: int = 1
+    """Programs that a tree proposes at once."""
+    calibration: int = 0
+    """The first so many questions (in whole work groups) are searched unaided and teach the prior of the
+    others; 0 for a run that learns nothing."""
+    prior_sha256: str | None = None
+    """Fingerprint of a prior that was given; None where the run learns its own, or none."""
+    cache_gib: float = DEFAULT_CACHE_GIB
+    """Memory of an actor for shared prefixes; too little costs time. What runs anew may round differently."""
+    device: str
+    """``cpu`` or ``cuda``."""
+    dtype: str
+    """The weights' precision."""
+    cpus_per_actor: int = 1
+    """Cores, and so torch threads, of an actor: sums in another order round differently."""
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        for name in ("group_size", "leaves", "permutations", "cpus_per_actor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.calibration < 0:
+            raise ValueError(f"calibration must not be below 0, got {self.calibration}")
+        if self.calibration and self.prior_sha256:
+            raise ValueError("a run that is given a prior needs no calibration")
+        if self.cache_gib < 0:
+            raise ValueError(f"cache_gib must not be below 0, got {self.cache_gib}")
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as flat JSON, as ``run.json`` holds them."""
+        flat: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        for name, value in asdict(self).items():
+            if isinstance(value, dict):
+                flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+            else:
+                flat[name] = value
+        flat["calibration_space"] = None if self.calibration_search == self.search else CALIBRATION_SPACE
+        # The same weights and questions may lie elsewhere next time; their fingerprints stay.
+        del flat["model.location"], flat["data"]
+        # Runs that were begun before there was such a setting can be gone on with.
+        for name, before in _LATER_SETTINGS.items():
+            if flat[name] == before:
+                del flat[name]
+        return flat
+
+    @property
+    def calibration_search(self) -> SearchConfig:
+        """How the calibration questions are searched; as all others where there are none."""
+        return replace(self.search, action_space=CALIBRATION_SPACE) if self.calibration else self.search
+
+    @property
+    def run_id(self) -> str:
+        """Names the settings: two runs with the same id have the same rows."""
+        canonical = json.dumps(self.settings(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class RunSettings(Protocol):
+    """What a run folder asks of the settings that it was made with."""
+
+    @property
+    def calibration(self) -> int:
+        """The first so many questions teach a prior."""
+        ...
+
+    @property
+    def group_size(self) -> int:
+        """Questions in a work group."""
+        ...
+
+    @property
+    def run_id(self) -> str:
+        """Names the settings."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as flat JSON."""
+        ...
+
+
+def check_keep(keep: int | str) -> None:
+    """Refuse what no run can keep.
+
+    Raises:
+        ValueError: It is neither a number from 1 on nor one of ``KEEP_WORDS``.
+    """
+    if keep not in KEEP_WORDS and (isinstance(keep, str) or keep < 1):
+        raise ValueError(f"keep must be at least 1, or one of {', '.join(KEEP_WORDS)}; got {keep}")
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """SHA-256 over the examples in their order: changed data is another run."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(example.to_json(), sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,340 @@
+"""The folder of a run: what is on disk, and how its one writer commits.
+
+    RUN/run.json            settings, library versions, schema version
+    RUN/paths/*.parquet     one row per kept program
+    RUN/manifest/*.json     one record per committed shard; a shard without one does not exist
+    RUN/failed/*.jsonl      examples set aside, each with its error
+    RUN/calibration/, RUN/prior.safetensors   see ``pipeline.shards.calibration``
+    RUN/README.md           data set card
+    RUN/_SUCCESS            last, on a complete run only
+
+A commit writes the shard as its store can (``pipeline.storage``): under a unique name outside ``paths/``, read back,
+checked and moved into place; or put whole and read back where nothing can be renamed. Then it writes the manifest
+record, which is the commit. A crash before the record leaves nothing that a reader sees; the group is run again and
+its file written over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.prior import Evaluation, Prior
+from pipeline.shards import calibration
+from pipeline.shards.reader import ShardRecord, check_unchanged, read_json, read_manifest, read_settings
+from pipeline.shards.run_config import RunSettings
+from pipeline.shards.schema import SCHEMA, schema_of
+from pipeline.storage import (
+    AnyPath,
+    Place,
+    StoreBusyError,
+    as_writer,
+    contents,
+    entries,
+    is_folder,
+    is_there,
+    locate,
+    store_of,
+)
+
+
+class RunFolder:
+    """The folder of one run, for its one writer."""
+
+    def __init__(self, root: Place) -> None:
+        self.root = locate(root)
+        self._store = store_of(self.root)
+        self._schema = SCHEMA
+
+    # -- opening ---------------------------------------------------------------------------
+
+    def open(
+        self,
+        config: RunSettings,
+        *,
+        provenance: dict[str, Any],
+        announce: Callable[[str], None] = lambda line: None,
+    ) -> dict[int, ShardRecord]:
+        """Create the folder, or take up the run that it holds.
+
+        Args:
+            config: The settings of this call.
+            provenance: What else ``run.json`` notes, such as library versions.
+            announce: Told, in a line, why it takes long.
+
+        Returns:
+            The records of the groups that are committed already.
+
+        Raises:
+            UserError: The folder holds a run with other settings (the message names them), is none of
+                ours, or is being written by another search.
+        """
+        self.check(lambda **_: config)
+        self._schema = schema_of(config.settings())
+        try:
+            self._store.acquire(announce)
+            return self._take_up(config, provenance)
+        except StoreBusyError:
+            raise UserError(f"another search is writing {self.root}; wait for its end, or stop it") from None
+        except OSError as error:
+            self.close()
+            raise UserError(f"run folder {self.root} cannot be written: {error.strerror or error}") from None
+        except BaseException:
+            self.close()
+            raise
+
+    def check(self, settle: Callable[..., RunSettings]) -> None:
+        """Refuse a folder that is none of ours, or that holds a run with other settings.
+
+        Args:
+            settle: From the ``device`` and ``dtype`` of the run in the folder to this call's settings, so
+                that a call can be checked before it knows the machine that it will run on.
+
+        Raises:
+            UserError: The folder is refused; the message says why.
+        """
+        try:
+            begun = is_there(self.root / "run.json")
+            taken = is_there(self.root) and (not is_folder(self.root) or any(map(self._is_foreign, entries(self.root))))
+        except OSError as error:
+            raise UserError(f"run folder {self.root} cannot be read: {error.strerror or error}") from None
+        if begun:
+            stored = read_settings(self.root)
+            self._check_settings(stored, settle(device=str(stored.get("device")), dtype=str(stored.get("dtype"))))
+        elif taken:
+            raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
+
+    def _take_up(self, config: RunSettings, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
+        """Make what a run folder has, drop what a crash left, and read what is committed."""
+        # First of all: a folder without it is not taken for ours the next time.
+        if not is_there(self.root / "run.json"):
+            self._write_json(
+                "run.json", {"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2
+            )
+        # Once the prior is there, nobody needs to know any more what it was learnt from.
+        taught = is_there(self.root / calibration.PRIOR_FILE)
+        teaching = range(0) if taught else calibration.calibration_groups(config.calibration, config.group_size)
+        shards = entries(self.root / "paths", ".parquet")
+        present = {f"paths/{shard.name}" for shard in shards}
+        records = read_manifest(self.root)
+        committed = {
+            group: record
+            for group, record in records.items()
+            # A listing may lag behind.
+            if (record.file in present or is_there(self.root / record.file))
+            and (group not in teaching or is_there(self.root / self._lesson(group)))
+        }
+        if is_there(self.root / "_SUCCESS"):
+            self._store.remove("_SUCCESS")  # a complete run says so again
+        # Somebody who deleted a shard, or a lesson, wants its group searched again. First its record: who reads takes
+        # a record without a shard for damage, and a shard without a record for nothing.
+        for group in records.keys() - committed.keys():
+            self._store.remove(f"manifest/{_name_of(group)}.json")
+        # Whoever goes on says at the end that the run is complete, and a shard that was changed is none of it.
+        kept = [(self.root / record.file, record) for record in committed.values()]
+        for (file, record), stored in zip(kept, contents([file for file, _ in kept])):
+            check_unchanged(file, stored, record)
+        # A crash leaves a shard that was never recorded.
+        listed = {record.file for record in committed.values()}
+        for shard in shards:
+            if shard.name.startswith("group-") and f"paths/{shard.name}" not in listed:
+                self._store.remove(f"paths/{shard.name}")
+        return committed
+
+    def _is_foreign(self, entry: AnyPath) -> bool:
+        """False for what a crash while ``run.json`` is written leaves."""
+        return not entry.name.startswith(self._store.own_names)
+
+    def close(self) -> None:
+        """Let another search write the folder."""
+        self._store.release()
+
+    @as_writer()
+    def describe_model(self, facts: dict[str, Any]) -> None:
+        """Add to ``run.json`` what only a loaded model tells, once.
+
+        Raises:
+            StoreError: The store does not take it, or cannot be reached.
+        """
+        stored = read_json(self.root / "run.json")
+        if "loaded_model" not in stored:
+            self._write_json("run.json", {**stored, "loaded_model": facts}, indent=2)
+
+    @staticmethod
+    def _check_settings(before: dict[str, Any], config: RunSettings) -> None:
+        now = config.settings()
+        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if differing:
+            # Other questions follow from other settings; their hash says nothing more.
+            differing = [key for key in differing if key != "data_sha256"] or differing
+            lines = "".join(f"\n  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing)
+            raise UserError(
+                f"the run folder was made with other settings:{lines}\n"
+                "give the same settings to go on with it, or another folder to --out"
+            )
+
+    # -- committing ------------------------------------------------------------------------
+
+    def commit(
+        self,
+        group: int,
+        rows: Sequence[dict[str, Any]],
+        failed: dict[str, str] | None = None,
+        evaluations: Sequence[Evaluation] | None = None,
+        improvements: dict[str, list[list[int]]] | None = None,
+    ) -> ShardRecord:
+        """Write one work group's rows and make them part of the run.
+
+        Args:
+            group: Number of the work group.
+            rows: Its rows.
+            failed: Its questions that cannot be searched, each with its error.
+            evaluations: All that its searches tried, where others are to learn from it.
+            improvements: As the record has them.
+
+        Raises:
+            StoreError: The store does not take them; nothing is committed then.
+        """
+        if evaluations is not None:
+            self._write_table(self._lesson(group), calibration.to_table(evaluations))
+        return self._commit(group, rows, failed or {}, improvements or {})
+
+    def _commit(
+        self,
+        group: int,
+        rows: Sequence[dict[str, Any]],
+        failed: dict[str, str],
+        improvements: dict[str, list[list[int]]],
+    ) -> ShardRecord:
+        name = _name_of(group)
+        shard = f"paths/{name}.parquet"
+        digest = self._write_table(shard, pa.Table.from_pylist(list(rows), schema=self._schema))
+
+        best = [row for row in rows if row["is_best"]]
+        first = {row["example_id"]: row for row in rows}
+        record = ShardRecord(
+            group=group,
+            file=shard,
+            rows=len(rows),
+            example_ids=list(first),
+            failed=failed,
+            sha256=digest,
+            baseline_correct=sum(row["baseline_correct"] for row in first.values()),
+            shorter=sum(row["baseline_correct"] and row["saved_layers"] > 0 for row in best),
+            corrected=sum(not row["baseline_correct"] for row in best),
+            evaluations=sum(row["evaluations"] for row in first.values()),
+            layer_executions=sum(row["layer_executions"] for row in first.values()),
+            improvements=improvements,
+        )
+        if failed:
+            self.set_aside(group, failed)
+        fields = {name: getattr(record, name) for name in ShardRecord.__slots__}
+        self._write_json(f"manifest/{name}.json", fields, indent=1)
+        return record
+
+    def set_aside(self, group: int, failed: dict[str, str]) -> None:
+        """Note examples that could not be searched, each with its error."""
+        lines = (json.dumps({"example_id": example_id, "error": error}) for example_id, error in failed.items())
+        self._write_text(f"failed/{_name_of(group)}.jsonl", "\n".join(lines) + "\n")
+
+    @as_writer()
+    def clear_failures(self, committed: dict[int, ShardRecord]) -> None:
+        """Forget groups that an earlier call gave up: they are tried again.
+
+        Raises:
+            StoreError: A note of them stays, or the store cannot be reached.
+        """
+        for file in entries(self.root / "failed", ".jsonl"):
+            number = file.stem.removeprefix("group-")
+            if number.isdecimal() and int(number) not in committed:
+                self._store.remove(f"failed/{file.name}")
+
+    def write_card(self, text: str) -> None:
+        """Write the data set card."""
+        self._write_text("README.md", text)
+
+    def mark_complete(self) -> None:
+        """Say that every example is committed. The last thing that a complete run writes."""
+        self._write_text("_SUCCESS", "")
+        self._store.tidy()
+
+    def _write_table(self, name: str, table: pa.Table) -> str:
+        """Write a table as Parquet; returns the file's SHA-256."""
+        buffer = pa.BufferOutputStream()
+        pq.write_table(table, buffer, compression="zstd")
+        written = buffer.getvalue().to_pybytes()
+        self._store.write(name, written, check=partial(self._check_written, table))
+        return hashlib.sha256(written).hexdigest()
+
+    @staticmethod
+    def _check_written(table: pa.Table, stored: bytes) -> None:
+        try:
+            reread = pq.read_table(pa.BufferReader(stored))
+        except pa.ArrowException as error:
+            raise OSError(f"it reads back as no table: {error}") from error
+        if not reread.schema.equals(table.schema) or not _comparable(reread).equals(_comparable(table)):
+            raise OSError("it does not read back as it was written")
+
+    # -- what other questions learn from -----------------------------------------------------
+
+    @as_writer()
+    def evaluations(self, groups: Iterable[int]) -> list[Evaluation]:
+        """All that the searches of calibration groups tried, in the order of the groups.
+
+        Raises:
+            UserError: A file is damaged.
+            StoreError: The store cannot be reached.
+        """
+        files = [self.root / self._lesson(group) for group in sorted(groups)]
+        return [evaluation for file in files for evaluation in calibration.read_evaluations(file)]
+
+    @as_writer()
+    def prior(self) -> Prior | None:
+        """The prior that the run goes by, once it is there.
+
+        Raises:
+            UserError: Its file is damaged.
+            StoreError: The store cannot be reached.
+        """
+        file = self.root / calibration.PRIOR_FILE
+        return calibration.read_prior(file) if is_there(file) else None
+
+    def write_prior(self, prior: Prior) -> None:
+        """Keep the prior that the run goes by from now on.
+
+        Raises:
+            StoreError: The store does not take it.
+        """
+        self._store.write(calibration.PRIOR_FILE, prior.to_bytes())
+
+    @staticmethod
+    def _lesson(group: int) -> str:
+        return f"{calibration.FOLDER}/{_name_of(group)}.parquet"
+
+    def _write_json(self, name: str, value: dict[str, Any], *, indent: int) -> None:
+        self._write_text(name, json.dumps(value, indent=indent) + "\n")
+
+    def _write_text(self, name: str, text: str) -> None:
+        self._store.write(name, text.encode())
+
+
+def _name_of(group: int) -> str:
+    """How a group's files are called."""
+    return f"group-{group:06d}"
+
+
+def _comparable(table: pa.Table) -> pa.Table:
+    """A table whose floats equal themselves: what is not a number is null in it."""
+    for place, column_field in enumerate(table.schema):
+        if pa.types.is_floating(column_field.type):
+            column = pc.if_else(pc.is_nan(table.column(place)), pa.scalar(None, column_field.type), table.column(place))
+            table = table.set_column(place, pa.field(column_field.name, column_field.type), column)
+    return table

@@ -1,0 +1,53 @@
+"""The questions of a search, read once more: rows say what was asked, not how an answer is judged."""
+
+from __future__ import annotations
+
+from pipeline.errors import UserError
+from pipeline.shards.reader import read_json, read_settings
+from pipeline.shards.run_config import fingerprint
+from pipeline.storage import AnyPath
+from pipeline.tasks import DataRequest, Example, get_task
+
+#: What ``run.json`` says of a run's questions, and of which kind it is.
+_KINDS = {
+    "data": str | None,
+    "task": str,
+    "split": str,
+    "limit": int | None,
+    "seed": int,
+    "permutations": int,
+    "max_new_tokens": int | None,
+    "data_sha256": str,
+}
+
+
+def questions_of(run: AnyPath) -> list[Example]:
+    """The questions that a run was told to search, whether or not it has come to them yet.
+
+    Raises:
+        UserError: They cannot be read as they were; the message is the reason.
+    """
+    settings, notes = read_settings(run), read_json(run / "run.json")
+    if "imported" in notes:
+        raise UserError("they were converted, not searched here")
+    said = {"permutations": 1, **settings, "data": notes.get("data")}
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(said.get(name), kind)]
+    if wrong:
+        raise UserError(f"run.json holds no valid {', '.join(wrong)}")
+    task = get_task(said["task"])
+    if task.needs_data and said["data"] is None:
+        raise UserError("run.json does not say where they lie")
+    try:
+        request = DataRequest(
+            data=said["data"],
+            split=said["split"],
+            limit=said["limit"],
+            seed=said["seed"],
+            renderings=said["permutations"],
+        )
+        examples = task.read(request)
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from None
+    if fingerprint(examples) != said["data_sha256"]:
+        raise UserError("they have changed")
+    return examples

@@ -1,0 +1,170 @@
+"""Reading what may be far away: many objects at once, and every library's errors as one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.errors import UserError
+from pipeline.storage import retry as patience
+from pipeline.storage.paths import AnyPath, without_secrets
+from pipeline.storage.retry import is_missing, patiently
+from pipeline.storage.writer import StoreError
+
+Result = TypeVar("Result")
+
+#: Objects that are fetched at once, and those that are held in memory for it.
+_FETCHERS, _AHEAD = 32, 256
+
+
+class UnreachableError(OSError, UserError):
+    """A far place that cannot be reached: no network, no such bucket, no right to."""
+
+
+def content(file: AnyPath) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        OSError: It cannot be read; ``FileNotFoundError`` where it is not there.
+    """
+    if isinstance(file, Path):
+        return file.read_bytes()
+    fetched: bytes = _ask(file, lambda: file.fs.cat_file(file.path))
+    return fetched
+
+
+def contents(files: Sequence[AnyPath]) -> Iterator[bytes]:
+    """The bytes of files, in their order; objects of a far store are fetched many at once.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    if not files or isinstance(files[0], Path):
+        yield from map(content, files)
+        return
+    with ThreadPoolExecutor(_FETCHERS) as fetchers:
+        for start in range(0, len(files), _AHEAD):
+            yield from fetchers.map(content, files[start : start + _AHEAD])
+
+
+def entries(folder: AnyPath, suffix: str = "") -> list[AnyPath]:
+    """What lies in a folder and ends so, by name; nothing where there is no such folder.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    try:
+        found = _ask(folder, lambda: _listed(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted((entry for entry in found if entry.name.endswith(suffix)), key=lambda entry: entry.name)
+
+
+def _listed(folder: AnyPath) -> list[AnyPath]:
+    if isinstance(folder, Path):
+        return list(folder.iterdir())
+    # Not by ``iterdir``: it takes a store that does not answer for one that has no such folder. A folder that was made
+    # in a store's console is an object of its own name, and is no entry of itself.
+    own = folder.path.strip("/")
+    names = {name.strip("/") for name in folder.fs.ls(folder.path, detail=False)} - {own, ""}
+    return [folder / name.rpartition("/")[2] for name in names]
+
+
+def is_there(place: AnyPath) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises:
+        OSError: The store does not say.
+    """
+    return _kind(place) is not None
+
+
+def is_folder(place: AnyPath) -> bool:
+    """Whether there is a folder.
+
+    Raises:
+        OSError: The store does not say.
+    """
+    return _kind(place) == "directory"
+
+
+def _kind(place: AnyPath) -> str | None:
+    """Of what lies at a place; None where there is nothing."""
+    if isinstance(place, Path):
+        return ("directory" if place.is_dir() else "file") if place.exists() else None
+    try:
+        # Most file systems' ``exists`` takes a store that does not answer for one that has nothing.
+        kind: str = _ask(place, lambda: place.fs.info(place.path)["type"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return kind
+
+
+@contextmanager
+def local_copy(place: AnyPath) -> Iterator[Path]:
+    """A file on this machine, for who reads no other; one that is far is fetched, for as long.
+
+    Raises:
+        OSError: It cannot be read; ``FileNotFoundError`` where it is not there.
+    """
+    if isinstance(place, Path):
+        yield place
+        return
+    with tempfile.TemporaryDirectory(prefix="drllm-") as scratch:
+        copy = Path(scratch) / place.name
+        _ask(place, lambda: place.fs.get_file(place.path, str(copy)))
+        yield copy
+
+
+def _ask(place: AnyPath, do: Callable[[], Result]) -> Result:
+    """Do what reads a place: a far one again if it fails."""
+    with reaching(place):
+        if isinstance(place, Path):
+            return do()
+
+        def do_afresh() -> Result:
+            # What a listing said once is not believed again: others write too.
+            place.fs.invalidate_cache()
+            return do()
+
+        return patiently(do_afresh, patience.read_pauses())
+
+
+@contextmanager
+def as_writer() -> Iterator[None]:
+    """For what a folder's writer reads: as patient as its writes, and an outage is the same error.
+
+    Raises:
+        StoreError: A place cannot be reached.
+    """
+    try:
+        with patience.of_a_writer():
+            yield
+    except UnreachableError as error:
+        raise StoreError(str(error)) from error
+
+
+@contextmanager
+def reaching(place: AnyPath) -> Iterator[None]:
+    """Turns what the libraries of a far file system raise into an error that names the place.
+
+    Raises:
+        UnreachableError: The place cannot be reached.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise
+    except Exception as error:
+        if isinstance(place, Path):
+            raise
+        if is_missing(error):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place)) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        raise UnreachableError(f"{without_secrets(place)} cannot be reached: {reason}") from error

@@ -1,0 +1,50 @@
+"""Users' own questions: rows of ``prompt`` and ``answer``, matched to the letter.
+
+The prompt is given to the tokenizer as it stands; the answer is what the model must write next, up to
+its first line end. Only whoever wrote a prompt knows how else to put it: other wordings come from a column.
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import UserError
+from pipeline.tasks.rows import Asked, Row, read_examples
+from pipeline.tasks.scoring.exact_match import ExactMatch
+from pipeline.tasks.task import Task
+from pipeline.tasks.types import DataRequest, Example, Rendering
+
+
+def read(request: DataRequest) -> list[Example]:
+    """Rows with ``prompt`` and ``answer``, and optionally ``id`` and ``renderings``: other wordings of the prompt."""
+
+    def to_example(row: Row) -> Asked:
+        answer = row.text("answer").strip()
+        if "\n" in answer:
+            raise UserError(f"{row.where}: the answer has several lines; only the first line of a response is compared")
+        others = row.texts("renderings")[: request.renderings - 1] if request.renderings > 1 else []
+        if len(others) < request.renderings - 1:
+            raise UserError(
+                f"{row.where}: --permutations {request.renderings} needs {request.renderings - 1} texts in the column "
+                f"'renderings', found {len(others)}"
+            )
+        prompt = row.text("prompt")
+        if len({prompt, *others}) < request.renderings:
+            raise UserError(
+                f"{row.where}: --permutations {request.renderings} asks in as many different ways, but a text in the "
+                "column 'renderings' is the prompt again, or is there twice"
+            )
+        return Asked(
+            question=prompt,
+            answer=answer,
+            renderings=tuple(Rendering(question=other, answer=answer) for other in others),
+        )
+
+    return read_examples(request, task="jsonl", to_example=to_example)
+
+
+PAIRS = Task(
+    name="jsonl",
+    summary="your own rows of prompt and answer (jsonl, csv or parquet), matched to the letter",
+    read=read,
+    scoring=ExactMatch(max_new_tokens=32),
+    chat=False,
+)

@@ -1,0 +1,89 @@
+"""What a task is made of: a reader of examples, a way to prompt, and a scoring.
+
+data --read--> Example --prepare--> Question --score with a program--> Outcome
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.program import LayerProgram
+from pipeline.tasks.renderings import score_renderings
+
+if TYPE_CHECKING:
+    pass
+from pipeline.tasks.types import DataRequest, Example, Outcome, Question, Runner, Scoring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A family of questions.
+
+    Attributes:
+        name: What ``--task`` takes.
+        summary: One line for ``--help``.
+        read: From a request to examples.
+        scoring: How answers are judged.
+        chat: Whether the question is a user's turn in the model's chat template; otherwise the model
+            continues it as text.
+        needs_data: Whether ``--data`` must be given.
+        hub_data: Where the data is on the hub, for messages.
+        most_renderings: In how many ways its questions can be asked; None where each question says so.
+    """
+
+    name: str
+    summary: str
+    read: Callable[[DataRequest], list[Example]]
+    scoring: Scoring
+    chat: bool
+    needs_data: bool = True
+    hub_data: str | None = None
+    most_renderings: int | None = None
+
+    def prepare(self, example: Example, tokenizer: Any) -> Question:
+        """Render and tokenize one example, in all its renderings, for one model."""
+        others = [
+            replace(example, question=other.question, answer=other.answer, renderings=())
+            for other in example.renderings
+        ]
+        asked = self._prepare(example, tokenizer)
+        return replace(asked, renderings=[self._prepare(other, tokenizer) for other in others]) if others else asked
+
+    def tokens(self, question: Question) -> int:
+        """Most tokens that a model has to read and write for a question."""
+        return max(len(one.prompt_ids) + self.scoring.room(one) for one in (question, *question.renderings))
+
+    def score(
+        self, model: Runner, questions: Sequence[Question], programs: Sequence[LayerProgram], *, need_response: bool
+    ) -> list[Outcome]:
+        """Judge each question under its program, in all its renderings; see ``renderings`` and ``scoring``."""
+        return score_renderings(self.scoring, model, questions, programs, need_response=need_response)
+
+    def _prepare(self, example: Example, tokenizer: Any) -> Question:
+        chat = self.chat and tokenizer.chat_template is not None
+        prompt = example.question
+        if chat:
+            turns = [{"role": "user", "content": example.question}]
+            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        # A chat template writes the special tokens itself; adding them again would double the first.
+        prompt_ids = tokenizer(prompt, add_special_tokens=not chat).input_ids
+        answers = [
+            _continuation(tokenizer, prompt, prompt_ids, text, add_special_tokens=not chat)
+            for text in self.scoring.targets(example)
+        ]
+        return Question(example=example, prompt=prompt, prompt_ids=prompt_ids, answers=answers)
+
+
+def _continuation(
+    tokenizer: Any, prompt: str, prompt_ids: list[int], text: str, *, add_special_tokens: bool
+) -> list[int]:
+    """Tokens of ``text`` where it follows the prompt."""
+    text = text if prompt[-1:].isspace() else f" {text}"
+    whole: list[int] = tokenizer(prompt + text, add_special_tokens=add_special_tokens).input_ids
+    if whole[: len(prompt_ids)] == prompt_ids and len(whole) > len(prompt_ids):
+        return whole[len(prompt_ids) :]
+    # The tokenizer merges across the border; the answer alone is what the model would have to write.
+    alone: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return alone

@@ -1,0 +1,254 @@
+"""One search from a user's words to a run folder: checks, Ray, the coordinator, the closing marks."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import ray
+
+from pipeline import __version__
+from pipeline.distributed.cluster import Resources, check_output, find_place
+from pipeline.distributed.coordinator import Coordinator
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource, resolve_model
+from pipeline.prior import Prior
+from pipeline.search.config import SearchConfig
+from pipeline.shards.calibration import calibration_groups, read_prior
+from pipeline.shards.data_card import data_set_card
+from pipeline.shards.progress import Progress
+from pipeline.shards.reader import read_json
+from pipeline.shards.run_config import (
+    DEFAULT_CACHE_GIB,
+    DEFAULT_CALIBRATION,
+    DEFAULT_STALL_SECONDS,
+    RunConfig,
+    check_keep,
+    fingerprint,
+)
+from pipeline.shards.run_folder import RunFolder
+from pipeline.storage import AnyPath, without_secrets
+from pipeline.tasks import DataRequest, Example, get_task
+
+_NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRequest:
+    """What ``drllm-pipeline search`` was asked for, before anything is looked up."""
+
+    model: str
+    task: str
+    out: AnyPath
+    data: str | None = None
+    split: str = "train"
+    limit: int | None = None
+    max_new_tokens: int | None = None
+    search: SearchConfig
+    seed: int = 0
+    keep: int | str = 4
+    reverify: bool = False
+    permutations: int = 1
+    group_size: int = 8
+    leaves: int | None = None
+    calibration: int | None = None
+    prior: AnyPath | None = None
+    cache_gib: float = DEFAULT_CACHE_GIB
+    stall_seconds: float = DEFAULT_STALL_SECONDS
+    resources: Resources = field(default_factory=Resources)
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("group-size", self.group_size),
+            ("leaves", self.leaves),
+            ("permutations", self.permutations),
+        ):
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1, got {value}")
+        try:
+            check_keep(self.keep)
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
+        if self.calibration is not None and self.calibration < 0:
+            raise UserError(f"--calibration must not be below 0 (0 learns nothing), got {self.calibration}")
+        if self.calibration and self.prior is not None:
+            raise UserError("--prior gives what --calibration would learn; leave one of them out")
+        if not 0 <= self.cache_gib < math.inf:
+            raise UserError(f"--cache-gib must not be below 0 (0 shares nothing), got {self.cache_gib:g}")
+        if not self.stall_seconds > 0:
+            raise UserError(f"--stall-seconds must be above 0, got {self.stall_seconds:g}")
+
+
+def run_search(
+    request: SearchRequest,
+    *,
+    show: Callable[[Progress], None] = lambda progress: None,
+    announce: Callable[[str], None] = lambda line: None,
+) -> Progress:
+    """Search every question that is not committed yet.
+
+    Args:
+        request: What to do.
+        show: Told of the progress about twice a second.
+        announce: Told, in a line each, what is about to happen.
+
+    Returns:
+        The progress at the end; ``complete`` where every question is committed.
+
+    Raises:
+        UserError: Something in the request is wrong. Nothing was started then.
+        KeyboardInterrupt: The run was interrupted; everything committed stays.
+    """
+    check_output(request.out)
+    try:
+        examples = read_examples(request)
+        model = resolve_model(request.model)
+        prior = _given_prior(request)
+    except UserError:
+        raise  # an outage is one too
+    except OSError as error:
+        where = without_secrets(str(error.filename or "a file"))
+        raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
+    folder = RunFolder(request.out)
+    settle = partial(_config, request, model, examples, prior)
+    folder.check(settle)
+    announce("Joining or starting a Ray cluster.")
+    try:
+        place = find_place(request.resources)
+        config = settle(device=place.device, dtype=place.dtype)
+        provenance = _provenance(request)
+        committed = folder.open(config, provenance=provenance, announce=announce)
+        _announce_other_versions(request.out, provenance, announce)
+        taught = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
+        if 0 < len(examples) <= taught:
+            announce(
+                f"All {len(examples)} questions are calibration, searched unaided; a search of more than {taught} "
+                "learns from them, and --prior takes what another run has learnt."
+            )
+        folder.clear_failures(committed)
+        if prior is not None:
+            folder.write_prior(prior)
+        coordinator = Coordinator(
+            config=config,
+            pool=place.pool,
+            examples=examples,
+            folder=folder,
+            committed=committed,
+            show=show,
+            stall_seconds=request.stall_seconds,
+        )
+        resumed = coordinator.progress.resumed_examples
+        announce(
+            f"{len(examples)} questions of task {config.task}"
+            + (f", {resumed} of them committed already" if resumed else "")
+            + f"; up to {place.pool.num_actors} actors on {config.device} in {config.dtype}; run folder {folder.root}"
+        )
+        try:
+            progress = coordinator.run()
+        finally:
+            folder.write_card(data_set_card(config, coordinator.progress))
+        if progress.complete:
+            folder.mark_complete()
+        return progress
+    finally:
+        folder.close()
+        ray.shutdown()
+
+
+def read_examples(request: SearchRequest) -> list[Example]:
+    """The request's questions.
+
+    Raises:
+        UserError: The task or the data is wrong.
+    """
+    task = get_task(request.task, max_new_tokens=request.max_new_tokens)
+    if task.needs_data and request.data is None:
+        hint = f", for example --data {task.hub_data}" if task.hub_data else ""
+        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set{hint}")
+    if request.limit is not None and request.limit < 1:
+        raise UserError(f"--limit must be at least 1, got {request.limit}")
+    if task.most_renderings is not None and request.permutations > task.most_renderings:
+        raise UserError(
+            f"--permutations {request.permutations}, but questions of task {task.name!r} can be asked in "
+            f"{task.most_renderings} ways"
+        )
+    return task.read(
+        DataRequest(
+            data=request.data,
+            split=request.split,
+            limit=request.limit,
+            seed=request.seed,
+            renderings=request.permutations,
+        )
+    )
+
+
+def _given_prior(request: SearchRequest) -> Prior | None:
+    """The prior that was asked for, to be told verdicts as the task gives them: with margins that compare, or not."""
+    if request.prior is None:
+        return None
+    prior = read_prior(request.prior)
+    return prior if get_task(request.task).scoring.margins_compare else replace(prior, margin_scale=None)
+
+
+def _config(
+    request: SearchRequest,
+    model: ModelSource,
+    examples: list[Example],
+    prior: Prior | None,
+    *,
+    device: str,
+    dtype: str,
+) -> RunConfig:
+    """The run's settings, with ``auto`` settled."""
+    task = get_task(request.task)
+    calibration = DEFAULT_CALIBRATION if request.calibration is None else request.calibration
+    search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
+    return RunConfig(
+        model=model,
+        task=request.task,
+        data=request.data,
+        data_sha256=fingerprint(examples),
+        split=request.split,
+        limit=request.limit,
+        max_new_tokens=request.max_new_tokens,
+        search=search,
+        seed=request.seed,
+        keep=request.keep,
+        reverify=request.reverify,
+        permutations=request.permutations,
+        group_size=request.group_size,
+        leaves=task.scoring.leaves if request.leaves is None else request.leaves,
+        calibration=0 if prior is not None else calibration,
+        prior_sha256=None if prior is None else prior.fingerprint,
+        cache_gib=request.cache_gib,
+        device=device,
+        dtype=dtype,
+        cpus_per_actor=request.resources.cpus_per_actor,
+    )
+
+
+def _provenance(request: SearchRequest) -> dict[str, Any]:
+    versions = {"drllm-pipeline": __version__, "python": platform.python_version()}
+    for package in _NOTED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {"data": request.data and without_secrets(request.data), "versions": versions}
+
+
+def _announce_other_versions(out: AnyPath, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:
+    """Warn where a run is taken up with other libraries: their rounding may differ in a last bit."""
+    before, now = read_json(out / "run.json").get("versions"), provenance["versions"]
+    if isinstance(before, dict):
+        changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]
+        if changed:
+            announce(
+                f"Warning: the run was begun with other versions ({'; '.join(changed)}); margins may round differently."
+            )

@@ -1,0 +1,1 @@
+"""The commands of ``drllm-pipeline`` that concern routers and probes."""

@@ -1,0 +1,153 @@
+"""The Ray actor of an evaluation: one frozen model with one router or more, asked in four ways."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from pipeline.distributed.model_actor import ModelActor
+from pipeline.model_source import ModelSource
+from pipeline.prior import Prior
+from pipeline.program import LayerProgram
+from pipeline.search.group_search import search_group
+from pipeline.shards.run_config import RunConfig
+from pipeline.tasks import Example, Question, get_task
+from router.routed.checkpoint import Router
+
+#: Tokens that are written, at most, where latencies are compared.
+TIMED_TOKENS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Some questions, and what is to be done with them.
+
+    Attributes:
+        contender: Whose answers these are.
+        examples: The questions.
+        programs: The program of each; None where the routers or a search choose.
+        budget: Of the routers.
+        average: Of the routers.
+        router: Which router.
+        search: Search with the gold answers, instead of routing.
+        timed: Compare the time of answers, instead of judging them.
+    """
+
+    contender: str
+    examples: Sequence[Example]
+    programs: Sequence[LayerProgram] | None = None
+    budget: float | None = None
+    average: float | None = None
+    router: int = 0
+    search: bool = False
+    timed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one question came to.
+
+    Attributes:
+        example_id: The question.
+        program: What ran.
+        correct: Whether the answer is right.
+    """
+
+    example_id: str
+    program: LayerProgram
+    correct: bool
+
+
+class AnsweringActor(ModelActor):
+    """One copy of the base model with its routers.
+
+    Args:
+        routers: They; the first is whose times are taken.
+        source: The base model.
+        config: The settings under which a search is the ceiling: model, task, device and the rest.
+        prior: What guides that search.
+    """
+
+    def __init__(self, routers: Sequence[Router], source: ModelSource, config: RunConfig, prior: Prior | None) -> None:
+        super().__init__(
+            source,
+            device=config.device,
+            dtype=config.dtype,
+            threads=config.cpus_per_actor,
+            cache_gib=config.cache_gib,
+        )
+        self._routers, self._config, self._prior = routers, config, prior
+        self._task = get_task(config.task, max_new_tokens=config.max_new_tokens)
+
+    def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            UserError: It cannot be loaded, or is not the router's.
+        """
+        from router.routed.causal_lm import RoutedCausalLM
+
+        super().load()
+        self._routed = [RoutedCausalLM(self._model.hf_model, self._model.tokenizer, router) for router in self._routers]
+
+    def work(self, ask: Ask) -> Any:
+        """Answers, one for each question; where times are asked for, the medians of base and routed in seconds."""
+        self._begin()
+        questions = [self._task.prepare(example, self._model.tokenizer) for example in ask.examples]
+        if ask.timed:
+            return self._times(ask, questions)
+        if ask.search:
+            return self._search(questions)
+        programs = ask.programs
+        if programs is None:
+            prompts = [question.prompt_ids for question in questions]
+            programs = self._routed[ask.router].route(prompts, budget=ask.budget, average=ask.average)
+        outcomes = self._task.score(self._model, questions, programs, need_response=False)
+        return [
+            Answer(example_id=question.example.id, program=program, correct=outcome.correct)
+            for question, program, outcome in zip(questions, programs, outcomes)
+        ]
+
+    def _search(self, questions: Sequence[Question]) -> list[Answer]:
+        searched = search_group(
+            questions,
+            num_layers=self._model.num_layers,
+            config=self._config,
+            score=lambda questions, programs, need_response: self._task.score(
+                self._model, questions, programs, need_response=need_response
+            ),
+            prior=self._prior,
+        )
+        answers = []
+        for item in searched:
+            best = item.tree.best()
+            program = item.tree.identity.program if best is None else best.program
+            answers.append(Answer(example_id=item.question.example.id, program=program, correct=best is not None))
+        return answers
+
+    def _times(self, ask: Ask, questions: Sequence[Question]) -> tuple[float, float]:
+        """Seconds of an answer of so many tokens at batch 1, base and routed in turn."""
+        import torch
+
+        seconds: dict[str, list[float]] = {"base": [], "routed": []}
+        plain: dict[str, Any] = {"max_new_tokens": TIMED_TOKENS, "min_new_tokens": TIMED_TOKENS}
+
+        def base(ids: torch.Tensor) -> None:
+            self._model.hf_model.generate(ids, attention_mask=torch.ones_like(ids), **plain)
+
+        def routed(ids: torch.Tensor) -> None:
+            self._routed[ask.router].generate(ids.tolist(), budget=ask.budget, average=ask.average, **plain)
+
+        with torch.inference_mode():
+            # The first question once more: whatever a first call sets up is in nobody's time.
+            for turn, question in enumerate([questions[0], *questions]):
+                ids = torch.tensor([question.prompt_ids], device=self._model.device)
+                for answer in (base, routed) if turn % 2 else (routed, base):
+                    began = time.perf_counter()
+                    answer(ids)
+                    if turn:
+                        seconds[answer.__name__].append(time.perf_counter() - began)
+        return median(seconds["base"]), median(seconds["routed"])

@@ -1,0 +1,401 @@
+"""Pass@1 of a routed model on questions that its routers never saw, beside what it must be compared with.
+
+Five contenders answer the same questions, greedily: the base model; the routed one; the best single program, chosen
+on training questions; a random program of the routed one's length for each question; and the search itself, which
+knows the answers and is no contender but the ceiling. Other routers of the same base can be set against the routed one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from pipeline.distributed.actor_pool import ActorPool
+from pipeline.distributed.cluster import Resources, check_output, find_place
+from pipeline.engine.loading import load_description
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource
+from pipeline.program import LayerProgram
+from pipeline.search.config import PRESETS
+from pipeline.shards.run_config import RunConfig, fingerprint
+from pipeline.significance import bootstrap_interval, mcnemar
+from pipeline.storage import AnyPath, is_folder, locate, uploaded, without_secrets
+from pipeline.tasks import DataRequest, Example, Task, get_task
+from router.artifact.base_model import find_base, mark
+from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
+from router.evaluation.evaluation_plot import draw_evaluation
+from router.evaluation.results import (
+    BASE,
+    PICTURE_FILE,
+    RANDOM,
+    RESULTS_FILE,
+    ROUTED,
+    SEARCH,
+    SINGLE,
+    Evaluation,
+    Result,
+)
+from router.evaluation.single_program import TrainingRuns, choose_single
+from router.routed.causal_lm import check_average, limit_of
+from router.routed.checkpoint import Router
+
+#: Questions that an actor is handed at once.
+GROUP = 8
+#: Questions whose answers are timed.
+TIMED_QUESTIONS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What ``drllm-pipeline evaluate`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    router: AnyPath
+    """Router folder, or hub id."""
+    against: tuple[AnyPath, ...] = ()
+    """Other routers of the same base, on the same questions."""
+    task: str
+    """Name of the task."""
+    data: str | None = None
+    """Where its questions come from."""
+    split: str = "test"
+    """Split of a hub data set or of a made task."""
+    limit: int | None = None
+    """At most this many questions."""
+    seed: int = 0
+    """Of made questions, random programs and the search."""
+    max_new_tokens: int | None = None
+    """Most tokens of a generated answer; None for the task's own default."""
+    budget: float | None = None
+    """Most layers of any sequence, as a fraction of the depth; None for no bound."""
+    average: float | None = None
+    """Layers on average, as a fraction of the depth; None for what the routers find likeliest."""
+    curve: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8, 0.7)
+    """Budgets at which the routed model is evaluated too."""
+    simulations: int = 50
+    """Programs that the search tries on a question; 0 leaves it out."""
+    runs: tuple[AnyPath, ...] | None = None
+    """Run folders of the training, for the single program; None for those that the router names."""
+    base: str | None = None
+    """Where the base model lies, if not where the router was trained."""
+    out: AnyPath | None = None
+    """Folder of the results; None for the router's own."""
+    resources: Resources = field(default_factory=Resources)
+    """What actors run on."""
+
+    def __post_init__(self) -> None:
+        if self.simulations < 0:
+            raise UserError(f"--simulations must not be below 0 (0 leaves the search out), got {self.simulations}")
+
+
+def evaluate(
+    request: EvaluateRequest,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, int, int], None] = lambda contender, done, total: None,
+) -> Evaluation:
+    """Evaluate a router; ``write`` keeps the results.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what is about to happen.
+        show: Told of each contender how many of its questions are done, of how many.
+
+    Raises:
+        UserError: Something in the request is wrong.
+    """
+    import ray
+
+    router = Router.load(request.router)
+    others = _others(request, router)
+    if request.out is None and not is_folder(locate(request.router)):
+        raise UserError(f"{request.router} is on the hub; say with --out where the results go")
+    check_output(results_folder(request))
+    for one in (router, *others.values()):
+        limit_of(one.head, request.budget)
+        if request.average is not None:
+            check_average(one.head, request.average)
+    curve = _reachable(request, router, announce)
+    source = find_base(router.base, request.base, kind="router")
+    task = get_task(request.task, max_new_tokens=request.max_new_tokens)
+    asked = _read(task, request)
+    known = router.trained_on.union(*(other.trained_on for other in others.values()))
+    examples, left_out = _unseen(asked, task, known, source)
+    runs = request.runs if request.runs is not None else tuple(locate(run) for run in router.made.get("data", []))
+    training = TrainingRuns.read(runs, router, announce)
+    search = PRESETS["default"]["drllm"]
+    prior = training.prior
+    if not task.scoring.margins_compare:
+        search = replace(search, margin_scale=None)
+        prior = prior and replace(prior, margin_scale=None)
+    try:
+        place = find_place(request.resources)
+        config = RunConfig(
+            model=source,
+            task=request.task,
+            data_sha256=fingerprint(examples),
+            max_new_tokens=request.max_new_tokens,
+            search=replace(search, simulations=max(request.simulations, 1)),
+            seed=request.seed,
+            device=place.device,
+            dtype=place.dtype,
+            cpus_per_actor=place.pool.cpus_per_actor,
+            leaves=task.scoring.leaves,
+        )
+        announce(
+            f"{len(examples)} questions of {request.task}{_reasons(left_out)}; "
+            f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
+        )
+        actors: ActorPool[Ask] = ActorPool(
+            AnsweringActor, ([router, *others.values()], source, config, prior), place.pool
+        )
+        with actors:
+            asking = _Asking(router, config, actors, show)
+            return _evaluate(request, asking, examples, training, left_out, curve=curve, others=list(others))
+    finally:
+        ray.shutdown()
+
+
+def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:
+    """The routers that are set against the first, by the names of their folders.
+
+    Raises:
+        UserError: One cannot be read, is of another base, or has another's name.
+    """
+    others: dict[str, Router] = {}
+    for place in request.against:
+        other = Router.load(place)
+        if other.base.revision != router.base.revision:
+            raise UserError(
+                f"{place} was trained on {other.base.name} (revision {other.base.revision[:19]}…), {request.router} on "
+                f"{router.base.name} ({router.base.revision[:19]}…): they cannot be set against each other"
+            )
+        if place.name in others:
+            raise UserError(f"two routers of --against are called {place.name!r}: give their folders other names")
+        others[place.name] = other
+    return others
+
+
+def _reachable(request: EvaluateRequest, router: Router, announce: Callable[[str], None]) -> list[float]:
+    """The budgets of the curve that the router can keep.
+
+    Raises:
+        UserError: One is out of range for any router.
+    """
+    least = router.head.least_layers / router.head.num_layers
+    for budget in request.curve:
+        if budget >= least or not budget > 0:
+            limit_of(router.head, budget)
+    reachable = [budget for budget in request.curve if budget >= least]
+    if len(reachable) < len(request.curve):
+        announce(
+            f"The shortest program of this router has {router.head.least_layers} of {router.head.num_layers} layers: "
+            f"budgets below {least:.3f} are left out of the curve."
+        )
+    return reachable
+
+
+def results_folder(request: EvaluateRequest) -> AnyPath:
+    """Where an evaluation's results go."""
+    return request.out or locate(request.router)
+
+
+def write(evaluation: Evaluation, folder: AnyPath) -> None:
+    """Write the results and their picture.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    try:
+        with uploaded(folder) as place:
+            place.mkdir(parents=True, exist_ok=True)
+            (place / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
+            draw_evaluation(evaluation, place / PICTURE_FILE)
+    except OSError as error:
+        raise UserError(f"results cannot be written to {folder}: {error.strerror or error}") from None
+
+
+def _read(task: Task, request: EvaluateRequest) -> list[Example]:
+    """The questions that were asked for."""
+    if task.needs_data and request.data is None:
+        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set")
+    if request.limit is not None and request.limit < 1:
+        raise UserError(f"--limit must be at least 1, got {request.limit}")
+    try:
+        return task.read(DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed))
+    except OSError as error:
+        place = without_secrets(str(error.filename or request.data))
+        raise UserError(f"{place} cannot be read: {error.strerror or error}") from None
+
+
+def _unseen(
+    asked: Sequence[Example], task: Task, trained_on: frozenset[int], source: ModelSource
+) -> tuple[list[Example], dict[str, int]]:
+    """The questions that the routers were not trained on and that the model can be asked; the others by reason."""
+    model, tokenizer = load_description(source)
+    examples: list[Example] = []
+    left_out: dict[str, int] = {}
+    for example in asked:
+        try:
+            question = task.prepare(example, tokenizer)
+        except Exception as error:  # whatever a tokenizer or a chat template makes of one question
+            reason = f"cannot be asked ({type(error).__name__})"
+        else:
+            # The id of a made question is the question itself; in a file it may be a line's number.
+            known = mark(question.prompt) in trained_on
+            known |= not task.needs_data and mark(example.task, example.id) in trained_on
+            too_long = task.tokens(question) > model.max_position_embeddings
+            if not known and not too_long:
+                examples.append(example)
+                continue
+            reason = "trained on" if known else "longer than the model reads"
+        left_out[reason] = left_out.get(reason, 0) + 1
+    if not examples:
+        raise UserError(
+            f"none of the {len(asked)} questions is left{_reasons(left_out)}; give others with --split or --data"
+        )
+    return examples, left_out
+
+
+def _reasons(left_out: dict[str, int]) -> str:
+    return "".join(f", {number} left out: {reason}" for reason, number in left_out.items())
+
+
+def _evaluate(
+    request: EvaluateRequest,
+    asking: _Asking,
+    examples: list[Example],
+    training: TrainingRuns,
+    left_out: dict[str, int],
+    *,
+    curve: Sequence[float],
+    others: Sequence[str],
+) -> Evaluation:
+    depth = asking.router.head.num_layers
+    identity = LayerProgram.identity(depth)
+    base = asking.answers(BASE, examples, programs=[identity] * len(examples))
+    routed = asking.answers(ROUTED, examples, budget=request.budget, average=request.average)
+    mean = float(np.mean([len(answer.program) for answer in routed]))
+    results = [_result(BASE, base, base), _result(ROUTED, routed, base)]
+    for number, name in enumerate(others, 1):
+        answers = asking.answers(name, examples, budget=request.budget, average=request.average, router=number)
+        versus = mcnemar([answer.correct for answer in routed], [answer.correct for answer in answers])
+        results.append(replace(_result(name, answers, base), against=versus))
+    single = choose_single(
+        training,
+        task=request.task,
+        most=int(np.ceil(mean)),
+        depth=depth,
+        ask=lambda some, programs: asking.answers("choosing the single program", some, programs=programs),
+    )
+    if single is not None:
+        answers = asking.answers(SINGLE, examples, programs=[single] * len(examples))
+        results.append(_result(SINGLE, answers, base))
+    rng = random.Random(f"random programs {request.seed}")
+    programs = [random_program(depth, len(answer.program), rng) for answer in routed]
+    results.append(_result(RANDOM, asking.answers(RANDOM, examples, programs=programs), base))
+    if request.simulations:
+        results.append(_result(SEARCH, asking.answers(SEARCH, examples, search=True), base))
+    by_budget = {
+        budget: _result(
+            ROUTED, asking.answers(f"routed, budget {budget:g}", examples, budget=budget, average=request.average), base
+        )
+        for budget in curve
+    }
+    seconds = asking.times(examples[:TIMED_QUESTIONS], budget=request.budget, average=request.average)
+    results[1] = replace(results[1], latency=seconds[1] / seconds[0])
+    return Evaluation(results=results, curve=by_budget, questions=len(examples), left_out=left_out, num_layers=depth)
+
+
+def _result(contender: str, answers: list[Answer], base: list[Answer]) -> Result:
+    right = [answer.correct for answer in answers]
+    lost, won, p_value = mcnemar([answer.correct for answer in base], right)
+    return Result(
+        contender=contender,
+        accuracy=float(np.mean(right)),
+        interval=bootstrap_interval(right),
+        layers=float(np.mean([len(answer.program) for answer in answers])),
+        lost=lost,
+        won=won,
+        p_value=p_value,
+        programs=len({answer.program for answer in answers}),
+        identity=float(np.mean([answer.program.is_identity for answer in answers])),
+        answers=answers,
+    )
+
+
+def random_program(depth: int, length: int, rng: random.Random) -> LayerProgram:
+    """A program of a given length: random layers left out, or random ones run twice."""
+    counts = [1] * depth
+    if length <= depth:
+        for layer in rng.sample(range(depth), depth - length):
+            counts[layer] = 0
+    else:
+        for layer in rng.sample(range(depth), min(length - depth, depth)):
+            counts[layer] = 2
+    return LayerProgram.from_counts(counts)
+
+
+# -- asking the actors ---------------------------------------------------------------------
+
+
+class _Asking:
+    """Sends questions to the actors, and puts the answers in order."""
+
+    def __init__(
+        self,
+        router: Router,
+        config: RunConfig,
+        actors: ActorPool[Ask],
+        show: Callable[[str, int, int], None],
+    ) -> None:
+        self.router = router
+        self.config = config
+        self._show = show
+        self._actors = actors
+
+    def answers(
+        self,
+        contender: str,
+        examples: Sequence[Example],
+        *,
+        programs: Sequence[LayerProgram] | None = None,
+        budget: float | None = None,
+        average: float | None = None,
+        search: bool = False,
+        router: int = 0,
+    ) -> list[Answer]:
+        """A contender's answers, in the order of the questions."""
+        asks = [
+            Ask(
+                contender=contender,
+                examples=examples[start : start + GROUP],
+                programs=None if programs is None else programs[start : start + GROUP],
+                budget=budget,
+                average=average,
+                search=search,
+                router=router,
+            )
+            for start in range(0, len(examples), GROUP)
+        ]
+        by_ask: dict[int, list[Answer]] = {}
+        done = 0
+        for ask, answers in self._actors.map(asks):
+            by_ask[id(ask)] = answers
+            done += len(answers)
+            self._show(contender, done, len(examples))
+        return [answer for ask in asks for answer in by_ask[id(ask)]]
+
+    def times(self, examples: Sequence[Example], *, budget: float | None, average: float | None) -> tuple[float, float]:
+        """Median seconds of an answer, base and routed."""
+        ask = Ask(contender="latency", examples=examples, budget=budget, average=average, timed=True)
+        [(_, seconds)] = list(self._actors.map([ask]))
+        base, routed = seconds
+        return float(base), float(routed)

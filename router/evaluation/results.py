@@ -1,0 +1,83 @@
+"""What an evaluation came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.evaluation.answering_actor import Answer
+
+RESULTS_FILE = "evaluation.json"
+PICTURE_FILE = "evaluation.png"
+
+BASE, ROUTED, SINGLE, RANDOM, SEARCH = "base", "routed", "best single program", "random programs", "search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """How one contender did.
+
+    Attributes:
+        contender: Who.
+        accuracy: Share of right answers.
+        interval: Its 95 % bootstrap interval.
+        layers: Mean layers of a program.
+        lost: Questions that only the base gets right.
+        won: Questions that only this one gets right.
+        p_value: Of McNemar's exact test against the base.
+        programs: Different programs that ran.
+        identity: Share of questions on which the untouched model ran.
+        latency: Time of an answer over the base's; None where it was not measured.
+        against: Questions that only the routed one gets right, questions that only this one does, and the p-value; None
+            for whoever is no other router.
+        answers: Each question's program and verdict.
+    """
+
+    contender: str
+    accuracy: float
+    interval: tuple[float, float]
+    layers: float
+    lost: int
+    won: int
+    p_value: float
+    programs: int
+    identity: float
+    latency: float | None = None
+    against: tuple[int, int, float] | None = None
+    answers: list[Answer] = field(default_factory=list, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """An evaluation's outcome.
+
+    Attributes:
+        results: The contenders'.
+        curve: The routed model's, by budget.
+        questions: How many were asked.
+        left_out: Questions left out, by the reason.
+        num_layers: Depth of the base.
+    """
+
+    results: list[Result]
+    curve: dict[float, Result]
+    questions: int
+    left_out: dict[str, int]
+    num_layers: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, each answer included."""
+
+        def record(result: Result) -> dict[str, Any]:
+            return {
+                **{name: value for name, value in vars(result).items() if name != "answers"},
+                "answers": {answer.example_id: [str(answer.program), answer.correct] for answer in result.answers},
+            }
+
+        return {
+            "questions": self.questions,
+            "left_out": self.left_out,
+            "num_layers": self.num_layers,
+            "results": [record(result) for result in self.results],
+            "curve": {f"{budget:g}": record(result) for budget, result in self.curve.items()},
+        }

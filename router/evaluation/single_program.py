@@ -1,0 +1,92 @@
+"""One program for all questions: the best on training questions of those that their searches found most often."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.errors import UserError
+from pipeline.prior import Prior
+from pipeline.program import LayerProgram
+from pipeline.shards.calibration import PRIOR_FILE, read_prior
+from pipeline.shards.reader import read_paths, read_settings
+from pipeline.shards.source_examples import questions_of
+from pipeline.storage import AnyPath, is_there
+from pipeline.tasks import Example
+from router.evaluation.answering_actor import Answer
+from router.routed.checkpoint import Router
+
+#: Programs among which the best single one is chosen, and training questions that choose.
+CANDIDATES, CHOOSING_QUESTIONS = 16, 192
+
+#: From questions and a program for each to the answers.
+Ask = Callable[[Sequence[Example], Sequence[LayerProgram]], list[Answer]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRuns:
+    """What the training's runs tell an evaluation.
+
+    Attributes:
+        candidates: Programs that were right on many of them, the most frequent first.
+        examples: Questions that choose among the candidates, with their task; empty where they cannot be read again.
+        prior: What guides the search.
+    """
+
+    candidates: list[LayerProgram] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    prior: Prior | None = None
+
+    @classmethod
+    def read(cls, runs: Sequence[AnyPath], router: Router, announce: Callable[[str], None]) -> TrainingRuns:
+        """Read the runs that are still there."""
+        present = [run for run in runs if is_there(run / "run.json")]
+        for run in runs:
+            if run not in present:
+                announce(f"Training run {run} is not there: no single program is chosen on it. --runs says where.")
+        examples: list[Example] = []
+        counted: Counter[LayerProgram] = Counter()
+        prior = None
+        for run in present:
+            if read_settings(run).get("model.revision") != router.base.revision:
+                raise UserError(f"{run} is a search of another model than the router's base, {router.base.name}")
+            rows = read_paths(run)
+            for program, layers in zip(rows.program[rows.correct], rows.num_layers[rows.correct]):
+                counted[LayerProgram(map(int, program), int(layers))] += 1
+            try:
+                examples += questions_of(run)
+            except UserError as error:
+                announce(f"The questions of {run} cannot be read again ({error}): they choose no single program.")
+            if prior is None and is_there(run / PRIOR_FILE):
+                prior = read_prior(run)
+        ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
+        return cls(candidates=ranked, examples=examples, prior=prior)
+
+
+def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: Ask) -> LayerProgram | None:
+    """The program, of at most so many layers, that is right on most of some training questions.
+
+    Args:
+        training: Whose questions choose, and among which programs.
+        task: Only its questions count.
+        most: Most layers of the program.
+        depth: Depth L of the model.
+        ask: Runs programs on questions, one program a question.
+
+    Returns:
+        None where no run is left to choose on.
+    """
+    examples = [example for example in training.examples if example.task == task]
+    random.Random("choosing questions").shuffle(examples)
+    examples = examples[:CHOOSING_QUESTIONS]
+    candidates = [program for program in training.candidates if len(program) <= most][:CANDIDATES]
+    if most >= depth:
+        candidates = list(dict.fromkeys([*candidates, LayerProgram.identity(depth)]))
+    if not candidates or not examples:
+        return candidates[0] if candidates else None
+    pairs = [(example, program) for program in candidates for example in examples]
+    answers = ask([example for example, _ in pairs], [program for _, program in pairs])
+    right = Counter(answer.program for answer in answers if answer.correct)
+    return min(candidates, key=lambda program: (-right[program], len(program)))

@@ -1,0 +1,291 @@
+"""What probes read of a text, computed once on Ray actors: the residual stream as it enters and leaves every layer.
+
+Every state is divided by its root mean square. A probe is given no more than it needs (its *reading*):
+
+    tokens   every token in all layers
+    top      every token in the last
+    mean     the tokens' mean in all layers      (pooled while they are read: a small fraction of the size)
+    max      their largest values in all layers
+    last     the last token in all layers
+
+The same function makes them in training and in use, float16 rounding included.
+
+Shapes: S states (of L layers L + 1), T tokens or 1, D hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.distributed.actor_pool import ActorPool
+from pipeline.distributed.cluster import PoolConfig
+from pipeline.distributed.model_actor import ModelActor
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource
+from pipeline.program import LayerProgram
+from router.features.array_store import ArrayStore
+
+if TYPE_CHECKING:
+    import torch
+
+#: Stands for the text in a template.
+TEXT = "{text}"
+READINGS = ("tokens", "top", "mean", "max", "last")
+#: Changes whenever the same text would give other states.
+_VERSION = 2
+#: Texts that an actor is handed at once, and so in a file; where every token is kept, also no more characters.
+PIECE, PIECE_CHARACTERS = 64, 32_768
+#: What a reader must know of the model beside its states.
+_NOTE = "model.json"
+_GIB = 1 << 30
+#: Most that new states take on the disk, in GiB, unless somebody says so.
+MOST_GIB = 32.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """How a text is put to the model.
+
+    Attributes:
+        template: What stands around the text.
+        max_tokens: Most tokens of the whole; None for as many as the model was made for.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+    """
+
+    template: str = TEXT
+    max_tokens: int | None = None
+    add_special_tokens: bool = True
+
+    def key(self, text: str) -> str:
+        """Names a text's states within a store."""
+        put = [self.max_tokens, self.template, self.add_special_tokens, text]
+        return hashlib.sha256(json.dumps(put).encode()).hexdigest()[:32]
+
+    def tokens(self, tokenizer: Any, text: str, context: int) -> tuple[list[int], bool]:
+        """A text's token ids, and whether its end was cut off to make room."""
+        most = min(self.max_tokens or context, context)
+        tokens, cut = self._tokens(tokenizer, text), text
+        while len(tokens) > most and cut:
+            # What stands behind the text stays. Where tokens are long a second round may be needed.
+            keep = int(len(cut) * most / len(tokens))
+            cut = cut[: min(keep, len(cut) - 1)]
+            tokens = self._tokens(tokenizer, cut)
+        if not tokens or len(tokens) > most:
+            raise UserError(
+                f"the text {text[:40]!r} cannot be read within {most} tokens: the template alone is longer"
+                if tokens
+                else f"the text {text[:40]!r} has no tokens"
+            )
+        return tokens, cut != text
+
+    def _tokens(self, tokenizer: Any, text: str) -> list[int]:
+        put = self.template.replace(TEXT, text)
+        tokens: list[int] = tokenizer(put, add_special_tokens=self.add_special_tokens).input_ids
+        return tokens
+
+
+def reduced(state: torch.Tensor, reading: str) -> torch.Tensor:
+    """One layer's states ``[T, D]`` as a probe of a reading is given them, ``[T or 1, D]`` in float16."""
+    state = state.float()
+    state = state * state.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
+    if reading == "mean":
+        state = state.mean(0, keepdim=True)
+    elif reading == "max":
+        state = state.amax(0, keepdim=True)
+    elif reading == "last":
+        state = state[-1:]
+    return state.half()
+
+
+def together(states: torch.Tensor, reading: str) -> torch.Tensor:
+    """All layers' reduced states ``[S, T, D]`` as they are kept: ``[T, S, D]``, or ``[T, 1, D]`` of the last."""
+    return (states[-1:] if reading == "top" else states).transpose(0, 1)
+
+
+class StateActor(ModelActor):
+    """The Ray actor that reads texts.
+
+    Args:
+        source: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        threads: Torch threads.
+        form: How texts are put.
+        reading: What is kept of them.
+        early: Layers that run; None for all.
+    """
+
+    def __init__(
+        self,
+        source: ModelSource,
+        device: str,
+        dtype: str,
+        threads: int,
+        form: Form,
+        reading: str,
+        early: int | None,
+    ) -> None:
+        # Every text is read once: nothing of it is worth keeping.
+        super().__init__(source, device=device, dtype=dtype, threads=threads, cache_gib=0.0)
+        self._form, self._reading, self._early = form, reading, early
+
+    def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, dict[str, Any]]:
+        """States of texts, ``[T, S, D]`` each; how many texts were cut; what is noted of the model."""
+        from pipeline.engine.state_hooks import weights_mark
+
+        self._begin()
+        model = self._model
+        asked = [self._form.tokens(model.tokenizer, text, model.context_length) for text in texts]
+        program = LayerProgram(range(self._early or model.num_layers), model.num_layers)
+        states = model.hidden_states(
+            [tokens for tokens, _ in asked],
+            [program] * len(asked),
+            lambda state: reduced(state, self._reading).cpu(),
+        )
+        kept = [together(of_text, self._reading).contiguous().numpy() for of_text in states]
+        note = {"num_layers": model.num_layers, "mark": weights_mark(model.hf_model)}
+        return kept, sum(cut for _, cut in asked), note
+
+
+class StateStore:
+    """The states of one model's texts, in a folder that several trainings share.
+
+    Args:
+        root: The folder of all models' features.
+        revision: Of the model's weights.
+        dtype: Its precision.
+        form: How texts are put.
+        reading: What is kept of them.
+        early: Layers after which reading ends, for a probe behind an early exit; None for all.
+
+    Raises:
+        UserError: The folder cannot be written or read.
+    """
+
+    def __init__(
+        self, root: Path, *, revision: str, dtype: str, form: Form, reading: str, early: int | None = None
+    ) -> None:
+        self.form, self.reading, self.early = form, reading, early
+        self._arrays = ArrayStore(root, ["states", _VERSION, revision, dtype, reading, early])
+        self.folder = self._arrays.folder
+
+    def model(self) -> tuple[int, str | None]:
+        """The model's depth L, and the mark of its weights; None where they are not compared.
+
+        Raises:
+            UserError: Nothing was read yet, or the note is damaged.
+        """
+        try:
+            note = json.loads((self.folder / _NOTE).read_text())
+            return int(note["num_layers"]), note["mark"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.folder / _NOTE} cannot be read ({error}); delete the folder") from None
+
+    def absent(self, texts: Sequence[str]) -> list[str]:
+        """Texts whose states are not kept, each once."""
+        return [text for text in dict.fromkeys(texts) if self.form.key(text) not in self._arrays]
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens are kept of each."""
+        return self._arrays.lengths([self.form.key(text) for text in texts])
+
+    def read(self, text: str) -> np.ndarray[Any, Any]:
+        """A text's states ``[T, S, D]`` in float16, from the mapped file."""
+        return self._arrays.read(self.form.key(text))
+
+    def fill(
+        self,
+        texts: Sequence[str],
+        *,
+        model: ModelSource,
+        device: str,
+        dtype: str,
+        pool: PoolConfig,
+        most_gib: float,
+        show: Callable[[int], None] = lambda done: None,
+    ) -> int:
+        """Compute what is not kept, on Ray actors.
+
+        Args:
+            texts: Whose states are wanted.
+            model: The frozen model.
+            device: ``cpu`` or ``cuda``.
+            dtype: The weights' precision.
+            pool: How many actors, and on what.
+            most_gib: Most that these texts' states may take on the disk.
+            show: Told how many texts were read.
+
+        Returns:
+            How many of the texts that were read now were longer than there is room for, and cut.
+
+        Raises:
+            UserError: The model cannot be loaded, its states are no numbers, or they will not fit on the disk.
+        """
+        # Texts of a length together, as far as characters tell, and the longest first: then the first piece tells
+        # whether there is room for all.
+        absent = sorted(self.absent(texts), key=len, reverse=True)
+        pieces = _pieces(absent, PIECE_CHARACTERS if self._whole else math.inf)
+        actors: ActorPool[list[str]] = ActorPool(
+            StateActor, (model, device, dtype, pool.cpus_per_actor, self.form, self.reading, self.early), pool
+        )
+        done, read, cut, size = 0, 0, 0, 0
+        characters = sum(map(len, absent))
+        with actors:
+            for piece, (states, cut_now, note) in actors.map(pieces):
+                if not done:
+                    self._note(note)
+                self._arrays.add([self.form.key(text) for text in piece], states, names=[repr(t[:40]) for t in piece])
+                done += len(piece)
+                cut += cut_now
+                read += sum(map(len, piece))
+                size += sum(array.nbytes for array in states)
+                # What is kept of a text grows with it at most: by texts where it does not, by characters where it does.
+                needed = size + size / read * (characters - read) if self._whole else size / done * len(absent)
+                self._check_room(needed, size, most_gib)
+                show(done)
+        return cut
+
+    @property
+    def _whole(self) -> bool:
+        """Whether every token is kept."""
+        return self.reading in ("tokens", "top")
+
+    def _note(self, note: dict[str, Any]) -> None:
+        staged = self.folder / f"{uuid.uuid4().hex}.part"
+        try:
+            staged.write_text(json.dumps(note))
+            staged.replace(self.folder / _NOTE)
+        except OSError as error:
+            raise UserError(f"features cannot be written to {self.folder}: {error.strerror or error}") from None
+
+    def _check_room(self, needed: float, written: int, most_gib: float) -> None:
+        room = min(most_gib * _GIB, self._arrays.free_bytes() + written)
+        if needed > room:
+            where = "the disk has" if room < most_gib * _GIB else "--max-states-gib allows"
+            raise UserError(
+                f"the states of these texts take about {needed / _GIB:.1f} GiB in {self.folder}, {where} "
+                f"{room / _GIB:.1f}; use --aggregator pooling with --scope all, or --scope last, which keep one vector "
+                "a layer, fewer tokens (--max-tokens), or fewer rows (--limit)"
+            )
+
+
+def _pieces(texts: Sequence[str], most_characters: float) -> list[list[str]]:
+    """Texts in their order, so many together."""
+    pieces: list[list[str]] = []
+    characters = 0
+    for text in texts:
+        if not pieces or characters + len(text) > most_characters or len(pieces[-1]) == PIECE:
+            pieces.append([])
+            characters = 0
+        pieces[-1].append(text)
+        characters += len(text)
+    return pieces

@@ -1,0 +1,99 @@
+"""Texts' states for whoever needs them: from the store, and what it has not from Ray actors that start for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.distributed.cluster import Resources, find_place
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource
+from router.features.hidden_states import Form, StateStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What is read of texts, and how.
+
+    Attributes:
+        source: The frozen model.
+        form: How texts are put to it.
+        reading: What is kept of them; see ``router.features.hidden_states``.
+        features: Folder of all states.
+        resources: What actors run on.
+        most_gib: Most that new states may take on the disk.
+    """
+
+    source: ModelSource
+    form: Form
+    reading: str
+    features: Path
+    resources: Resources
+    most_gib: float
+
+
+def read_states(
+    wanted: Reading,
+    texts: Sequence[str],
+    *,
+    announce: Callable[[str], None],
+    show: Callable[[str, int, int], None],
+) -> tuple[StateStore, str]:
+    """The states of texts, computed where they are not kept.
+
+    Args:
+        wanted: What is read, and how.
+        texts: The texts.
+        announce: Told, in a line each, what is about to happen.
+        show: Told what is being done, how much of it is done, of how much.
+
+    Returns:
+        A store that has them, and the precision that they were read in.
+
+    Raises:
+        UserError: The model cannot be loaded, its states are no numbers, or there is no room for them.
+    """
+    import ray
+
+    dtype = wanted.resources.dtype
+    if dtype == "auto":
+        # Which one that is, the cluster decides; where there is none yet, what this machine would take.
+        dtype = "bfloat16" if _has_gpu(wanted.resources) else "float32"
+    store = StateStore(
+        wanted.features, revision=wanted.source.revision, dtype=dtype, form=wanted.form, reading=wanted.reading
+    )
+    absent = store.absent(texts)
+    if not absent:
+        announce(f"All states are in {store.folder} already.")
+        return store, dtype
+    place = find_place(wanted.resources)
+    try:
+        if place.dtype != dtype:
+            raise UserError(f"the cluster runs {place.dtype}; say --dtype {place.dtype}")
+        known = len(set(texts)) - len(absent)
+        announce(
+            f"Reading {len(absent)} texts, {known} known already; up to {place.pool.num_actors} actors on "
+            f"{place.device} in {dtype}."
+        )
+        cut = store.fill(
+            absent,
+            model=wanted.source,
+            device=place.device,
+            dtype=dtype,
+            pool=place.pool,
+            most_gib=wanted.most_gib,
+            show=lambda done: show("texts read", done, len(absent)),
+        )
+    finally:
+        ray.shutdown()
+    if cut:
+        most = "the model's context" if wanted.form.max_tokens is None else "--max-tokens"
+        announce(f"warning: {cut} of {len(absent)} texts were longer than {most}, and their ends were cut off.")
+    return store, dtype
+
+
+def _has_gpu(resources: Resources) -> bool:
+    import torch
+
+    return resources.device == "cuda" or (resources.device == "auto" and torch.cuda.is_available())

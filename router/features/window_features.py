@@ -1,0 +1,169 @@
+"""What the routers read, computed once: windows of what enters each layer, on the way of the labelled program.
+
+Execution follows the label (teacher forcing): the router of layer l sees the prompt as the program's own earlier
+layers left it, also where the layer itself is skipped. An extraction that is interrupted goes on where it stopped,
+and a second training computes nothing; see ``router.features.array_store``.
+
+Shapes: N prompts, L layers, W windows, D hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.distributed.actor_pool import ActorPool
+from pipeline.distributed.cluster import PoolConfig
+from pipeline.distributed.model_actor import ModelActor
+from pipeline.model_source import ModelSource
+from router.features.array_store import ArrayStore
+from router.labels.labelled import Labelled
+
+if TYPE_CHECKING:
+    import torch
+
+    from pipeline.engine import FrozenModel
+
+#: Changes whenever the same prompt would give other features.
+_VERSION = 2
+#: Prompts that an actor is handed at once, and so in a file.
+PIECE = 64
+
+
+class FeatureStore:
+    """The features of one model's prompts, in a folder that several trainings share.
+
+    Args:
+        root: The folder of all models' features.
+        revision: Of the model's weights.
+        dtype: Its precision.
+        num_windows: W.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+
+    Raises:
+        UserError: The folder cannot be written or read.
+    """
+
+    def __init__(self, root: Path, *, revision: str, dtype: str, num_windows: int, add_special_tokens: bool) -> None:
+        self.num_windows = num_windows
+        self.add_special_tokens = add_special_tokens
+        self._arrays = ArrayStore(root, [_VERSION, revision, dtype, num_windows, add_special_tokens])
+        self.folder = self._arrays.folder
+
+    def __contains__(self, row: Labelled) -> bool:
+        return feature_key(row) in self._arrays
+
+    def add(self, rows: Sequence[Labelled], pooled: np.ndarray[Any, Any]) -> None:
+        """Keep features ``[N, L, W, D]`` of rows.
+
+        Raises:
+            UserError: A feature is no number, or the disk does not take them.
+        """
+        self._arrays.add(
+            [feature_key(row) for row in rows], list(pooled), names=[f"example {row.example_id!r}" for row in rows]
+        )
+
+    def read(self, rows: Sequence[Labelled]) -> np.ndarray[Any, Any]:
+        """The features of rows that are kept, ``[N, L, W, D]`` in float16."""
+        return np.stack([self._arrays.read(feature_key(row)) for row in rows])
+
+
+def feature_key(row: Labelled) -> str:
+    """Names a row's features within a model's: by its program and its prompt."""
+    return hashlib.sha256(f"{row.program}\n{row.prompt}".encode()).hexdigest()[:32]
+
+
+class FeatureActor(ModelActor):
+    """The Ray actor that reads prompts along their programs.
+
+    Args:
+        source: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        threads: Torch threads.
+        num_windows: W.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+    """
+
+    def __init__(
+        self, source: ModelSource, device: str, dtype: str, threads: int, num_windows: int, add_special_tokens: bool
+    ) -> None:
+        super().__init__(source, device=device, dtype=dtype, threads=threads)
+        self._num_windows = num_windows
+        self._add_special_tokens = add_special_tokens
+
+    def work(self, rows: Sequence[Labelled]) -> np.ndarray[Any, Any]:
+        """Features of rows, ``[N, L, W, D]`` in float32."""
+        self._begin()
+        return pooled_along(
+            self._model, rows, num_windows=self._num_windows, add_special_tokens=self._add_special_tokens
+        )
+
+
+def pooled_along(
+    model: FrozenModel, rows: Sequence[Labelled], *, num_windows: int, add_special_tokens: bool
+) -> np.ndarray[Any, Any]:
+    """Windows of what enters each layer on the way of each row's program, ``[N, L, W, D]`` in float32."""
+    import torch
+
+    from router.features.windows import pool_windows, window_weights
+
+    def pooled(state: torch.Tensor) -> torch.Tensor:
+        weights = window_weights(np.array([len(state)]), np.array([0]), len(state), num_windows)
+        return pool_windows(state[None], torch.from_numpy(weights).to(state.device))[0].cpu()
+
+    tokens = [model.tokenizer(row.prompt, add_special_tokens=add_special_tokens).input_ids for row in rows]
+    states = model.hidden_states(tokens, [row.program for row in rows], pooled)
+    return np.stack([entering(row.counts, of_row.numpy()) for row, of_row in zip(rows, states)])
+
+
+def entering(counts: Sequence[int], states: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What enters each layer, run or not: from the states between a program's runs ``[K + 1, …]`` to ``[L, …]``."""
+    before = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    found: np.ndarray[Any, Any] = states[before]
+    return found
+
+
+def extract(
+    store: FeatureStore,
+    rows: Sequence[Labelled],
+    *,
+    model: ModelSource,
+    device: str,
+    dtype: str,
+    pool: PoolConfig,
+    show: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Compute what a store has not, on Ray actors.
+
+    Args:
+        store: Where features are kept, and looked up.
+        rows: Whose features are wanted.
+        model: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        pool: How many actors, and on what.
+        show: Told how many rows were computed.
+
+    Raises:
+        UserError: The model cannot be loaded, or its states are no numbers.
+    """
+    absent = list({feature_key(row): row for row in rows if row not in store}.values())
+    # Prompts of a length together, as far as characters tell: then a call holds many.
+    absent.sort(key=lambda row: len(row.prompt))
+    pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
+    actors: ActorPool[list[Labelled]] = ActorPool(
+        FeatureActor,
+        (model, device, dtype, pool.cpus_per_actor, store.num_windows, store.add_special_tokens),
+        pool,
+    )
+    done = 0
+    with actors:
+        for piece, pooled in actors.map(pieces):
+            store.add(piece, pooled)
+            done += len(piece)
+            show(done)

@@ -1,0 +1,39 @@
+"""Means over windows of a prompt's tokens: what the routers of all layers read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def window_weights(
+    lengths: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], num_tokens: int, num_windows: int
+) -> np.ndarray[Any, Any]:
+    """What takes the mean of each window of each row, padding left out.
+
+    Window w of n tokens goes from token ``w·n // W`` to token ``(w+1)·n // W``, and holds at least one: the windows
+    of a prompt that is shorter than W tokens hold some tokens several times.
+
+    Args:
+        lengths: Tokens n of each row, ``[B]``, at least 1.
+        starts: Where each row's tokens begin, ``[B]``: behind its padding.
+        num_tokens: Tokens T of the padded rows.
+        num_windows: W.
+
+    Returns:
+        ``[B, W, T]`` in float32: a row of it times states ``[T, D]`` gives the windows' means ``[W, D]``.
+    """
+    window = np.arange(num_windows)
+    first = window * lengths[:, None] // num_windows
+    last = np.maximum((window + 1) * lengths[:, None] // num_windows, first + 1)
+    place = np.arange(num_tokens) - starts[:, None, None]
+    inside = (place >= first[:, :, None]) & (place < last[:, :, None])
+    weights: np.ndarray[Any, Any] = inside / (last - first).astype(np.float32)[:, :, None]
+    return weights
+
+
+def pool_windows(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Means of windows: states ``[B, T, D]`` and ``window_weights`` to ``[B, W, D]``, in float32."""
+    return torch.bmm(weights.to(hidden.dtype), hidden).float()

@@ -1,0 +1,118 @@
+"""Training the probe that steers depth: from questions that say how deep they need to go to a ``Learnt``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+
+from router.features.hidden_states import StateStore
+from router.heads.early_exit.early_exit_head import DepthHead
+from router.heads.early_exit.exit_labels import DepthLabels
+from router.heads.head import Learnt
+from router.heads.per_layer.fit import KEPT_HELD_OUT
+from router.labels.labelled import Labelled
+from router.probes.fit import ProbeFitConfig, fit_probe
+from router.probes.metrics import metrics_of
+from router.probes.network import ProbeConfig, ProbeKind
+from router.probes.probe_plot import draw_probe
+from router.probes.texts import LabelledText
+from router.probes.train import StoredTexts
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthRequest:
+    """A probe that steers depth, and how it is trained.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    early: int | None = None
+    """Layers before the exit; None for a quarter of the depth."""
+    short: tuple[float, ...] = (0.9,)
+    """For each short class the most layers, as a fraction of the depth."""
+    kind: ProbeKind = field(default_factory=ProbeKind)
+    """What the probe is."""
+    fit: ProbeFitConfig = field(default_factory=lambda: ProbeFitConfig(balance=0.0))
+    """How it is fitted. Its probabilities decide, and those of balanced classes are none."""
+
+    def __post_init__(self) -> None:
+        if self.early is not None and self.early < 1:
+            raise ValueError(f"early must be at least 1, got {self.early}")
+        if not self.short or not all(0 < share < 1 for share in self.short):
+            raise ValueError(f"short takes fractions of the depth between 0 and 1, got {list(self.short)}")
+        if len(set(self.short)) < len(self.short):
+            raise ValueError(f"short has a fraction twice: {list(self.short)}")
+
+    def exit_of(self, depth: int) -> int:
+        """The layers before the exit of a model of some depth.
+
+        Raises:
+            ValueError: None is left behind it, or no short program is longer.
+        """
+        early = max(1, depth // 4) if self.early is None else self.early
+        if early >= depth:
+            raise ValueError(f"early must be below the {depth} layers of the model, got {early}")
+        shortest = int(min(self.short) * depth + 1e-9)
+        if early > shortest:
+            raise ValueError(
+                f"early leaves no room for short programs: {early} layers run always, and --short "
+                f"{min(self.short):g} allows {shortest}"
+            )
+        return early
+
+
+def learn_depth(
+    learnt: Sequence[Labelled],
+    held_out: Sequence[Labelled],
+    labels: DepthLabels,
+    request: DepthRequest,
+    store: StateStore,
+    *,
+    on_epoch: Callable[[dict[str, float]], None],
+) -> Learnt:
+    """Train the probe.
+
+    Args:
+        learnt: Questions to learn from, each with one of the programs as its label.
+        held_out: Questions to stop by.
+        labels: The classes, their programs, and what those are worth.
+        request: What is trained, and how.
+        store: Has the states of all prompts.
+        on_epoch: Told of every epoch's record.
+
+    Raises:
+        ValueError: There is nothing to learn, the probe does not go with the model, or the loss is no number any more.
+    """
+    programs, names = labels.programs, list(labels.programs)
+    of_program = {program.counts: name for name, program in programs.items()}
+
+    def stored(rows: Sequence[Labelled]) -> StoredTexts:
+        texts = [LabelledText(text=row.prompt, label=of_program[row.counts], where=row.example_id) for row in rows]
+        return StoredTexts.of(store, texts, names)
+
+    train, stop = stored(learnt), stored(held_out)
+    assert store.early is not None
+    shape = ProbeConfig(
+        **asdict(request.kind),
+        num_layers=store.early,
+        hidden_size=train.states(0).shape[-1],
+        num_classes=len(names),
+    )
+    fitted = fit_probe(train, stop, shape, request.fit, on_epoch=on_epoch)
+    scores = fitted.logits.double().softmax(-1).numpy()
+    metrics = metrics_of(stop.labels, scores.argmax(1), scores, names)
+    head, sample = DepthHead(fitted.network, programs, labels.worth), fitted.logits.log_softmax(-1)
+    decided = head.steering(sample.numpy()).choose(sample.numpy())
+    layers = np.array([len(program) for program in programs.values()])[decided]
+    return Learnt(
+        head=head,
+        sample=sample[:KEPT_HELD_OUT],
+        best=fitted.best,
+        f1=metrics["f1"],
+        made={"fit": asdict(request.fit), "held_out_layers": float(layers.mean())},
+        draw=partial(draw_probe, fitted, metrics, names, stop),
+    )

@@ -1,0 +1,169 @@
+"""From the routers' logits to how often each layer runs: the likeliest way, or the likeliest within a budget.
+
+A sequence's layers are decided one after the other while its prompt is read, so a bound on their number must
+be kept without knowing what later routers will say. It is kept by planning: with r layers left to spend at layer l,
+a choice c is worth its own log-probability and what the rest is worth with r − c layers left,
+
+    V_l(r) = E[ max_c  log p_l(c) − price·c + V_{l+1}(r − c) ],    V_L(r) = 0,   never below r = 0,
+
+where the mean is over what the routers said of held-out prompts, layer by layer. The bound holds for every sequence,
+whatever the routers say; nothing is promised by a mixture of probabilities.
+
+An average over sequences is kept by a price for every layer that runs, found on the same prompts.
+
+Shapes: B rows, L layers, N held-out prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from router.labels.labelled import NUM_CLASSES
+
+Array = np.ndarray[Any, Any]
+
+#: Prices tried, in nats a layer: beyond these every layer is skipped, or repeated.
+_MOST_EXTREME_PRICE = 32.0
+_BISECTIONS = 24
+
+
+class Policy:
+    """Decides how often layers run.
+
+    Args:
+        sample: Log-probabilities that the routers gave on held-out prompts, ``[N, L, 3]``.
+        limit: Most layers that a sequence may run; None for no bound.
+        price: Nats that a layer costs.
+
+    Raises:
+        ValueError: The limit is below 1.
+    """
+
+    def __init__(self, sample: Array, *, limit: int | None = None, price: float = 0.0) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"a program has at least one layer, got a limit of {limit}")
+        self.num_layers: int = sample.shape[1]
+        self.limit = limit
+        self.price = price
+        most = self.num_layers * (NUM_CLASSES - 1)
+        # Without a bound, one that nothing can reach: then the rest is worth the same whatever is left.
+        self._allowance = most if limit is None else min(limit, most)
+        self._cost = price * np.arange(NUM_CLASSES)
+        self._rest = None if limit is None or limit >= most else self._plan(sample)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a decision depends on those before it."""
+        return self._rest is not None
+
+    def likeliest(self, logits: Array) -> Array:
+        """How often layers run where nothing is bounded: ``[…, 3]`` to counts ``[…]``."""
+        counts: Array = (logits - self._cost).argmax(-1)
+        return counts
+
+    def decide(self, layer: int, logits: Array, spent: Array) -> Array:
+        """How often one layer runs in each row.
+
+        Args:
+            layer: Its index.
+            logits: Its router's, ``[B, 3]``; a constant on all three of a row changes nothing.
+            spent: Layers that each row's program has so far, ``[B]``.
+
+        Returns:
+            Counts ``[B]``, 0 to 2.
+        """
+        # A prompt waits for this at every layer: no operation that changes nothing.
+        worth = logits - self._cost if self.price else logits
+        if self._rest is not None:
+            worth = worth + _after(self._rest[layer + 1], self._allowance - spent)
+        if layer == self.num_layers - 1 and not spent.all():
+            # Somebody must run: no program is empty.
+            worth = np.where(((spent == 0)[:, None] & [True, False, False]), -math.inf, worth)
+        counts: Array = worth.argmax(1)
+        return counts
+
+    def decide_all(self, logits: Array) -> Array:
+        """Counts ``[B, L]`` from the logits of all layers ``[B, L, 3]``, as if no decision changed a later logit."""
+        counts = np.zeros(logits.shape[:2], dtype=np.int64)
+        spent = np.zeros(len(logits), dtype=np.int64)
+        for layer in range(self.num_layers):
+            counts[:, layer] = self.decide(layer, logits[:, layer], spent)
+            spent += counts[:, layer]
+        return counts
+
+    def _plan(self, sample: Array) -> Array:
+        """What the layers from l on are worth with r left to spend, ``[L + 1, NUM_CLASSES - 1 + allowance + 1]``.
+
+        The first columns stand for having spent too much, which nothing is worth.
+        """
+        beyond = NUM_CLASSES - 1
+        left = np.arange(self._allowance + 1)
+        rest = np.zeros((self.num_layers + 1, beyond + len(left)))
+        rest[:, :beyond] = -math.inf
+        for layer in reversed(range(self.num_layers)):
+            # [N, 1, 3] and [r, 3]
+            worth = (sample[:, layer] - self._cost)[:, None] + _after(rest[layer + 1], left)
+            rest[layer, beyond:] = worth.max(-1).mean(0)
+        return rest
+
+
+#: Where in a row of ``_plan`` the worth stands that is left after each choice.
+_COLUMNS = NUM_CLASSES - 1 - np.arange(NUM_CLASSES)
+
+
+def _after(rest: Array, left: Array) -> Array:
+    """What is left is worth after each choice: a row of ``_plan`` and allowances ``[B]`` to ``[B, 3]``."""
+    after: Array = rest[left[:, None] + _COLUMNS]
+    return after
+
+
+def price_of_average(sample: Array, average: float, *, limit: int | None = None) -> float:
+    """The price at which held-out prompts run a given number of layers on average.
+
+    Args:
+        sample: Log-probabilities on those prompts, ``[N, L, 3]``.
+        average: Layers wanted, as a fraction of L.
+        limit: A bound that is kept too; see ``Policy``.
+
+    Returns:
+        Nats a layer; the mean is at most what is wanted, as near as prices come to it. 0 where the bound keeps it.
+    """
+    wanted = average * sample.shape[1] + 1e-9
+    if limit is not None and limit <= wanted:
+        return 0.0  # the bound sees to it, and whoever wants less than it may
+    return price_where(
+        lambda price: float(Policy(sample, limit=limit, price=price).decide_all(sample).sum(1).mean()) <= wanted
+    )
+
+
+def price_where(cheap_enough: Callable[[float], bool]) -> float:
+    """The lowest price of a layer, in nats, at which what runs is cheap enough."""
+    low, high = -_MOST_EXTREME_PRICE, _MOST_EXTREME_PRICE
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if cheap_enough(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def policy_of_average(sample: Array, average: float, *, limit: int | None = None) -> Policy:
+    """What runs at most so many layers on average, and as many of those as it can.
+
+    A price moves all layers at once whose routers say the same, so that the mean may jump far below what is wanted;
+    then a bound for every sequence comes nearer.
+
+    Args:
+        sample: Log-probabilities on held-out prompts, ``[N, L, 3]``.
+        average: Layers wanted, as a fraction of L.
+        limit: A bound that is kept too; see ``Policy``.
+    """
+    priced = Policy(sample, limit=limit, price=price_of_average(sample, average, limit=limit))
+    bound = max(1, int(average * sample.shape[1] + 1e-9))
+    bounded = Policy(sample, limit=bound if limit is None else min(bound, limit))
+    return max(priced, bounded, key=lambda policy: float(policy.decide_all(sample).sum(1).mean()))

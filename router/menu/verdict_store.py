@@ -1,0 +1,167 @@
+"""Whether given programs are right on given questions: run once on Ray, by the search's own scoring, and kept.
+
+FEATURES/verdicts/<model and task>/*.parquet    verdicts, a file for each piece of work that an actor did
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.distributed.actor_pool import ActorPool
+from pipeline.distributed.cluster import PoolConfig
+from pipeline.distributed.model_actor import TaskActor
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource
+from pipeline.program import LayerProgram
+from pipeline.tasks import Example
+
+#: Questions that an actor is handed at once.
+PIECE = 8
+_SCHEMA = pa.schema([("question", pa.string()), ("program", pa.string()), ("correct", pa.bool_())])
+
+#: Some questions, each with the programs to run on it.
+Piece = list[tuple[Example, list[LayerProgram]]]
+
+
+class VerdictStore:
+    """Verdicts of one model on one task, in a folder that several trainings share.
+
+    Args:
+        root: The folder of all models' verdicts.
+        revision: Of the model's weights.
+        dtype: Its precision.
+        task: The task's name.
+        max_new_tokens: Most tokens of a generated answer; None for the task's default.
+
+    Raises:
+        UserError: The folder cannot be written or read.
+    """
+
+    def __init__(self, root: Path, *, revision: str, dtype: str, task: str, max_new_tokens: int | None) -> None:
+        name = json.dumps([revision, dtype, task, max_new_tokens])
+        self.folder = root / hashlib.sha256(name.encode()).hexdigest()[:24]
+        self._known: dict[tuple[str, str], bool] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"verdicts cannot be kept in {root}: {error.strerror or error}") from None
+        for file in sorted(self.folder.glob("*.parquet")):
+            try:
+                kept = pq.read_table(file, schema=_SCHEMA).to_pylist()
+            except (OSError, pa.ArrowException):
+                continue  # damaged is as good as absent
+            self._remember(kept)
+
+    def absent(self, example: Example, programs: Sequence[LayerProgram]) -> list[LayerProgram]:
+        """The programs that have no verdict on a question."""
+        key = _key(example)
+        return [program for program in programs if (key, str(program)) not in self._known]
+
+    def add(self, piece: Piece, correct: Sequence[Sequence[bool]]) -> None:
+        """Keep the verdicts on a piece of work, a list for each of its questions.
+
+        Raises:
+            UserError: The disk does not take them.
+        """
+        rows: list[dict[str, Any]] = [
+            {"question": _key(example), "program": str(program), "correct": verdict}
+            for (example, programs), verdicts in zip(piece, correct, strict=True)
+            for program, verdict in zip(programs, verdicts, strict=True)
+        ]
+        named = "\n".join(f"{row['question']} {row['program']}" for row in rows)
+        file = self.folder / f"{hashlib.sha256(named.encode()).hexdigest()[:24]}.parquet"
+        staged = self.folder / f"{uuid.uuid4().hex}.part"
+        try:
+            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), staged)
+            staged.replace(file)
+        except OSError as error:
+            staged.unlink(missing_ok=True)
+            raise UserError(f"verdicts cannot be written to {self.folder}: {error}") from None
+        self._remember(rows)
+
+    def read(self, examples: Sequence[Example], programs: Sequence[LayerProgram]) -> np.ndarray[Any, Any]:
+        """Verdicts that are kept, ``[questions, programs]``, bool."""
+        return np.array([[self._known[_key(example), str(program)] for program in programs] for example in examples])
+
+    def _remember(self, rows: Sequence[dict[str, Any]]) -> None:
+        for row in rows:
+            # A verdict stays, should another training have made it too.
+            self._known.setdefault((row["question"], row["program"]), row["correct"])
+
+
+def _key(example: Example) -> str:
+    return hashlib.sha256(json.dumps(example.to_json(), sort_keys=True).encode()).hexdigest()[:32]
+
+
+class VerdictActor(TaskActor):
+    """The Ray actor that judges programs."""
+
+    def work(self, piece: Piece) -> list[list[bool]]:
+        """For each question whether each of its programs is right on it."""
+        self._begin()
+        questions = [self._task.prepare(example, self._model.tokenizer) for example, _ in piece]
+        pairs = [(question, program) for question, (_, programs) in zip(questions, piece) for program in programs]
+        outcomes = iter(
+            self._task.score(
+                self._model,
+                [question for question, _ in pairs],
+                [program for _, program in pairs],
+                need_response=False,
+            )
+        )
+        return [[next(outcomes).correct for _ in programs] for _, programs in piece]
+
+
+def judge(
+    store: VerdictStore,
+    examples: Sequence[Example],
+    programs: Sequence[LayerProgram],
+    *,
+    model: ModelSource,
+    device: str,
+    dtype: str,
+    pool: PoolConfig,
+    task: str,
+    max_new_tokens: int | None,
+    show: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray[Any, Any]:
+    """Verdicts on every question and program, ``[questions, programs]``; those that the store has not are made.
+
+    Args:
+        store: Where verdicts are kept, and looked up.
+        examples: The questions.
+        programs: The programs.
+        model: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        pool: How many actors, and on what.
+        task: The questions' task.
+        max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        show: Told how many programs were run, of how many.
+
+    Raises:
+        UserError: The model cannot be loaded, or a question cannot be asked.
+    """
+    asked = [(example, absent) for example in examples if (absent := store.absent(example, programs))]
+    pieces = [asked[start : start + PIECE] for start in range(0, len(asked), PIECE)]
+    total = sum(len(absent) for _, absent in asked)
+    if pieces:
+        actors: ActorPool[Piece] = ActorPool(
+            VerdictActor, (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens), pool
+        )
+        done = 0
+        with actors:
+            for piece, correct in actors.map(pieces):
+                store.add(piece, correct)
+                done += sum(len(absent) for _, absent in piece)
+                show(done, total)
+    return store.read(examples, programs)

@@ -1,0 +1,202 @@
+"""What a probe must beat: plain classifiers of the same texts, and the model's own answer.
+
+    first-token logits    logistic regression on the logits of the first token of an answer (MULI, Hu et al., 2024)
+    zero-shot prompting   the label that the model finds likeliest as its answer
+    TF-IDF                logistic regression on the texts' words and pairs of words, without any model
+
+A linear probe on the last token of the last layer is a probe like any other: ``scope="last"``. Their strength of
+regularization is the one with the best macro-F1 on the held-out texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from pipeline.distributed.actor_pool import ActorPool
+from pipeline.distributed.cluster import PoolConfig
+from pipeline.distributed.model_actor import ModelActor
+from pipeline.errors import UserError
+from pipeline.model_source import ModelSource
+from pipeline.program import LayerProgram
+from pipeline.tasks.scoring.choice import Choice
+from pipeline.tasks.task import Task
+from pipeline.tasks.types import Example
+from router.features.array_store import ArrayStore
+from router.features.hidden_states import PIECE, TEXT
+from router.probes.metrics import macro_f1
+from router.probes.texts import LABELS
+
+_VERSION = 2
+_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+_ITERATIONS = 200
+
+Array = np.ndarray[Any, Any]
+
+
+def check_question(question: str) -> None:
+    """Refuse a question without a place for the text.
+
+    Raises:
+        UserError: It has none, or several.
+    """
+    if question.count(TEXT) != 1:
+        raise UserError(f"--question must contain {TEXT} once, got {question!r}")
+
+
+class AskingActor(ModelActor):
+    """The Ray actor that asks the model for the label.
+
+    Args:
+        source: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        threads: Torch threads.
+        question: How.
+        labels: What may be answered.
+    """
+
+    def __init__(
+        self, source: ModelSource, device: str, dtype: str, threads: int, question: str, labels: tuple[str, ...]
+    ) -> None:
+        super().__init__(source, device=device, dtype=dtype, threads=threads)
+        self._labels = labels
+        self._question = question.replace(LABELS, ", ".join(labels))
+        self._task = Task(
+            name="zero-shot", summary="", read=lambda request: [], scoring=Choice(per_character=False), chat=False
+        )
+
+    def work(self, texts: Sequence[str]) -> list[Array]:
+        """For each text the log-probabilities of the answer's first token, and how far behind each label is.
+
+        Returns:
+            ``[1, V + C]`` each.
+        """
+        self._begin()
+        model = self._model
+        example = Example(id="", task="zero-shot", question="", answer=self._labels[0], options=self._labels)
+        questions = [
+            self._task.prepare(replace(example, question=self._question.replace(TEXT, text)), model.tokenizer)
+            for text in texts
+        ]
+        rows, owners = [], []
+        for owner, question in enumerate(questions):
+            room = model.context_length - max(map(len, question.answers))
+            for answer in [[], *(answer[:-1] for answer in question.answers if len(answer) > 1)]:
+                # Of a text that is too long, the end with the question.
+                rows.append((question.prompt_ids[-room:] + answer, min(len(question.prompt_ids), room) - 1))
+                owners.append(owner)
+        logits = model.logits(
+            [tokens for tokens, _ in rows],
+            [LayerProgram.identity(model.num_layers)] * len(rows),
+            starts=[start for _, start in rows],
+        )
+        told: list[list[Any]] = [[] for _ in questions]
+        for owner, of_row in zip(owners, logits):
+            told[owner].append(of_row.log_softmax(-1))
+        found = []
+        for question, (first, *longer) in zip(questions, told):
+            others = iter(longer)
+            scores = [
+                float((first if len(answer) == 1 else next(others))[range(len(answer)), answer].sum())
+                for answer in question.answers
+            ]
+            # Their distances from the likeliest: what is near is told apart in float16 too.
+            behind = np.array(scores, dtype=np.float32) - max(scores)
+            found.append(np.concatenate([first[0].cpu().numpy(), behind])[None])
+        return found
+
+
+def asked(
+    texts: Sequence[str],
+    labels: tuple[str, ...],
+    *,
+    question: str,
+    features: Path,
+    model: ModelSource,
+    device: str,
+    dtype: str,
+    pool: PoolConfig,
+    show: Callable[[int, int], None],
+) -> tuple[Array, Array]:
+    """What the model says when it is asked for the label of each text; kept on the disk.
+
+    Args:
+        texts: The texts.
+        labels: What may be answered.
+        question: How it is asked.
+        features: Folder of everything that is kept.
+        model: The frozen model.
+        device: ``cpu`` or ``cuda``.
+        dtype: The weights' precision.
+        pool: How many actors, and on what.
+        show: Told how many texts were asked about, of how many.
+
+    Returns:
+        Log-probabilities of the first token ``[N, V]`` in float16, and of the labels, but for a constant of each text,
+        ``[N, C]``.
+
+    Raises:
+        UserError: The model cannot be loaded, or its logits are no numbers.
+    """
+    store = ArrayStore(features, ["asked", _VERSION, model.revision, dtype, question, labels])
+    absent = sorted({text for text in texts if _key(text) not in store}, key=len, reverse=True)
+    pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
+    if pieces:
+        actors: ActorPool[list[str]] = ActorPool(
+            AskingActor, (model, device, dtype, pool.cpus_per_actor, question, labels), pool
+        )
+        done = 0
+        with actors:
+            for piece, found in actors.map(pieces):
+                store.add([_key(text) for text in piece], found, names=[repr(text[:40]) for text in piece])
+                done += len(piece)
+                show(done, len(absent))
+    whole = np.concatenate([store.read(_key(text)) for text in texts])
+    return whole[:, : -len(labels)], whole[:, -len(labels) :].astype(np.float32)
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def first_token_features(log_probs: Array) -> Array:
+    """MULI's features of first-token log-probabilities: log-odds, standardized within each text."""
+    log_probs = np.minimum(log_probs.astype(np.float32), -1e-6)
+    odds = log_probs - np.log(-np.expm1(log_probs))
+    standard: Array = (odds - odds.mean(1, keepdims=True)) / odds.std(1, keepdims=True)
+    return standard
+
+
+def word_features(train: Sequence[str], *others: Sequence[str]) -> list[Any]:
+    """TF-IDF of words and pairs of words, learnt on the first texts; sparse ``[N, words]`` for each."""
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    try:
+        return [vectorizer.fit_transform(train), *(vectorizer.transform(some) for some in others)]
+    except ValueError as error:
+        raise UserError(f"the texts have no words in common: {error}") from None
+
+
+def logistic_regression(train: Any, labels: Array, held_out: Any, held_out_labels: Array, test: Any) -> Array:
+    """Probabilities ``[N, classes]`` of the test texts; classes weigh alike."""
+    best, scores = -1.0, None
+    for strength in _STRENGTHS:
+        model = LogisticRegression(C=strength, max_iter=_ITERATIONS, class_weight="balanced")
+        with warnings.catch_warnings():
+            # Weak regularization may want more iterations; the held-out texts say whether it is any good.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(train, labels)
+        score = macro_f1(held_out_labels, model.predict(held_out))
+        if score > best:
+            best, scores = score, model.predict_proba(test)
+    assert scores is not None
+    return np.asarray(scores)

@@ -1,0 +1,259 @@
+"""``probe compare``: kinds of probes and plain classifiers, trained on the same texts and judged on the same others."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+
+from pipeline.distributed.cluster import find_place
+from pipeline.engine.loading import cache_folder
+from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
+from pipeline.storage import without_secrets
+from router.features.read_hidden_states import Reading, read_states
+from router.probes.baselines import asked, check_question, first_token_features, logistic_regression, word_features
+from router.probes.fit import FittedProbe, fit_probe, logits_of
+from router.probes.metrics import metrics_of
+from router.probes.network import AGGREGATORS, SCOPES, ProbeKind
+from router.probes.texts import QUESTION, LabelledText, check_labels, labels_of, read_texts
+from router.probes.train import ProbeTrainRequest, StoredTexts, read_split, shape_on
+
+#: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
+CONTENDERS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
+_PLAIN = ("first-token", "tf-idf", "zero-shot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What ``drllm-pipeline probe compare`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    train: ProbeTrainRequest
+    """Texts to learn from, and how; its kind of probe does not matter."""
+    test: str
+    """Labelled texts to be judged on."""
+    test_split: str = "test"
+    """Split of a hub data set."""
+    contenders: tuple[str, ...] = CONTENDERS
+    """Which are compared."""
+    seeds: int = 3
+    """Trainings of each probe."""
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """Each probe is trained with the one that is best on the held-out texts, for the first seed."""
+    question: str = QUESTION
+    """How the model is asked for a label."""
+
+    def __post_init__(self) -> None:
+        check_question(self.question)
+        unknown = [name for name in self.contenders if name not in CONTENDERS]
+        if unknown or not self.contenders:
+            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(CONTENDERS)}")
+        if self.seeds < 1:
+            raise UserError(f"--seeds must be at least 1, got {self.seeds}")
+        if not self.learning_rates:
+            raise UserError("--lr needs at least one learning rate")
+        for rate in self.learning_rates:
+            try:
+                replace(self.train.fit, learning_rate=rate)
+            except ValueError as error:
+                raise UserError(f"--lr: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One contender's figures.
+
+    Attributes:
+        contender: Its name.
+        runs: Metrics of each seed; see ``router.probes.metrics``. One where there is no chance in it.
+        learning_rate: Of a probe.
+        parameters: Numbers that were learnt; None where that says little.
+        seconds: Of a training, on average; None where nothing was timed.
+    """
+
+    contender: str
+    runs: list[dict[str, Any]]
+    learning_rate: float | None = None
+    parameters: int | None = None
+    seconds: float | None = None
+
+    def mean(self, figure: str) -> float:
+        """A figure's mean over the seeds; not a number where the texts do not tell it."""
+        return float(np.mean([math.nan if run[figure] is None else run[figure] for run in self.runs]))
+
+    def deviation(self, figure: str) -> float | None:
+        """Its standard deviation over the seeds; None for one."""
+        if len(self.runs) < 2 or math.isnan(self.mean(figure)):
+            return None
+        return float(np.std([run[figure] for run in self.runs], ddof=1))
+
+
+def compare(
+    request: CompareRequest,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_result: Callable[[Compared], None] = lambda compared: None,
+) -> list[Compared]:
+    """Train and judge the contenders.
+
+    Args:
+        request: What to do.
+        announce: Told, in a line each, what is about to happen.
+        show: Told what is being done, how much of it is done, of how much.
+        on_result: Told of each contender when it is judged.
+
+    Raises:
+        UserError: Something in the request, or in the texts, is wrong.
+    """
+    learnt, held_out = read_split(request.train)
+    test = read_texts(
+        request.test,
+        text_column=request.train.text_column,
+        label_column=request.train.label_column,
+        split=request.test_split,
+    )
+    labels = labels_of(learnt, request.train.data)
+    check_labels(held_out, labels, request.train.validation or request.train.data)
+    check_labels(test, labels, request.test)
+    known = {text.text for text in (*learnt, *held_out)}
+    repeated = sum(text.text in known for text in test)
+    said = f"; {repeated} of them are among the others too" if repeated else ""
+    announce(f"{len(learnt)} texts to learn from, {len(held_out)} held out, {len(test)} to be judged on{said}.")
+    for name in request.contenders:
+        if name not in _PLAIN:
+            # A shape that does not go with the model is better found before the others are trained.
+            shape_on(resolve_model(request.train.model), _kind(request.train.kind, name), num_classes=len(labels))
+    contest = _Contest(request, learnt, held_out, test, labels, announce, show)
+    results = []
+    for name in request.contenders:
+        result = contest.judged(name)
+        results.append(result)
+        on_result(result)
+    return results
+
+
+def _kind(given: ProbeKind, name: str) -> ProbeKind:
+    """A contender's kind of probe; what its name leaves open is as given."""
+    aggregator, _, scope = name.partition("-")
+    if name == "last":
+        aggregator, scope = "pooling", "last"
+    return replace(given, aggregator=aggregator, scope=scope or "all")
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """The texts, and everything that all contenders have in common."""
+
+    request: CompareRequest
+    learnt: Sequence[LabelledText]
+    held_out: Sequence[LabelledText]
+    test: Sequence[LabelledText]
+    labels: tuple[str, ...]
+    announce: Callable[[str], None]
+    show: Callable[[str, int, int], None]
+
+    def judged(self, name: str) -> Compared:
+        if name in ("first-token", "zero-shot"):
+            return self._asking(name)
+        if name == "tf-idf":
+            parts = word_features(*([text.text for text in texts] for texts in self._texts))
+            return Compared(contender=name, runs=[self._metrics(self._regression(parts))])
+        return self._probe(name)
+
+    @property
+    def _texts(self) -> tuple[Sequence[LabelledText], ...]:
+        return self.learnt, self.held_out, self.test
+
+    def _probe(self, name: str) -> Compared:
+        given, kind = self.request.train, _kind(self.request.train.kind, name)
+        source = resolve_model(given.model)
+        shape = shape_on(source, kind, num_classes=len(self.labels))
+        store, _ = read_states(
+            Reading(
+                source=source,
+                form=given.form,
+                reading=kind.reading,
+                features=self._features,
+                resources=given.resources,
+                most_gib=given.most_gib,
+            ),
+            [text.text for texts in self._texts for text in texts],
+            announce=self.announce,
+            show=self.show,
+        )
+        learnt, held_out, test = (StoredTexts.of(store, texts, self.labels) for texts in self._texts)
+        seconds: list[float] = []
+
+        def fitted(rate: float, seed: int) -> FittedProbe:
+            began = time.perf_counter()
+            try:
+                found = fit_probe(learnt, held_out, shape, replace(given.fit, learning_rate=rate, seed=seed))
+            except ValueError as error:
+                raise UserError(f"{name} cannot be trained on {without_secrets(given.data)}: {error}") from None
+            seconds.append(time.perf_counter() - began)
+            self.show(f"{name} trained", len(seconds), len(rates) + self.request.seeds - 1)
+            return found
+
+        rates = self.request.learning_rates
+        tried = [(rate, fitted(rate, 0)) for rate in rates]
+        rate, first = max(tried, key=lambda of: of[1].best["macro_f1"])
+        networks = [first.network, *(fitted(rate, seed).network for seed in range(1, self.request.seeds))]
+        return Compared(
+            contender=name,
+            runs=[self._metrics(logits_of(network, test).double().softmax(-1).numpy()) for network in networks],
+            learning_rate=rate,
+            parameters=sum(parameter.numel() for parameter in first.network.parameters()),
+            seconds=float(np.mean(seconds)),
+        )
+
+    def _asking(self, name: str) -> Compared:
+        place = find_place(self.request.train.resources)
+        # The model's own answer learns nothing: only those that are judged are asked about.
+        asked_about = (self.test,) if name == "zero-shot" else self._texts
+        texts = [text.text for part in asked_about for text in part]
+        try:
+            self.announce(f"Asking the model for the label of {len(texts)} texts.")
+            first, scores = asked(
+                texts,
+                self.labels,
+                question=self.request.question,
+                features=self._features,
+                model=resolve_model(self.request.train.model),
+                device=place.device,
+                dtype=place.dtype,
+                pool=place.pool,
+                show=lambda done, total: self.show("texts asked about", done, total),
+            )
+        finally:
+            ray.shutdown()
+        if name == "zero-shot":
+            likely = np.exp(scores)
+            return Compared(contender=name, runs=[self._metrics(likely / likely.sum(1, keepdims=True))])
+        ends = np.cumsum([len(part) for part in self._texts])
+        parts = np.split(first_token_features(first), ends[:-1])
+        return Compared(contender=name, runs=[self._metrics(self._regression(parts))])
+
+    def _regression(self, parts: Sequence[Any]) -> np.ndarray[Any, Any]:
+        learnt, held_out, test = parts
+        return logistic_regression(learnt, self._numbers(self.learnt), held_out, self._numbers(self.held_out), test)
+
+    def _metrics(self, scores: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """Of the test texts; the likeliest label is chosen."""
+        return metrics_of(self._numbers(self.test), scores.argmax(1), scores, self.labels)
+
+    def _numbers(self, texts: Sequence[LabelledText]) -> np.ndarray[Any, Any]:
+        return np.array([self.labels.index(text.label) for text in texts])
+
+    @property
+    def _features(self) -> Any:
+        return self.request.train.features or cache_folder() / "features"

@@ -1,0 +1,269 @@
+"""Probes: small classifiers on a frozen model's hidden states, which the forward pass leaves anyway (2601.13288).
+
+A probe reads what every layer makes of every token and sums it up in two stages, both by the same mechanism: the
+tokens of a layer become one vector, then the layers' vectors become one, and a linear head says the label.
+
+Three mechanisms, with the paper's numbers of parameters for L layers and hidden size d:
+
+    pooling    the mean or the largest value; none
+    gate       a softmax of tanh(w·x) weighs what is summed; one w a layer and one over layers: (L + 2)·d
+    mha        self-attention in d' = d / downcast dimensions with H heads, then pooling; (L + 2)·4·d·d'
+
+What the paper leaves open, and what is done here: every state is divided by its root mean square first (see
+``router.features.hidden_states``), because states grow from layer to layer; a gate's weights start at zero, as a mean;
+projections have no biases; there is no dropout.
+
+Shapes: B texts, S = L + 1 states (what enters the first layer, and what leaves each), T tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+AGGREGATORS = ("pooling", "gate", "mha")
+POOLINGS = ("mean", "max")
+#: What a probe reads: every token of all layers, or of the last; the last token in all layers, or in the last.
+SCOPES = ("all", "tokens", "layers", "last")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeKind:
+    """What a probe is, on whatever model.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    aggregator: str = "gate"
+    """``pooling``, ``gate`` or ``mha``."""
+    pooling: str = "mean"
+    """``mean`` or ``max``: the whole of ``pooling``, and the end of ``mha``."""
+    scope: str = "all"
+    """What is read; see ``SCOPES``."""
+    downcast: int = 32
+    """What ``mha`` divides the width by."""
+    num_heads: int = 2
+    """Heads of ``mha``."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("aggregator", AGGREGATORS), ("pooling", POOLINGS), ("scope", SCOPES)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(known)}")
+        for name in ("downcast", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def reading(self) -> str:
+        """What such a probe must be given of a text; see ``router.features.hidden_states``."""
+        if self.scope == "all":
+            return self.pooling if self.aggregator == "pooling" else "tokens"
+        return "top" if self.scope == "tokens" else "last"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(ProbeKind):
+    """The shape of a probe: its kind on a model's sizes.
+
+    Raises:
+        ValueError: A field is out of its range, or they do not go together.
+    """
+
+    num_layers: int
+    """Depth L of the model."""
+    hidden_size: int
+    """Width D of its residual stream."""
+    num_classes: int
+    """Labels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_layers", "hidden_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {self.num_classes}")
+        if self.aggregator == "mha":
+            if self.hidden_size % self.downcast:
+                raise ValueError(f"downcast {self.downcast} does not divide the hidden size {self.hidden_size}")
+            if self.inner_size % self.num_heads:
+                raise ValueError(
+                    f"num_heads {self.num_heads} does not divide hidden size / downcast, which is {self.inner_size}"
+                )
+
+    @property
+    def inner_size(self) -> int:
+        """Dimensions in which ``mha`` attends."""
+        return self.hidden_size // self.downcast
+
+
+class Pooling(nn.Module):
+    """The mean or the largest value of what is valid.
+
+    Args:
+        how: ``mean`` or ``max``.
+    """
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """States ``[B, G, N, D]`` of G groups, and which of the N are valid ``[B, N]``, to ``[B, G, D]``."""
+        outside = ~valid[:, None, :, None]
+        if self.how == "max":
+            return states.masked_fill(outside, -math.inf).amax(2)
+        return states.masked_fill(outside, 0.0).sum(2) / valid.sum(1)[:, None, None]
+
+    def weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """How much each state counts, ``[B, G, N]``; of the largest values, the share that it has of them."""
+        if self.how == "max":
+            largest = states.masked_fill(~valid[:, None, :, None], -math.inf).argmax(2)
+            return nn.functional.one_hot(largest, states.shape[2]).float().mean(2)
+        return (valid / valid.sum(1, keepdim=True))[:, None].expand(-1, states.shape[1], -1)
+
+
+class Gate(nn.Module):
+    """A weighted sum whose weights a state says of itself.
+
+    Args:
+        groups: Groups G with weights of their own.
+        size: D.
+    """
+
+    def __init__(self, groups: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(groups, size))
+
+    def weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """How much each state counts, ``[B, G, N]``; those of a group sum to one."""
+        scores = torch.tanh(torch.einsum("bgnd,gd->bgn", states, self.weight))
+        return scores.masked_fill(~valid[:, None], -math.inf).softmax(-1)
+
+    def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """As ``Pooling``."""
+        return torch.einsum(
+            "bgn,bgnd->bgd", self.weights(states, valid), states.masked_fill(~valid[:, None, :, None], 0.0)
+        )
+
+
+class Attention(nn.Module):
+    """Self-attention in few dimensions, then pooling.
+
+    Args:
+        groups: Groups G with projections of their own.
+        config: The probe's.
+        generator: Of the Xavier-uniform projections.
+    """
+
+    def __init__(self, groups: int, config: ProbeConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        size, inner = config.hidden_size, config.inner_size
+        self.num_heads = config.num_heads
+        self.inward = nn.Parameter(torch.empty(groups, 3, size, inner))
+        self.outward = nn.Parameter(torch.empty(groups, inner, size))
+        for weight in (*self.inward.data.flatten(0, 1), *self.outward.data):
+            nn.init.xavier_uniform_(weight, generator=generator)
+        self.pooling = Pooling(config.pooling)
+
+    def weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """How much each state is attended to, ``[B, G, N]``: the mean over heads and over who attends."""
+        query, key, _ = self._project(states, valid)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        attention = scores.masked_fill(~valid[:, None, None, None], -math.inf).softmax(-1).mean(2)
+        asking = valid[:, None, :, None]
+        attended: torch.Tensor = (attention * asking).sum(2) / asking.sum(2)
+        return attended
+
+    def _project(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values, ``[3, B, G, H, N, d'/H]``."""
+        # A state that is not valid may hold anything, and is neither asked nor heard.
+        states = states.masked_fill(~valid[:, None, :, None], 0.0)
+        projected = torch.einsum("bgnd,gkdi->kbgni", states, self.inward)
+        heads = projected.view(*projected.shape[:-1], self.num_heads, -1)
+        return heads.transpose(3, 4)
+
+    def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """As ``Pooling``."""
+        batch, groups, number, _ = states.shape
+        query, key, value = self._project(states, valid)
+        attended = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=valid[:, None, None, None, :].expand(batch, groups, 1, 1, number)
+        )
+        joined = attended.transpose(2, 3).reshape(batch, groups, number, -1)
+        pooled: torch.Tensor = self.pooling(torch.einsum("bgni,gid->bgnd", joined, self.outward), valid)
+        return pooled
+
+
+class ProbeNetwork(nn.Module):
+    """Two stages and a linear head.
+
+    Args:
+        config: Its shape.
+        seed: Of the weights.
+    """
+
+    def __init__(self, config: ProbeConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        generator = torch.Generator().manual_seed(seed)
+
+        def stage(groups: int) -> Pooling | Gate | Attention:
+            if config.aggregator == "pooling":
+                return Pooling(config.pooling)
+            if config.aggregator == "gate":
+                return Gate(groups, config.hidden_size)
+            return Attention(groups, config, generator)
+
+        states = config.num_layers + 1
+        #: Sums up the tokens of each layer.
+        self.tokens = stage(states if config.scope == "all" else 1) if config.scope in ("all", "tokens") else None
+        #: Sums up the layers.
+        self.layers = stage(1) if config.scope in ("all", "layers") else None
+        self.head = nn.Linear(config.hidden_size, config.num_classes)
+        bound = 1 / math.sqrt(config.hidden_size)
+        with torch.no_grad():
+            self.head.weight.uniform_(-bound, bound, generator=generator)
+            self.head.bias.zero_()
+
+    def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Logits of the labels.
+
+        Args:
+            states: What enters the first layer and what leaves each, ``[B, S, T, D]``; a probe that needs less may be
+                given less: one token where they are pooled or the last is read, one state where the last is.
+            valid: Which tokens are no padding, bool ``[B, T]``; at least one of each text.
+
+        Returns:
+            ``[B, classes]``.
+        """
+        vectors = self._vectors(states, valid)
+        summed = vectors[:, -1]
+        if self.layers is not None:
+            summed = self.layers(vectors[:, None], valid.new_ones(vectors.shape[:2]))[:, 0]
+        logits: torch.Tensor = self.head(summed)
+        return logits
+
+    def layer_weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """How much each of the states counts in each text, ``[B, S]``; all of it the last where only that is read."""
+        vectors = self._vectors(states, valid)
+        if self.layers is None:
+            return vectors.new_tensor([0.0] * self.config.num_layers + [1.0]).expand(len(states), -1)
+        weights: torch.Tensor = self.layers.weights(vectors[:, None], valid.new_ones(vectors.shape[:2]))[:, 0]
+        return weights
+
+    def _vectors(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """A vector for each layer that is read, ``[B, S or 1, D]``."""
+        if self.config.scope in ("tokens", "last"):
+            states = states[:, -1:]
+        if self.config.scope in ("layers", "last"):
+            places = torch.arange(valid.shape[1], device=valid.device)
+            last = (places * valid).argmax(1)
+            states = states[torch.arange(len(states), device=states.device), :, last][:, :, None]
+            valid = valid.new_ones(len(states), 1)
+        vectors: torch.Tensor = states[:, :, 0] if self.tokens is None else self.tokens(states, valid)
+        return vectors

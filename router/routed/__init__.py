@@ -1,0 +1,1 @@
+"""The frozen model with a router on it: it chooses its own depth."""

@@ -1,0 +1,266 @@
+"""A stock model whose layers ask before they run: transformers' own forward, masks and ``generate`` on top.
+
+``steered`` gives a model that shares every weight with the base and has each layer wrapped. When a text is read for
+the first time the wrapper shows what enters its layer to whoever decides (``heads.steering``), and runs the layer on
+the rows that want it, once or twice. The decisions live in the cache, and with it hold for every token that is
+generated; each run of a layer has a slot of its own there, for the rows that have that run.
+
+Shapes: B rows, T tokens, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from pipeline.engine.decoder_stack import DecoderStack
+from pipeline.engine.weight_sharing import share
+from router.heads.steering import Decisions, Steering
+
+#: Told of states ``[B, T, D]`` while prompts are read.
+OnState = Callable[[torch.Tensor], None]
+
+
+class RoutedCache(Cache):  # type: ignore[misc]
+    """One batch on its way: its decisions, and keys and values by layer, run and row.
+
+    Args:
+        steering: Decides.
+        on_state: Told, while the prompts are read, of what enters each layer ``[B, T, D]`` and what leaves the last.
+    """
+
+    def __init__(self, steering: Steering, *, on_state: OnState | None = None) -> None:
+        super().__init__(layers=[])
+        self.steering = steering
+        self._on_state = on_state
+        #: How often each layer runs in each row, ``[B, L]``; whole once the prompts are read.
+        self.counts = np.zeros((0, steering.num_layers), dtype=np.int64)
+        self._tokens = 0
+        self._slots: dict[tuple[int, int], _Slot] = {}
+        self._rows: dict[int, list[torch.Tensor | None]] = {}
+        #: Asked while the prompts are read.
+        self._decisions: Decisions | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows B, beams counted."""
+        return len(self.counts)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def begin(self, mask: torch.Tensor) -> None:
+        """A call begins; the first one brings the prompts.
+
+        Args:
+            mask: Which of its tokens are no padding, ``[B, T]``.
+        """
+        if self._tokens:
+            return
+        self._decisions = self.steering.begin(mask)
+        self.counts = np.zeros((len(mask), self.steering.num_layers), dtype=np.int64)
+        self._rows = {}
+        for layer, count in self._decisions.known.items():
+            self.counts[:, layer] = count
+            self._rows[layer] = [None] * count
+
+    def end(self, num_tokens: int) -> None:
+        """A call with so many tokens is done."""
+        self._tokens += num_tokens
+        self._decisions = None  # decided once, at the prompt
+
+    def runs(self, layer: int, hidden: torch.Tensor) -> list[torch.Tensor | None]:
+        """For each run of a layer its rows; None for all of them.
+
+        Args:
+            layer: Its index.
+            hidden: What enters it, ``[B, T, D]``: where nothing is decided yet, it is decided by that.
+        """
+        rows = self._rows.get(layer)
+        if rows is None:
+            if self._decisions is not None:
+                self.counts[:, layer] = self._decisions.decide(layer, hidden)
+            counts = self.counts[:, layer]
+            listed = counts.tolist()  # of a few rows the least is found sooner so
+            every, any_row = min(listed), max(listed)
+            some = [torch.from_numpy((counts > run).nonzero()[0]) for run in range(every, any_row)]
+            rows = self._rows[layer] = [None] * every + [part.to(hidden.device) for part in some]
+        return rows
+
+    def saw(self, hidden: torch.Tensor) -> None:
+        """A state ``[B, T, D]`` lies before the next layer, or behind the last."""
+        if self._on_state is not None and self._decisions is not None:
+            self._on_state(hidden)
+
+    def slot(self, layer: int, run: int) -> _Slot:
+        """Where one run of a layer keeps its keys and values."""
+        slot = self._slots.get((layer, run))
+        if slot is None:
+            slot = self._slots[layer, run] = _Slot()
+        return slot
+
+    # -- what transformers asks of a cache -------------------------------------------------
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        raise AssertionError("keys and values go to the slot of a run")
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._tokens
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return self._tokens
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self._tokens + query_length, 0
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        return -1
+
+    @property
+    def is_compileable(self) -> bool:
+        return False
+
+    @property
+    def is_sliding(self) -> list[bool]:
+        return [False]
+
+    @property
+    def is_croppable(self) -> bool:
+        return False
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Row b becomes what row ``indices[b]`` was."""
+        chosen = indices.numpy(force=True)
+        before, self.counts = self.counts, self.counts[chosen]
+        self._rows.clear()
+        for (layer, run), slot in self._slots.items():
+            place = (before[:, layer] > run).cumsum() - 1
+            rows = place[chosen[self.counts[:, layer] > run]]
+            slot.kept.batch_select_indices(torch.from_numpy(rows).to(indices.device))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.batch_select_indices(torch.arange(self.num_rows).repeat_interleave(repeats))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        # Only assisted decoding takes tokens back, and it reads prompts in pieces, for which no program can be decided.
+        raise ValueError("a routed model does not take back tokens: leave out assisted decoding and prompt lookup")
+
+
+class _Slot:
+    """One run's keys and values, under whatever number the layer's attention asks for."""
+
+    def __init__(self) -> None:
+        self.kept = DynamicLayer()
+
+    def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add what a call made; all there is, ``[rows, heads, tokens, head_dim]`` each."""
+        keys, values = self.kept.update(keys, values)
+        return keys, values
+
+
+class RoutedLayer(nn.Module):
+    """A decoder layer that runs as often as is decided.
+
+    Args:
+        layer: The base model's layer, whose weights are shared.
+        index: Its place.
+        is_last: Whether none is behind it.
+    """
+
+    def __init__(self, layer: nn.Module, index: int, *, is_last: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.index = index
+        self.is_last = is_last
+
+    def __getattr__(self, name: str) -> Any:
+        # A model may ask its layers for what they are (Gemma 3: ``attention_type``).
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """``[B, T, D]`` to ``[B, T, D]``; the arguments are those of the layer."""
+        cache: RoutedCache = kwargs.pop("past_key_values")
+        cache.saw(hidden_states)
+        for run, rows in enumerate(cache.runs(self.index, hidden_states)):
+            slot = cache.slot(self.index, run)
+            if rows is None:
+                hidden_states = _state(self.layer(hidden_states, *args, past_key_values=slot, **kwargs))
+                continue
+            batch = len(hidden_states)
+            chosen = {name: _of_rows(value, rows, batch) for name, value in kwargs.items()}
+            others = [_of_rows(value, rows, batch) for value in args]
+            output = _state(self.layer(hidden_states[rows], *others, past_key_values=slot, **chosen))
+            hidden_states = hidden_states.index_copy(0, rows, output)
+        if self.is_last:
+            cache.saw(hidden_states)
+        return hidden_states
+
+
+def _state(output: Any) -> torch.Tensor:
+    state: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return state
+
+
+def _of_rows(value: Any, rows: torch.Tensor, batch: int) -> Any:
+    """The part of a layer's argument that belongs to some rows: what has the batch as its first dimension."""
+    if isinstance(value, torch.Tensor):
+        return value[rows] if value.ndim > 1 and len(value) == batch else value
+    if isinstance(value, tuple):
+        return tuple(_of_rows(part, rows, batch) for part in value)
+    return value
+
+
+def steered(hf_model: Any) -> Any:
+    """A model of the same class whose layers ask how often they run, sharing every weight with ``hf_model``.
+
+    A call without a cache, or with an empty one, reads prompts and decides; ``model.default_steering`` says how,
+    unless a ``RoutedCache`` is given as ``past_key_values``.
+
+    Args:
+        hf_model: A transformers causal language model inside the contract.
+
+    Raises:
+        UserError: The model is outside the contract.
+    """
+    DecoderStack(hf_model)  # refuses what is outside
+    model = share(hf_model)
+    last = len(model.model.layers) - 1
+    layers = [RoutedLayer(layer, index, is_last=index == last) for index, layer in enumerate(model.model.layers)]
+    model.model.layers = nn.ModuleList(layers)
+    model.default_steering = None
+
+    def begin(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        cache = kwargs.get("past_key_values")
+        if not isinstance(cache, RoutedCache):
+            if cache is not None and cache.get_seq_length() > 0:
+                raise ValueError("a routed model goes on from its own cache (RoutedCache) alone, not from a stock one")
+            cache = kwargs["past_key_values"] = RoutedCache(model.default_steering)
+        tokens, mask = _inputs(args, kwargs)[:2], kwargs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones(tokens, dtype=torch.long, device=model.device)
+        cache.begin(mask.long())
+        return args, kwargs
+
+    def end(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        kwargs["past_key_values"].end(_inputs(args, kwargs)[1])
+
+    model.model.register_forward_pre_hook(begin, with_kwargs=True)
+    model.model.register_forward_hook(end, with_kwargs=True)
+    return model
+
+
+def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Size:
+    """The shape ``[B, T, …]`` of what a call brings."""
+    given = args[0] if args else kwargs.get("input_ids")
+    shape: torch.Size = (kwargs["inputs_embeds"] if given is None else given).shape
+    return shape

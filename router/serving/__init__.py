@@ -1,0 +1,1 @@
+"""What is handed out: a stock checkpoint of one program."""

@@ -1,0 +1,126 @@
+"""One program as a stock transformers checkpoint, for whoever serves models with other software.
+
+The checkpoint has as many layers as the program and needs none of our code: ``AutoModelForCausalLM`` loads it, and what
+reads such checkpoints (vLLM, llama.cpp's converter) can too. A repeated layer is written twice, for a checkpoint of
+stock classes cannot say that two layers share their weights.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.engine import FrozenModel, materialize
+from pipeline.engine.loading import load_description
+from pipeline.errors import UserError
+from pipeline.model_source import DTYPES, resolve_model
+from pipeline.program import LayerProgram
+from pipeline.shards.reader import read_json
+from pipeline.storage import AnyPath, entries, is_folder, is_there, uploaded
+from router.artifact.base_model import find_base
+from router.evaluation.results import RESULTS_FILE, SINGLE
+from router.routed.causal_lm import RoutedCausalLM
+from router.routed.checkpoint import Router
+
+NOTE_FILE = "layer_program.json"
+
+
+def parse_program(text: str, num_layers: int) -> LayerProgram:
+    """A program as ``LayerProgram`` writes it (``0-5,5-9,12-29``).
+
+    Raises:
+        UserError: It is no program of that depth.
+    """
+    try:
+        return LayerProgram.parse(text, num_layers)
+    except ValueError as error:
+        raise UserError(f"--program: {error}") from None
+
+
+def best_single(router: AnyPath) -> LayerProgram:
+    """The program that an evaluation of a router chose on its training questions.
+
+    Raises:
+        UserError: The router was not evaluated, or no single program could be chosen.
+    """
+    file = router / RESULTS_FILE
+    if not is_there(file):
+        raise UserError(f"{router} was not evaluated yet, and --best is what `drllm-pipeline evaluate` chooses")
+    found = read_json(file)
+    try:
+        [chosen] = [result for result in found["results"] if result["contender"] == SINGLE]
+        [text] = {program for program, _ in chosen["answers"].values()}
+        return LayerProgram.parse(text, int(found["num_layers"]))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{file} names no best single program: were the training runs there?") from None
+
+
+def export_program(
+    *,
+    model: str | None,
+    program: str | None,
+    best: bool,
+    router: AnyPath | None,
+    prompt: str | None,
+    budget: float | None,
+    dtype: str,
+    out: AnyPath,
+) -> LayerProgram:
+    """Find the program that was asked for, and write it; see ``drllm-pipeline export --help``.
+
+    Raises:
+        UserError: It was not said which one, or something that was named is wrong.
+    """
+    if (program is not None) + best + (prompt is not None) != 1:
+        raise UserError("say which program: one of --program, --best (with --router), --prompt (with --router)")
+    loaded = None if router is None else Router.load(router)
+    if router is None and (best or prompt is not None):
+        raise UserError("--best and --prompt need --router, which chooses the program")
+    check_new(out)
+    name = model or (loaded.base.name if loaded else None)
+    if name is None:
+        raise UserError("--model is needed: whose layers are they?")
+    chosen = best_single(router) if best and router is not None else None
+    source = find_base(loaded.base, model, kind="router") if loaded else resolve_model(name)
+    # As the checkpoint has it, and not as this machine would run it.
+    if dtype == "auto":
+        stored = str(load_description(source)[0].dtype).removeprefix("torch.")
+        dtype = stored if stored in DTYPES else "float32"
+    frozen = FrozenModel.load(source.location, dtype=dtype, revision=source.hub_revision)
+    if program is not None:
+        chosen = parse_program(program, frozen.num_layers)
+    elif prompt is not None:
+        assert loaded is not None
+        [chosen] = RoutedCausalLM(frozen.hf_model, frozen.tokenizer, loaded, budget=budget).route([prompt])
+    assert chosen is not None
+    if chosen.num_layers != frozen.num_layers:
+        raise UserError(f"the program is for {chosen.num_layers} layers, {name} has {frozen.num_layers}")
+    export(frozen, chosen, out)
+    return chosen
+
+
+def check_new(out: AnyPath) -> None:
+    """Refuse a folder that has something in it.
+
+    Raises:
+        UserError: It has.
+    """
+    if is_there(out) and (not is_folder(out) or entries(out)):
+        raise UserError(f"{out} has something in it; give a new folder to --out")
+
+
+def export(model: FrozenModel, program: LayerProgram, out: AnyPath) -> None:
+    """Write a checkpoint of one program, its tokenizer and a note on what it is.
+
+    Raises:
+        UserError: The folder has something in it, or cannot be written.
+    """
+    check_new(out)
+    stock = materialize(model.hf_model, program)
+    note = {"program": list(program.layers), "num_layers_of_the_base": program.num_layers, "text": str(program)}
+    try:
+        with uploaded(out) as folder:
+            stock.save_pretrained(folder)
+            model.tokenizer.save_pretrained(folder)
+            (folder / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,1 @@
+"""From path data sets to a router folder."""

@@ -1,0 +1,296 @@
+"""Whole runs on real Ray: the command as a user types it, its faults, and its resumption."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny import save_tiny_model, write_questions
+
+from pipeline.shards.reader import read_manifest, read_paths
+
+pytestmark = pytest.mark.ray
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NUM_QUESTIONS = 24
+#: Groups of two for the first five questions.
+NUM_CALIBRATION_GROUPS = 3
+LIMIT_SECONDS = 150
+
+
+class Bench:
+    """A tiny model, questions, and the search command on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = save_tiny_model(folder / "model")
+        self.data = write_questions(folder / "questions.jsonl", NUM_QUESTIONS)
+
+    def arguments(self, out: Path, *, actors: int) -> list[str]:
+        options = f"--task arc --simulations 120 --group-size 2 --calibration 5 --seed 3 --budget 1.5 --actors {actors}"
+        return ["search", "--model", str(self.model), "--data", str(self.data), "--out", str(out), *options.split()]
+
+    def start(self, out: Path, *, actors: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline.cli", *self.arguments(out, actors=actors)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=REPOSITORY,
+            # What a shell starts in the background ignores Ctrl-C, and the tests may be such a thing.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def run(self, out: Path, *, actors: int) -> str:
+        process = self.start(out, actors=actors)
+        text, _ = process.communicate(timeout=LIMIT_SECONDS)
+        assert process.returncode == 0, text
+        return text
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(bench) -> Path:
+    """The run that every other one must equal."""
+    out = bench.folder / "undisturbed"
+    bench.run(out, actors=2)
+    return out
+
+
+def shards(run: Path) -> dict[str, bytes]:
+    """All that a run found, and what it learnt on the way."""
+    files = [*(run / "paths").iterdir(), *(run / "calibration").iterdir(), run / "prior.safetensors"]
+    return {file.relative_to(run).as_posix(): file.read_bytes() for file in sorted(files)}
+
+
+def wait_for(condition, process: subprocess.Popen[str], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert process.poll() is None, f"the run ended before {what}: {process.stdout.read()}"
+        assert time.monotonic() < deadline, f"no {what} in time"
+        time.sleep(0.02)
+
+
+def evaluators(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The actors' processes that work for a run."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "SearchEvaluator" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_run_says_what_it_holds(undisturbed):
+    """Catches a run that ends well with marks, rows or the base model's own answers missing."""
+    assert (undisturbed / "_SUCCESS").exists()
+    assert "configs:" in (undisturbed / "README.md").read_text()
+    assert not (undisturbed / "_staging").exists()
+    rows = read_paths(undisturbed)
+    assert rows.example_id.nunique() == NUM_QUESTIONS
+    identity = rows[rows.program.map(lambda program: list(program) == list(range(6)))]
+    assert sorted(identity.example_id) == sorted(rows.example_id.unique()), "one identity row for each question"
+    best = rows[rows.is_best]
+    assert best.example_id.is_unique and best.correct.all() and (best["rank"] == 1).all()
+    assert (~identity.correct).any() and identity.correct.any(), "the questions must test both outcomes"
+    assert (rows.length <= 9).all()
+
+
+def test_one_worker_equals_two(bench, undisturbed):
+    """Catches rows that depend on who searched an example, when, or beside what."""
+    out = bench.folder / "one"
+    bench.run(out, actors=1)
+    assert shards(out) == shards(undisturbed)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_interrupted_and_resumed_equals_undisturbed(bench, undisturbed, sent):
+    """Catches a signal that loses committed rows, ends in a traceback, or leaves a run that cannot go on."""
+    out = bench.folder / f"stopped-{sent.name}"
+    process = bench.start(out, actors=1)
+    wait_for(lambda: len(list((out / "manifest").glob("group-*.json"))) >= 2, process, "second commit")
+    process.send_signal(sent)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, text
+    assert "run the same command again" in text and "Traceback" not in text
+    kept = len(read_manifest(out))
+    assert 2 <= kept < NUM_QUESTIONS // 2 and not (out / "_SUCCESS").exists()
+    assert read_paths(out).example_id.nunique() == 2 * kept
+
+    text = bench.run(out, actors=2)
+    assert f"{2 * kept} of them committed already" in text
+    assert shards(out) == shards(undisturbed)
+
+
+def test_a_driver_killed_without_warning_loses_nothing_committed(bench, undisturbed):
+    """Catches anything that is only written at the end of a run."""
+    out = bench.folder / "killed"
+    process = bench.start(out, actors=1)
+    wait_for(
+        lambda: len(list((out / "manifest").glob("group-*.json"))) > NUM_CALIBRATION_GROUPS, process, "fourth commit"
+    )
+    process.kill()
+    process.communicate()
+    assert read_manifest(out) and (out / "prior.safetensors").exists()
+    bench.run(out, actors=2)
+    assert shards(out) == shards(undisturbed)
+
+
+def test_a_dead_actor_is_replaced(bench, undisturbed):
+    """Catches a lost group, a group committed twice, and a run that waits for a dead actor for ever."""
+    out = bench.folder / "actor-killed"
+    process = bench.start(out, actors=2)
+    wait_for(lambda: list((out / "manifest").glob("group-*.json")), process, "first commit")
+    victims = evaluators(process)
+    assert victims
+    victims[0].kill()
+    text, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0, text
+    assert shards(out) == shards(undisturbed)
+
+
+def test_a_prior_from_another_run_guides_every_question(bench, undisturbed):
+    """Catches a prior that is taken and not used, or a run that does not say which one it went by."""
+    out = bench.folder / "guided"
+    command = bench.arguments(out, actors=2)
+    at = command.index("--calibration")
+    command[at : at + 2] = ["--prior", str(undisturbed), "--limit", "4"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *command],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (out / "prior.safetensors").read_bytes() == (undisturbed / "prior.safetensors").read_bytes()
+    assert not (out / "calibration").exists()
+    unaided = read_paths(undisturbed)
+    guided = read_paths(out)
+    unaided = unaided[unaided.example_id.isin(guided.example_id)]
+    assert guided.program.map(tuple).tolist() != unaided.program.map(tuple).tolist()
+
+
+def test_other_settings_are_refused_before_anything_is_touched(bench, undisturbed):
+    """Catches two runs mixed in one folder; the message names the setting and both values."""
+    before = shards(undisturbed)
+    command = [sys.executable, "-m", "pipeline.cli", *bench.arguments(undisturbed, actors=1), "--seed", "4"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS)
+    assert ended.returncode == 2
+    assert "seed: 3 there, 4 now" in ended.stderr and "Traceback" not in ended.stderr
+    assert shards(undisturbed) == before and (undisturbed / "_SUCCESS").exists()
+
+
+def test_a_model_outside_the_contract_is_named(bench):
+    """Catches a traceback from inside an actor where a sentence would do."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = bench.folder / "gpt2"
+    shutil.copytree(bench.model, folder)
+    GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=257)).save_pretrained(folder)
+    arguments = bench.arguments(bench.folder / "gpt2-run", actors=1)
+    arguments[arguments.index("--model") + 1] = str(folder)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *arguments],
+        capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
+    )  # fmt: skip
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert "GPT2LMHeadModel" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_question_that_does_not_fit_is_set_aside(bench):
+    """Catches a question beyond the model's context that is searched all the same, or takes its group with it."""
+    lines = bench.data.read_text().splitlines()[:4]
+    lines[1] = lines[1].replace("Which of these", "Which of these, " + "and think it over well, " * 40)
+    data = bench.folder / "long.jsonl"
+    data.write_text("\n".join(lines))
+    out = bench.folder / "long"
+    arguments = [*bench.arguments(out, actors=1), "--simulations", "5"]
+    arguments[arguments.index("--data") + 1] = str(data)
+    for _ in ("first", "again"):
+        ended = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *arguments],
+            capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
+        )  # fmt: skip
+        assert ended.returncode == 1, ended.stdout + ended.stderr
+        assert "1 questions were set aside" in ended.stdout
+        assert "the model reads 512" in (out / "failed" / "group-000000.jsonl").read_text()
+        assert sorted(read_paths(out).example_id.unique()) == ["tiny-00", "tiny-02", "tiny-03"]
+        assert not (out / "_SUCCESS").exists()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
+    """Catches a job that starts a cluster of its own, or cannot import the package from its working directory."""
+    binaries = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Of its own, so that whoever else starts Ray on this machine does not join it; short, for its sockets.
+        "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray"),
+    }
+
+    def ray(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(binaries / "ray"), *words],
+            capture_output=True, text=True, cwd=REPOSITORY, env=environment, timeout=LIMIT_SECONDS,
+        )  # fmt: skip
+
+    port = free_port()
+    head = subprocess.Popen(
+        [str(binaries / "ray"), "start", "--head", "--block", "--port=0", f"--dashboard-port={port}", "--num-cpus=2",
+         # Without an agent, which starts no second time on the port of another cluster's, no job can be submitted.
+         f"--dashboard-agent-listen-port={free_port()}"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while ray("job", "list", "--address", address).returncode != 0:
+            assert head.poll() is None and time.monotonic() < deadline, "the cluster does not start"
+        out = bench.folder / "job"
+
+        def submit(out: Path) -> subprocess.CompletedProcess[str]:
+            words = ["job", "submit", "--address", address, "--working-dir", ".", "--", "python", "jobs/search.py"]
+            while True:
+                ended = ray(*words, *bench.arguments(out, actors=2)[1:])
+                # The head answers before the agent that starts jobs is up.
+                if "No available agent" not in ended.stderr or time.monotonic() > deadline:
+                    return ended
+
+        relative = submit(Path("runs/x"))
+        assert relative.returncode != 0 and "absolute path" in relative.stdout + relative.stderr
+        job = submit(out)
+        assert job.returncode == 0, job.stdout + job.stderr
+        assert shards(out) == shards(undisturbed)
+    finally:
+        # Not `ray stop`, which ends everybody's clusters on this machine.
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            head.wait(timeout=20)
+        with suppress(ProcessLookupError):
+            os.killpg(head.pid, signal.SIGKILL)
+        shutil.rmtree(environment["RAY_TMPDIR"], ignore_errors=True)

@@ -1,0 +1,47 @@
+"""The oracle that replays runs, against the engine that made them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, NUM_LAYERS, build
+
+from pipeline.engine import FrozenModel
+from pipeline.engine.stock_runner import Oracle
+from pipeline.program import LayerProgram
+
+ROWS = [[5, 6, 7, 8, 9, 10, 11], [20, 21, 22], [33, 34, 35, 36, 37, 38], [71]]
+PROGRAMS = [
+    LayerProgram.identity(NUM_LAYERS),
+    LayerProgram((0, 1, 3, 3), NUM_LAYERS),
+    LayerProgram((2, 0, 1), NUM_LAYERS),
+    LayerProgram(range(1, NUM_LAYERS), NUM_LAYERS),
+]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_oracle_answers_what_the_engine_answers(name):
+    """Catches a replay of another program, of another text, or by other rules of decoding than the search's."""
+    hf_model = build(name)
+    # What a checkpoint recommends for chatting is no part of greedy decoding.
+    hf_model.generation_config.repetition_penalty = 3.0
+    model = FrozenModel(hf_model)
+    oracle = Oracle(model)
+    starts = [len(row) - 1 for row in ROWS]
+    for mine, theirs in zip(
+        model.logits(ROWS, PROGRAMS, starts=starts), oracle.logits(ROWS, PROGRAMS, starts=starts), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, atol=2e-4, rtol=1e-3)
+    stops = [[], []]
+
+    def stop(number):
+        return lambda row, tokens: stops[number].append((row, tuple(tokens))) or len(tokens) == 3 + row
+
+    mine = model.decode(ROWS, PROGRAMS, max_new_tokens=5, stop=stop(0))
+    theirs = oracle.decode(ROWS, PROGRAMS, max_new_tokens=5, stop=stop(1))
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one.tokens, one.passes) == (other.tokens, other.passes)
+        assert one.gap == pytest.approx(other.gap, abs=2e-4)
+    # Stock decoding also asks behind the last token that there is room for, and is not heard.
+    assert set(stops[0]) <= set(stops[1])
+    assert len({len(one.tokens) for one in mine}) > 2

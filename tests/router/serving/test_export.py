@@ -1,0 +1,79 @@
+"""Exported programs need none of our code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, NUM_LAYERS, PROGRAMS, build
+from click.testing import CliRunner
+from tiny import NUM_LAYERS as TINY_LAYERS
+from tiny import save_tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.cli.main import main
+from pipeline.engine import FrozenModel
+from pipeline.program import LayerProgram
+from router.serving.export import export
+
+
+class NoTokenizer:
+    """Stands in where a test has token ids."""
+
+    def save_pretrained(self, folder):
+        return ()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kind", ["skips", "block-repeat"])
+@torch.inference_mode()
+def test_a_stock_model_reads_it_and_says_the_same(architecture, kind, tmp_path):
+    """Catches layers written in another order or once too few, and settings by layer that stay behind."""
+    program = LayerProgram(PROGRAMS[kind], NUM_LAYERS)
+    model = FrozenModel(build(architecture), NoTokenizer())
+    export(model, program, tmp_path / "out")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    assert stock.config.num_hidden_layers == len(program)
+    ids = [5, 9, 7, 30, 11, 12, 13, 14]
+    torch.testing.assert_close(
+        stock(torch.tensor([ids])).logits[0], model.logits([ids], [program])[0], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_the_command_writes_one_program(tmp_path):
+    """Catches a checkpoint without its tokenizer, or of another program than was asked for."""
+    base = save_tiny_model(tmp_path / "base")
+    arguments = ["export", "--model", str(base), "--program", "0,2-5,5", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert f"6 of {TINY_LAYERS} layers" in result.output
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    ids = tokenizer("Hello there").input_ids
+    ours = FrozenModel.load(str(base), device="cpu")
+    with torch.inference_mode():
+        expected = ours.logits([ids], [LayerProgram((0, 2, 3, 4, 5, 5), TINY_LAYERS)])[0]
+        torch.testing.assert_close(stock(torch.tensor([ids])).logits[0], expected, atol=1e-4, rtol=1e-4)
+    again = CliRunner().invoke(main, arguments)
+    assert again.exit_code == 2 and "has something in it" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "{base}"], "say which program"),
+        (["--model", "{base}", "--program", "0-9"], "no range of layers"),
+        (["--model", "{base}", "--program", "zero"], "cannot read 'zero'"),
+        (["--program", "0-3"], "--model is needed"),
+        (["--model", "{base}", "--prompt", "x"], "need --router"),
+        (["--model", "{base}", "--best"], "need --router"),
+        (["--model", "{base}", "--best", "--program", "0"], "say which program"),
+        (["--router", "{base}/none", "--prompt", "x"], "cannot be found"),
+    ],
+)
+def test_a_wrong_call_gets_its_message(arguments, message, tmp_path):
+    """Catches a traceback where a word is missing."""
+    base = save_tiny_model(tmp_path / "base")
+    filled = [argument.format(base=base) for argument in arguments]
+    result = CliRunner().invoke(main, ["export", *filled, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2, result.output
+    assert message in result.output

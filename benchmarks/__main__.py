@@ -8,14 +8,14 @@ import click
 from rich.console import Console
 
 from benchmarks import chaos, coordination, pages, probing, quality, report, routing, scaling, sharing, throughput
-from benchmarks.lab import MODEL, Lab, Section
+from benchmarks.lab import MODEL, BenchmarkSection, Lab
 from benchmarks.workloads import Sources, Subject, throughput_workloads
 from pipeline.engine.loading import choose_device, choose_dtype
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 
 #: In the order in which they run.
-SECTIONS: tuple[Section, ...] = (
+SECTIONS: tuple[BenchmarkSection, ...] = (
     quality.SECTION,
     throughput.SECTION,
     sharing.SECTION,

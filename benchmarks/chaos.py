@@ -21,7 +21,7 @@ from unittest import mock
 
 import psutil
 
-from benchmarks.lab import MODEL, Findings, Lab, Section, Target
+from benchmarks.lab import MODEL, BenchmarkSection, Findings, Lab, Target
 from pipeline.cli.search import run_and_show
 from pipeline.distributed.cluster import Resources
 from pipeline.distributed.coordinator import Coordinator
@@ -148,7 +148,7 @@ def measure(lab: Lab) -> Findings:
     )
 
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="chaos",
     summary="a search whose actors and driver are killed against one in peace (15 minutes)",
     targets=(

@@ -13,7 +13,7 @@ from unittest import mock
 
 import ray
 
-from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from benchmarks.scaling import ray_of_our_own
 from benchmarks.stub_evaluator import example_of, stub_evaluator
 from pipeline.distributed.cluster import PoolConfig
@@ -133,7 +133,7 @@ def measure(lab: Lab) -> Findings:
     return Findings(figures={KEY: busy}, details={KEY: details})
 
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="coordination",
     summary=f"the coordinator's own time an example, with {NUM_ACTORS} actors that answer at once",
     targets=(

@@ -10,7 +10,7 @@ from benchmarks.workloads import Workload
 from pipeline.engine import FrozenModel, materialize
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
-from pipeline.search.group_search import Searched, search_group
+from pipeline.search.group_search import ExampleSearch, search_group
 from pipeline.search.tree import SearchTree
 from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Example, Outcome, Question
@@ -25,7 +25,7 @@ class Found:
         layers_run: Layers that the engine really ran.
     """
 
-    searched: list[Searched[Question, Outcome]]
+    searched: list[ExampleSearch[Question, Outcome]]
     layers_run: int
 
     @property
@@ -76,7 +76,7 @@ class SearchGroups:
 
         def run() -> Found:
             before = model.layers_run
-            searched: list[Searched[Question, Outcome]] = []
+            searched: list[ExampleSearch[Question, Outcome]] = []
             for start in range(0, len(questions), size):
                 model.forget()
                 searched += search_group(

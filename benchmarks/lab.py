@@ -214,7 +214,7 @@ class Findings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class BenchmarkSection:
     """A part of the benchmark.
 
     Attributes:

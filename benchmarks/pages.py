@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.browser import chromium, chromium_is_here
-from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.report.write_report import write_report
@@ -115,7 +115,7 @@ def _rows(example_id: str, rng: random.Random, config: RunConfig) -> list[dict[s
     ]
 
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="pages",
     summary=f"the report of a run of {QUESTIONS:,} questions: its size, and the time to open it",
     targets=(

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from benchmarks.workloads import arc_questions
 from pipeline.engine import FrozenModel
-from pipeline.engine.state_hooks import weights_mark
+from pipeline.engine.state_hooks import weights_fingerprint
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, get_task
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.probes.network import AGGREGATORS, ProbeConfig, ProbeNetwork
 from router.probes.probe import Probe
 
@@ -87,14 +87,14 @@ def made_probe(model: FrozenModel, kind: str) -> Probe:
         aggregator=kind,
     )
     return Probe(
-        base=BaseModel(name="smollm2", revision="measured"),
+        base=BaseModelRef(name="smollm2", revision="measured"),
         network=ProbeNetwork(shape).eval().requires_grad_(False),
         labels=LABELS,
-        mark=weights_mark(model.hf_model),
+        mark=weights_fingerprint(model.hf_model),
     )
 
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="probing",
     summary="what a label from the same pass adds to reading a prompt, for each kind of probe",
     targets=tuple(

@@ -25,7 +25,7 @@ from benchmarks.contenders import (
     Trail,
 )
 from benchmarks.jobs import RunPeer, SearchGroups
-from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from benchmarks.peers import Peer, Released, SinglePass
 from benchmarks.throughput import WAYS
 from benchmarks.workloads import KINDS, NUM_PROCESSES, Workload, held_out_questions, times_and_sums
@@ -270,7 +270,7 @@ def _details(setting: Setting, trails: dict[str, list[Trail]]) -> dict[str, Any]
     }
 
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="quality",
     summary="what searches find at equal evaluations, and the time to find as much as the released one",
     targets=(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from benchmarks.workloads import arc_questions, arithmetic_questions
 from pipeline.engine import FrozenModel
 from pipeline.tasks import Example, get_task
@@ -227,7 +227,7 @@ def read(model: FrozenModel, rows: list[Labelled]) -> np.ndarray[Any, Any]:
     return pooled_along(model, rows, num_windows=8, add_special_tokens=True)
 
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="routing",
     summary="what routers add to a forward pass, what shorter programs gain, and what training costs",
     targets=(

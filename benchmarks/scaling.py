@@ -14,7 +14,7 @@ import ray
 from ray.util import ActorPool
 
 from benchmarks.jobs import SearchGroups
-from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from benchmarks.workloads import Workload, arc_questions, arithmetic_questions
 from pipeline.distributed.evaluator import SearchEvaluator
 
@@ -110,7 +110,7 @@ def ray_of_our_own(*, num_cpus: int) -> Iterator[None]:
         ray.shutdown()
 
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="scaling",
     summary="two actors against one; the cost of a program by layers, questions and simulations",
     targets=(Target(key=KEY, bound=1.9, meaning="speed of two actors over one, on two cores"),),

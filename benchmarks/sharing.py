@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.contenders import GROUP_SIZE, UCB, UNAIDED, Contender
 from benchmarks.jobs import SearchGroups
-from benchmarks.lab import Findings, Lab, Section, Target
+from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from benchmarks.workloads import NUM_PROCESSES, Workload, held_out_questions
 
 KEY = "layer_executions_ratio"
@@ -46,7 +46,7 @@ def _count(lab: Lab, contender: Contender) -> dict[str, Any]:
     return {"layers_run": run, "layers_asked": asked, "ratio": run / asked, "programs": programs}
 
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="sharing",
     summary="layers really run over those that the programs ask for",
     targets=(

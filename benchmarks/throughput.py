@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from benchmarks.jobs import RunPeer, SearchGroups
-from benchmarks.lab import Findings, Lab, Section, Target, Timed
+from benchmarks.lab import BenchmarkSection, Findings, Lab, Target, Timed
 from benchmarks.peers import Peer, ProgramMajor, Released, SinglePass
 from benchmarks.workloads import NUM_PROCESSES, Workload, throughput_workloads
 from pipeline.program import LayerProgram
@@ -190,7 +190,7 @@ TARGETS = (
     ),
 )
 
-SECTION = Section(
+SECTION = BenchmarkSection(
     name="throughput",
     summary="programs a second against the released search, single passes and batches of equal programs",
     targets=TARGETS,

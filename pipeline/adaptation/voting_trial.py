@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.adaptation.adapt import AdaptConfig, adapt_example, check_votable
 from pipeline.distributed.actor_pool import ActorPool
-from pipeline.distributed.cluster import Resources, check_output, find_place
+from pipeline.distributed.cluster import Resources, check_output, find_placement
 from pipeline.distributed.model_actor import ModelActor
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -49,7 +49,7 @@ class TrialRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class TriedExample:
     """What became of one question.
 
     Attributes:
@@ -101,7 +101,7 @@ class Trial:
         scores: The untouched model, the vote, and whether any vote was right, which is a ceiling.
     """
 
-    tried: list[Tried]
+    tried: list[TriedExample]
     scores: list[Score]
 
 
@@ -123,17 +123,17 @@ class AdaptingActor(ModelActor):
         self._task = get_task(task, max_new_tokens=max_new_tokens)
         self._config, self._prior = config, prior
 
-    def work(self, examples: Sequence[Example]) -> list[Tried]:
+    def work(self, examples: Sequence[Example]) -> list[TriedExample]:
         """Adapt to questions without looking at their answers."""
         self._begin()
         return [self._try(example) for example in examples]
 
-    def _try(self, example: Example) -> Tried:
+    def _try(self, example: Example) -> TriedExample:
         found = adapt_example(
             self._model, self._task, example, answer_known=False, config=self._config, prior=self._prior
         )
         assert found.poll is not None
-        return Tried(
+        return TriedExample(
             example_id=example.id,
             reference=example.answer,
             base_answer=found.base_answer,
@@ -175,7 +175,7 @@ def try_adaptation(
     if not examples:
         raise UserError(f"there are no questions in {request.questions.data or request.task}")
     try:
-        place = find_place(request.resources)
+        place = find_placement(request.resources)
         announce(
             f"{len(examples)} questions of {request.task}, up to {request.config.votes} votes each; "
             f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
@@ -192,7 +192,7 @@ def try_adaptation(
         )
         pool: ActorPool[tuple[Example, ...]] = ActorPool(AdaptingActor, arguments, place.pool)
         groups = [tuple(examples[start : start + GROUP]) for start in range(0, len(examples), GROUP)]
-        answered: dict[str, Tried] = {}
+        answered: dict[str, TriedExample] = {}
         with pool:
             for _, some in pool.map(groups):
                 answered.update((tried.example_id, tried) for tried in some)
@@ -202,7 +202,7 @@ def try_adaptation(
     return judge([answered[example.id] for example in examples])
 
 
-def judge(tried: list[Tried]) -> Trial:
+def judge(tried: list[TriedExample]) -> Trial:
     """Compare answers with the references, to the letter."""
     base = [one.base_answer == one.reference for one in tried]
     ways = {

@@ -200,7 +200,7 @@ def search(
 def run_and_show(request: Any) -> int:
     """Run a search with its progress and its summary; returns the exit code."""
     from pipeline.cli.progress_bar import Reporter, summarize
-    from pipeline.storage import StoreError
+    from pipeline.storage import StorageError
     from pipeline.workflows.run_search import run_search
 
     console = Console(soft_wrap=True)
@@ -216,8 +216,8 @@ def run_and_show(request: Any) -> int:
             markup=False,
         )
         return EXIT_INCOMPLETE
-    except (StoppedError, StoreError) as error:
-        remedy = f"{error.remedy} and " if isinstance(error, StoreError) and error.remedy else ""
+    except (StoppedError, StorageError) as error:
+        remedy = f"{error.remedy} and " if isinstance(error, StorageError) and error.remedy else ""
         console.print(
             f"Stopped: {error}. What is committed stays in {request.out}; {remedy}run the same command again to go on.",
             highlight=False,

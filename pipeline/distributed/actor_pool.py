@@ -41,7 +41,7 @@ class PooledActor(Protocol):
 
 
 @dataclass(kw_only=True)
-class _Worker:
+class _PooledActor:
     """An actor and the call under way on it; the item is None while it loads."""
 
     actor: Any
@@ -65,7 +65,7 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
         )(actor_class)
         # Once for all actors: a large argument is stored a single time.
         self._arguments = [ray.put(argument) for argument in arguments]
-        self._workers: list[_Worker] = []
+        self._workers: list[_PooledActor] = []
         self._failed_starts = 0
 
     def __exit__(
@@ -92,7 +92,7 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
             busy = sum(worker.item is not None for worker in self._workers)
             while len(self._workers) < min(self._pool.num_actors, busy + len(todo)):
                 actor = self._class.remote(*self._arguments)
-                self._workers.append(_Worker(actor=actor, call=actor.load.remote()))
+                self._workers.append(_PooledActor(actor=actor, call=actor.load.remote()))
             calls = {worker.call: worker for worker in self._workers if worker.call is not None}
             for call in ray.wait(list(calls), num_returns=1)[0]:
                 worker = calls[call]
@@ -119,7 +119,7 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
                     else:
                         yield items[item], answer
 
-    def _replace(self, worker: _Worker, *, loading: bool, error: RayError) -> bool:
+    def _replace(self, worker: _PooledActor, *, loading: bool, error: RayError) -> bool:
         """Let an actor that died go; whether its machine was taken away, which is nobody's fault."""
         logger.warning("an actor died and is replaced: %s", _one_line(error))
         preempted = bool(getattr(error, "preempted", False))

@@ -64,7 +64,7 @@ class Resources:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Placement:
     """Where actors run: ``auto`` is settled."""
 
     device: str
@@ -75,7 +75,7 @@ class Place:
     """How many actors, and what they reserve."""
 
 
-def find_place(wanted: Resources) -> Place:
+def find_placement(wanted: Resources) -> Placement:
     """Join or start a Ray cluster and settle what depends on it: the device and the actors.
 
     Raises:
@@ -108,7 +108,7 @@ def find_place(wanted: Resources) -> Place:
     )
     if pool.elastic:
         pool = replace(pool, num_actors=max(1, fitting_actors(pool)))
-    return Place(device=device, dtype=dtype, pool=pool)
+    return Placement(device=device, dtype=dtype, pool=pool)
 
 
 def fitting_actors(pool: PoolConfig) -> int:

@@ -25,7 +25,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.distributed.cluster import PoolConfig, fitting_actors
 from pipeline.distributed.evaluator import GroupResult, Loaded, SearchEvaluator
-from pipeline.distributed.work_queue import Piece, Settled, Worklist
+from pipeline.distributed.work_queue import Piece, Settled, WorkQueue
 from pipeline.errors import StoppedError, UserError
 from pipeline.prior import Prior, fit_prior
 from pipeline.shards.calibration import calibration_groups
@@ -55,7 +55,7 @@ GROWTH_SECONDS = 5.0
 
 
 @dataclass(kw_only=True, eq=False)
-class _Worker:
+class _SearchActor:
     """One actor and the one call that is under way on it; it loads where there is no piece."""
 
     actor: ActorHandle[SearchEvaluator]
@@ -106,7 +106,7 @@ class Coordinator:
         size = config.group_size
         self._groups = [examples[start : start + size] for start in range(0, len(examples), size)]
         open_groups = [group for group in range(len(self._groups)) if group not in committed]
-        self._work: Worklist[GroupResult] = Worklist({group: len(self._groups[group]) for group in open_groups})
+        self._work: WorkQueue[GroupResult] = WorkQueue({group: len(self._groups[group]) for group in open_groups})
         self._calibration = calibration_groups(config.calibration, size)
         #: Calibration groups that the others wait for.
         self._teaching = set(open_groups) & set(self._calibration) if folder.prior() is None else set()
@@ -127,8 +127,8 @@ class Coordinator:
             max_task_retries=0,
             concurrency_groups={"progress": 1},
         )(evaluator)
-        self._workers: list[_Worker] = []
-        self._polls: dict[Any, _Worker] = {}
+        self._workers: list[_SearchActor] = []
+        self._polls: dict[Any, _SearchActor] = {}
         self._next_poll = 0.0
         self.progress = Progress(
             num_examples=len(examples),
@@ -189,10 +189,10 @@ class Coordinator:
             while len(self._workers) < min(self._num_actors, busy + len(self._work)):
                 self._workers.append(self._start_worker())
 
-    def _idle(self) -> list[_Worker]:
+    def _idle(self) -> list[_SearchActor]:
         return [worker for worker in self._workers if worker.call is None]
 
-    def _avoids(self, worker: _Worker, loser: _Worker) -> bool:
+    def _avoids(self, worker: _SearchActor, loser: _SearchActor) -> bool:
         """Whether what somebody lost is rather for another actor: on another machine, or at least not the same one."""
         others = [other for other in self._workers if other is not worker]
         if worker.node == loser.node and any(other.node != loser.node for other in others):
@@ -215,9 +215,9 @@ class Coordinator:
             self._next_growth = time.monotonic() + GROWTH_SECONDS
             self._num_actors = max(self._num_actors, fitting_actors(self._pool))
 
-    def _start_worker(self) -> _Worker:
+    def _start_worker(self) -> _SearchActor:
         actor = self._actor_class.remote(self._config)
-        return _Worker(actor=actor, call=actor.load.remote())
+        return _SearchActor(actor=actor, call=actor.load.remote())
 
     def _awaits_a_first_load(self) -> bool:
         """Whether so many actors failed to start that only those that still load can say whether any will.
@@ -231,14 +231,14 @@ class Coordinator:
         latest = time.monotonic() - self._stall_seconds
         return any(not worker.loaded and worker.began > latest for worker in self._workers)
 
-    def _let_go(self, worker: _Worker) -> None:
+    def _let_go(self, worker: _SearchActor) -> None:
         self._workers.remove(worker)
         with suppress(RayError, RuntimeError):
             ray.kill(worker.actor)
 
     # -- taking back -----------------------------------------------------------------------
 
-    def _finish(self, worker: _Worker) -> None:
+    def _finish(self, worker: _SearchActor) -> None:
         """Take the result of a worker's call."""
         call, worker.call = worker.call, None
         piece, worker.piece = worker.piece, None
@@ -265,7 +265,7 @@ class Coordinator:
                 self._paces.append((time.monotonic() - worker.began) / len(piece))
             self._settle(self._work.finish(piece, result))
 
-    def _welcome(self, worker: _Worker, loaded: Loaded) -> None:
+    def _welcome(self, worker: _SearchActor, loaded: Loaded) -> None:
         """Take up an actor that has loaded the model."""
         self._failed_starts = 0
         worker.loaded, worker.node = True, loaded.node
@@ -273,7 +273,7 @@ class Coordinator:
         self._folder.describe_model(loaded.facts)
         self._check_prior(loaded.facts["num_layers"])
 
-    def _bury(self, worker: _Worker, error: Exception, *, over: Piece | None = None) -> None:
+    def _bury(self, worker: _SearchActor, error: Exception, *, over: Piece | None = None) -> None:
         """Let an actor go that died, is stuck or broken; the next one starts after a pause that grows with the deaths.
 
         Args:
@@ -291,7 +291,7 @@ class Coordinator:
             deaths = min(self._failed_starts + self._deaths_in_a_row, 16)
             self._next_start = time.monotonic() + min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**deaths)
 
-    def _start_failed(self, worker: _Worker, error: Exception) -> None:
+    def _start_failed(self, worker: _SearchActor, error: Exception) -> None:
         """An actor died, or was refused something, while it loaded the model: here, or on its node alone.
 
         While any actor works, or may yet, those that fail to start cost time and nothing else.
@@ -308,7 +308,7 @@ class Coordinator:
                 "is there enough memory for one copy an actor? fewer --actors need less"
             ) from error
 
-    def _take_back(self, worker: _Worker, piece: Piece, error: Exception) -> None:
+    def _take_back(self, worker: _SearchActor, piece: Piece, error: Exception) -> None:
         """Somebody failed at a piece: others try it."""
         if _is_preempted(error):
             self._work.give_back(piece)  # its machine was taken away, which is no fault of the examples'
@@ -407,7 +407,7 @@ class Coordinator:
             self._polls |= {worker.actor.activity.remote(): worker for worker in others}
 
 
-def _answered(calls: dict[Any, _Worker]) -> list[Any]:
+def _answered(calls: dict[Any, _SearchActor]) -> list[Any]:
     """Those of the calls whose answers are there."""
     return ray.wait(list(calls), num_returns=len(calls), timeout=0)[0] if calls else []
 

@@ -13,7 +13,7 @@ from pipeline.distributed.model_actor import ModelActor
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
-from pipeline.search.group_search import Searched, search_group
+from pipeline.search.group_search import ExampleSearch, search_group
 from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Example, Outcome, Question, get_task
 
@@ -116,13 +116,13 @@ class SearchEvaluator(ModelActor):
             improvements={item.question.example.id: item.improvements() for item in searched},
         )
 
-    def _replay(self, item: Searched[Question, Outcome]) -> Replay | None:
+    def _replay(self, item: ExampleSearch[Question, Outcome]) -> Replay | None:
         """What stock models say of a question's programs, where the run asks for it."""
         if not self._config.reverify:
             return None
-        from pipeline.engine.stock_runner import Oracle
+        from pipeline.engine.stock_runner import StockRunner
 
-        oracle = Oracle(self._model)
+        oracle = StockRunner(self._model)
 
         def replay(program: LayerProgram) -> Outcome:
             whole = program == item.tree.identity.program

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.program import LayerProgram
-from pipeline.search.group_search import Searched
+from pipeline.search.group_search import ExampleSearch
 from pipeline.search.verdicts import Verdict, ranked, unbeaten
 from pipeline.shards.path_row import storable_counts
 from pipeline.shards.run_config import RunConfig
@@ -18,7 +18,7 @@ Replay = Callable[[LayerProgram], Outcome]
 
 
 def rows_to_keep(
-    item: Searched[Question, Outcome], config: RunConfig, replay: Replay | None = None
+    item: ExampleSearch[Question, Outcome], config: RunConfig, replay: Replay | None = None
 ) -> list[dict[str, Any]]:
     """A row for each program that the run keeps, and for the identity program.
 

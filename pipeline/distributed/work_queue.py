@@ -81,7 +81,7 @@ class _Open(Generic[Result]):
         return sum(map(len, self.results)) + len(self.failed) == self.size
 
 
-class Worklist(Generic[Result]):
+class WorkQueue(Generic[Result]):
     """The work groups that are not settled yet.
 
     Args:

@@ -92,7 +92,7 @@ def _depths(program: LayerProgram) -> list[int]:
     return depths
 
 
-def weights_mark(hf_model: Any) -> str | None:
+def weights_fingerprint(hf_model: Any) -> str | None:
     """Tells a model's weights from another's of the same shape: a hash of some numbers of every parameter.
 
     They are rounded to bfloat16, so that float32 and bfloat16 give the same.

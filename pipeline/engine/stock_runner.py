@@ -1,7 +1,7 @@
 """What a run's labels are replayed with: stock transformers models of the programs' layers, a text at a time.
 
-``Oracle`` answers the questions that scoring asks of a ``FrozenModel`` by ``materialize``, stock forward passes and
-stock ``generate``. It shares no prefixes, batches nothing and knows nothing of what was computed before.
+``StockRunner`` answers the questions that scoring asks of a ``FrozenModel`` by ``materialize``, stock forward
+passes and stock ``generate``. It shares no prefixes, batches nothing and knows nothing of what was computed before.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TokenIds = Sequence[int]
 _MODELS = 8
 
 
-class Oracle:
+class StockRunner:
     """Runs programs as stock models.
 
     Args:

@@ -23,7 +23,7 @@ NO_BASELINE = "question without a verdict on the untouched model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tried:
+class TriedProgram:
     """The verdict on one program.
 
     Attributes:
@@ -55,7 +55,7 @@ class SearchedQuestion:
     task: str
     prompt: str
     answer: str
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedProgram, ...]
 
 
 @dataclass(kw_only=True)
@@ -108,7 +108,7 @@ class PathData:
             self.left_out["question with a text that is too long, no Unicode, or hides characters"] += 1
             return
         identity = LayerProgram.identity(self.num_layers)
-        tried: dict[LayerProgram, Tried] = {}
+        tried: dict[LayerProgram, TriedProgram] = {}
         for layers, correct, score in verdicts:
             program = self._program(layers)
             if program is None:
@@ -117,12 +117,12 @@ class PathData:
                 same = tried[program].correct == correct
                 self.left_out["program given twice" if same else "program given as right and as wrong"] += 1
                 continue
-            tried[program] = Tried(program=program, correct=correct, score=score)
+            tried[program] = TriedProgram(program=program, correct=correct, score=score)
         if identity not in tried:
             if baseline_correct is None:
                 self.left_out[NO_BASELINE] += 1
                 return
-            tried[identity] = Tried(program=identity, correct=baseline_correct)
+            tried[identity] = TriedProgram(program=identity, correct=baseline_correct)
         elif baseline_correct not in (None, tried[identity].correct):
             self.left_out["score of the untouched model that its program contradicts"] += 1
         self._names[example_id] += 1

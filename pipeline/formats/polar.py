@@ -16,7 +16,7 @@ import zlib
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.formats.path_data import PathData, SearchedQuestion, Tried, budget_of, depth_of, list_of, text_of
+from pipeline.formats.path_data import PathData, SearchedQuestion, TriedProgram, budget_of, depth_of, list_of, text_of
 from pipeline.storage import AnyPath, content, without_secrets, write_whole
 
 _GZIP = b"\x1f\x8b"
@@ -153,5 +153,5 @@ def _sample(question: SearchedQuestion) -> dict[str, Any]:
     }
 
 
-def _score(tried: Tried) -> float | None:
+def _score(tried: TriedProgram) -> float | None:
     return tried.score if math.isfinite(tried.score) else None

@@ -13,14 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.formats.path_data import NO_BASELINE, PathData, SearchedQuestion, Tried, budget_of
+from pipeline.formats.path_data import NO_BASELINE, PathData, SearchedQuestion, TriedProgram, budget_of
 from pipeline.program import LayerProgram
 from pipeline.shards.data_card import imported_card
 from pipeline.shards.path_row import storable_counts
 from pipeline.shards.reader import read_json, read_paths, read_settings
 from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.run_folder import RunFolder
-from pipeline.storage import AnyPath, StoreError, is_there
+from pipeline.storage import AnyPath, StorageError, is_there
 
 #: Questions of a shard.
 GROUP = 256
@@ -50,7 +50,7 @@ def read_run(run: AnyPath) -> PathData:
     for _, of_question in rows.groupby(["example_id", "prompt"], sort=False):
         first = of_question.iloc[0]
         tried = tuple(
-            Tried(
+            TriedProgram(
                 program=LayerProgram(map(int, row["program"]), data.num_layers),
                 correct=bool(row["correct"]),
                 score=float(row["score"]),
@@ -99,7 +99,7 @@ def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
                 folder.commit(group, [row for question in questions for row in _rows(question, data, settings)])
         folder.write_card(imported_card(settings.settings(), len(data.questions)))
         folder.mark_complete()
-    except StoreError as error:
+    except StorageError as error:
         raise UserError(str(error)) from None
     except (UnicodeError, pa.ArrowException) as error:
         raise UserError(f"what {origin['file']} holds does not go into a shard: {error}") from None

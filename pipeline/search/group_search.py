@@ -65,7 +65,7 @@ class SearchSettings(Protocol):
 
 
 @dataclass(slots=True)
-class Searched(Generic[Question, Outcome]):
+class ExampleSearch(Generic[Question, Outcome]):
     """One question on its way through its tree.
 
     Attributes:
@@ -106,7 +106,7 @@ def search_group(
     prior: Prior | None = None,
     tree: type[SearchTree] = SearchTree,
     on_step: Callable[[int], None] = lambda programs: None,
-) -> list[Searched[Question, Outcome]]:
+) -> list[ExampleSearch[Question, Outcome]]:
     """Search every question of a work group.
 
     Args:
@@ -121,8 +121,8 @@ def search_group(
     Returns:
         The questions with their finished searches.
     """
-    group: list[Searched[Question, Outcome]] = [
-        Searched(
+    group: list[ExampleSearch[Question, Outcome]] = [
+        ExampleSearch(
             question,
             tree(
                 num_layers=num_layers,

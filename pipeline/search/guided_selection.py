@@ -35,7 +35,7 @@ class Candidate:
     edit: Edit
 
 
-class Frontier:
+class GuidedSelection:
     """Programs within reach on one question, in the light of its verdicts.
 
     Args:

@@ -29,7 +29,7 @@ from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search.actions import ACTION_SPACES, Edit
 from pipeline.search.config import SearchConfig
-from pipeline.search.guided_selection import Frontier
+from pipeline.search.guided_selection import GuidedSelection
 from pipeline.search.verdicts import Verdict, ranked, unbeaten
 
 ROOT_INDEX = 0
@@ -101,7 +101,9 @@ class SearchTree:
         self._gains: dict[str, list[float]] = {}
         self._found_right = False
         self._longest = max(1, int(config.budget * num_layers + 1e-9))
-        self._frontier = None if prior is None else Frontier(prior, longest=self._longest, caution=config.caution)
+        self._frontier = (
+            None if prior is None else GuidedSelection(prior, longest=self._longest, caution=config.caution)
+        )
         # Only .random() is used: its sequence is fixed by the language's documentation.
         self._random = random.Random(seed)
 
@@ -243,7 +245,7 @@ class SearchTree:
                 return None
             path.append(self._select(self.nodes[index], open_children))
 
-    def _reach(self, frontier: Frontier) -> list[int] | None:
+    def _reach(self, frontier: GuidedSelection) -> list[int] | None:
         """Make a node of the frontier's best program; None, and the search is over, where nothing can be gained."""
         best = self.best()
         while (chosen := frontier.most_promising(None if best is None else len(best.program))) is not None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
-from pipeline.storage import AnyPath, Place, UnreachableError, content, is_folder, is_there, local_copy, locate
+from pipeline.storage import AnyPath, PathOrUrl, UnreachableError, content, is_folder, is_there, local_copy, locate
 
 FOLDER = "calibration"
 PRIOR_FILE = "prior.safetensors"
@@ -80,7 +80,7 @@ def read_evaluations(file: AnyPath) -> list[Evaluation]:
         raise UserError(f"{file} holds no evaluations: {error}; delete it, and its group is searched again") from None
 
 
-def read_prior(place: Place) -> Prior:
+def read_prior(place: PathOrUrl) -> Prior:
     """A prior, from its file or from the folder of a run that learnt one.
 
     Raises:

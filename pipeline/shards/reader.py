@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.shards.schema import schema_of
-from pipeline.storage import AnyPath, Place, UnreachableError, content, contents, entries, locate
+from pipeline.storage import AnyPath, PathOrUrl, UnreachableError, content, contents, entries, locate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ class ShardRecord:
     improvements: dict[str, list[list[int]]] = field(default_factory=dict)
 
 
-def read_settings(run: Place) -> dict[str, Any]:
+def read_settings(run: PathOrUrl) -> dict[str, Any]:
     """The settings that a run was made with.
 
     Raises:
@@ -69,7 +69,7 @@ def read_settings(run: Place) -> dict[str, Any]:
     return settings
 
 
-def read_json(place: Place) -> dict[str, Any]:
+def read_json(place: PathOrUrl) -> dict[str, Any]:
     """A JSON object from a file of a run.
 
     Raises:
@@ -99,7 +99,7 @@ def _json_object(file: AnyPath, text: bytes) -> dict[str, Any]:
     return value
 
 
-def read_manifest(run: Place) -> dict[int, ShardRecord]:
+def read_manifest(run: PathOrUrl) -> dict[int, ShardRecord]:
     """The committed groups of a run, by number.
 
     Raises:
@@ -160,7 +160,7 @@ def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any
     return [*value]
 
 
-def read_improvements(run: Place) -> dict[str, list[list[int]]]:
+def read_improvements(run: PathOrUrl) -> dict[str, list[list[int]]]:
     """For each committed question, after how many programs its best one became how short.
 
     Raises:
@@ -170,7 +170,7 @@ def read_improvements(run: Place) -> dict[str, list[list[int]]]:
     return {example: steps for record in records for example, steps in record.improvements.items()}
 
 
-def read_paths(run: Place) -> pd.DataFrame:
+def read_paths(run: PathOrUrl) -> pd.DataFrame:
     """The committed rows of a run, in the order of its questions.
 
     Args:

@@ -34,24 +34,24 @@ from pipeline.shards.run_config import RunSettings
 from pipeline.shards.schema import SCHEMA, schema_of
 from pipeline.storage import (
     AnyPath,
-    Place,
-    StoreBusyError,
+    PathOrUrl,
+    StorageBusyError,
     as_writer,
     contents,
     entries,
     is_folder,
     is_there,
     locate,
-    store_of,
+    writer_of,
 )
 
 
 class RunFolder:
     """The folder of one run, for its one writer."""
 
-    def __init__(self, root: Place) -> None:
+    def __init__(self, root: PathOrUrl) -> None:
         self.root = locate(root)
-        self._store = store_of(self.root)
+        self._store = writer_of(self.root)
         self._schema = SCHEMA
 
     # -- opening ---------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class RunFolder:
         try:
             self._store.acquire(announce)
             return self._take_up(config, provenance)
-        except StoreBusyError:
+        except StorageBusyError:
             raise UserError(f"another search is writing {self.root}; wait for its end, or stop it") from None
         except OSError as error:
             self.close()
@@ -162,7 +162,7 @@ class RunFolder:
         """Add to ``run.json`` what only a loaded model tells, once.
 
         Raises:
-            StoreError: The store does not take it, or cannot be reached.
+            StorageError: The store does not take it, or cannot be reached.
         """
         stored = read_json(self.root / "run.json")
         if "loaded_model" not in stored:
@@ -201,7 +201,7 @@ class RunFolder:
             improvements: As the record has them.
 
         Raises:
-            StoreError: The store does not take them; nothing is committed then.
+            StorageError: The store does not take them; nothing is committed then.
         """
         if evaluations is not None:
             self._write_table(self._lesson(group), calibration.to_table(evaluations))
@@ -250,7 +250,7 @@ class RunFolder:
         """Forget groups that an earlier call gave up: they are tried again.
 
         Raises:
-            StoreError: A note of them stays, or the store cannot be reached.
+            StorageError: A note of them stays, or the store cannot be reached.
         """
         for file in entries(self.root / "failed", ".jsonl"):
             number = file.stem.removeprefix("group-")
@@ -291,7 +291,7 @@ class RunFolder:
 
         Raises:
             UserError: A file is damaged.
-            StoreError: The store cannot be reached.
+            StorageError: The store cannot be reached.
         """
         files = [self.root / self._lesson(group) for group in sorted(groups)]
         return [evaluation for file in files for evaluation in calibration.read_evaluations(file)]
@@ -302,7 +302,7 @@ class RunFolder:
 
         Raises:
             UserError: Its file is damaged.
-            StoreError: The store cannot be reached.
+            StorageError: The store cannot be reached.
         """
         file = self.root / calibration.PRIOR_FILE
         return calibration.read_prior(file) if is_there(file) else None
@@ -311,7 +311,7 @@ class RunFolder:
         """Keep the prior that the run goes by from now on.
 
         Raises:
-            StoreError: The store does not take it.
+            StorageError: The store does not take it.
         """
         self._store.write(calibration.PRIOR_FILE, prior.to_bytes())
 

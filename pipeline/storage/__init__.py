@@ -1,6 +1,6 @@
 """Where runs and questions lie: a folder of this machine, or any URL that fsspec knows.
 
-``paths`` goes from a user's words to a path, ``read`` reads what may be far away, and a ``Store`` is a folder's
+``paths`` goes from a user's words to a path, ``read`` reads what may be far away, and a ``Writer`` is a folder's
 one writer: ``local_writer`` writes under another name and renames, ``remote_writer`` puts whole objects where a
 store cannot rename (``lease`` is its lock). ``write`` is for what is written in one go.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.storage.local_writer import LocalStore
-from pipeline.storage.paths import AnyPath, Place, locate, without_secrets
+from pipeline.storage.local_writer import LocalWriter
+from pipeline.storage.paths import AnyPath, PathOrUrl, locate, without_secrets
 from pipeline.storage.read import (
     UnreachableError,
     as_writer,
@@ -22,19 +22,19 @@ from pipeline.storage.read import (
     local_copy,
     reaching,
 )
-from pipeline.storage.remote_writer import RemoteStore
+from pipeline.storage.remote_writer import RemoteWriter
 from pipeline.storage.write import remove, uploaded, write_whole
-from pipeline.storage.writer import Store, StoreBusyError, StoreError
+from pipeline.storage.writer import StorageBusyError, StorageError, Writer
 
 __all__ = [
     "AnyPath",
-    "LocalStore",
-    "Place",
-    "RemoteStore",
-    "Store",
-    "StoreBusyError",
-    "StoreError",
+    "LocalWriter",
+    "PathOrUrl",
+    "RemoteWriter",
+    "StorageBusyError",
+    "StorageError",
     "UnreachableError",
+    "Writer",
     "as_writer",
     "content",
     "contents",
@@ -45,13 +45,13 @@ __all__ = [
     "locate",
     "reaching",
     "remove",
-    "store_of",
     "uploaded",
     "without_secrets",
     "write_whole",
+    "writer_of",
 ]
 
 
-def store_of(place: AnyPath) -> Store:
+def writer_of(place: AnyPath) -> Writer:
     """The writer of a folder, as its place allows."""
-    return LocalStore(place) if isinstance(place, Path) else RemoteStore(place)
+    return LocalWriter(place) if isinstance(place, Path) else RemoteWriter(place)

@@ -18,7 +18,7 @@ from upath import UPath
 from pipeline.storage import retry as patience
 from pipeline.storage.read import content, reaching
 from pipeline.storage.retry import patiently
-from pipeline.storage.writer import StoreBusyError
+from pipeline.storage.writer import StorageBusyError
 
 LEASE_NAME = ".lock"
 RENEW_SECONDS = 5.0
@@ -47,7 +47,7 @@ class Lease:
         """Take the lease, if need be after its last holder has let it rest.
 
         Raises:
-            StoreBusyError: Somebody else holds it.
+            StorageBusyError: Somebody else holds it.
             OSError: The store cannot be written.
         """
         while not self._create():
@@ -58,7 +58,7 @@ class Lease:
                 time.sleep(LOOK_SECONDS)
                 break
         if not self._is_mine():
-            raise StoreBusyError
+            raise StorageBusyError
         self.lost = False
         # A new one: where a store does not answer, the last renewer may still have to see its own.
         self._ended = threading.Event()
@@ -90,7 +90,7 @@ class Lease:
         """Whether a lease stays as it was for as long as one lasts; False where it was given back.
 
         Raises:
-            StoreBusyError: It was renewed.
+            StorageBusyError: It was renewed.
         """
         announce(
             f"Another search may be writing {self._file.parent}; waiting {EXPIRY_SECONDS:g} seconds for a sign of it."
@@ -102,7 +102,7 @@ class Lease:
             if now is None:
                 return False
             if now != before:
-                raise StoreBusyError
+                raise StorageBusyError
         return True
 
     def _renew(self, ended: threading.Event) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.storage.writer import StoreBusyError, StoreError
+from pipeline.storage.writer import StorageBusyError, StorageError
 
 _LOCK_NAME, _STAGING_NAME = ".lock", "_staging"
 
 
-class LocalStore:
+class LocalWriter:
     """A folder of this machine, or of a disk that machines share."""
 
     own_names = (_LOCK_NAME, _STAGING_NAME)
@@ -30,7 +30,7 @@ class LocalStore:
         try:
             self._lock.acquire()
         except Timeout:
-            raise StoreBusyError from None
+            raise StorageBusyError from None
         self._staging.mkdir(exist_ok=True)
         for leftover in self._staging.iterdir():
             leftover.unlink()
@@ -52,7 +52,7 @@ class LocalStore:
                 check(staged.read_bytes())
             self._move(staged, target)
         except OSError as error:
-            raise StoreError.at(target, "written", error) from error
+            raise StorageError.at(target, "written", error) from error
 
     @staticmethod
     def _move(staged: Path, target: Path) -> None:
@@ -63,7 +63,7 @@ class LocalStore:
         try:
             target.unlink(missing_ok=True)
         except OSError as error:
-            raise StoreError.at(target, "removed", error) from error
+            raise StorageError.at(target, "removed", error) from error
 
     def tidy(self) -> None:
         with suppress(OSError):

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 #: A path on this machine, or one behind a URL; both can what ``pathlib`` can.
 AnyPath: TypeAlias = Path | UPath
 #: What a user names it by.
-Place: TypeAlias = str | AnyPath
+PathOrUrl: TypeAlias = str | AnyPath
 
 
 #: File systems in which an object is there whole or not at all, and nothing can be renamed.
@@ -26,7 +26,7 @@ _OBJECT_STORES = frozenset(
 _LOGIN = re.compile(r"([\w+.-]+)://(?=([^/?#]*)@)")
 
 
-def locate(place: Place) -> AnyPath:
+def locate(place: PathOrUrl) -> AnyPath:
     """The path of a place.
 
     Args:
@@ -65,7 +65,7 @@ def is_object_store(place: UPath) -> bool:
     return place.protocol in _OBJECT_STORES
 
 
-def without_secrets(place: Place) -> str:
+def without_secrets(place: PathOrUrl) -> str:
     """A place as messages and files name it: without a URL's query, which may be a signature."""
     text = str(place)
     address, mark, _ = text.partition("?")

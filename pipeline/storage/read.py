@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.storage import retry as patience
 from pipeline.storage.paths import AnyPath, without_secrets
 from pipeline.storage.retry import is_missing, patiently
-from pipeline.storage.writer import StoreError
+from pipeline.storage.writer import StorageError
 
 Result = TypeVar("Result")
 
@@ -141,13 +141,13 @@ def as_writer() -> Iterator[None]:
     """For what a folder's writer reads: as patient as its writes, and an outage is the same error.
 
     Raises:
-        StoreError: A place cannot be reached.
+        StorageError: A place cannot be reached.
     """
     try:
         with patience.of_a_writer():
             yield
     except UnreachableError as error:
-        raise StoreError(str(error)) from error
+        raise StorageError(str(error)) from error
 
 
 @contextmanager

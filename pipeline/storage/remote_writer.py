@@ -18,12 +18,12 @@ from pipeline.storage.lease import LEASE_NAME, Lease
 from pipeline.storage.paths import is_object_store
 from pipeline.storage.read import entries, reaching
 from pipeline.storage.retry import is_missing, patiently
-from pipeline.storage.writer import StoreError
+from pipeline.storage.writer import StorageError
 
 _STAGING_NAME = "_staging"
 
 
-class RemoteStore:
+class RemoteWriter:
     """A folder behind a URL."""
 
     own_names = (LEASE_NAME, _STAGING_NAME)
@@ -53,7 +53,7 @@ class RemoteStore:
 
     def write(self, name: str, content: bytes, check: Callable[[bytes], None] | None = None) -> None:
         if self._lease.lost:
-            raise StoreError(
+            raise StorageError(
                 f"another search has taken over {self._root}; this one was out of reach for too long",
                 remedy="wait for the other's end",
             )
@@ -65,7 +65,7 @@ class RemoteStore:
                 self._put_and_move(target, content, check)
         except Exception as error:
             # Each file system raises errors of its own libraries.
-            raise StoreError.at(target, "written", error) from error
+            raise StorageError.at(target, "written", error) from error
 
     def _put(self, target: UPath, content: bytes, check: Callable[[bytes], None] | None) -> None:
         patiently(lambda: target.fs.pipe_file(target.path, content), patience.WRITE_PAUSES)
@@ -99,7 +99,7 @@ class RemoteStore:
         try:
             patiently(lambda: _remove(target), patience.WRITE_PAUSES)
         except Exception as error:
-            raise StoreError.at(target, "removed", error) from error
+            raise StorageError.at(target, "removed", error) from error
 
     def tidy(self) -> None:
         if not self._puts_whole:

@@ -11,7 +11,7 @@ from pipeline.storage.paths import AnyPath
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class StoreError(OSError):
+class StorageError(OSError):
     """The store does not take what is written, or does not give it back. What was written before stays.
 
     Args:
@@ -24,18 +24,18 @@ class StoreError(OSError):
         self.remedy = remedy
 
     @classmethod
-    def at(cls, target: AnyPath, what: str, error: Exception) -> StoreError:
+    def at(cls, target: AnyPath, what: str, error: Exception) -> StorageError:
         """That something ``cannot be`` done to a file, and why."""
         number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
         reason = reason or str(error) or type(error).__name__
         return cls(f"{target} cannot be {what}: {reason}", remedy="make room" if number in _FULL else "")
 
 
-class StoreBusyError(Exception):
+class StorageBusyError(Exception):
     """Another process writes the folder."""
 
 
-class Store(Protocol):
+class Writer(Protocol):
     """A folder for its one writer: a file in it is there whole, under its name, or not at all."""
 
     @property
@@ -50,7 +50,7 @@ class Store(Protocol):
             announce: Told, in a line, why it takes long.
 
         Raises:
-            StoreBusyError: There is one already.
+            StorageBusyError: There is one already.
             OSError: The place cannot be written.
         """
         ...
@@ -68,7 +68,7 @@ class Store(Protocol):
             check: Given what the store reads back before the file counts; raises ``OSError`` where it is another.
 
         Raises:
-            StoreError: The store does not take it, or another process has become the writer.
+            StorageError: The store does not take it, or another process has become the writer.
         """
         ...
 
@@ -76,7 +76,7 @@ class Store(Protocol):
         """Remove a file, if it is there.
 
         Raises:
-            StoreError: It stays.
+            StorageError: It stays.
         """
         ...
 

@@ -134,7 +134,7 @@ class Outcome:
 
 
 class Runner(Protocol):
-    """What scoring asks of whoever runs programs; see ``pipeline.engine.FrozenModel`` and ``Oracle``."""
+    """What scoring asks of whoever runs programs; see ``pipeline.engine.FrozenModel`` and ``StockRunner``."""
 
     tokenizer: Any
 

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from pipeline import __version__
-from pipeline.distributed.cluster import Resources, check_output, find_place
+from pipeline.distributed.cluster import Resources, check_output, find_placement
 from pipeline.distributed.coordinator import Coordinator
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -119,7 +119,7 @@ def run_search(
     folder.check(settle)
     announce("Joining or starting a Ray cluster.")
     try:
-        place = find_place(request.resources)
+        place = find_placement(request.resources)
         config = settle(device=place.device, dtype=place.dtype)
         provenance = _provenance(request)
         committed = folder.open(config, provenance=provenance, announce=announce)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipeline.distributed.actor_pool import ActorPool
-from pipeline.distributed.cluster import Resources, find_place
+from pipeline.distributed.cluster import Resources, find_placement
 from pipeline.distributed.model_actor import TaskActor
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
@@ -109,10 +109,10 @@ class ReplayActor(TaskActor):
 
     def work(self, piece: Piece) -> list[list[Outcome]]:
         """For each question what each of its programs makes of it."""
-        from pipeline.engine.stock_runner import Oracle
+        from pipeline.engine.stock_runner import StockRunner
 
         self._begin()
-        oracle, found = Oracle(self._model), []
+        oracle, found = StockRunner(self._model), []
         for example, programs in piece:
             question = self._task.prepare(example, self._model.tokenizer)
             found.append(
@@ -165,7 +165,7 @@ def verify(
     differences: list[Difference] = []
     done = 0
     try:
-        place = find_place(request.resources)
+        place = find_placement(request.resources)
         announce(
             f"Replaying {len(chosen)} of {len(rows)} rows of {len(work)} questions, each alone; "
             f"up to {place.pool.num_actors} actors on {place.device} in {dtype}."

@@ -10,7 +10,7 @@ from pipeline.model_source import ModelSource, resolve_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseModel:
+class BaseModelRef:
     """Which frozen model a router or a probe belongs to.
 
     Attributes:
@@ -22,7 +22,7 @@ class BaseModel:
     revision: str
 
 
-def find_base(base: BaseModel, elsewhere: str | None = None, *, kind: str) -> ModelSource:
+def find_base(base: BaseModelRef, elsewhere: str | None = None, *, kind: str) -> ModelSource:
     """The base model of a router or a probe, at the very revision that it was trained on.
 
     Args:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from pipeline.errors import UserError
 from pipeline.storage import (
     AnyPath,
-    Place,
+    PathOrUrl,
     content,
     is_folder,
     is_there,
@@ -68,7 +68,7 @@ def make_early(folder: AnyPath, kind: str) -> None:
 
 
 def write_folder(
-    folder: Place, kind: str, *, config: dict[str, Any], tensors: dict[str, torch.Tensor], card: str
+    folder: PathOrUrl, kind: str, *, config: dict[str, Any], tensors: dict[str, torch.Tensor], card: str
 ) -> None:
     """Write something trained: into a new folder, or over one of its kind.
 
@@ -91,7 +91,7 @@ def write_folder(
         raise UserError(f"{kind} folder {folder} cannot be written: {error}") from None
 
 
-def find_folder(place: Place, kind: str) -> AnyPath:
+def find_folder(place: PathOrUrl, kind: str) -> AnyPath:
     """The folder of something trained; a hub id is downloaded.
 
     Raises:

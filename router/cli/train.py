@@ -164,7 +164,7 @@ def _head_request(options: dict[str, Any]) -> Any:
     Raises:
         UserError: There is no such head, an option is another's, or out of its range.
     """
-    from router.heads.early_exit.train import DepthRequest
+    from router.heads.early_exit.train import EarlyExitRequest
     from router.heads.per_layer.fit import FitConfig
     from router.heads.per_layer.train import PerLayerRequest
     from router.probes.network import ProbeKind
@@ -189,11 +189,11 @@ def _head_request(options: dict[str, Any]) -> Any:
                     **{name: options[name] for name in ("warmup_steps", "gamma", "beta")},
                 ),
             )
-        return DepthRequest(
+        return EarlyExitRequest(
             early=options["early"],
             short=fractions("--short", options["short"]),
             kind=ProbeKind(aggregator=options["aggregator"]),
-            fit=replace(DepthRequest().fit, learning_rate=options["lr"], **shared),
+            fit=replace(EarlyExitRequest().fit, learning_rate=options["lr"], **shared),
         )
     except ValueError as error:
         if isinstance(error, UserError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pipeline.distributed.actor_pool import ActorPool
-from pipeline.distributed.cluster import Resources, check_output, find_place
+from pipeline.distributed.cluster import Resources, check_output, find_placement
 from pipeline.engine.loading import load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
@@ -36,7 +36,7 @@ from router.evaluation.results import (
     ROUTED,
     SEARCH,
     SINGLE,
-    Evaluation,
+    EvaluationResults,
     Result,
 )
 from router.evaluation.single_program import TrainingRuns, choose_single
@@ -100,7 +100,7 @@ def evaluate(
     *,
     announce: Callable[[str], None] = lambda line: None,
     show: Callable[[str, int, int], None] = lambda contender, done, total: None,
-) -> Evaluation:
+) -> EvaluationResults:
     """Evaluate a router; ``write`` keeps the results.
 
     Args:
@@ -136,7 +136,7 @@ def evaluate(
         search = replace(search, margin_scale=None)
         prior = prior and replace(prior, margin_scale=None)
     try:
-        place = find_place(request.resources)
+        place = find_placement(request.resources)
         config = RunConfig(
             model=source,
             task=request.task,
@@ -207,7 +207,7 @@ def results_folder(request: EvaluateRequest) -> AnyPath:
     return request.out or locate(request.router)
 
 
-def write(evaluation: Evaluation, folder: AnyPath) -> None:
+def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
     """Write the results and their picture.
 
     Raises:
@@ -277,7 +277,7 @@ def _evaluate(
     *,
     curve: Sequence[float],
     others: Sequence[str],
-) -> Evaluation:
+) -> EvaluationResults:
     depth = asking.router.head.num_layers
     identity = LayerProgram.identity(depth)
     base = asking.answers(BASE, examples, programs=[identity] * len(examples))
@@ -311,7 +311,9 @@ def _evaluate(
     }
     seconds = asking.times(examples[:TIMED_QUESTIONS], budget=request.budget, average=request.average)
     results[1] = replace(results[1], latency=seconds[1] / seconds[0])
-    return Evaluation(results=results, curve=by_budget, questions=len(examples), left_out=left_out, num_layers=depth)
+    return EvaluationResults(
+        results=results, curve=by_budget, questions=len(examples), left_out=left_out, num_layers=depth
+    )
 
 
 def _result(contender: str, answers: list[Answer], base: list[Answer]) -> Result:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from router.evaluation.results import Evaluation
+    from router.evaluation.results import EvaluationResults
 
 
-def draw_evaluation(evaluation: Evaluation, file: Path) -> None:
+def draw_evaluation(evaluation: EvaluationResults, file: Path) -> None:
     """Accuracy against layers: every contender with its interval, and the routed model's curve by budget."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -48,7 +48,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class EvaluationResults:
     """An evaluation's outcome.
 
     Attributes:

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from router.evaluation.results import BASE, ROUTED, SEARCH, Evaluation, Result
+from router.evaluation.results import BASE, ROUTED, SEARCH, EvaluationResults, Result
 
 
-def show_evaluation(evaluation: Evaluation, console: Console) -> None:
+def show_evaluation(evaluation: EvaluationResults, console: Console) -> None:
     """Print the contenders side by side, the curve by budget, and a sentence on the identity program."""
     table = _table(
         f"Right answers on {evaluation.questions} held-out questions",

@@ -140,7 +140,7 @@ class StateActor(ModelActor):
 
     def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, dict[str, Any]]:
         """States of texts, ``[T, S, D]`` each; how many texts were cut; what is noted of the model."""
-        from pipeline.engine.state_hooks import weights_mark
+        from pipeline.engine.state_hooks import weights_fingerprint
 
         self._begin()
         model = self._model
@@ -152,7 +152,7 @@ class StateActor(ModelActor):
             lambda state: reduced(state, self._reading).cpu(),
         )
         kept = [together(of_text, self._reading).contiguous().numpy() for of_text in states]
-        note = {"num_layers": model.num_layers, "mark": weights_mark(model.hf_model)}
+        note = {"num_layers": model.num_layers, "mark": weights_fingerprint(model.hf_model)}
         return kept, sum(cut for _, cut in asked), note
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.distributed.cluster import Resources, find_place
+from pipeline.distributed.cluster import Resources, find_placement
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from router.features.hidden_states import Form, StateStore
@@ -67,7 +67,7 @@ def read_states(
     if not absent:
         announce(f"All states are in {store.folder} already.")
         return store, dtype
-    place = find_place(wanted.resources)
+    place = find_placement(wanted.resources)
     try:
         if place.dtype != dtype:
             raise UserError(f"the cluster runs {place.dtype}; say --dtype {place.dtype}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_json, read_paths, read_settings
 from pipeline.storage import AnyPath
-from router.artifact.base_model import BaseModel, mark
+from router.artifact.base_model import BaseModelRef, mark
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ def read_labels(runs: Sequence[AnyPath], *, choice: str = "consensus", layer_pri
         for label, counts in zip(labels, chosen)
     ]
     return LabelledData(
-        base=BaseModel(name=first.model, revision=first.revision),
+        base=BaseModelRef(name=first.model, revision=first.revision),
         dtype=first.dtype,
         num_layers=first.num_layers,
         add_special_tokens=first.add_special_tokens,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 
 if TYPE_CHECKING:
     pass
@@ -53,7 +53,7 @@ class LabelledData:
         left_out: Questions without a label, by the reason.
     """
 
-    base: BaseModel
+    base: BaseModelRef
     dtype: str
     num_layers: int
     add_special_tokens: bool

@@ -25,7 +25,7 @@ Judge = Callable[[Sequence[Example], Sequence[LayerProgram]], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searched:
+class SearchedRun:
     """What one search left, and somebody who runs further programs on its questions.
 
     Attributes:

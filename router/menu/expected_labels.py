@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.program import LayerProgram
 from router.labels.labelled import Labelled
-from router.menu.candidates import Searched, candidate_programs, choose_menu, counts_of
+from router.menu.candidates import SearchedRun, candidate_programs, choose_menu, counts_of
 from router.menu.ridge import leave_one_out
 
 Array = np.ndarray[Any, Any]
@@ -42,7 +42,7 @@ class Menu:
 
 
 def expected_labels(
-    searched: Searched, *, summaries: Callable[[Sequence[Labelled]], Array], layer_price: float = 0.0
+    searched: SearchedRun, *, summaries: Callable[[Sequence[Labelled]], Array], layer_price: float = 0.0
 ) -> Menu:
     """Give every question of a search the label that it should expect most of.
 

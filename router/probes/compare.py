@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from pipeline.distributed.cluster import find_place
+from pipeline.distributed.cluster import find_placement
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
@@ -217,7 +217,7 @@ class _Contest:
         )
 
     def _asking(self, name: str) -> Compared:
-        place = find_place(self.request.train.resources)
+        place = find_placement(self.request.train.resources)
         # The model's own answer learns nothing: only those that are judged are asked about.
         asked_about = (self.test,) if name == "zero-shot" else self._texts
         texts = [text.text for part in asked_about for text in part]

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.engine.state_hooks import weights_mark
+from pipeline.engine.state_hooks import weights_fingerprint
 from pipeline.errors import UserError
-from pipeline.storage import Place
-from router.artifact.base_model import BaseModel
+from pipeline.storage import PathOrUrl
+from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -58,13 +58,13 @@ class Probe:
         base: The base model.
         network: The network.
         labels: What its classes are called.
-        mark: Of the base model's weights; see ``weights_mark``. None where they are not compared.
+        mark: Of the base model's weights; see ``weights_fingerprint``. None where they are not compared.
         form: How texts are put to the model.
         threshold: Of two labels, the probability from which the second is chosen; None for the likelier.
         made: How it was made: settings and metrics.
     """
 
-    base: BaseModel
+    base: BaseModelRef
     network: ProbeNetwork
     labels: tuple[str, ...]
     mark: str | None
@@ -94,7 +94,7 @@ class Probe:
                 f"the probe was trained on {self.base.name} ({self.config.num_layers} layers, hidden size "
                 f"{self.config.hidden_size}), this model has {depth} layers and hidden size {hidden}"
             )
-        mark = weights_mark(hf_model)
+        mark = weights_fingerprint(hf_model)
         if mark is not None and self.mark is not None and mark != self.mark:
             raise UserError(
                 f"the probe was trained on {self.base.name} at revision {self.base.revision[:19]}…; this model has its "
@@ -138,7 +138,7 @@ class Probe:
 
     # -- on disk ---------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: Place) -> None:
+    def save_pretrained(self, folder: PathOrUrl) -> None:
         """Write the probe to a folder: a new one, or one that holds a probe; the base model stays where it is.
 
         Raises:
@@ -156,7 +156,7 @@ class Probe:
         write_folder(folder, _KIND, config=config, tensors=self.network.state_dict(), card=probe_card(config))
 
     @classmethod
-    def from_pretrained(cls, source: Place) -> Probe:
+    def from_pretrained(cls, source: PathOrUrl) -> Probe:
         """Read a probe from a folder, or from the hub by its id.
 
         Raises:
@@ -166,7 +166,7 @@ class Probe:
         config = read_config(folder, _KIND)
         try:
             check_version(config, folder)
-            base = BaseModel(**config["base_model"])
+            base = BaseModelRef(**config["base_model"])
             shape = ProbeConfig(**{name: config[name] for name in ProbeConfig.__dataclass_fields__})
             form = Form(**{name: config[name] for name in Form.__dataclass_fields__})
             labels, threshold, made = tuple(config["labels"]), config["threshold"], dict(config["made"])

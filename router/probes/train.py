@@ -22,7 +22,7 @@ from pipeline.engine.loading import cache_folder, load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.storage import AnyPath, is_there, uploaded, without_secrets
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import check_folder, make_early
 from router.features.hidden_states import MOST_GIB, Form, StateStore
 from router.features.read_hidden_states import Reading, read_states
@@ -174,7 +174,7 @@ def train_probe(
         raise UserError(f"no probe can be trained on {without_secrets(request.data)}: {error}") from None
     scores = fitted.logits.double().softmax(-1).numpy()
     probe = Probe(
-        base=BaseModel(name=source.location, revision=source.revision),
+        base=BaseModelRef(name=source.location, revision=source.revision),
         network=fitted.network,
         labels=labels,
         mark=mark,

@@ -21,7 +21,7 @@ from pipeline.engine.decoder_stack import DecoderStack
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
-from pipeline.storage import Place
+from pipeline.storage import PathOrUrl
 from router.artifact.base_model import find_base
 from router.heads.head import Head
 from router.heads.steering import Steering
@@ -99,7 +99,7 @@ class RoutedCausalLM:
     @classmethod
     def from_pretrained(
         cls,
-        router: Place,
+        router: PathOrUrl,
         *,
         base: str | None = None,
         budget: float | None = None,
@@ -127,7 +127,7 @@ class RoutedCausalLM:
         )
         return cls(hf_model, tokenizer, loaded, budget=budget, average=average)
 
-    def save_pretrained(self, folder: Place) -> None:
+    def save_pretrained(self, folder: PathOrUrl) -> None:
         """Write the router to a folder; the base model stays where it is.
 
         Raises:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
-from pipeline.storage import AnyPath, Place
-from router.artifact.base_model import BaseModel
+from pipeline.storage import AnyPath, PathOrUrl
+from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -25,7 +25,7 @@ from router.artifact.folder import (
     write_folder,
 )
 from router.artifact.model_card import model_card
-from router.heads.early_exit.early_exit_head import DepthHead
+from router.heads.early_exit.early_exit_head import EarlyExitHead
 from router.heads.head import Head
 from router.heads.per_layer.per_layer_head import PerLayerHead
 
@@ -33,7 +33,7 @@ _KIND = "router"
 _SAMPLE = "held_out_log_probs"
 _SEEN = "trained_on"
 #: What a router can be, by its name.
-HEADS: dict[str, type[PerLayerHead | DepthHead]] = {head.name: head for head in (PerLayerHead, DepthHead)}
+HEADS: dict[str, type[PerLayerHead | EarlyExitHead]] = {head.name: head for head in (PerLayerHead, EarlyExitHead)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +50,14 @@ class Router:
         made: How it was made: settings and metrics, as the training noted them.
     """
 
-    base: BaseModel
+    base: BaseModelRef
     head: Head
     held_out: torch.Tensor
     trained_on: frozenset[int] = frozenset()
     add_special_tokens: bool = True
     made: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, folder: Place) -> None:
+    def save(self, folder: PathOrUrl) -> None:
         """Write the router to a folder: a new one, or one that holds a router.
 
         Raises:
@@ -78,7 +78,7 @@ class Router:
         write_folder(folder, _KIND, config=config, tensors=tensors, card=model_card(config))
 
     @classmethod
-    def load(cls, source: Place) -> Router:
+    def load(cls, source: PathOrUrl) -> Router:
         """Read a router from a folder, or from the hub by its id.
 
         Raises:
@@ -88,7 +88,7 @@ class Router:
         config = read_config(folder, _KIND)
         try:
             check_version(config, folder)
-            base = BaseModel(**config["base_model"])
+            base = BaseModelRef(**config["base_model"])
             name = config.get("head", PerLayerHead.name)
             if name not in HEADS:
                 raise ValueError(f"an unknown head, {name!r}")

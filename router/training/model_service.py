@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.distributed.cluster import Place, Resources, find_place
+from pipeline.distributed.cluster import Placement, Resources, find_placement
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
@@ -19,11 +19,11 @@ from pipeline.shards.reader import read_paths, read_settings
 from pipeline.shards.source_examples import questions_of
 from pipeline.storage import AnyPath
 from pipeline.tasks import Example
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.features.hidden_states import MOST_GIB, Form, StateStore
 from router.features.window_features import FeatureStore, extract, feature_key
 from router.labels.labelled import Labelled
-from router.menu.candidates import Searched
+from router.menu.candidates import SearchedRun
 from router.menu.ridge import summarize
 from router.menu.verdict_store import VerdictStore, judge
 
@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(kw_only=True)
-class Workshop(AbstractContextManager["Workshop"]):
+class FrozenModelService(AbstractContextManager["FrozenModelService"]):
     """Reads prompts along their programs, and judges programs; use as a context manager.
 
     Attributes:
@@ -47,14 +47,14 @@ class Workshop(AbstractContextManager["Workshop"]):
         show: Told what is being done, how much of it is done, of how much.
     """
 
-    base: BaseModel
+    base: BaseModelRef
     location: str | None
     dtype: str
     resources: Resources
     store: FeatureStore
     announce: Callable[[str], None]
     show: Callable[[str, int, int], None]
-    _found: tuple[ModelSource, Place] | None = field(default=None, init=False)
+    _found: tuple[ModelSource, Placement] | None = field(default=None, init=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -89,7 +89,7 @@ class Workshop(AbstractContextManager["Workshop"]):
             show=lambda done: self.show("prompts read", done, absent),
         )
 
-    def searched(self, run: AnyPath, verdicts: Path) -> Searched:
+    def searched(self, run: AnyPath, verdicts: Path) -> SearchedRun:
         """A run's rows and questions, on which further programs can be run.
 
         Args:
@@ -136,7 +136,7 @@ class Workshop(AbstractContextManager["Workshop"]):
                 )
             return store.read(some, programs)
 
-        return Searched(rows=rows, examples=examples, judge=run_programs)
+        return SearchedRun(rows=rows, examples=examples, judge=run_programs)
 
     def states(self, rows: Sequence[Labelled], *, form: Form, reading: str, early: int) -> StateStore:
         """The states that the first layers make of rows' prompts.
@@ -184,7 +184,7 @@ class Workshop(AbstractContextManager["Workshop"]):
         starts = range(0, len(rows), _BATCH)
         return np.concatenate([summarize(self.store.read(rows[start : start + _BATCH])) for start in starts])
 
-    def _model(self) -> tuple[ModelSource, Place]:
+    def _model(self) -> tuple[ModelSource, Placement]:
         """The searched model, and where actors run it."""
         if self._found is None:
             source = resolve_model(self.location or self.base.name)
@@ -197,5 +197,5 @@ class Workshop(AbstractContextManager["Workshop"]):
                 raise UserError(
                     f"--dtype {self.resources.dtype}, but the runs were searched in {self.dtype}; leave it out"
                 )
-            self._found = source, find_place(self.resources)
+            self._found = source, find_placement(self.resources)
         return self._found

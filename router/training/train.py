@@ -22,20 +22,20 @@ from pipeline.distributed.cluster import Resources, check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.storage import AnyPath, is_there, uploaded
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import check_folder, make_early
 from router.features.hidden_states import Form
 from router.features.window_features import FeatureStore
-from router.heads.early_exit.exit_labels import depth_labels
-from router.heads.early_exit.train import DepthRequest, learn_depth
+from router.heads.early_exit.exit_labels import exit_labels
+from router.heads.early_exit.train import EarlyExitRequest, train_early_exit
 from router.heads.head import Learnt
 from router.heads.per_layer.fit import CLASSES
-from router.heads.per_layer.train import PerLayerRequest, learn_per_layer
+from router.heads.per_layer.train import PerLayerRequest, train_per_layer
 from router.labels.from_runs import read_labels
 from router.labels.labelled import Labelled, LabelledData, is_held_out
 from router.menu.expected_labels import expected_labels
 from router.routed.checkpoint import Router
-from router.training.model_service import Workshop
+from router.training.model_service import FrozenModelService
 
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
@@ -63,7 +63,7 @@ class TrainRequest:
     """What a layer costs a label: right answers a question where they are ``expected``, nats in a consensus."""
     held_out: float = 0.1
     """Share of the questions that are held out."""
-    head: PerLayerRequest | DepthRequest = field(default_factory=PerLayerRequest)
+    head: PerLayerRequest | EarlyExitRequest = field(default_factory=PerLayerRequest)
     """What is trained."""
     features: Path | None = None
     """Where features are kept; None for the user's cache folder."""
@@ -77,7 +77,7 @@ class TrainRequest:
             raise UserError("--data needs at least one run folder")
         if not 0 < self.held_out < 1:
             raise UserError(f"--held-out must be between 0 and 1, got {self.held_out:g}")
-        if isinstance(self.head, DepthRequest) and self.labels == "consensus":
+        if isinstance(self.head, EarlyExitRequest) and self.labels == "consensus":
             raise UserError("--labels consensus goes with --head per-layer; for a probe take expected or shortest")
 
 
@@ -118,7 +118,7 @@ def train(
         num_windows=request.head.num_windows if isinstance(request.head, PerLayerRequest) else _SUMMARY_WINDOWS,
         add_special_tokens=data.add_special_tokens,
     )
-    workshop = Workshop(
+    workshop = FrozenModelService(
         base=data.base,
         location=request.base,
         dtype=data.dtype,
@@ -195,7 +195,7 @@ class _Prepared:
     learn: Learn
 
 
-def _per_layer(data: LabelledData, request: TrainRequest, workshop: Workshop) -> _Prepared:
+def _per_layer(data: LabelledData, request: TrainRequest, workshop: FrozenModelService) -> _Prepared:
     """Routers of all layers: labels, and features along them."""
     assert isinstance(request.head, PerLayerRequest)
     head = request.head
@@ -215,19 +215,19 @@ def _per_layer(data: LabelledData, request: TrainRequest, workshop: Workshop) ->
         what=f"{data.num_layers} routers",
         learnt=len(learnt),
         held_out=len(held_out),
-        learn=lambda on_epoch: learn_per_layer(learnt, held_out, head, workshop.store, on_epoch=on_epoch),
+        learn=lambda on_epoch: train_per_layer(learnt, held_out, head, workshop.store, on_epoch=on_epoch),
     )
 
 
-def _depth(data: LabelledData, request: TrainRequest, workshop: Workshop) -> _Prepared:
+def _depth(data: LabelledData, request: TrainRequest, workshop: FrozenModelService) -> _Prepared:
     """A probe behind an early exit: classes, labels, and what the first layers make of the prompts."""
-    assert isinstance(request.head, DepthRequest)
+    assert isinstance(request.head, EarlyExitRequest)
     head = request.head
     try:
         early = head.exit_of(data.num_layers)
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    labels = depth_labels(
+    labels = exit_labels(
         [workshop.searched(run, _verdicts(workshop)) for run in request.data],
         early=early,
         shares=head.short,
@@ -259,20 +259,20 @@ def _depth(data: LabelledData, request: TrainRequest, workshop: Workshop) -> _Pr
         what=f"a probe behind the first {early} layers",
         learnt=len(learnt),
         held_out=len(held_out),
-        learn=lambda on_epoch: learn_depth(learnt, held_out, labels, head, store, on_epoch=on_epoch),
+        learn=lambda on_epoch: train_early_exit(learnt, held_out, labels, head, store, on_epoch=on_epoch),
     )
 
 
-def _verdicts(workshop: Workshop) -> Path:
+def _verdicts(workshop: FrozenModelService) -> Path:
     """Where verdicts are kept: beside the features."""
     return workshop.store.folder.parent / "verdicts"
 
 
-def _lasting(base: BaseModel, given: str | None) -> BaseModel:
+def _lasting(base: BaseModelRef, given: str | None) -> BaseModelRef:
     """The base model by a name that holds in any working directory."""
     name = given or base.name
     path = Path(name).expanduser()
-    return BaseModel(name=str(path.resolve()) if path.exists() else name, revision=base.revision)
+    return BaseModelRef(name=str(path.resolve()) if path.exists() else name, revision=base.revision)
 
 
 def _described(data: LabelledData) -> str:
@@ -298,7 +298,7 @@ def _reasons(left_out: dict[str, int]) -> str:
     return "".join(f"; left out, {reason}: {number}" for reason, number in left_out.items())
 
 
-def _expected(data: LabelledData, request: TrainRequest, workshop: Workshop) -> LabelledData:
+def _expected(data: LabelledData, request: TrainRequest, workshop: FrozenModelService) -> LabelledData:
     """The same data with the labels that its questions should expect most of; a question of two runs counts once."""
     rows: dict[tuple[str, str], Labelled] = {}
     for run in request.data:

@@ -26,7 +26,7 @@ from pipeline.distributed.coordinator import Coordinator
 from pipeline.search.config import PRESETS
 from pipeline.shards.progress import Progress
 from pipeline.shards.run_folder import RunFolder
-from pipeline.storage import AnyPath, LocalStore, locate
+from pipeline.storage import AnyPath, LocalWriter, locate
 from pipeline.workflows import run_search as run
 from pipeline.workflows.run_search import SearchRequest, run_search
 
@@ -86,7 +86,7 @@ def die_at(step: str) -> None:
             if step == "staged":
                 RunFolder._check_written = staticmethod(kill)
             elif step == "checked":
-                LocalStore._move = staticmethod(kill)
+                LocalWriter._move = staticmethod(kill)
             elif step == "moved":
                 RunFolder._write_json = kill
             result = commit(self, *arguments, **options)

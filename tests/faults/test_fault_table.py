@@ -25,7 +25,7 @@ from pipeline.distributed import coordinator
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_manifest, read_paths
 from pipeline.shards.run_folder import RunFolder
-from pipeline.storage import AnyPath, StoreError, entries, is_there, lease, locate
+from pipeline.storage import AnyPath, StorageError, entries, is_there, lease, locate
 
 pytestmark = pytest.mark.ray
 
@@ -229,8 +229,8 @@ def test_a_node_is_preempted(machine, undisturbed, place, monkeypatch):
     from ray._raylet import GcsClient
 
     lost = []
-    lose = coordinator.Worklist.lose
-    monkeypatch.setattr(coordinator.Worklist, "lose", lambda *them: lost.append(them) or lose(*them))
+    lose = coordinator.WorkQueue.lose
+    monkeypatch.setattr(coordinator.WorkQueue, "lose", lambda *them: lost.append(them) or lose(*them))
 
     def preempt() -> None:
         deadline = int((time.time() + 60) * 1000)
@@ -348,7 +348,7 @@ def test_the_disk_is_full(machine, undisturbed, place, monkeypatch):
 
     with monkeypatch.context() as disk:
         disk.setattr(RunFolder, "_check_written", staticmethod(full))
-        with pytest.raises(StoreError, match="No space left"):
+        with pytest.raises(StorageError, match="No space left"):
             search(place / "run", place / "faults", actors=2)
     assert 0 < committed(place / "run") < QUESTIONS / GROUP_SIZE
     progress = search(place / "run", place / "faults", actors=2)

@@ -12,7 +12,7 @@ from pipeline.prior import Evaluation, Prior, features, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.search.actions import ACTION_SPACES
 from pipeline.search.config import SearchConfig
-from pipeline.search.guided_selection import Frontier
+from pipeline.search.guided_selection import GuidedSelection
 from pipeline.search.tree import ROOT_INDEX, SearchTree, stable_seed
 
 NUM_LAYERS = 12
@@ -123,7 +123,7 @@ def test_what_is_expected_is_the_posterior_of_the_linear_model(prior, at_once):
     tried = list(dict.fromkeys(random_program(rng) for _ in range(21)))
     others = ACTION_SPACES["drllm"](LayerProgram.identity(NUM_LAYERS), 2 * NUM_LAYERS)
     others = [edit for edit in others if edit.program not in tried]
-    frontier = Frontier(prior, longest=NUM_LAYERS)
+    frontier = GuidedSelection(prior, longest=NUM_LAYERS)
     frontier.extend(ROOT_INDEX, others[:10])
     for start in range(0, len(tried), at_once):
         batch = tried[start : start + at_once]
@@ -151,7 +151,7 @@ def test_caution_prefers_what_changes_less(prior):
     edits = [edit for edit in edits if edit.program in (near, far)]
 
     def chosen(caution: float) -> LayerProgram:
-        frontier = Frontier(prior, longest=NUM_LAYERS, caution=caution)
+        frontier = GuidedSelection(prior, longest=NUM_LAYERS, caution=caution)
         frontier.extend(ROOT_INDEX, edits)
         return frontier.most_promising(None).edit.program
 

@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class DepthHead:
+class EarlyExitHead:
     """A probe on the first layers' states, and a program for each of its classes.
 
     Attributes:
@@ -59,7 +59,7 @@ class DepthHead:
                 raise ValueError(f"the program of {name!r} changes what lies before layer {self.early}: {program}")
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> DepthHead:
+    def from_settings(cls, settings: Mapping[str, Any]) -> EarlyExitHead:
         """A head without its weights.
 
         Raises:
@@ -107,8 +107,8 @@ class DepthHead:
             "worth": self.worth.tolist(),
         }
 
-    def on(self, device: torch.device) -> DepthHead:
-        return DepthHead(copy.deepcopy(self.network).to(device), self.programs, self.worth)
+    def on(self, device: torch.device) -> EarlyExitHead:
+        return EarlyExitHead(copy.deepcopy(self.network).to(device), self.programs, self.worth)
 
     def steering(self, sample: Array, *, limit: int | None = None, average: float | None = None) -> DepthSteering:
         lengths = np.array([len(program) for program in self.programs.values()])
@@ -139,7 +139,7 @@ class DepthSteering:
         cost: What is taken off each program's worth, ``[C]``; infinite for what may not run.
     """
 
-    head: DepthHead
+    head: EarlyExitHead
     cost: Array
 
     def choose(self, log_probs: Array) -> Array:

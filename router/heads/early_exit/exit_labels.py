@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from router.labels.labelled import Labelled, sayable
-from router.menu.candidates import SCREENING_QUESTIONS, Searched
+from router.menu.candidates import SCREENING_QUESTIONS, SearchedRun
 from router.menu.expected_labels import expected_choice, relabelled
 
 SHORT, FULL, CORRECTION = "short", "full", "correction"
@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthLabels:
+class ExitLabels:
     """What questions need, and what is run for them.
 
     Attributes:
@@ -51,15 +51,15 @@ class DepthLabels:
     layers: float
 
 
-def depth_labels(
-    searched: Sequence[Searched],
+def exit_labels(
+    searched: Sequence[SearchedRun],
     *,
     early: int,
     shares: Sequence[float],
     choice: str,
     summaries: Callable[[Sequence[Labelled]], Array],
     layer_price: float = 0.0,
-) -> DepthLabels:
+) -> ExitLabels:
     """Choose the classes' programs and say which of them every question needs.
 
     Args:
@@ -93,7 +93,7 @@ def depth_labels(
         chosen = np.where(right.any(1), right.argmax(1), -1)
     kept = (chosen >= 0).nonzero()[0]
     rows = [relabelled(untouched[place], chosen_from[chosen[place]]) for place in kept]
-    return DepthLabels(
+    return ExitLabels(
         programs=programs,
         rows=rows,
         worth=_worth(right[kept], chosen[kept], chosen_from, layer_price=layer_price),
@@ -119,7 +119,7 @@ def short_names(shares: Sequence[float]) -> list[str]:
     return [SHORT if len(shares) == 1 else f"{SHORT} {share:g}" for share in sorted(shares)]
 
 
-def _questions(searched: Sequence[Searched]) -> tuple[list[Labelled], list[tuple[int, int]]]:
+def _questions(searched: Sequence[SearchedRun]) -> tuple[list[Labelled], list[tuple[int, int]]]:
     """All questions once, and where each is: its search, and its place there."""
     found: dict[tuple[str, str], tuple[Labelled, tuple[int, int]]] = {}
     for number, one in enumerate(searched):
@@ -128,7 +128,9 @@ def _questions(searched: Sequence[Searched]) -> tuple[list[Labelled], list[tuple
     return [row for row, _ in found.values()], [place for _, place in found.values()]
 
 
-def _judged(searched: Sequence[Searched], places: Sequence[tuple[int, int]], programs: Sequence[LayerProgram]) -> Array:
+def _judged(
+    searched: Sequence[SearchedRun], places: Sequence[tuple[int, int]], programs: Sequence[LayerProgram]
+) -> Array:
     """Whether programs are right on the questions at some places, ``[N, M]``."""
     verdicts = np.zeros((len(places), len(programs)), dtype=bool)
     for number, one in enumerate(searched):
@@ -138,7 +140,7 @@ def _judged(searched: Sequence[Searched], places: Sequence[tuple[int, int]], pro
     return verdicts
 
 
-def _found(searched: Searched, early: int) -> dict[str, list[tuple[int, ...]]]:
+def _found(searched: SearchedRun, early: int) -> dict[str, list[tuple[int, ...]]]:
     """For each question its right programs, with the layers before the exit as in the untouched model."""
     right = searched.rows[searched.rows.correct & (searched.rows["rank"] > 0)]
     found: dict[str, list[tuple[int, ...]]] = {}
@@ -149,7 +151,7 @@ def _found(searched: Searched, early: int) -> dict[str, list[tuple[int, ...]]]:
 
 
 def _class_programs(
-    searched: Sequence[Searched],
+    searched: Sequence[SearchedRun],
     found: Sequence[dict[str, list[tuple[int, ...]]]],
     identity: LayerProgram,
     *,

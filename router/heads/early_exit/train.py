@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from router.features.hidden_states import StateStore
-from router.heads.early_exit.early_exit_head import DepthHead
-from router.heads.early_exit.exit_labels import DepthLabels
+from router.heads.early_exit.early_exit_head import EarlyExitHead
+from router.heads.early_exit.exit_labels import ExitLabels
 from router.heads.head import Learnt
 from router.heads.per_layer.fit import KEPT_HELD_OUT
 from router.labels.labelled import Labelled
@@ -23,7 +23,7 @@ from router.probes.train import StoredTexts
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthRequest:
+class EarlyExitRequest:
     """A probe that steers depth, and how it is trained.
 
     Raises:
@@ -65,11 +65,11 @@ class DepthRequest:
         return early
 
 
-def learn_depth(
+def train_early_exit(
     learnt: Sequence[Labelled],
     held_out: Sequence[Labelled],
-    labels: DepthLabels,
-    request: DepthRequest,
+    labels: ExitLabels,
+    request: EarlyExitRequest,
     store: StateStore,
     *,
     on_epoch: Callable[[dict[str, float]], None],
@@ -105,7 +105,7 @@ def learn_depth(
     fitted = fit_probe(train, stop, shape, request.fit, on_epoch=on_epoch)
     scores = fitted.logits.double().softmax(-1).numpy()
     metrics = metrics_of(stop.labels, scores.argmax(1), scores, names)
-    head, sample = DepthHead(fitted.network, programs, labels.worth), fitted.logits.log_softmax(-1)
+    head, sample = EarlyExitHead(fitted.network, programs, labels.worth), fitted.logits.log_softmax(-1)
     decided = head.steering(sample.numpy()).choose(sample.numpy())
     layers = np.array([len(program) for program in programs.values()])[decided]
     return Learnt(

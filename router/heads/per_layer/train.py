@@ -59,7 +59,7 @@ class StoredRows:
         return self.store.read([self.rows[index] for index in indices])
 
 
-def learn_per_layer(
+def train_per_layer(
     learnt: Sequence[Labelled],
     held_out: Sequence[Labelled],
     request: PerLayerRequest,

@@ -15,7 +15,7 @@ from tiny import NUM_LAYERS, save_tiny_model, write_questions
 import pipeline
 from pipeline.adaptation.adapt import AdaptConfig, adapt, adapt_example
 from pipeline.adaptation.voting import Vote, _shares, answers, poll, voters
-from pipeline.adaptation.voting_trial import TrialRequest, Tried, judge, try_adaptation, write
+from pipeline.adaptation.voting_trial import TrialRequest, TriedExample, judge, try_adaptation, write
 from pipeline.cli.main import main
 from pipeline.engine import FrozenModel, materialize
 from pipeline.errors import UserError
@@ -190,7 +190,7 @@ def test_long_solutions_are_not_voted_on(model):
 def test_a_trial_is_judged_to_the_letter():
     """Catches a vote that is credited with the ceiling's answers, and questions won and lost changed over."""
     tried = [
-        Tried(
+        TriedExample(
             example_id=str(number),
             reference="x",
             base_answer=base,

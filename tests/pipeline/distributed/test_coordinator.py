@@ -17,7 +17,7 @@ from pipeline.distributed.coordinator import (
     MAX_EXCEPTIONS_IN_A_ROW,
     MAX_FAILED_STARTS,
     Coordinator,
-    _Worker,
+    _SearchActor,
 )
 from pipeline.distributed.evaluator import GroupResult
 from pipeline.distributed.work_queue import MAX_ATTEMPTS, Piece
@@ -97,8 +97,8 @@ def mortal(coordinator, monkeypatch):
     """A coordinator whose actors stand for nothing."""
     monkeypatch.setattr(ray, "kill", lambda actor: None)
 
-    def worker(**fields) -> _Worker:
-        coordinator._workers.append(_Worker(actor=None, **{"call": None, **fields}))
+    def worker(**fields) -> _SearchActor:
+        coordinator._workers.append(_SearchActor(actor=None, **{"call": None, **fields}))
         coordinator.progress.actors_ready += fields.get("loaded", False)
         return coordinator._workers[-1]
 
@@ -133,7 +133,7 @@ def test_deaths_without_end_end_the_run(many, monkeypatch, some_finished):
     with pytest.raises(StoppedError, match=r"50 actors died one after the other .*ran out of memory"):
         for _ in range(MAX_DEATHS_IN_A_ROW):
             assert many._deaths_in_a_row < MAX_DEATHS_IN_A_ROW
-            many._workers.append(_Worker(actor=None, call=None, loaded=True))
+            many._workers.append(_SearchActor(actor=None, call=None, loaded=True))
             many.progress.actors_ready += 1
             end(many._workers[-1])
     assert many.progress.actors_ready == 0 and many.progress.actors_lost == MAX_DEATHS_IN_A_ROW
@@ -210,7 +210,7 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(coordinator, mortal):
 
 def test_what_one_node_lacks_others_may_have(coordinator, mortal, monkeypatch):
     """Catches a run that ends because a single node has no such file, however often, while others are still loading."""
-    monkeypatch.setattr(coordinator, "_start_worker", lambda: _Worker(actor=None, call="loading again"))
+    monkeypatch.setattr(coordinator, "_start_worker", lambda: _SearchActor(actor=None, call="loading again"))
     coordinator._num_actors, other = 2, mortal(call="loading")
     for failed in range(1, 3 * MAX_FAILED_STARTS):
         coordinator._start_failed(mortal(), UserError("no such folder"))
@@ -226,7 +226,7 @@ def test_what_one_node_lacks_others_may_have(coordinator, mortal, monkeypatch):
 
 def test_the_death_of_the_last_that_loaded_leaves_nobody_waiting(coordinator, mortal, monkeypatch):
     """Catches a search that hangs: many starts have failed on a bad node, and then the one actor that worked dies."""
-    monkeypatch.setattr(coordinator, "_start_worker", lambda: _Worker(actor=None, call="loading"))
+    monkeypatch.setattr(coordinator, "_start_worker", lambda: _SearchActor(actor=None, call="loading"))
     worked = mortal(loaded=True, call="search", piece=coordinator._work.take())
     for _ in range(2 * MAX_FAILED_STARTS):
         coordinator._start_failed(mortal(), died())
@@ -304,12 +304,12 @@ def teaching(tmp_path, monkeypatch) -> Coordinator:
     committed = folder.open(config, provenance={})
     pool = dataclasses.replace(POOL, num_actors=3)
     coordinator = Coordinator(config=config, pool=pool, examples=examples, folder=folder, committed=committed)
-    coordinator._workers = [_Worker(actor=IdleActor(), call=None) for _ in range(3)]
+    coordinator._workers = [_SearchActor(actor=IdleActor(), call=None) for _ in range(3)]
     coordinator._learn_if_taught()
     return coordinator
 
 
-def finish(coordinator: Coordinator, monkeypatch, worker: _Worker) -> None:
+def finish(coordinator: Coordinator, monkeypatch, worker: _SearchActor) -> None:
     """An actor's group comes back with what it tried."""
     example = coordinator._groups[worker.piece.group][0].id
     result = GroupResult(rows=rows(example), failed={}, evaluations=lessons(example))

@@ -13,7 +13,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import fit_prior
 from pipeline.program import LayerProgram
 from pipeline.search.config import SearchConfig
-from pipeline.search.group_search import Searched
+from pipeline.search.group_search import ExampleSearch
 from pipeline.search.tree import SearchTree
 from pipeline.search.verdicts import Verdict
 from pipeline.shards.run_config import RunConfig
@@ -93,11 +93,11 @@ def test_only_programs_that_the_oracle_confirms_are_kept(tmp_path, monkeypatch):
 IDENTITY = LayerProgram.identity(8)
 
 
-def searched(right: dict[str, float]) -> Searched:
+def searched(right: dict[str, float]) -> ExampleSearch:
     """A question whose search found these programs right, each with its margin, and the untouched model wrong."""
     example = Example(id="q", task="arithmetic", question="1 + 1 =", answer="2")
     tree = SearchTree(num_layers=8, config=SearchConfig(), seed=0)
-    item = Searched(Question(example=example, prompt="1 + 1 =", prompt_ids=[1], answers=[[2]]), tree)
+    item = ExampleSearch(Question(example=example, prompt="1 + 1 =", prompt_ids=[1], answers=[[2]]), tree)
     margins = {IDENTITY: -1.0, **{LayerProgram.parse(text, 8): margin for text, margin in right.items()}}
     for program, margin in margins.items():
         tree.verdicts[program] = Verdict(program=program, correct=margin > 0, margin=margin)

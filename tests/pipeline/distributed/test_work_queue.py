@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pipeline.distributed.work_queue import MAX_ATTEMPTS, MAX_COPIES, Piece, Worklist
+from pipeline.distributed.work_queue import MAX_ATTEMPTS, MAX_COPIES, Piece, WorkQueue
 
 
 def whole(group, size):
@@ -48,7 +48,7 @@ def test_every_example_is_settled_once_and_what_can_be_searched_in_one_piece(see
         killed = any((piece.group, place) in bad for place in piece.places)
         return "lose" if killed else "finish"
 
-    settled, _ = settle_all(Worklist(sizes), fate)
+    settled, _ = settle_all(WorkQueue(sizes), fate)
     assert sorted(group.group for group in settled) == list(sizes)
     for group in settled:
         searched = [place for of_piece in group.results for place in of_piece]
@@ -59,7 +59,7 @@ def test_every_example_is_settled_once_and_what_can_be_searched_in_one_piece(see
 
 def test_a_bad_example_costs_few_actors():
     """Catches a search for the bad example that takes a group apart example by example."""
-    work = Worklist({0: 8})
+    work = WorkQueue({0: 8})
     settled, handed = settle_all(work, lambda piece: "lose" if 3 in piece.places else "finish")
     assert settled[0].failed == {3: "boom"}
     killed = [len(piece) for piece in handed if 3 in piece.places]
@@ -70,21 +70,21 @@ def test_a_bad_example_costs_few_actors():
 
 def test_what_only_goes_in_pieces_is_kept_in_pieces():
     """Catches a group that is tried for ever, or given up, because its examples cannot be searched together."""
-    settled, handed = settle_all(Worklist({0: 4}), lambda piece: "lose" if len(piece) > 2 else "finish")
+    settled, handed = settle_all(WorkQueue({0: 4}), lambda piece: "lose" if len(piece) > 2 else "finish")
     assert settled[0].results == [(0, 1), (2, 3)] and not settled[0].failed
     assert [len(piece) for piece in handed] == [4] * MAX_ATTEMPTS + [2, 2] + [4] * MAX_ATTEMPTS
 
 
 def test_what_was_lost_waits_behind_what_nobody_lost():
     """Catches a stretch of bad examples behind which the good ones are never reached."""
-    work = Worklist({0: 2, 1: 2, 2: 2})
+    work = WorkQueue({0: 2, 1: 2, 2: 2})
     assert work.lose(work.take(), "boom") is None
     assert [work.take().group for _ in range(3)] == [1, 2, 0]
 
 
 def test_what_was_lost_is_for_somebody_else():
     """Catches a broken actor that fails at the same group three times."""
-    work = Worklist({0: 2})
+    work = WorkQueue({0: 2})
     piece = work.take()
     assert work.is_fresh(piece)
     work.lose(piece, "boom", "first")
@@ -97,7 +97,7 @@ def test_what_was_lost_is_for_somebody_else():
 
 def test_what_was_given_back_was_never_lost():
     """Catches preemptions that count as failures, and a group that waits behind all others once it was preempted."""
-    work = Worklist({0: 2, 1: 2})
+    work = WorkQueue({0: 2, 1: 2})
     for _ in range(4 * MAX_ATTEMPTS):
         piece = work.take()
         assert piece == whole(0, 2) and work.is_fresh(piece)
@@ -112,7 +112,7 @@ def test_what_was_given_back_was_never_lost():
 
 def test_the_first_of_two_copies_counts():
     """Catches rows that are committed twice, a copy of a copy, and a group that is lost though somebody has it."""
-    work = Worklist({0: 3})
+    work = WorkQueue({0: 3})
     piece = work.take()
     assert work.take() is None and work.copy(lambda piece: False) is None
     assert work.copy() == piece and work.copy() is None and MAX_COPIES == 2
@@ -128,7 +128,7 @@ def test_the_first_of_two_copies_counts():
 
 def test_losses_of_copies_count():
     """Catches a bad example whose copies kill actors for ever."""
-    work = Worklist({0: 1})
+    work = WorkQueue({0: 1})
     piece = work.take()
     work.copy()
     assert work.lose(piece, "a") is None and work.lose(piece, "b") is None
@@ -139,7 +139,7 @@ def test_losses_of_copies_count():
 
 def test_a_group_may_have_to_wait():
     """Catches a group that starts before what it must know is there, and one that others wait for and nobody tries."""
-    work = Worklist({0: 1, 1: 1})
+    work = WorkQueue({0: 1, 1: 1})
     assert work.take(lambda group: group == 1) is None
     assert work.take(lambda group: group == 0) == whole(0, 1)
     assert [work.is_open(whole(group, 1)) for group in (0, 1)] == [True, False]

@@ -7,7 +7,7 @@ import torch
 from architectures import ARCHITECTURES, NUM_LAYERS, build
 
 from pipeline.engine import FrozenModel
-from pipeline.engine.stock_runner import Oracle
+from pipeline.engine.stock_runner import StockRunner
 from pipeline.program import LayerProgram
 
 ROWS = [[5, 6, 7, 8, 9, 10, 11], [20, 21, 22], [33, 34, 35, 36, 37, 38], [71]]
@@ -26,7 +26,7 @@ def test_the_oracle_answers_what_the_engine_answers(name):
     # What a checkpoint recommends for chatting is no part of greedy decoding.
     hf_model.generation_config.repetition_penalty = 3.0
     model = FrozenModel(hf_model)
-    oracle = Oracle(model)
+    oracle = StockRunner(model)
     starts = [len(row) - 1 for row in ROWS]
     for mine, theirs in zip(
         model.logits(ROWS, PROGRAMS, starts=starts), oracle.logits(ROWS, PROGRAMS, starts=starts), strict=True

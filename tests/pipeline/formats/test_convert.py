@@ -21,7 +21,7 @@ from pipeline.cli.main import main
 from pipeline.errors import UserError
 from pipeline.formats.convert import ConvertRequest
 from pipeline.formats.convert import convert as run_convert
-from pipeline.formats.path_data import PathData, SearchedQuestion, Tried
+from pipeline.formats.path_data import PathData, SearchedQuestion, TriedProgram
 from pipeline.formats.polar import read_polar, write_polar
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths
@@ -93,7 +93,7 @@ def test_any_programs_survive_polar(tmp_path_factory, questions, compressed):
     data = PathData(num_layers=NUM_LAYERS, model="m", revision="r", dtype="float32", budget=1.5)
     for number, verdicts in enumerate(questions):
         verdicts.setdefault(LayerProgram.identity(NUM_LAYERS), (True, 0.5))
-        tried = [Tried(program=p, correct=correct, score=score) for p, (correct, score) in verdicts.items()]
+        tried = [TriedProgram(program=p, correct=correct, score=score) for p, (correct, score) in verdicts.items()]
         data.questions.append(
             SearchedQuestion(example_id=f"q{number}", task="t", prompt="p\n“”", answer="a", tried=tuple(tried))
         )

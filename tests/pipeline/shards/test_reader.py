@@ -14,7 +14,7 @@ from pipeline import read_paths
 from pipeline.shards import run_folder
 from pipeline.shards.run_folder import RunFolder
 from pipeline.shards.schema import COLUMNS, SCHEMA, schema_of
-from pipeline.storage import LocalStore
+from pipeline.storage import LocalWriter
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def _after(times):
     ("owner", "step", "crash"),
     [
         (run_folder.pq, "write_table", _nothing),
-        (LocalStore, "write", _half_a_file),
+        (LocalWriter, "write", _half_a_file),
         (RunFolder, "_check_written", _nothing),
         (Path, "replace", _after(0)),
         (Path, "replace", _after(1)),

@@ -17,7 +17,7 @@ from pipeline.program import LayerProgram
 from pipeline.search.config import DEFAULTS, SearchConfig
 from pipeline.shards.reader import read_manifest
 from pipeline.shards.run_folder import RunFolder
-from pipeline.storage import LocalStore
+from pipeline.storage import LocalWriter
 
 
 @pytest.fixture
@@ -246,14 +246,14 @@ def test_a_crash_while_a_group_is_dropped_leaves_no_record_without_a_shard(tmp_p
     run.commit(0, rows("a"), evaluations=LESSON)
     run.commit(1, rows("b"), evaluations=LESSON)
     (run.root / "calibration" / "group-000000.parquet").unlink()
-    remove = LocalStore.remove
+    remove = LocalWriter.remove
 
     def crash(self, name):
         remove(self, name)
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
-        patched.setattr(LocalStore, "remove", crash)
+        patched.setattr(LocalWriter, "remove", crash)
         reopened(run, TEACHING)
     assert set(read_paths(run.root).example_id) == {"b"}
     assert set(reopened(run, TEACHING)) == {1}

@@ -12,7 +12,7 @@ from shard_rows import opened, reopened, rows
 from pipeline import read_paths
 from pipeline.cli import search as cli
 from pipeline.errors import StoppedError
-from pipeline.storage import StoreError
+from pipeline.storage import StorageError
 
 
 @pytest.mark.parametrize("write", ["commit", "write_card", "mark_complete"])
@@ -27,7 +27,7 @@ def test_a_full_disk_is_one_kind_of_error(tmp_path, monkeypatch, write):
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", full)
-        with pytest.raises(StoreError, match=r"cannot be written.*No space left") as caught:
+        with pytest.raises(StorageError, match=r"cannot be written.*No space left") as caught:
             getattr(run, write)(*arguments)
     assert caught.value.remedy == "make room"
     assert set(reopened(run)) == {0}
@@ -37,8 +37,8 @@ def test_a_full_disk_is_one_kind_of_error(tmp_path, monkeypatch, write):
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (StoreError("it is full", remedy="make room"), "make room and run the same command again to go on."),
-        (StoreError("it is away"), "run the same command again to go on."),
+        (StorageError("it is full", remedy="make room"), "make room and run the same command again to go on."),
+        (StorageError("it is away"), "run the same command again to go on."),
         (StoppedError("all die"), "run the same command again to go on."),
     ],
 )

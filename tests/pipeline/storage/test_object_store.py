@@ -23,9 +23,9 @@ from pipeline.shards.calibration import read_evaluations, read_prior
 from pipeline.shards.reader import read_json, read_settings
 from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import (
-    LocalStore,
-    RemoteStore,
-    StoreError,
+    LocalWriter,
+    RemoteWriter,
+    StorageError,
     UnreachableError,
     entries,
     is_folder,
@@ -99,7 +99,7 @@ def test_a_bucket_holds_what_a_folder_holds(s3, url, tmp_path):
     ("owner", "step"),
     [
         (run_folder.pq, "write_table"),
-        (RemoteStore, "_put"),
+        (RemoteWriter, "_put"),
         (RunFolder, "_check_written"),  # the shard is there, and its record is not
         (RunFolder, "_write_json"),
     ],
@@ -143,7 +143,7 @@ def test_a_store_that_stays_away_is_one_kind_of_error(s3, url, name):
     run = opened(url)
     run.commit(0, rows("a"))
     s3.faults.append(Fault(how="refuse", name=name, times=10**6))
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot be written"):
         run.commit(1, rows("b"))
     s3.faults.clear()
     assert set(reopened(run)) == {0}
@@ -180,7 +180,7 @@ def test_an_outage_while_a_run_reads_is_no_wrong_call(s3, url, method, name, rea
     run = opened(url)
     run.commit(0, rows("a"), evaluations=EVALUATIONS)
     s3.faults.append(Fault(how="refuse", method=method, name=name, times=10**6))
-    with pytest.raises(StoreError, match=f"{name}.* cannot be reached") as caught:
+    with pytest.raises(StorageError, match=f"{name}.* cannot be reached") as caught:
         read(run)
     assert "delete" not in str(caught.value) and not isinstance(caught.value, UserError)
     s3.faults.clear()
@@ -208,7 +208,7 @@ def test_a_stray_object_is_removed_though_the_store_fails_at_first(s3, url):
     assert set(reopened(run)) == {0}
     assert not is_there(locate(url) / "paths" / "group-000007.parquet")
     s3.faults.append(Fault(how="refuse", method="DELETE", name="paths/", times=10**6))
-    with pytest.raises(StoreError, match=r"x\.parquet cannot be removed"):
+    with pytest.raises(StorageError, match=r"x\.parquet cannot be removed"):
         run._store.remove("paths/x.parquet")
     run.close()
 
@@ -217,7 +217,7 @@ def test_an_object_that_reads_back_differently_is_not_committed(url, monkeypatch
     """Catches a store that is believed."""
     write = run_folder.pq.write_table
     run = opened(url)
-    with monkeypatch.context() as patched, pytest.raises(StoreError, match="does not read back"):
+    with monkeypatch.context() as patched, pytest.raises(StorageError, match="does not read back"):
         patched.setattr(run_folder.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))
         run.commit(0, rows("a"))
     assert read_paths(url).empty and not reopened(run)
@@ -255,7 +255,7 @@ def test_a_folder_of_a_search_that_died_is_taken_over(s3, url, monkeypatch):
     assert "waiting" in said[0]
     second.commit(0, rows("a"))
     first._store._lease._look()
-    with pytest.raises(StoreError, match="another search has taken over") as caught:
+    with pytest.raises(StorageError, match="another search has taken over") as caught:
         first.commit(1, rows("b"))
     assert caught.value.remedy == "wait for the other's end"
     first.close()
@@ -527,5 +527,5 @@ def test_what_cannot_be_tidied_up_does_not_fail_a_run(far, monkeypatch):
 def test_a_file_url_is_a_path(tmp_path):
     """Catches a folder of this machine that is taken for a far one."""
     finish(opened(f"file://{tmp_path}/run"))
-    assert isinstance(opened(f"file://{tmp_path}/run")._store, LocalStore)
+    assert isinstance(opened(f"file://{tmp_path}/run")._store, LocalWriter)
     assert len(read_paths(tmp_path / "run")) == 4

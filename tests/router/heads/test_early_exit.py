@@ -20,13 +20,13 @@ from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example
 from router import Probe, RoutedCausalLM
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.features.hidden_states import reduced, together
-from router.heads.early_exit.early_exit_head import DepthHead
-from router.heads.early_exit.exit_labels import depth_labels
-from router.heads.early_exit.train import DepthRequest, learn_depth
+from router.heads.early_exit.early_exit_head import EarlyExitHead
+from router.heads.early_exit.exit_labels import exit_labels
+from router.heads.early_exit.train import EarlyExitRequest, train_early_exit
 from router.labels.labelled import Labelled
-from router.menu.candidates import Searched
+from router.menu.candidates import SearchedRun
 from router.probes.fit import ProbeFitConfig
 from router.probes.network import ProbeConfig, ProbeKind, ProbeNetwork
 from router.routed.checkpoint import Router
@@ -75,7 +75,7 @@ class World:
 
     @property
     def searched(self):
-        return Searched(rows=self.rows, examples=self.examples, judge=self.judge)
+        return SearchedRun(rows=self.rows, examples=self.examples, judge=self.judge)
 
     def summaries(self, rows):
         kinds = self.kinds[[int(row.example_id[1:]) for row in rows]]
@@ -83,7 +83,7 @@ class World:
 
     def labels(self, **changed):
         options = {"early": EARLY, "shares": (0.9,), "choice": "expected", "summaries": self.summaries, **changed}
-        return depth_labels([self.searched], **options)
+        return exit_labels([self.searched], **options)
 
 
 def test_every_class_has_a_program_that_begins_untouched():
@@ -146,9 +146,9 @@ def test_a_planted_rule_is_learnt():
     store = SimpleNamespace(
         early=EARLY, lengths=lambda texts: [len(states[text]) for text in texts], read=states.__getitem__
     )
-    request = DepthRequest(fit=ProbeFitConfig(epochs=12, learning_rate=0.03))
+    request = EarlyExitRequest(fit=ProbeFitConfig(epochs=12, learning_rate=0.03))
     labels = SimpleNamespace(programs=PROGRAMS, worth=np.eye(3))
-    learnt = learn_depth(rows[:240], rows[240:], labels, request, store, on_epoch=lambda record: None)
+    learnt = train_early_exit(rows[:240], rows[240:], labels, request, store, on_epoch=lambda record: None)
     assert list(learnt.f1) == list(PROGRAMS) and min(learnt.f1.values()) > 0.95
     assert learnt.sample.shape == (60, *learnt.head.sample_shape)
     said = np.array(list(learnt.head.programs.values()))[learnt.sample.argmax(1)]
@@ -169,7 +169,7 @@ def test_a_planted_rule_is_learnt():
 def test_a_request_that_cannot_be_met_is_refused(changed, message):
     """Catches an exit behind the last layer, and a short class that no program fits."""
     with pytest.raises(ValueError, match=message):
-        DepthRequest(**changed).exit_of(NUM_LAYERS)
+        EarlyExitRequest(**changed).exit_of(NUM_LAYERS)
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,16 @@ def head_of(kind=None, worth=None):
     network = ProbeNetwork(shape, seed=3)
     with torch.no_grad():
         network.head.weight.mul_(40)
-    return DepthHead(network.eval().requires_grad_(False), PROGRAMS, np.eye(3) if worth is None else np.array(worth))
+    return EarlyExitHead(
+        network.eval().requires_grad_(False), PROGRAMS, np.eye(3) if worth is None else np.array(worth)
+    )
 
 
 def router_of(base, head):
     source = resolve_model(str(base))
     generator = torch.Generator().manual_seed(0)
     return Router(
-        base=BaseModel(name=source.name, revision=source.revision),
+        base=BaseModelRef(name=source.name, revision=source.revision),
         head=head,
         held_out=(2 * torch.randn(50, *head.sample_shape, generator=generator)).log_softmax(-1),
     )

@@ -13,10 +13,10 @@ from pipeline.distributed.cluster import Resources
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.shards.run_folder import RunFolder
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.labels.from_runs import read_labels
 from router.labels.labelled import Labelled, is_held_out
-from router.training.model_service import Workshop
+from router.training.model_service import FrozenModelService
 
 FACTS = {"class": "Stub", "num_layers": 3, "chat_template_applied": False, "special_tokens_added": True}
 
@@ -151,8 +151,8 @@ def test_a_run_that_does_not_say_its_questions_is_named(tmp_path, setting, value
     stored = json.loads((run / "run.json").read_text())
     stored["settings"][setting] = value
     (run / "run.json").write_text(json.dumps(stored))
-    workshop = Workshop(
-        base=BaseModel(name="stub", revision="sha256:0"),
+    workshop = FrozenModelService(
+        base=BaseModelRef(name="stub", revision="sha256:0"),
         location=None,
         dtype="float32",
         resources=Resources(),

@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example
 from router.menu import candidates as menu
-from router.menu.candidates import Searched
+from router.menu.candidates import SearchedRun
 from router.menu.expected_labels import expected_labels
 from router.menu.ridge import RIDGES, components, leave_one_out, summarize
 from router.menu.verdict_store import VerdictStore
@@ -86,7 +86,7 @@ class World:
 
     @property
     def searched(self):
-        return Searched(rows=self.rows, examples=self.examples, judge=self.judge)
+        return SearchedRun(rows=self.rows, examples=self.examples, judge=self.judge)
 
     def judge(self, examples, programs):
         self.judged += len(examples) * len(programs)

@@ -18,11 +18,11 @@ from tiny import NUM_LAYERS, save_tiny_model
 
 from pipeline import FrozenModel, LayerProgram
 from pipeline.cli.main import main
-from pipeline.engine.state_hooks import weights_mark
+from pipeline.engine.state_hooks import weights_fingerprint
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from router import Probe, RoutedCausalLM
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.features.hidden_states import READINGS, Form, StateStore, reduced, together
 from router.heads.per_layer.per_layer_head import PerLayerHead
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
@@ -78,7 +78,7 @@ def write_texts(file, count, seed):
     return file
 
 
-class Workshop:
+class FrozenModelService:
     """A tiny model and labelled texts."""
 
     def __init__(self, folder):
@@ -96,7 +96,7 @@ class Workshop:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    return Workshop(tmp_path_factory.mktemp("probing"))
+    return FrozenModelService(tmp_path_factory.mktemp("probing"))
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def routed(workshop):
     routers.weight_out.data *= 8
     held_out = torch.randn(20, NUM_LAYERS, 3, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     router = Router(
-        base=BaseModel(name=source.name, revision=source.revision), head=PerLayerHead(routers), held_out=held_out
+        base=BaseModelRef(name=source.name, revision=source.revision), head=PerLayerHead(routers), held_out=held_out
     )
     router.save(workshop.folder / "router")
     return RoutedCausalLM.from_pretrained(workshop.folder / "router", device="cpu", dtype="float32")
@@ -329,11 +329,11 @@ def test_any_part_of_the_weights_makes_another_model(workshop, part):
     from transformers import AutoModelForCausalLM
 
     base, other = (AutoModelForCausalLM.from_pretrained(workshop.model) for _ in range(2))
-    assert weights_mark(base) == weights_mark(other)
+    assert weights_fingerprint(base) == weights_fingerprint(other)
     tuned = AutoModelForCausalLM.from_pretrained(workshop.model)
     with torch.no_grad():
         tuned.model.get_parameter(part).mul_(1.05)
-    assert weights_mark(tuned) != weights_mark(base)
+    assert weights_fingerprint(tuned) != weights_fingerprint(base)
 
 
 def test_no_two_texts_share_their_states():
@@ -398,7 +398,12 @@ def test_what_is_saved_is_what_was_trained(tmp_path):
     network = ProbeNetwork(ProbeConfig(num_layers=2, hidden_size=8, num_classes=2, aggregator="mha", downcast=2))
     form = Form(template="<{text}>", max_tokens=9)
     probe = Probe(
-        base=BaseModel(name="x", revision="y"), network=network, labels=("a", "b"), mark="m", form=form, threshold=0.3
+        base=BaseModelRef(name="x", revision="y"),
+        network=network,
+        labels=("a", "b"),
+        mark="m",
+        form=form,
+        threshold=0.3,
     )
     probe.save_pretrained(tmp_path / "probe")
     again = Probe.from_pretrained(tmp_path / "probe")

@@ -12,7 +12,7 @@ from tiny import NUM_LAYERS, save_tiny_model
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from router import RoutedCausalLM
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.heads.per_layer.per_layer_head import PerLayerHead
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.routed.checkpoint import Router
@@ -30,7 +30,7 @@ def router(base):
     routers.weight_out.data *= 8
     held_out = torch.randn(20, NUM_LAYERS, 3, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     return Router(
-        base=BaseModel(name=source.name, revision=source.revision),
+        base=BaseModelRef(name=source.name, revision=source.revision),
         head=PerLayerHead(routers),
         held_out=held_out,
         made={"labels": "shortest"},

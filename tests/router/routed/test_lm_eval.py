@@ -14,7 +14,7 @@ from tiny import NUM_LAYERS, save_tiny_model
 
 from pipeline.engine import materialize
 from pipeline.model_source import resolve_model
-from router.artifact.base_model import BaseModel
+from router.artifact.base_model import BaseModelRef
 from router.heads.per_layer.per_layer_head import PerLayerHead
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.routed.checkpoint import Router
@@ -60,7 +60,7 @@ def router(tmp_path_factory):
     routers = LayerRouters(RouterConfig(num_layers=NUM_LAYERS, hidden_size=32, num_windows=4, width=8), seed=5)
     routers.weight_out.data *= 8
     Router(
-        base=BaseModel(name=source.name, revision=source.revision),
+        base=BaseModelRef(name=source.name, revision=source.revision),
         head=PerLayerHead(routers),
         held_out=torch.zeros(4, NUM_LAYERS, 3).log_softmax(-1),
     ).save(folder / "router")

@@ -26,7 +26,7 @@ from pipeline.shards.run_folder import RunFolder
 from pipeline.tasks import get_task
 from router.evaluation.answering_actor import Answer
 from router.evaluation.evaluate import EvaluateRequest, _read, _result
-from router.evaluation.results import BASE, ROUTED, Evaluation
+from router.evaluation.results import BASE, ROUTED, EvaluationResults
 from router.evaluation.table import show_evaluation
 
 pytestmark = pytest.mark.ray
@@ -43,7 +43,7 @@ def command(*arguments, status=0):
     return result.output
 
 
-class Workshop:
+class FrozenModelService:
     """A tiny model, a search of some questions, and where everything goes."""
 
     def __init__(self, folder):
@@ -97,7 +97,7 @@ class Workshop:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    return Workshop(tmp_path_factory.mktemp("workshop"))
+    return FrozenModelService(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_a_name_is_shown_as_it_is():
     other = replace(base, contender="[/b]", against=(0, 1, 1.0))
     results = [base, replace(base, contender=ROUTED), other]
     console = Console(file=StringIO(), width=200)
-    show_evaluation(Evaluation(results=results, curve={}, questions=1, left_out={}, num_layers=3), console)
+    show_evaluation(EvaluationResults(results=results, curve={}, questions=1, left_out={}, num_layers=3), console)
     assert console.file.getvalue().count("[/b]") == 2
 
 

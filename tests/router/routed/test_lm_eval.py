@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partialmethod
 
 import pytest
 import torch
@@ -131,7 +132,8 @@ def test_the_harness_evaluates_both_kinds_from_python(router, tasks):
     results = simple_evaluate(
         model=model,
         tasks=["tiny_choices", "tiny_written"],
-        task_manager=TaskManager(include_path=str(tasks)),
+        # The harness' own thousands of task files are not read: that takes longer than all other tests of this file.
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
         bootstrap_iters=0,
     )
     assert set(results["results"]) == {"tiny_choices", "tiny_written"}
@@ -147,6 +149,9 @@ def test_the_command_hands_the_rest_to_the_harness(router, tasks, tmp_path, monk
     from pipeline.cli.main import main
 
     monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(
+        "lm_eval.tasks.TaskManager.__init__", partialmethod(TaskManager.__init__, include_defaults=False)
+    )
     out = tmp_path / "results"
     arguments = ["--router", str(router), "--budget", "0.5", "--", "--tasks", "tiny_choices", "--include_path"]
     result = CliRunner().invoke(main, ["lm-eval", *arguments, str(tasks), "--limit", "3", "--output_path", str(out)])

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.engine.packed_attention import PACKED, MaskOf, Piecewise
-from pipeline.engine.weight_sharing import replace_config, share
+from pipeline.engine.packed_attention import PACKED, MaskOf, PackedAttention
+from pipeline.engine.weight_sharing import replace_config, share_weights
 from pipeline.errors import UserError
 
 FULL = "full_attention"
@@ -52,7 +52,7 @@ class DecoderStack:
         self.config = hf_model.config
         #: The name under which the layers take their cache.
         self.cache_argument = _cache_argument(hf_model)
-        self.layers: nn.ModuleList = share(self.body.layers)
+        self.layers: nn.ModuleList = share_weights(self.body.layers)
         config = copy.deepcopy(self.config)
         config._attn_implementation = PACKED
         replace_config(self.layers, self.config, config)
@@ -93,7 +93,7 @@ class DecoderStack:
         *,
         positions: torch.Tensor,
         rotary: tuple[torch.Tensor, torch.Tensor],
-        attention: Piecewise,
+        attention: PackedAttention,
     ) -> torch.Tensor:
         """One decoder layer on packed tokens.
 

@@ -19,7 +19,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from pipeline.engine.decoder_stack import DecoderStack
-from pipeline.engine.weight_sharing import share
+from pipeline.engine.weight_sharing import share_weights
 from router.heads.steering import Decisions, Steering
 
 #: Told of states ``[B, T, D]`` while prompts are read.
@@ -235,7 +235,7 @@ def steered(hf_model: Any) -> Any:
         UserError: The model is outside the contract.
     """
     cache_argument = DecoderStack(hf_model).cache_argument  # a model outside the contract is refused here
-    model = share(hf_model)
+    model = share_weights(hf_model)
     last = len(model.model.layers) - 1
     model.model.layers = nn.ModuleList(
         RoutedLayer(layer, index, is_last=index == last, cache_argument=cache_argument)

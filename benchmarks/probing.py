@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from benchmarks.workloads import arc_questions
 from pipeline.engine import FrozenModel
-from pipeline.engine.state_hooks import weights_fingerprint
+from pipeline.engine.loading import weights_fingerprint
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, get_task
 from router.artifact.base_model import BaseModelRef

@@ -1,7 +1,7 @@
-"""How many tokens one call may hold, from the memory that there is.
+"""How many tokens one pass may hold on this machine.
 
-The figure depends on the machine and the model alone, not on what is free at the moment: the same run
-on the same kind of machine is cut into the same batches.
+The number depends on the machine's total memory and the model alone, not on the memory that is free at the moment: the
+same run on the same kind of machine is split into the same batches.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from typing import Any
 import psutil
 import torch
 
-#: Of a device's (or an actor's cores' share of the) memory, for the tokens of one call.
-SHARE = 0.25
-#: Beyond this a larger call is no faster on a CPU, and on a GPU hardly.
+#: Fraction of the device's memory, or of the part that belongs to this process's threads, for the tokens of one pass.
+MEMORY_FRACTION = 0.25
+#: Beyond this a larger pass is no faster on a CPU, and hardly on a GPU.
 MOST_TOKENS = 32_768
 FEWEST_TOKENS = 1024
-#: Programs may be longer than the model, and each of their positions keeps keys and values.
-_LONGER = 1.5
+#: Length of programs, as a multiple of the model's depth: each of their positions keeps keys and values.
+_PROGRAM_LENGTH = 1.5
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def batch_tokens(hf_model: Any) -> int:
-    """Most tokens of one call for a loaded model on its device."""
-    fitting = int(SHARE * _memory(hf_model.device) / _token_bytes(hf_model))
+    """Most tokens of one pass for a loaded model on its device."""
+    fitting = int(MEMORY_FRACTION * _memory(hf_model.device) / _token_bytes(hf_model))
     return max(FEWEST_TOKENS, min(MOST_TOKENS, fitting))
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a tensor had no room; on the CPU torch has no class for it."""
+    """Whether an error says that memory ran out; on the CPU torch has no class for it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _token_bytes(hf_model: Any) -> float:
-    """Keys and values of every layer, and one layer's activations."""
+    """Bytes of one token: keys and values of every layer, and one layer's activations."""
     config = hf_model.config
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     kept = 2 * (getattr(config, "num_key_value_heads", None) or heads) * head_dim
     active = 8 * config.hidden_size + 3 * getattr(config, "intermediate_size", 4 * config.hidden_size)
-    return float((_LONGER * config.num_hidden_layers * kept + active) * hf_model.dtype.itemsize)
+    return float((_PROGRAM_LENGTH * config.num_hidden_layers * kept + active) * hf_model.dtype.itemsize)
 
 
 def _memory(device: torch.device) -> float:
-    """Bytes: of the GPU, or of the machine as far as this process's threads may claim them."""
+    """Bytes of the GPU, or this process's part of the machine's by its number of threads."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     total = psutil.virtual_memory().total

@@ -2,10 +2,9 @@
 
 Llama, Qwen2, Qwen3, Mistral, Gemma 2, Gemma 3 (text), Phi-3, OLMo 2, OLMoE and Qwen2-MoE share it in
 transformers 5: ``model.embed_tokens``, a list ``model.layers`` whose members take
-``(hidden_states, attention_mask, position_ids, past_key_values, position_embeddings)``,
-``model.norm``, ``model.rotary_emb`` and ``lm_head``. The model's own modules are called as they are, on
-copies that share its weights and name the engine's attention function; no modeling file is copied or
-patched.
+``(hidden_states, attention_mask, position_ids, position_embeddings)`` and a cache, ``model.norm``,
+``model.rotary_emb`` and ``lm_head``. The model's own modules are called as they are, on copies that share its
+weights and name the engine's attention function; no modeling file is copied or patched.
 
 Shapes: B rows, T tokens, N tokens of several texts one behind the other, D hidden size, V vocabulary.
 """
@@ -14,26 +13,23 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.engine.packed_attention import PACKED, MaskOf, Piecewise
-from pipeline.engine.weight_sharing import replace_config, share
+from pipeline.engine.packed_attention import PACKED, MaskOf, PackedAttention
+from pipeline.engine.weight_sharing import replace_config, share_weights
 from pipeline.errors import UserError
 
 FULL = "full_attention"
 SLIDING = "sliding_attention"
 
 _BODY_PARTS = ("embed_tokens", "layers", "norm", "rotary_emb")
-_LAYER_ARGUMENTS = (
-    "hidden_states",
-    "attention_mask",
-    "position_ids",
-    "past_key_values",
-    "position_embeddings",
-)
+_LAYER_ARGUMENTS = ("hidden_states", "attention_mask", "position_ids", "position_embeddings")
+#: What layers call their cache: the name of transformers 5.40, and the one before.
+_CACHE_ARGUMENTS = ("cache", "past_key_values")
 
 #: Cosines and sines ``[T, head_dim]`` by layer type; the key is None where all layers share them.
 Rotary = dict[str | None, tuple[torch.Tensor, torch.Tensor]]
@@ -54,7 +50,9 @@ class DecoderStack:
         self.hf_model = hf_model
         self.body = hf_model.model
         self.config = hf_model.config
-        self.layers: nn.ModuleList = share(self.body.layers)
+        #: The name under which the layers take their cache.
+        self.cache_argument = _cache_argument(hf_model)
+        self.layers: nn.ModuleList = share_weights(self.body.layers)
         config = copy.deepcopy(self.config)
         config._attn_implementation = PACKED
         replace_config(self.layers, self.config, config)
@@ -95,7 +93,7 @@ class DecoderStack:
         *,
         positions: torch.Tensor,
         rotary: tuple[torch.Tensor, torch.Tensor],
-        attention: Piecewise,
+        attention: PackedAttention,
     ) -> torch.Tensor:
         """One decoder layer on packed tokens.
 
@@ -117,8 +115,8 @@ class DecoderStack:
             hidden[None],
             attention_mask=attention,
             position_ids=positions[None],
-            past_key_values=None,
             position_embeddings=(cos[None], sin[None]),
+            **{self.cache_argument: None},
         )
         result: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return result[0]
@@ -169,6 +167,21 @@ class DecoderStack:
         return torch.zeros(visible.shape, dtype=dtype, device=positions.device).masked_fill(~visible, blocked)
 
 
+def _cache_argument(hf_model: Any) -> str:
+    """The name under which a layer, or the attention that it hands its arguments on to, takes a cache."""
+    layer = hf_model.model.layers[0]
+    for module in (layer, getattr(layer, "self_attn", None)):
+        accepted = _arguments(module)
+        for name in _CACHE_ARGUMENTS:
+            if name in accepted:
+                return name
+    raise _refusal(hf_model, f"its layers do not take {' or '.join(_CACHE_ARGUMENTS)}")
+
+
+def _arguments(module: nn.Module | None) -> Mapping[str, inspect.Parameter]:
+    return {} if module is None else inspect.signature(type(module).forward).parameters
+
+
 def _layer_types(hf_model: Any) -> list[str]:
     config = hf_model.config
     depth = len(hf_model.model.layers)
@@ -204,7 +217,7 @@ def _check_structure(hf_model: Any) -> None:
         missing.append("lm_head")
     if missing:
         raise _refusal(hf_model, f"it has no {', '.join(missing)}")
-    accepted = inspect.signature(type(body.layers[0]).forward).parameters
+    accepted = _arguments(body.layers[0])
     # Layers hand other arguments on to their attention; the two that carry the data must be their own.
     takes_others = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
     required = _LAYER_ARGUMENTS[:2] if takes_others else _LAYER_ARGUMENTS

@@ -1,29 +1,39 @@
 """Layer-synchronous execution: everything that needs the same layer next runs it in one call.
 
-What runs is a *strand*: some tokens of one text and the programs that have agreed so far. Strands wait
-at the layer that their programs name next; the lowest such layer goes first, so that programs which loop
-back catch up with those that wait, and programs which skip ahead are rejoined. A strand whose programs
-part ways splits. So weights are read once a layer for all that need it, and no two programs run
-the same layers on the same text twice.
+What runs is a *sequence state*: the tokens of one text after some layers, for the rows whose programs agree so far.
+States wait at the layer that their programs name next. The lowest such layer goes first, so that programs which loop
+back catch up with those that wait, and programs which skip ahead are rejoined. A state whose programs diverge is
+split. So weights are read once a layer for all that need it, and no layers run twice on the same text.
+
+A tensor's name ends with its shape, one letter a dimension:
+
+- ``B``: rows, one new token each
+- ``T``: tokens of one text
+- ``N``: tokens of several texts, packed one behind the other
+- ``D``: hidden size
+- ``G``: key and value heads
+- ``K``: head size
 """
+
+# ruff: noqa: N803, N806, N815  # capital letters at the end of a name are the tensor's shape
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from pipeline.engine.decoder_stack import DecoderStack, Rotary
-from pipeline.engine.kv_cache import KVSlots
+from pipeline.engine.kv_cache import SlotView
 from pipeline.engine.packed_attention import KeysOnly, KeysTaken, NewestTokens, Tails, WholeTexts
 from pipeline.program import LayerProgram
 
-#: A layer gains nothing from more tokens than this in a call, and loses where they leave the caches.
+#: A layer gains nothing from more tokens than this in a call, and loses where they leave the processor's caches.
 CPU_CALL_TOKENS = 1024
-#: Matrices of fewer rows are multiplied by other kernels (MKL's, on some processors), whose sums are rounded otherwise.
-#: Programs that go back and forth make much of that; a text so short runs alone, as a stock model would run it.
+#: Matrices of fewer rows are multiplied by other kernels (MKL's, on some processors), which round sums differently.
+#: Programs that go back and forth amplify the difference: a text so short runs alone, as a stock model runs it.
 FEW_TOKENS = 4
 
 
@@ -34,43 +44,65 @@ class Text:
     Attributes:
         tokens: Its token ids, T of them.
         rotary: Cosines and sines of its positions, ``[T, head_dim]``.
-        wanted: The first position whose final state is wanted.
-        rows: The rows of the call that read it, a program each.
+        logits_from: The first position whose final state is asked for.
+        rows: The rows of the call that read this text, each with its program.
     """
 
     tokens: Sequence[int]
     rotary: Rotary
-    wanted: int
+    logits_from: int
     rows: list[int]
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens T of the text."""
+        return len(self.tokens)
 
-@dataclass(slots=True)
-class Strand:
-    """Tokens of one text after some layers, with the rows whose programs agree so far.
+    @property
+    def num_logits(self) -> int:
+        """Positions whose final state is asked for."""
+        return len(self.tokens) - self.logits_from
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SequenceState:
+    """A text's residual stream after some layers, for the rows whose programs agree so far.
+
+    States are values: a layer makes a new one of them, and so does a split.
 
     Attributes:
-        text: Which text.
-        hidden: Residual stream ``[T, D]``.
-        depth: Layers behind it.
-        rows: The rows.
+        text: Index of the text.
+        hidden_TD: The residual stream; after a final layer it may hold the positions from ``logits_from`` on alone.
+        depth: Layers that ran.
+        rows: The rows, by their index in the call.
     """
 
     text: int
-    hidden: torch.Tensor
+    hidden_TD: torch.Tensor
     depth: int
-    rows: list[int]
+    rows: tuple[int, ...]
 
 
-#: Told of each run of a layer on a whole text: the strand after it (its state may be cut to the wanted
-#: positions at a program's end), and the layer's keys and values ``[heads, T, head_dim]``.
-OnLayer = Callable[[Strand, torch.Tensor, torch.Tensor], None]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerOutput:
+    """What one layer made of one sequence state.
+
+    Attributes:
+        state: The state after the layer.
+        keys_GTK: The layer's keys of the whole text.
+        values_GTK: The layer's values of the whole text.
+    """
+
+    state: SequenceState
+    keys_GTK: torch.Tensor
+    values_GTK: torch.Tensor
 
 
 class Executor:
     """Runs layer programs on a stack and counts what it runs.
 
     Attributes:
-        layers_run: Layers run so far, one for each strand, or new token, in each call.
+        layers_run: Layers run so far, one for each sequence state, or new token, in each call.
     """
 
     def __init__(self, stack: DecoderStack) -> None:
@@ -78,107 +110,85 @@ class Executor:
         self.layers_run = 0
 
     def run_texts(
-        self,
-        texts: Sequence[Text],
-        strands: Sequence[Strand],
-        programs: Sequence[LayerProgram],
-        *,
-        on_layer: OnLayer,
-    ) -> dict[int, torch.Tensor]:
+        self, texts: Sequence[Text], states: Sequence[SequenceState], programs: Sequence[LayerProgram]
+    ) -> Iterator[LayerOutput]:
         """Run whole texts to the ends of their programs.
 
         Args:
             texts: The texts.
-            strands: Where to start from; every row is in one of them.
+            states: Where to start from; every row is in one of them.
             programs: One a row.
-            on_layer: Told of every layer that has run.
 
-        Returns:
-            For each row the residual stream before the final norm at its text's wanted positions,
-            ``[T - wanted, D]``.
+        Yields:
+            Every layer's output, in the order in which the layers run. A row is done when as many layers ran as its
+            program has.
         """
-        waiting = list(strands)
-        results: dict[int, torch.Tensor] = {}
+        waiting = list(states)
         while waiting:
-            layer = min(programs[row].layers[strand.depth] for strand in waiting for row in strand.rows)
-            whole: list[Strand] = []
-            ending: list[Strand] = []
-            others: list[Strand] = []
-            for strand in waiting:
-                here = [row for row in strand.rows if programs[row].layers[strand.depth] == layer]
-                if len(here) < len(strand.rows):
-                    apart = [row for row in strand.rows if row not in here]
-                    others.append(Strand(strand.text, strand.hidden, strand.depth, apart))
-                if here:
-                    ends = all(len(programs[row]) == strand.depth + 1 for row in here)
-                    goal = ending if ends and texts[strand.text].wanted > 0 else whole
-                    goal.append(Strand(strand.text, strand.hidden, strand.depth, here))
-            self.layers_run += len(whole) + len(ending)
-            for group in self._calls(whole, texts):
-                self._run_whole(layer, group, texts, on_layer)
-            for group in self._calls(ending, texts):
-                self._run_ending(layer, group, texts, on_layer)
-            waiting = others
-            for strand in whole + ending:
-                done = [row for row in strand.rows if len(programs[row]) == strand.depth]
-                wanted = strand.hidden[-(len(texts[strand.text].tokens) - texts[strand.text].wanted) :]
-                results.update((row, wanted) for row in done)
-                if len(done) < len(strand.rows):
-                    strand.rows = [row for row in strand.rows if row not in done]
-                    waiting.append(strand)
-        return results
+            layer = min(programs[row].layers[state.depth] for state in waiting for row in state.rows)
+            joining, waiting = _diverge(waiting, layer, programs)
+            whole: list[SequenceState] = []
+            final: list[SequenceState] = []
+            for state in joining:
+                ends = all(len(programs[row]) == state.depth + 1 for row in state.rows)
+                (final if ends and texts[state.text].logits_from > 0 else whole).append(state)
+            self.layers_run += len(joining)
+            for run, states_of_kind in ((self._run_whole, whole), (self._run_final, final)):
+                for group in self._calls(states_of_kind, texts):
+                    for output in run(layer, group, texts):
+                        yield output
+                        state = output.state
+                        unfinished = tuple(row for row in state.rows if len(programs[row]) > state.depth)
+                        if unfinished:
+                            waiting.append(replace(state, rows=unfinished))
 
     def take_keys(
-        self, layer: int, texts: Sequence[Text], hidden: Sequence[torch.Tensor]
+        self, layer: int, texts: Sequence[Text], hidden_TD: Sequence[torch.Tensor]
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values ``[heads, T, head_dim]`` that a layer makes of states ``[T, D]``, and no more."""
-        made = KeysOnly(self.stack.attention)
-        self._keys_only(layer, texts, hidden, made)
-        lengths = [len(text.tokens) for text in texts]
-        return list(zip(torch.split(made.keys[0], lengths, dim=1), torch.split(made.values[0], lengths, dim=1)))
+        """Keys and values ``[G, T, K]`` that a layer makes of states ``[T, D]``; the rest of the layer does not run."""
+        made = self._keys_only(layer, texts, hidden_TD)
+        lengths = [text.num_tokens for text in texts]
+        return list(zip(torch.split(made.keys_1GNK[0], lengths, dim=1), torch.split(made.values_1GNK[0], lengths, 1)))
 
     def run_newest(
         self,
-        hidden: torch.Tensor,
+        hidden_BD: torch.Tensor,
         positions: Sequence[int],
         rotary: Rotary,
         programs: Sequence[LayerProgram],
         *,
-        store: KVSlots,
-        store_rows: Sequence[int],
+        slots: SlotView,
     ) -> torch.Tensor:
         """Run one new token of each row over what the row's slots hold of its text so far.
 
         Args:
-            hidden: Embeddings of the rows' new tokens, ``[b, D]``; overwritten.
+            hidden_BD: Embeddings of the rows' new tokens; overwritten.
             positions: Each one's position in its row's text.
-            rotary: Their cosines and sines, ``[b, head_dim]``.
+            rotary: Their cosines and sines, ``[B, head_dim]``.
             programs: One a row.
-            store: Keys and values of everything before; the new ones are added.
-            store_rows: Each row's index in the store.
+            slots: Keys and values of everything before; the new ones are added.
 
         Returns:
-            Each row's residual stream before the final norm, ``[b, D]``.
+            Each row's residual stream before the final norm, ``[B, D]``.
         """
-        slots = [store.slots[row] for row in store_rows]
         depths = [0] * len(programs)
-        where = torch.tensor(positions, device=hidden.device)
+        positions_B = torch.tensor(positions, device=hidden_BD.device)
         rows: list[int] = []
         while waiting := [row for row, program in enumerate(programs) if depths[row] < len(program)]:
             layer = min(programs[row].layers[depths[row]] for row in waiting)
             before, rows = rows, [row for row in waiting if programs[row].layers[depths[row]] == layer]
             if rows != before:
-                index = torch.tensor(rows, device=hidden.device)
+                index = torch.tensor(rows, device=hidden_BD.device)
                 here = {kind: (cos[index], sin[index]) for kind, (cos, sin) in rotary.items()}
-            hidden[index] = self.stack.run_layer(
+            hidden_BD[index] = self.stack.run_layer(
                 layer,
-                hidden[index],
-                positions=where[index],
+                hidden_BD[index],
+                positions=positions_B[index],
                 rotary=self.stack.of_kind(here, layer),
                 attention=NewestTokens(
-                    store,
-                    slots=[slots[row][depths[row]] for row in rows],
-                    rows=[store_rows[row] for row in rows],
+                    slots.store,
+                    slots=[slots.slot(row, depths[row]) for row in rows],
+                    rows=[slots.rows[row] for row in rows],
                     positions=[positions[row] for row in rows],
                     mask_of=self.stack.mask_of(layer),
                     kernel_name=self.stack.attention,
@@ -187,89 +197,103 @@ class Executor:
             self.layers_run += len(rows)
             for row in rows:
                 depths[row] += 1
-        return hidden
+        return hidden_BD
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _calls(self, group: list[Strand], texts: Sequence[Text]) -> Iterator[list[Strand]]:
-        """A group in calls whose activations stay in the processor's caches; on a GPU, in one."""
+    def _calls(self, states: list[SequenceState], texts: Sequence[Text]) -> Iterator[list[SequenceState]]:
+        """States in calls whose activations stay in the processor's caches; on a GPU, in one."""
         on_cpu = self.stack.hf_model.device.type == "cpu"
         most = CPU_CALL_TOKENS if on_cpu else math.inf
-        call: list[Strand] = []
+        call: list[SequenceState] = []
         tokens = 0
-        for strand in group:
-            size = len(texts[strand.text].tokens)
+        for state in states:
+            size = texts[state.text].num_tokens
             if on_cpu and size < FEW_TOKENS:
-                yield [strand]
+                yield [state]
                 continue
             if call and tokens + size > most:
                 yield call
                 call, tokens = [], 0
-            call.append(strand)
+            call.append(state)
             tokens += size
         if call:
             yield call
 
-    def _run_whole(self, layer: int, group: list[Strand], texts: Sequence[Text], on_layer: OnLayer) -> None:
-        """Run a layer on all tokens of each strand's text."""
-        read = [texts[strand.text] for strand in group]
-        lengths = [len(text.tokens) for text in read]
+    def _run_whole(self, layer: int, group: list[SequenceState], texts: Sequence[Text]) -> Iterator[LayerOutput]:
+        """Run a layer on all tokens of each state's text."""
+        read = [texts[state.text] for state in group]
+        lengths = [text.num_tokens for text in read]
         attention = WholeTexts(lengths, self.stack.mask_of(layer), self.stack.attention)
-        output = self.stack.run_layer(
+        hidden_ND = self.stack.run_layer(
             layer,
-            torch.cat([strand.hidden for strand in group]),
+            torch.cat([state.hidden_TD for state in group]),
             positions=self._positions([0] * len(read), lengths),
             rotary=self.stack.of_kind(packed_rotary([text.rotary for text in read]), layer),
             attention=attention,
         )
-        self._advance(group, torch.split(output, lengths), lengths, attention, on_layer)
+        return _outputs(group, torch.split(hidden_ND, lengths), lengths, attention)
 
-    def _run_ending(self, layer: int, group: list[Strand], texts: Sequence[Text], on_layer: OnLayer) -> None:
-        """Run the last layer of some programs: keys and values of all tokens, the rest of the wanted ones."""
-        read = [texts[strand.text] for strand in group]
-        lengths = [len(text.tokens) for text in read]
-        tails = [len(text.tokens) - text.wanted for text in read]
-        made = KeysOnly(self.stack.attention)
-        self._keys_only(layer, read, [strand.hidden for strand in group], made)
-        output = self.stack.run_layer(
+    def _run_final(self, layer: int, group: list[SequenceState], texts: Sequence[Text]) -> Iterator[LayerOutput]:
+        """Run the final layer of some programs: keys and values of all tokens, the rest from ``logits_from`` on."""
+        read = [texts[state.text] for state in group]
+        lengths = [text.num_tokens for text in read]
+        tails = [text.num_logits for text in read]
+        starts = [text.logits_from for text in read]
+        made = self._keys_only(layer, read, [state.hidden_TD for state in group])
+        hidden_ND = self.stack.run_layer(
             layer,
-            torch.cat([strand.hidden[text.wanted :] for strand, text in zip(group, read)]),
-            positions=self._positions([text.wanted for text in read], lengths),
-            rotary=self.stack.of_kind(packed_rotary([text.rotary for text in read], [t.wanted for t in read]), layer),
+            torch.cat([state.hidden_TD[start:] for state, start in zip(group, starts)]),
+            positions=self._positions(starts, lengths),
+            rotary=self.stack.of_kind(packed_rotary([text.rotary for text in read], starts), layer),
             attention=Tails(made, lengths, tails, self.stack.mask_of(layer)),
         )
-        self._advance(group, torch.split(output, tails), lengths, made, on_layer)
+        return _outputs(group, torch.split(hidden_ND, tails), lengths, made)
 
-    def _keys_only(self, layer: int, texts: Sequence[Text], hidden: Sequence[torch.Tensor], made: KeysOnly) -> None:
+    def _keys_only(self, layer: int, texts: Sequence[Text], hidden_TD: Sequence[torch.Tensor]) -> KeysOnly:
+        made = KeysOnly(self.stack.attention)
         try:
             self.stack.run_layer(
                 layer,
-                torch.cat(list(hidden)),
-                positions=self._positions([0] * len(texts), [len(text.tokens) for text in texts]),
+                torch.cat(list(hidden_TD)),
+                positions=self._positions([0] * len(texts), [text.num_tokens for text in texts]),
                 rotary=self.stack.of_kind(packed_rotary([text.rotary for text in texts]), layer),
                 attention=made,
             )
         except KeysTaken:
-            return
+            return made
         raise AssertionError("a layer gave an output without asking for attention")
 
-    def _advance(
-        self,
-        group: list[Strand],
-        states: Sequence[torch.Tensor],
-        lengths: list[int],
-        made: WholeTexts | KeysOnly,
-        on_layer: OnLayer,
-    ) -> None:
-        keys, values = torch.split(made.keys[0], lengths, dim=1), torch.split(made.values[0], lengths, dim=1)
-        for strand, state, text_keys, text_values in zip(group, states, keys, values):
-            strand.hidden = state
-            strand.depth += 1
-            on_layer(strand, text_keys, text_values)
-
     def _positions(self, starts: list[int], ends: list[int]) -> torch.Tensor:
+        """Positions of packed tokens, ``[N]``."""
         device = self.stack.hf_model.device
         return torch.cat([torch.arange(start, end, device=device) for start, end in zip(starts, ends)])
+
+
+def _diverge(
+    states: Sequence[SequenceState], layer: int, programs: Sequence[LayerProgram]
+) -> tuple[list[SequenceState], list[SequenceState]]:
+    """Split states by whether their rows run a layer next: those that do, and those that go on waiting."""
+    joining, waiting = [], []
+    for state in states:
+        here = tuple(row for row in state.rows if programs[row].layers[state.depth] == layer)
+        diverging = tuple(row for row in state.rows if row not in here)
+        if here:
+            joining.append(replace(state, rows=here))
+        if diverging:
+            waiting.append(replace(state, rows=diverging))
+    return joining, waiting
+
+
+def _outputs(
+    group: list[SequenceState], hidden_TD: Sequence[torch.Tensor], lengths: list[int], made: WholeTexts | KeysOnly
+) -> Iterator[LayerOutput]:
+    """Cut a call's packed output at the borders of its texts."""
+    keys_GTK = torch.split(made.keys_1GNK[0], lengths, dim=1)
+    values_GTK = torch.split(made.values_1GNK[0], lengths, dim=1)
+    for state, hidden, keys, values in zip(group, hidden_TD, keys_GTK, values_GTK):
+        after = replace(state, hidden_TD=hidden, depth=state.depth + 1)
+        yield LayerOutput(state=after, keys_GTK=keys, values_GTK=values)
 
 
 def packed_rotary(parts: Sequence[Rotary], starts: Sequence[int] | None = None) -> Rotary:

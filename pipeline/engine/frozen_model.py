@@ -1,13 +1,12 @@
 """A frozen language model that runs layer programs: ``logits``, ``decode`` and ``generate``.
 
-Any mixture of prompts and programs goes in one call. Results do not depend, beyond rounding, on what
-else is in the call.
+Any mixture of prompts and programs goes in one call. A row's result does not depend, beyond rounding, on the other
+rows of the call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import accumulate
 from typing import Any, TypeVar, overload
 
@@ -17,15 +16,15 @@ from pipeline.engine.batch_limit import batch_tokens, out_of_memory
 from pipeline.engine.decoder_stack import DecoderStack, check_against_stock
 from pipeline.engine.greedy_decoding import Decoded, GreedyDecoding, Stop
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
-from pipeline.engine.prefill import Reader
+from pipeline.engine.prefill import Prefill
 from pipeline.engine.prefix_cache import PrefixCache
-from pipeline.engine.state_hooks import PromptStates, StateProbe
+from pipeline.engine.rows import TokenIds, check_new_tokens, check_rows
+from pipeline.engine.state_hooks import ProbeHook, StateHook, StateProbe, of_rows
 from pipeline.program import LayerProgram
 
-TokenIds = Sequence[int]
 Result = TypeVar("Result")
 
-#: How far the identity program may be from the stock model, relative to the largest logit.
+#: Largest difference of the identity program's logits from the stock model's, relative to the largest logit.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 
 
@@ -36,10 +35,10 @@ class FrozenModel:
         hf_model: The model, inside the decoder-layer contract; it is put in evaluation mode.
         tokenizer: Its tokenizer; may be None where only token ids are used.
         max_batch_tokens: Most tokens that one pass holds; longer calls are split, so memory does not grow
-            with the number of rows. None: as many as the machine has room for (see ``memory``). Where a
-            pass finds no room all the same, it is halved until ``forget``.
-        cache_bytes: Most bytes in which ``logits`` keeps residual streams, so that programs of one
-            text that begin alike run their beginning once; 0 keeps nothing. See ``prefixes``.
+            with the number of rows. None: as many as the machine has room for (see ``batch_limit``). Where a
+            pass runs out of memory all the same, the limit is halved until ``forget``.
+        cache_bytes: Most bytes of the prefix cache, in which programs of one text that share a prefix find its
+            residual stream; 0 caches nothing.
 
     Raises:
         UserError: The model is outside the contract.
@@ -52,10 +51,10 @@ class FrozenModel:
         self.tokenizer = tokenizer
         self._most_tokens = batch_tokens(hf_model) if max_batch_tokens is None else max_batch_tokens
         self.max_batch_tokens = self._most_tokens
-        #: What ``logits`` has kept.
+        #: The prefix cache.
         self.prefixes = PrefixCache(cache_bytes)
         self.stack = DecoderStack(hf_model)
-        self._reader = Reader(self.stack, self.prefixes)
+        self._prefill = Prefill(self.stack, self.prefixes)
         identity = LayerProgram.identity(self.num_layers)
         check_against_stock(
             hf_model,
@@ -76,7 +75,7 @@ class FrozenModel:
         """Load a model by hub id, folder, ``.gguf`` file or embedded name (``smollm2``).
 
         Args:
-            source: Which model.
+            source: The model.
             device: ``auto``, ``cpu`` or ``cuda``.
             dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16``, ``float16``.
             revision: Commit on the hub.
@@ -85,9 +84,9 @@ class FrozenModel:
         Raises:
             UserError: There is no such model, device or dtype, or the model is outside the contract.
         """
-        place = choose_device(device)
-        precision = choose_dtype(dtype, place)
-        hf_model, tokenizer = load_transformers(source, device=place, dtype=precision, revision=revision)
+        on = choose_device(device)
+        precision = choose_dtype(dtype, on)
+        hf_model, tokenizer = load_transformers(source, device=on, dtype=precision, revision=revision)
         return cls(hf_model, tokenizer, cache_bytes=cache_bytes)
 
     @property
@@ -97,18 +96,18 @@ class FrozenModel:
 
     @property
     def layers_run(self) -> int:
-        """Layers run so far, one a text (or row of new tokens) and call: what sharing leaves to run."""
-        return self._reader.executor.layers_run
+        """Layers run so far: one for each text, or new token, and layer call. Shared and cached prefixes count once."""
+        return self._prefill.executor.layers_run
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = self.hf_model.device
         return device
 
     @property
     def context_length(self) -> int:
-        """Most tokens of a text that the model was made for."""
+        """Most tokens of a text for which the model was trained."""
         return int(self.hf_model.config.max_position_embeddings)
 
     @property
@@ -120,15 +119,16 @@ class FrozenModel:
         return frozenset([declared] if isinstance(declared, int) else declared)
 
     def reads_alike(self, length: int, longer: int) -> bool:
-        """Whether a text of so many tokens is read in a longer one as it is read alone.
+        """Whether the first ``length`` tokens of a text of ``longer`` tokens get the states that they get alone.
 
-        Not where a rotary embedding changes with the length (Phi-3's long contexts) and the change lies between.
+        They do not where a rotary embedding changes with the text's length (Phi-3's long contexts) and the change
+        lies between the two lengths.
         """
         switch = self.stack.rope_switch
         return switch is None or length > switch or longer <= switch
 
     def forget(self) -> None:
-        """Make what comes next depend on nothing that came before, rounding included."""
+        """Make later results independent of all earlier calls, rounding included: empty the cache, reset the limit."""
         self.prefixes.clear()
         self.max_batch_tokens = self._most_tokens
 
@@ -147,7 +147,7 @@ class FrozenModel:
         Args:
             token_ids: One text a row, of any lengths.
             programs: One program a row.
-            starts: First position of each row whose logits are wanted; the head runs on those alone.
+            starts: First position of each row whose logits are returned; the head runs on those alone.
 
         Returns:
             For each row a float tensor ``[T_i - start_i, vocab]``.
@@ -155,11 +155,11 @@ class FrozenModel:
         Raises:
             ValueError: Rows and programs do not match, a row is empty, or a program has another depth.
         """
-        self._check(token_ids, programs)
+        check_rows(token_ids, programs, num_layers=self.num_layers)
         starts = [0] * len(token_ids) if starts is None else starts
 
         def run(rows: list[int]) -> Sequence[torch.Tensor]:
-            states = self._reader.read(
+            states = self._prefill.run(
                 [token_ids[row] for row in rows], [programs[row] for row in rows], [starts[row] for row in rows]
             )
             return torch.split(self.stack.head(torch.cat(states)).float(), [len(state) for state in states])
@@ -173,12 +173,12 @@ class FrozenModel:
         programs: Sequence[LayerProgram],
         reduce: Callable[[torch.Tensor], torch.Tensor] = lambda state: state,
     ) -> list[torch.Tensor]:
-        """The residual stream on each row's way through its program, in one pass over its whole text.
+        """The residual stream before and after every layer of each row's program, in one pass over its whole text.
 
         Args:
             token_ids: One text a row, of any lengths.
             programs: One program a row.
-            reduce: What is made of each state ``[T_i, D]``; everything else of it is forgotten.
+            reduce: From each state ``[T_i, D]`` to the part that is returned; the rest of it is freed.
 
         Returns:
             For each row the reduced states, ``[K + 1, …]`` for a program of K layers: what enters its first
@@ -187,24 +187,25 @@ class FrozenModel:
         Raises:
             ValueError: As for ``logits``.
         """
-        self._check(token_ids, programs)
+        check_rows(token_ids, programs, num_layers=self.num_layers)
 
         def run(rows: list[int]) -> list[torch.Tensor]:
             seen: list[list[torch.Tensor]] = [[] for _ in rows]
 
-            def note(places: Sequence[int], depth: int, state: torch.Tensor) -> None:
+            def on_state(indices: Sequence[int], depth: int, state: torch.Tensor) -> None:
                 reduced = reduce(state)
-                for place in places:
-                    assert len(seen[place]) == depth
-                    seen[place].append(reduced)
+                for index in indices:
+                    assert len(seen[index]) == depth
+                    seen[index].append(reduced)
 
-            self._reader.read(
-                [token_ids[row] for row in rows], [programs[row] for row in rows], [0] * len(rows), on_state=note
+            self._prefill.run(
+                [token_ids[row] for row in rows], [programs[row] for row in rows], [0] * len(rows), on_state=on_state
             )
             return [torch.stack(states) for states in seen]
 
         return self._in_batches([len(ids) for ids in token_ids], run)
 
+    @torch.inference_mode()
     def decode(
         self,
         token_ids: Sequence[TokenIds],
@@ -213,59 +214,42 @@ class FrozenModel:
         max_new_tokens: int,
         stop: Stop | None = None,
         begun: Sequence[TokenIds] | None = None,
+        hook: StateHook | None = None,
     ) -> list[Decoded]:
         """Greedy decoding with a cache slot for each position of each program.
 
-        What ``logits`` has told of a row's greedy text need not be written again: decoding starts behind
-        it, from what is kept of its reading.
+        New tokens that are known already, from the logits of a whole text, need not be generated again: decoding
+        starts behind them, from the prefixes that are cached.
 
         Args:
             token_ids: One prompt a row.
             programs: One program a row, kept for every generated token.
             max_new_tokens: Most new tokens a row, those that are known included.
             stop: Ends a row early; the model's own end-of-sequence tokens always end it.
-            begun: The first new tokens of each row, where they are known to be what greedy decoding
-                writes; they are given back with the others.
+            begun: The first new tokens of each row, where they are known to be those of greedy decoding; the result
+                holds them too.
+            hook: Called with every state of the prompts while they are read, but for rows with known tokens.
 
         Raises:
             ValueError: As for ``logits``, or ``max_new_tokens`` is below 1.
         """
-        return self._decode(token_ids, programs, max_new_tokens=max_new_tokens, stop=stop, begun=begun)
-
-    @torch.inference_mode()
-    def _decode(
-        self,
-        token_ids: Sequence[TokenIds],
-        programs: Sequence[LayerProgram],
-        *,
-        max_new_tokens: int,
-        stop: Stop | None = None,
-        begun: Sequence[TokenIds] | None = None,
-        watched: PromptStates | None = None,
-        whole: bool = False,
-    ) -> list[Decoded]:
-        """``decode``, with someone who looks on while prompts are read."""
-        self._check(token_ids, programs)
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        check_rows(token_ids, programs, num_layers=self.num_layers)
+        check_new_tokens(max_new_tokens)
         known: Sequence[TokenIds] = [()] * len(token_ids) if begun is None else begun
 
         def run(rows: list[int]) -> list[Decoded]:
             decoding = GreedyDecoding(
-                self._reader,
+                self._prefill,
                 [token_ids[row] for row in rows],
                 [programs[row] for row in rows],
                 max_new_tokens=max_new_tokens,
                 ends=self.end_tokens,
-                stop=stop and partial(_by_place, stop, rows),
+                stop=None if stop is None else _stop_of_rows(stop, rows),
                 begun=[known[row] for row in rows],
-                on_state=None if watched is None else partial(_note_by_place, watched, rows),
-                whole=whole,
+                on_state=None if hook is None else of_rows(hook.on_state, rows),
+                every_token=hook is not None and hook.every_token,
             )
-            decoded = decoding.run()
-            if watched is not None:
-                watched.finish(rows)
-            return decoded
+            return decoding.run()
 
         return self._in_batches([len(ids) + max_new_tokens for ids in token_ids], run)
 
@@ -298,39 +282,26 @@ class FrozenModel:
             token_ids: One prompt a row.
             programs: One program a row, kept for every generated token.
             max_new_tokens: Most new tokens a row.
-            probes: Who looks on while the prompts are read; that costs no second pass. See ``router.Probe``: the
-                prompts should have the form that its texts were given in training (``Probe.prompt``).
+            probes: Probes (``router.Probe``) that label the prompts while they are read; that costs no second pass.
+                The prompts should have the form of the probes' training texts (``Probe.prompt``).
 
         Returns:
-            The new tokens; with probes, also what each of them says of each row.
+            The new tokens; with probes, also each probe's label of each row.
 
         Raises:
             ValueError: As for ``decode``, or a program does not keep the layers' order and there are probes.
             UserError: A probe was made for another model.
         """
         if not probes:
-            decoded = self.decode(token_ids, programs, max_new_tokens=max_new_tokens)
-            tokens = [row.tokens for row in decoded]
+            tokens = [row.tokens for row in self.decode(token_ids, programs, max_new_tokens=max_new_tokens)]
             return tokens if probes is None else (tokens, [[] for _ in tokens])
         for probe in probes:
             probe.check_model(self.hf_model)
-        watched = PromptStates(probes, programs)
-        whole = any(probe.whole for probe in probes)
-        decoded = self._decode(token_ids, programs, max_new_tokens=max_new_tokens, watched=watched, whole=whole)
-        return [row.tokens for row in decoded], watched.labels()
+        hook = ProbeHook(probes, programs)
+        decoded = self.decode(token_ids, programs, max_new_tokens=max_new_tokens, hook=hook)
+        return [row.tokens for row in decoded], hook.labels()
 
     # -- inside ----------------------------------------------------------------------------
-
-    def _check(self, token_ids: Sequence[TokenIds], programs: Sequence[LayerProgram]) -> None:
-        if len(token_ids) != len(programs):
-            raise ValueError(f"{len(token_ids)} rows of tokens but {len(programs)} programs: one program a row")
-        for row, (ids, program) in enumerate(zip(token_ids, programs)):
-            if len(ids) == 0:
-                raise ValueError(f"row {row} has no tokens")
-            if program.num_layers != self.num_layers:
-                raise ValueError(
-                    f"the program of row {row} is for {program.num_layers} layers, the model has {self.num_layers}"
-                )
 
     def _in_batches(self, lengths: list[int], run: Callable[[list[int]], Sequence[Result]]) -> list[Result]:
         """Run rows in batches of at most ``max_batch_tokens``, the longest first, those of a length together."""
@@ -344,7 +315,7 @@ class FrozenModel:
             except RuntimeError as error:
                 if len(rows) == 1 or not out_of_memory(error):
                     raise
-                # One that is too large here: everything from now on goes in smaller ones.
+                # The batch does not fit: run it, and all that follow, in smaller ones.
                 self.max_batch_tokens = sum(lengths[row] for row in rows) // 2
                 self.prefixes.clear()
                 continue
@@ -352,13 +323,6 @@ class FrozenModel:
         return [results[row] for row in range(len(lengths))]
 
 
-def _note_by_place(
-    watched: PromptStates, rows: list[int], places: Sequence[int], depth: int, state: torch.Tensor
-) -> None:
-    """Tell of a batch's rows by their numbers in the call."""
-    watched.note([rows[place] for place in places], depth, state)
-
-
-def _by_place(stop: Stop, rows: list[int], place: int, tokens: list[int]) -> bool:
-    """Ask about a call's row by its place in a batch."""
-    return stop(rows[place], tokens)
+def _stop_of_rows(stop: Stop, rows: list[int]) -> Stop:
+    """The rule for a batch, whose row ``i`` is the call's row ``rows[i]``."""
+    return lambda index, tokens: stop(rows[index], tokens)

@@ -1,15 +1,16 @@
 """Keys and values for layer programs: one slot for each run of a layer.
 
 A repeated layer runs twice in its program and must keep two sets of keys and values. Stock caches
-index by the layer's own ``layer_idx``, which gives a repeated layer the keys of both runs: logits
-come out wrong and nothing complains. Here a slot is a layer and how often it ran before, so each
-position of a program has its own, and programs that differ elsewhere still share a slot's tensor.
+index by the layer's own ``layer_idx``, which gives a repeated layer the keys of both runs: the logits are wrong,
+without an error. Here a slot is a layer and how often it ran before, so each position of a program has its own, and
+programs that differ elsewhere still share a slot's tensor.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -42,7 +43,7 @@ class KVPool:
         if buffer is None or len(buffer) < size:
             buffer = like.new_empty(size)
         self._buffers[slot, part] = buffer
-        # Not whatever lies there: a masked key must be a number, or its row becomes none.
+        # Memory as it comes may hold NaN, and a masked NaN key still makes its row NaN.
         return buffer[:size].zero_().view(shape)
 
 
@@ -63,30 +64,30 @@ class KVSlots:
         self.slots = [slots_of(program) for program in programs]
         self._max_tokens = max_tokens
         self._pool = pool
-        self._places: dict[Slot, dict[int, int]] = {}
+        self._users: dict[Slot, dict[int, int]] = {}
         for row, slots in enumerate(self.slots):
             for slot in slots:
-                users = self._places.setdefault(slot, {})
+                users = self._users.setdefault(slot, {})
                 users[row] = len(users)
         self._stores: dict[Slot, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def places(self, slot: Slot, rows: Sequence[int]) -> list[int]:
-        """Where rows lie among the slot's users."""
-        users = self._places[slot]
+    def users(self, slot: Slot, rows: Sequence[int]) -> list[int]:
+        """The indices of rows among the slot's users."""
+        users = self._users[slot]
         return [users[row] for row in rows]
 
     def fill(self, slot: Slot, row: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Write one row's keys and values ``[heads, t, head_dim]`` from its first token on."""
-        place = self._places[slot][row]
+        user = self._users[slot][row]
         for store, new in zip(self._slot(slot, keys, values, heads=keys.shape[0]), (keys, values)):
-            store[place, :, : keys.shape[1]] = new
+            store[user, :, : keys.shape[1]] = new
 
     def append(
-        self, slot: Slot, places: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+        self, slot: Slot, users: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> None:
-        """Write one token of each row: keys and values ``[b, heads, head_dim]`` at ``positions`` ``[b]``."""
+        """Write one token of some users: keys and values ``[b, heads, head_dim]`` at ``positions`` ``[b]``."""
         for store, new in zip(self._slot(slot, keys, values, heads=keys.shape[1]), (keys, values)):
-            store[places, :, positions] = new
+            store[users, :, positions] = new
 
     def read(self, slot: Slot, extent: int) -> tuple[torch.Tensor, torch.Tensor]:
         """All users' keys and values up to a token position: two views ``[users, heads, extent, head_dim]``."""
@@ -97,9 +98,30 @@ class KVSlots:
         self, slot: Slot, keys: torch.Tensor, values: torch.Tensor, *, heads: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if slot not in self._stores:
-            shape = (len(self._places[slot]), heads, self._max_tokens)
+            shape = (len(self._users[slot]), heads, self._max_tokens)
             self._stores[slot] = (
                 self._pool.zeros(slot, 0, (*shape, keys.shape[-1]), keys),
                 self._pool.zeros(slot, 1, (*shape, values.shape[-1]), values),
             )
         return self._stores[slot]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlotView:
+    """The slots of some of a store's rows, by the rows' index in a call.
+
+    Attributes:
+        store: The keys and values.
+        rows: For each row of the call its row of the store.
+    """
+
+    store: KVSlots
+    rows: Sequence[int]
+
+    def slot(self, row: int, position: int) -> Slot:
+        """The slot of a position of a row's program."""
+        return self.store.slots[self.rows[row]][position]
+
+    def fill(self, row: int, position: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Write a row's keys and values ``[heads, t, head_dim]`` of one position of its program."""
+        self.store.fill(self.slot(row, position), self.rows[row], keys, values)

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from filelock import FileLock
@@ -20,12 +21,17 @@ from pipeline.model_source import DEVICES, DTYPES, EMBEDDED_NAMES, ModelSource, 
 
 logger = logging.getLogger(__name__)
 
+#: Numbers of each parameter that the fingerprint of a model's weights reads.
+_FINGERPRINT_NUMBERS = 64
+#: Fingerprints of loaded models: their weights are frozen.
+_FINGERPRINTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
 
 def choose_device(device: str) -> torch.device:
-    """``auto`` takes CUDA where there is one.
+    """The device of a name; ``auto`` is CUDA where torch finds a GPU, else the CPU.
 
     Raises:
-        UserError: The device is unknown or not there.
+        UserError: The device is unknown, or is CUDA without a GPU.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,7 +44,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """``auto`` is float32 on the CPU and bfloat16 on CUDA.
+    """The precision of a name; ``auto`` is float32 on the CPU and bfloat16 on CUDA.
 
     Raises:
         UserError: The dtype is unknown.
@@ -58,7 +64,7 @@ def load_transformers(
 
     Args:
         source: A hub id, a folder, a ``.gguf`` file or an embedded name.
-        device: Where the weights go.
+        device: The device of the weights.
         dtype: The weights' precision.
         revision: Commit on the hub; None for local files or the newest.
 
@@ -124,7 +130,7 @@ def _readable(source: str) -> str:
 def _plain_greedy(given: GenerationConfig) -> GenerationConfig:
     """The model's end and padding tokens without its penalties and sampling.
 
-    A label says what the layers make of a question; a repetition penalty on top would be part of it.
+    Labels are of the layers alone; a repetition penalty would change them.
     """
     names = ("bos_token_id", "eos_token_id", "pad_token_id")
     return GenerationConfig(**{name: getattr(given, name) for name in names})
@@ -162,9 +168,31 @@ def _converted_gguf(file: Path) -> Path:
 def _convert_gguf(file: Path, folder: Path) -> None:
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "trust_remote_code": False}
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    # The weights are unpacked now; the note that they came from blocks would forbid saving them.
+    # The weights are unpacked now; with the quantizer still set, transformers refuses to save them.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+
+
+def weights_fingerprint(hf_model: Any) -> str | None:
+    """Tells a model's weights from another's of the same shape: a hash of some numbers of every parameter.
+
+    The numbers are rounded to bfloat16, so that float32 and bfloat16 give the same fingerprint.
+
+    Returns:
+        The fingerprint; None for a model in float16, which rounds otherwise.
+    """
+    if hf_model.dtype == torch.float16:
+        return None
+    fingerprint = _FINGERPRINTS.get(hf_model)
+    if fingerprint is None:
+        digest = hashlib.sha256()
+        for parameter in hf_model.parameters():
+            numbers = parameter.detach().flatten()
+            numbers = numbers[:: max(1, len(numbers) // _FINGERPRINT_NUMBERS)][:_FINGERPRINT_NUMBERS]
+            # numpy has no bfloat16; the same bits as integers will do.
+            digest.update(numbers.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy().tobytes())
+        fingerprint = _FINGERPRINTS[hf_model] = digest.hexdigest()[:32]
+    return fingerprint

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.engine.decoder_stack import DecoderStack
-from pipeline.engine.weight_sharing import replace_config, share
+from pipeline.engine.weight_sharing import replace_config, share_weights
 from pipeline.program import LayerProgram
 
 
@@ -39,11 +39,11 @@ def materialize(hf_model: Any, program: LayerProgram) -> Any:
     if program.num_layers != stack.num_layers:
         raise ValueError(f"the program is for {program.num_layers} layers, the model has {stack.num_layers}")
 
-    model = share(hf_model)
+    model = share_weights(hf_model)
     config = _reorder_config(hf_model.config, program)
     layers = nn.ModuleList()
     for position, layer in enumerate(program):
-        clone = share(hf_model.model.layers[layer])
+        clone = share_weights(hf_model.model.layers[layer])
         for module in clone.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = position

@@ -1,12 +1,12 @@
 """Attention over packed rows: what a layer call needs to know about the texts in it.
 
 A layer call holds the tokens of many texts one behind the other, ``[1, N, D]``, without padding. Linear
-layers and norms do not care; attention must keep the texts apart. transformers lets a model name its
+layers and norms work on each token alone; attention must keep the texts apart. transformers lets a model name its
 attention function, and the engine's copies of the layers name the one below. It cuts the packed
-queries, keys and values at the texts' borders and hands each piece to the function that the model came
+queries, keys and values at the texts' borders and hands each part to the function that the model came
 with, so that every rule of an architecture (grouped heads, soft caps, scaling) stays its own.
 
-Which pieces those are, the caller says through the layer's ``attention_mask`` argument, which layers
+Which parts those are, the caller says through the layer's ``attention_mask`` argument, which layers
 pass on unread:
 
 - ``WholeTexts``: each text from its first token on.
@@ -14,8 +14,19 @@ pass on unread:
 - ``Tails``: the last tokens of each text, over keys and values that were made before.
 - ``NewestTokens``: one new token of each row, over its slots in a ``KVSlots``.
 
-Shapes: H query heads, G key heads, d their size, T tokens of a text.
+A tensor's name ends with its shape, one letter a dimension:
+
+- ``B``: texts of one length, or rows with one new token each
+- ``T``: tokens whose queries are asked
+- ``S``: tokens whose keys they may see
+- ``N``: tokens of several texts, packed one behind the other
+- ``H``: query heads
+- ``G``: key and value heads
+- ``K``: head size
+- ``U``: users of a slot, see ``KVSlots``
 """
+
+# ruff: noqa: N803, N806, N815  # capital letters at the end of a name are the tensor's shape
 
 from __future__ import annotations
 
@@ -32,19 +43,25 @@ from pipeline.engine.kv_cache import KVSlots, Slot
 #: The name under which the engine's layers find their attention function.
 PACKED = "layer_programs"
 
-#: Queries ``[b, H, t, d]``, keys and values ``[b, G, T, d]`` and a mask to outputs ``[b, t, H, d]``.
+#: Queries ``[B, H, T, K]``, keys and values ``[B, G, S, K]`` and a mask to outputs ``[B, T, H, K]``.
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-#: From query positions ``[b, t]`` and the number of keys to a mask, in the form that the kernel reads.
+#: From query positions ``[B, T]`` and the number of keys to a mask, in the form that the kernel reads.
 MaskOf = Callable[[torch.Tensor, int], torch.Tensor | None]
 
 
-class Piecewise(Protocol):
-    """How one layer call attends."""
+class PackedAttention(Protocol):
+    """How one layer call attends.
+
+    Attributes:
+        kernel_name: The attention function that the model came with.
+    """
 
     kernel_name: str
 
-    def attend(self, kernel: Kernel, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Packed queries ``[1, H, N, d]``, keys and values ``[1, G, N, d]`` to outputs ``[1, N, H, d]``."""
+    def attend(
+        self, kernel: Kernel, queries_1HNK: torch.Tensor, keys_1GNK: torch.Tensor, values_1GNK: torch.Tensor
+    ) -> torch.Tensor:
+        """From packed queries, keys and values to outputs ``[1, N, H, K]``."""
         ...
 
 
@@ -61,34 +78,38 @@ class WholeTexts:
         kernel_name: The attention function that the model came with.
 
     Attributes:
-        keys: What the layer made of the tokens, ``[1, G, N, d]``; there after the call.
-        values: Likewise.
+        keys_1GNK: The layer's keys of the tokens, set by the call.
+        values_1GNK: The layer's values of the tokens, set by the call.
     """
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    keys_1GNK: torch.Tensor
+    values_1GNK: torch.Tensor
 
     def __init__(self, lengths: Sequence[int], mask_of: MaskOf, kernel_name: str) -> None:
         self.lengths = lengths
         self.mask_of = mask_of
         self.kernel_name = kernel_name
 
-    def attend(self, kernel: Kernel, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        self.keys, self.values = keys, values
+    def attend(
+        self, kernel: Kernel, queries_1HNK: torch.Tensor, keys_1GNK: torch.Tensor, values_1GNK: torch.Tensor
+    ) -> torch.Tensor:
+        self.keys_1GNK, self.values_1GNK = keys_1GNK, values_1GNK
         outputs = []
         offset = 0
         for length, texts in groupby(self.lengths):
-            # Neighbours of one length are one batch: [1, H, b·T, d] to [b, H, T, d].
+            # Neighbours of one length are one batch: [1, heads, B·T, K] to [B, heads, T, K].
             number = len(list(texts))
             end = offset + number * length
 
-            def split(packed: torch.Tensor, part: slice = slice(offset, end), b: int = number) -> torch.Tensor:
+            def split(packed: torch.Tensor, part: slice = slice(offset, end), number: int = number) -> torch.Tensor:
                 heads, _, size = packed[0, :, part].shape
-                return packed[0, :, part].view(heads, b, -1, size).transpose(0, 1)
+                return packed[0, :, part].view(heads, number, -1, size).transpose(0, 1)
 
-            positions = torch.arange(length, device=queries.device)[None]
-            output = kernel(split(queries), split(keys), split(values), self.mask_of(positions, length))
-            outputs.append(output.flatten(0, 1))
+            positions_1T = torch.arange(length, device=queries_1HNK.device)[None]
+            output_BTHK = kernel(
+                split(queries_1HNK), split(keys_1GNK), split(values_1GNK), self.mask_of(positions_1T, length)
+            )
+            outputs.append(output_BTHK.flatten(0, 1))
             offset = end
         return _joined(outputs)[None]
 
@@ -96,19 +117,24 @@ class WholeTexts:
 class KeysOnly:
     """Keys and values of every token, and nothing else of the layer: ``attend`` raises ``KeysTaken``.
 
+    Args:
+        kernel_name: The attention function that the model came with.
+
     Attributes:
-        keys: ``[1, G, N, d]``; there after the call.
-        values: Likewise.
+        keys_1GNK: The layer's keys of the tokens, set by the call.
+        values_1GNK: The layer's values of the tokens, set by the call.
     """
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    keys_1GNK: torch.Tensor
+    values_1GNK: torch.Tensor
 
     def __init__(self, kernel_name: str) -> None:
         self.kernel_name = kernel_name
 
-    def attend(self, kernel: Kernel, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        self.keys, self.values = keys, values
+    def attend(
+        self, kernel: Kernel, queries_1HNK: torch.Tensor, keys_1GNK: torch.Tensor, values_1GNK: torch.Tensor
+    ) -> torch.Tensor:
+        self.keys_1GNK, self.values_1GNK = keys_1GNK, values_1GNK
         raise KeysTaken
 
 
@@ -129,16 +155,18 @@ class Tails:
         self.mask_of = mask_of
         self.kernel_name = made.kernel_name
 
-    def attend(self, kernel: Kernel, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def attend(
+        self, kernel: Kernel, queries_1HNK: torch.Tensor, keys_1GNK: torch.Tensor, values_1GNK: torch.Tensor
+    ) -> torch.Tensor:
         parts = zip(
-            torch.split(queries, list(self.tails), dim=2),
-            torch.split(self.made.keys, list(self.lengths), dim=2),
-            torch.split(self.made.values, list(self.lengths), dim=2),
+            torch.split(queries_1HNK, list(self.tails), dim=2),
+            torch.split(self.made.keys_1GNK, list(self.lengths), dim=2),
+            torch.split(self.made.values_1GNK, list(self.lengths), dim=2),
         )
         outputs = []
-        for (own, text_keys, text_values), length, tail in zip(parts, self.lengths, self.tails):
-            positions = torch.arange(length - tail, length, device=queries.device)[None]
-            outputs.append(kernel(own, text_keys, text_values, self.mask_of(positions, length))[0])
+        for (queries_1HTK, keys_1GSK, values_1GSK), length, tail in zip(parts, self.lengths, self.tails):
+            positions_1T = torch.arange(length - tail, length, device=queries_1HNK.device)[None]
+            outputs.append(kernel(queries_1HTK, keys_1GSK, values_1GSK, self.mask_of(positions_1T, length))[0])
         return _joined(outputs)[None]
 
 
@@ -171,32 +199,38 @@ class NewestTokens:
         self.mask_of = mask_of
         self.kernel_name = kernel_name
 
-    def attend(self, kernel: Kernel, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        device = queries.device
-        own_queries, own_keys, own_values = (packed[0].transpose(0, 1) for packed in (queries, keys, values))
-        output = torch.empty_like(own_queries)
+    def attend(
+        self, kernel: Kernel, queries_1HNK: torch.Tensor, keys_1GNK: torch.Tensor, values_1GNK: torch.Tensor
+    ) -> torch.Tensor:
+        device = queries_1HNK.device
+        # A row has one new token, so the packed tokens are the rows: N = B.
+        queries_BHK, keys_BGK, values_BGK = (
+            packed[0].transpose(0, 1) for packed in (queries_1HNK, keys_1GNK, values_1GNK)
+        )
+        output_BHK = torch.empty_like(queries_BHK)
         for slot in sorted(set(self.slots)):
             here = [index for index, other in enumerate(self.slots) if other == slot]
             packed = torch.tensor(here, device=device)
-            places = torch.tensor(self.store.places(slot, [self.rows[index] for index in here]), device=device)
+            users = torch.tensor(self.store.users(slot, [self.rows[index] for index in here]), device=device)
             ends = [self.positions[index] for index in here]
-            where = torch.tensor(ends, device=device)
-            self.store.append(slot, places, where, own_keys[packed], own_values[packed])
+            positions_B = torch.tensor(ends, device=device)
+            self.store.append(slot, users, positions_B, keys_BGK[packed], values_BGK[packed])
             extent = max(ends) + 1
-            all_keys, all_values = self.store.read(slot, extent)
-            users = len(all_keys)
-            if 2 * len(here) > users:
-                # Most of its users take part: let the others idle along rather than copy what these have.
-                asked = own_queries.new_zeros(users, *own_queries.shape[1:])
-                asked[places] = own_queries[packed]
-                reach = where.new_full((users,), extent - 1)
-                reach[places] = where
-                attended = kernel(asked[:, :, None], all_keys, all_values, self.mask_of(reach[:, None], extent))[places]
+            keys_UGSK, values_UGSK = self.store.read(slot, extent)
+            num_users = len(keys_UGSK)
+            if 2 * len(here) > num_users:
+                # Most of the slot's users take part: run the others along rather than copy the keys of these.
+                queries_UHK = queries_BHK.new_zeros(num_users, *queries_BHK.shape[1:])
+                queries_UHK[users] = queries_BHK[packed]
+                positions_U = positions_B.new_full((num_users,), extent - 1)
+                positions_U[users] = positions_B
+                mask = self.mask_of(positions_U[:, None], extent)
+                attended = kernel(queries_UHK[:, :, None], keys_UGSK, values_UGSK, mask)[users]
             else:
-                mask = self.mask_of(where[:, None], extent)
-                attended = kernel(own_queries[packed][:, :, None], all_keys[places], all_values[places], mask)
-            output[packed] = attended[:, 0]
-        return output[None]
+                mask = self.mask_of(positions_B[:, None], extent)
+                attended = kernel(queries_BHK[packed][:, :, None], keys_UGSK[users], values_UGSK[users], mask)
+            output_BHK[packed] = attended[:, 0]
+        return output_BHK[None]
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -208,7 +242,7 @@ def _packed_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: Piecewise,
+    attention_mask: PackedAttention,
     **rules: Any,
 ) -> tuple[torch.Tensor, None]:
     """What the engine's layers call; ``rules`` are the architecture's own (scaling, soft cap, …)."""

@@ -1,35 +1,68 @@
-"""Reading texts under layer programs, from what is kept of their beginnings."""
+"""Prefill: run whole texts under layer programs, each row from the longest prefix that is cached.
+
+A *prefix* is the first layers of a program on a text. Programs of one text that share a prefix run it once, in one
+call or over many.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from pipeline.engine.decoder_stack import DecoderStack, Rotary
-from pipeline.engine.executor import Executor, OnLayer, Strand, Text
-from pipeline.engine.kv_cache import KVPool, KVSlots
+from pipeline.engine.executor import Executor, SequenceState, Text
+from pipeline.engine.kv_cache import KVPool, SlotView
 from pipeline.engine.prefix_cache import PrefixCache
+from pipeline.engine.rows import TokenIds
+from pipeline.engine.state_hooks import OnState
 from pipeline.program import LayerProgram
 
-TokenIds = Sequence[int]
-#: Told of each row's residual stream ``[T, D]`` on its way: rows that share it, layers behind it, and itself.
-OnState = Callable[[Sequence[int], int, torch.Tensor], None]
-#: A beginning of a program on a text: the text's number in the call, and the layers.
-_Beginning = tuple[int, tuple[int, ...]]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CachedPrefix:
+    """Where some rows start from.
+
+    Attributes:
+        text: Index of their text in the plan.
+        layers: The layers whose result is cached; empty where nothing is.
+        states: The residual streams ``[T, D]`` before the first of the layers, the second, …, and after the last.
+        rows: The rows whose longest cached prefix this is.
+    """
+
+    text: int
+    layers: tuple[int, ...]
+    states: list[torch.Tensor]
+    rows: tuple[int, ...]
 
 
-class Reader:
-    """Runs whole texts to the ends of their programs, each from its longest kept prefix.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrefillPlan:
+    """What a call runs, and what it takes from the cache.
+
+    Attributes:
+        programs: One a row.
+        texts: The different texts of the call.
+        prefixes: The starts of all rows; a row is in one of them.
+    """
+
+    programs: Sequence[LayerProgram]
+    texts: list[Text]
+    prefixes: list[CachedPrefix]
+
+
+class Prefill:
+    """Runs whole texts to the ends of their programs.
 
     Args:
         stack: The frozen model's parts.
-        prefixes: What is kept; new states are added.
+        cache: Cached prefixes; new ones are added.
     """
 
-    def __init__(self, stack: DecoderStack, prefixes: PrefixCache) -> None:
+    def __init__(self, stack: DecoderStack, cache: PrefixCache) -> None:
         self.stack = stack
-        self.prefixes = prefixes
+        self.cache = cache
         self.executor = Executor(stack)
         self.pool = KVPool()
 
@@ -37,90 +70,112 @@ class Reader:
         """Token ids on the model's device."""
         return torch.tensor(tokens, device=self.stack.hf_model.device)
 
-    def read(
+    def run(
         self,
         token_ids: Sequence[TokenIds],
         programs: Sequence[LayerProgram],
-        wanted: Sequence[int],
+        logits_from: Sequence[int],
         *,
-        store: KVSlots | None = None,
-        store_rows: Sequence[int] = (),
+        slots: SlotView | None = None,
         on_state: OnState | None = None,
     ) -> list[torch.Tensor]:
-        """Whole texts' residual streams before the final norm, ``[T - wanted, D]`` a row.
+        """Run whole texts.
 
-        Each row starts from the longest beginning of its program that was kept. With a store, the keys
-        and values of every layer are put into the rows' slots. ``on_state`` is told of what lies between
-        the layers; the last state is whole where everything is wanted.
+        Args:
+            token_ids: One text a row.
+            programs: One program a row.
+            logits_from: First position of each row whose final state is asked for.
+            slots: Where the keys and values of every position of the programs go; None where nothing is decoded.
+            on_state: Called with every state on the way. The last one holds all tokens where ``logits_from`` is 0,
+                else it may hold the positions asked for alone.
+
+        Returns:
+            Each row's residual stream before the final norm, ``[T - logits_from, D]``.
         """
-        texts = self._texts(token_ids, wanted)
+        plan = self._plan(token_ids, programs, logits_from)
+        if slots is not None:
+            self._restore_keys(plan, slots)
+        return self._run(plan, slots, on_state)
+
+    # -- the three steps -------------------------------------------------------------------
+
+    def _plan(
+        self, token_ids: Sequence[TokenIds], programs: Sequence[LayerProgram], logits_from: Sequence[int]
+    ) -> PrefillPlan:
+        """Find the different texts, and each row's longest cached prefix. No layer runs."""
+        texts = self._texts(token_ids, logits_from)
         embedded = self.stack.embed(self.tensor([token for text in texts for token in text.tokens]))
-        embeddings = torch.split(embedded, [len(text.tokens) for text in texts])
-        exact = self.stack.rope_switch is not None
-        strands: dict[_Beginning, Strand] = {}
-        paths: dict[_Beginning, list[torch.Tensor]] = {}
-        for number, text in enumerate(texts):
+        embeddings = torch.split(embedded, [text.num_tokens for text in texts])
+        states: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = {}
+        rows: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+        for index, text in enumerate(texts):
             for row in text.rows:
                 layers = programs[row].layers
-                # The last layer always runs: its kept state would be of no use to another program.
-                kept = self.prefixes.longest(text.tokens, layers[:-1], in_longer_texts=not exact)
-                key = (number, layers[: len(kept)])
-                paths[key] = [embeddings[number], *kept]
-                strands.setdefault(key, Strand(number, paths[key][-1], len(kept), [])).rows.append(row)
+                # The final layer always runs: no other program could use its cached state.
+                cached = self.cache.longest(text.tokens, layers[:-1], in_longer_texts=self.stack.rope_switch is None)
+                prefix = (index, layers[: len(cached)])
+                states[prefix] = [embeddings[index], *cached]
+                rows.setdefault(prefix, []).append(row)
+        prefixes = [
+            CachedPrefix(text=index, layers=layers, states=states[index, layers], rows=tuple(of_prefix))
+            for (index, layers), of_prefix in rows.items()
+        ]
+        return PrefillPlan(programs=programs, texts=texts, prefixes=prefixes)
 
-        def fill(strand: Strand, keys: torch.Tensor, values: torch.Tensor) -> None:
-            if store is not None:
-                for row in strand.rows:
-                    stored = store_rows[row]
-                    store.fill(store.slots[stored][strand.depth - 1], stored, keys, values)
+    def _restore_keys(self, plan: PrefillPlan, slots: SlotView) -> None:
+        """Make the keys and values of cached prefixes from the states that entered their layers."""
+        entering: dict[int, dict[tuple[int, tuple[int, ...]], SequenceState]] = {}
+        for prefix in plan.prefixes:
+            for depth, layer in enumerate(prefix.layers):
+                states = entering.setdefault(layer, {})
+                key = (prefix.text, prefix.layers[: depth + 1])
+                rows = prefix.rows if key not in states else states[key].rows + prefix.rows
+                states[key] = SequenceState(text=prefix.text, hidden_TD=prefix.states[depth], depth=depth, rows=rows)
+        for layer, of_layer in entering.items():
+            group = list(of_layer.values())
+            made = self.executor.take_keys(
+                layer, [plan.texts[state.text] for state in group], [state.hidden_TD for state in group]
+            )
+            for state, (keys, values) in zip(group, made):
+                for row in state.rows:
+                    slots.fill(row, state.depth, keys, values)
 
-        def on_layer(strand: Strand, keys: torch.Tensor, values: torch.Tensor) -> None:
-            fill(strand, keys, values)
-            if on_state is not None:
-                on_state(strand.rows, strand.depth, strand.hidden)
-            tokens = texts[strand.text].tokens
-            if len(strand.hidden) == len(tokens):
-                self.prefixes.keep(tokens, programs[strand.rows[0]].layers[: strand.depth], strand.hidden)
-
+    def _run(self, plan: PrefillPlan, slots: SlotView | None, on_state: OnState | None) -> list[torch.Tensor]:
+        """Run the layers behind the prefixes; fill the slots and the cache on the way."""
         if on_state is not None:
-            for key, strand in strands.items():
-                for depth, state in enumerate(paths[key]):
-                    on_state(strand.rows, depth, state)
-        if store is not None:
-            self._restore_keys(texts, strands, paths, fill)
-        results = self.executor.run_texts(texts, list(strands.values()), programs, on_layer=on_layer)
-        return [results[row] for row in range(len(token_ids))]
+            for prefix in plan.prefixes:
+                for depth, hidden in enumerate(prefix.states):
+                    on_state(prefix.rows, depth, hidden)
+        starts = [
+            SequenceState(text=prefix.text, hidden_TD=prefix.states[-1], depth=len(prefix.layers), rows=prefix.rows)
+            for prefix in plan.prefixes
+        ]
+        results: dict[int, torch.Tensor] = {}
+        for output in self.executor.run_texts(plan.texts, starts, plan.programs):
+            state, text = output.state, plan.texts[output.state.text]
+            if slots is not None:
+                for row in state.rows:
+                    slots.fill(row, state.depth - 1, output.keys_GTK, output.values_GTK)
+            if on_state is not None:
+                on_state(state.rows, state.depth, state.hidden_TD)
+            if len(state.hidden_TD) == text.num_tokens:
+                layers = plan.programs[state.rows[0]].layers[: state.depth]
+                self.cache.keep(text.tokens, layers, state.hidden_TD)
+            for row in state.rows:
+                if len(plan.programs[row]) == state.depth:
+                    results[row] = state.hidden_TD[-text.num_logits :]
+        return [results[row] for row in range(len(plan.programs))]
 
-    def _restore_keys(
-        self,
-        texts: Sequence[Text],
-        strands: dict[_Beginning, Strand],
-        paths: dict[_Beginning, list[torch.Tensor]],
-        fill: OnLayer,
-    ) -> None:
-        """Make the keys and values of shared prefixes from the states that entered their layers."""
-        shared: dict[int, dict[_Beginning, Strand]] = {}
-        for (number, layers), strand in strands.items():
-            states = paths[number, layers]
-            for depth, layer in enumerate(layers):
-                node = shared.setdefault(layer, {}).setdefault(
-                    (number, layers[: depth + 1]), Strand(number, states[depth], depth + 1, [])
-                )
-                node.rows.extend(strand.rows)
-        for layer, nodes in shared.items():
-            group = list(nodes.values())
-            made = self.executor.take_keys(layer, [texts[s.text] for s in group], [s.hidden for s in group])
-            for strand, (keys, values) in zip(group, made):
-                fill(strand, keys, values)
+    # -- texts -----------------------------------------------------------------------------
 
-    def _texts(self, token_ids: Sequence[TokenIds], wanted: Sequence[int]) -> list[Text]:
+    def _texts(self, token_ids: Sequence[TokenIds], logits_from: Sequence[int]) -> list[Text]:
         """The different texts of a call, with the rows that read them."""
         rows_of: dict[tuple[tuple[int, ...], int], list[int]] = {}
-        for row, (ids, start) in enumerate(zip(token_ids, wanted)):
+        for row, (ids, start) in enumerate(zip(token_ids, logits_from)):
             rows_of.setdefault((tuple(map(int, ids)), start), []).append(row)
         rotary = self.rotary_tables([len(ids) for ids in token_ids])
         return [
-            Text(tokens=ids, rotary=rotary(range(len(ids)), len(ids)), wanted=start, rows=rows)
+            Text(tokens=ids, rotary=rotary(range(len(ids)), len(ids)), logits_from=start, rows=rows)
             for (ids, start), rows in rows_of.items()
         ]
 

@@ -1,11 +1,11 @@
-"""Shared prefixes: what a text's residual stream is after the first layers of a program.
+"""The prefix cache: a text's residual stream after the first layers of a program.
 
-Programs of one question differ from each other in an edit or two. Whatever comes before the first
-difference is run once and kept in a trie: a text's embeddings at the root, a layer more at each step
-down. The next program starts from the deepest node on its way.
+Programs of one prompt differ from each other in an edit or two. The layers before the first difference run once, and
+their result is kept in a trie: a text's embeddings at the root, one more layer at each level. The next program starts
+from the deepest node on its path.
 
-Only the residual stream is kept. Where decoding needs the keys and values of a shared prefix they are
-made again from it, which is a small part of a layer's work and none of the memory.
+Only the residual stream is cached. Where decoding needs the keys and values of a prefix, they are computed again from
+it: a small part of a layer's work, and no memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 
 class Prefix:
-    """A node: one text after some layers.
+    """A node of the trie: one text after some layers.
 
     Attributes:
         state: The residual stream ``[T, D]``; None at the root, where it is the embeddings.
@@ -34,10 +34,10 @@ class Prefix:
 
 
 class PrefixCache:
-    """Residual streams by text and by the layers that made them; the least recently used go first.
+    """Residual streams by text and by the layers that made them; the least recently used are evicted first.
 
     Args:
-        max_bytes: Most bytes kept; 0 keeps nothing.
+        max_bytes: Most bytes of states; 0 caches nothing.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -50,9 +50,9 @@ class PrefixCache:
         return len(self._nodes)
 
     def clear(self) -> None:
-        """Forget everything, so that what comes next depends on nothing that came before."""
-        # A node and those below it name each other: Python would free them when it looks for such circles, which it
-        # does by the number of objects, and these are few and hold gigabytes.
+        """Evict everything, so that later results depend on no earlier call."""
+        # Parents and children refer to each other. Python's collector looks for such circles by the number of
+        # objects, and these are few and hold gigabytes: cut the circles, so that they are freed at once.
         for node in self._nodes:
             node.parent = None
         self._roots.clear()
@@ -62,17 +62,17 @@ class PrefixCache:
     def longest(
         self, text: Sequence[int], layers: Sequence[int], *, in_longer_texts: bool = True
     ) -> list[torch.Tensor]:
-        """What is kept of a program's beginning on a text.
+        """The longest cached prefix of a program on a text.
 
         Args:
-            text: Its tokens.
+            text: The text's tokens.
             layers: The program's layers.
-            in_longer_texts: Whether a kept text that begins with this one will do: earlier tokens never
+            in_longer_texts: Whether a cached text that begins with this one will do: earlier tokens never
                 see later ones.
 
         Returns:
             The residual streams ``[T, D]`` after the first layer, the second, and so on without a gap;
-            empty where nothing is kept.
+            empty where nothing is cached.
         """
         root = self._root(tuple(text), in_longer_texts)
         path: list[Prefix] = []
@@ -81,15 +81,15 @@ class PrefixCache:
             if child is None:
                 break
             path.append(child)
-        # From the deepest up, so that no node is ever younger than one that leads to it.
+        # From the deepest up, so that no node was ever used later than its parent.
         for node in reversed(path):
             self._nodes.move_to_end(node)
         return [node.state[: len(text)] for node in path if node.state is not None]
 
     def keep(self, text: Sequence[int], layers: Sequence[int], state: torch.Tensor) -> None:
-        """Keep the residual stream ``[T, D]`` of a text after the given layers.
+        """Cache the residual stream ``[T, D]`` of a text after the given layers.
 
-        A state whose way from the root is not kept is not kept either: it could not be found.
+        A state whose path from the root is not cached is not cached either: ``longest`` could not find it.
         """
         size = _size(state)
         if size > self.max_bytes or not layers:
@@ -110,10 +110,10 @@ class PrefixCache:
             self._nodes.move_to_end(node)
             node = node.parent
         while self._bytes > self.max_bytes:
-            self._drop_oldest()
+            self._evict_oldest()
 
-    def _drop_oldest(self) -> None:
-        """The oldest node has no children: they would have made it younger."""
+    def _evict_oldest(self) -> None:
+        """Evict the node whose last use is longest ago; it has no children, whose use would have been its own."""
         oldest, _ = self._nodes.popitem(last=False)
         assert not oldest.children and oldest.parent is not None and oldest.state is not None
         del oldest.parent.children[oldest.layer]

@@ -1,7 +1,7 @@
-"""What a run's labels are replayed with: stock transformers models of the programs' layers, a text at a time.
+"""Runs programs on stock transformers models, one text at a time: the reference that labels are verified against.
 
-``StockRunner`` answers the questions that scoring asks of a ``FrozenModel`` by ``materialize``, stock forward
-passes and stock ``generate``. It shares no prefixes, batches nothing and knows nothing of what was computed before.
+``StockRunner`` gives scoring what a ``FrozenModel`` gives it, by ``materialize``, stock forward passes and stock
+``generate``. It shares no prefixes, batches nothing and depends on no earlier call.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from pipeline.engine.frozen_model import FrozenModel
 from pipeline.engine.greedy_decoding import Decoded, Stop
 from pipeline.engine.materialize import materialize
+from pipeline.engine.rows import TokenIds, check_new_tokens, check_rows
 from pipeline.program import LayerProgram
 
-TokenIds = Sequence[int]
-#: Stock models that are kept, for whoever comes back to a program.
+#: Stock models that are kept for later calls with the same program.
 _MODELS = 8
 
 
@@ -28,7 +28,7 @@ class StockRunner:
     """Runs programs as stock models.
 
     Args:
-        model: The frozen model, whose weights and tokenizer are used, and nothing else.
+        model: The frozen model; its weights and its tokenizer are used, its engine is not.
     """
 
     def __init__(self, model: FrozenModel) -> None:
@@ -38,7 +38,7 @@ class StockRunner:
 
     def _materialize(self, program: LayerProgram) -> Any:
         stock = materialize(self._model.hf_model, program).eval()
-        # What a checkpoint recommends for chatting (penalties, sampling) is filled in wherever nothing is said.
+        # A checkpoint's defaults for chatting (penalties, sampling) would fill in every option that is not given.
         stock.generation_config = GenerationConfig()
         return stock
 
@@ -48,7 +48,7 @@ class StockRunner:
         return self._model.end_tokens
 
     def reads_alike(self, length: int, longer: int) -> bool:
-        """As ``FrozenModel.reads_alike``, which is a fact of the model."""
+        """As ``FrozenModel.reads_alike``, which depends on the model alone."""
         return self._model.reads_alike(length, longer)
 
     @torch.inference_mode()
@@ -56,6 +56,7 @@ class StockRunner:
         self, token_ids: Sequence[TokenIds], programs: Sequence[LayerProgram], *, starts: Sequence[int] | None = None
     ) -> list[torch.Tensor]:
         """As ``FrozenModel.logits``: ``[T_i - start_i, vocab]`` for each row."""
+        check_rows(token_ids, programs, num_layers=self._model.num_layers)
         starts = [0] * len(token_ids) if starts is None else starts
         return [
             self._stock(program)(self._tensor(tokens), use_cache=False).logits[0, start:].float()
@@ -72,7 +73,9 @@ class StockRunner:
         stop: Stop | None = None,
         begun: Sequence[TokenIds] | None = None,
     ) -> list[Decoded]:
-        """As ``FrozenModel.decode``; what is said to be known already (``begun``) is written all the same."""
+        """As ``FrozenModel.decode``; known tokens (``begun``) are generated again all the same."""
+        check_rows(token_ids, programs, num_layers=self._model.num_layers)
+        check_new_tokens(max_new_tokens)
         return [
             self._decode(row, list(tokens), program, max_new_tokens, stop)
             for row, (tokens, program) in enumerate(zip(token_ids, programs, strict=True))
@@ -104,7 +107,7 @@ class StockRunner:
 
 
 class _Until(StoppingCriteria):  # type: ignore[misc]
-    """Ends a text where whoever reads it has read enough."""
+    """Ends a row where its stop rule says so."""
 
     def __init__(self, stop: Stop, row: int, prompt: int) -> None:
         self._stop, self._row, self._prompt = stop, row, prompt

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 
-def share(module: nn.Module) -> Any:
+def share_weights(module: nn.Module) -> Any:
     """A copy of a tree of modules whose parameters and buffers are the originals; hooks are its own."""
     clone = copy.copy(module)
     for name, value in vars(module).items():
@@ -16,7 +16,7 @@ def share(module: nn.Module) -> Any:
             setattr(clone, name, copy.copy(value))
     clone._parameters = dict(module._parameters)
     clone._buffers = dict(module._buffers)
-    clone._modules = {name: None if child is None else share(child) for name, child in module._modules.items()}
+    clone._modules = {name: None if child is None else share_weights(child) for name, child in module._modules.items()}
     return clone
 
 

@@ -140,7 +140,7 @@ class StateActor(ModelActor):
 
     def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, dict[str, Any]]:
         """States of texts, ``[T, S, D]`` each; how many texts were cut; what is noted of the model."""
-        from pipeline.engine.state_hooks import weights_fingerprint
+        from pipeline.engine.loading import weights_fingerprint
 
         self._begin()
         model = self._model

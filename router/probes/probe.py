@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.engine.state_hooks import weights_fingerprint
+from pipeline.engine.loading import weights_fingerprint
 from pipeline.errors import UserError
 from pipeline.storage import PathOrUrl
 from router.artifact.base_model import BaseModelRef

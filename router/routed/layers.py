@@ -19,7 +19,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from pipeline.engine.decoder_stack import DecoderStack
-from pipeline.engine.weight_sharing import share
+from pipeline.engine.weight_sharing import share_weights
 from router.heads.steering import Decisions, Steering
 
 #: Told of states ``[B, T, D]`` while prompts are read.
@@ -172,13 +172,15 @@ class RoutedLayer(nn.Module):
         layer: The base model's layer, whose weights are shared.
         index: Its place.
         is_last: Whether none is behind it.
+        cache_argument: The name under which the layer takes its cache.
     """
 
-    def __init__(self, layer: nn.Module, index: int, *, is_last: bool) -> None:
+    def __init__(self, layer: nn.Module, index: int, *, is_last: bool, cache_argument: str) -> None:
         super().__init__()
         self.layer = layer
         self.index = index
         self.is_last = is_last
+        self.cache_argument = cache_argument
 
     def __getattr__(self, name: str) -> Any:
         # A model may ask its layers for what they are (Gemma 3: ``attention_type``).
@@ -189,17 +191,17 @@ class RoutedLayer(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """``[B, T, D]`` to ``[B, T, D]``; the arguments are those of the layer."""
-        cache: RoutedCache = kwargs.pop("past_key_values")
+        cache: RoutedCache = kwargs.pop(self.cache_argument)
         cache.saw(hidden_states)
         for run, rows in enumerate(cache.runs(self.index, hidden_states)):
-            slot = cache.slot(self.index, run)
+            slot = {self.cache_argument: cache.slot(self.index, run)}
             if rows is None:
-                hidden_states = _state(self.layer(hidden_states, *args, past_key_values=slot, **kwargs))
+                hidden_states = _state(self.layer(hidden_states, *args, **kwargs, **slot))
                 continue
             batch = len(hidden_states)
             chosen = {name: _of_rows(value, rows, batch) for name, value in kwargs.items()}
             others = [_of_rows(value, rows, batch) for value in args]
-            output = _state(self.layer(hidden_states[rows], *others, past_key_values=slot, **chosen))
+            output = _state(self.layer(hidden_states[rows], *others, **chosen, **slot))
             hidden_states = hidden_states.index_copy(0, rows, output)
         if self.is_last:
             cache.saw(hidden_states)
@@ -232,11 +234,13 @@ def steered(hf_model: Any) -> Any:
     Raises:
         UserError: The model is outside the contract.
     """
-    DecoderStack(hf_model)  # refuses what is outside
-    model = share(hf_model)
+    cache_argument = DecoderStack(hf_model).cache_argument  # a model outside the contract is refused here
+    model = share_weights(hf_model)
     last = len(model.model.layers) - 1
-    layers = [RoutedLayer(layer, index, is_last=index == last) for index, layer in enumerate(model.model.layers)]
-    model.model.layers = nn.ModuleList(layers)
+    model.model.layers = nn.ModuleList(
+        RoutedLayer(layer, index, is_last=index == last, cache_argument=cache_argument)
+        for index, layer in enumerate(model.model.layers)
+    )
     model.default_steering = None
 
     def begin(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -33,6 +33,7 @@ _LONGROPE = {
     "short_factor": [1.0, 1.3, 1.7, 2.0],
     "long_factor": [2.0, 3.0, 5.0, 8.0],
     "original_max_position_embeddings": 16,
+    "factor": 16.0,  # 256 positions to 16: what transformers derives from the two, with a log line, where it is absent
 }
 _GEMMA3_ROPE = {
     "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},

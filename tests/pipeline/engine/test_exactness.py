@@ -204,7 +204,10 @@ def test_a_cache_by_layer_number_gives_wrong_logits(llama, programs, prompt):
         rotary = model.model.rotary_emb(hidden, positions)
         for layer in program:
             hidden = model.model.layers[layer](
-                hidden, position_ids=positions, position_embeddings=rotary, past_key_values=cache
+                hidden,
+                position_ids=positions,
+                position_embeddings=rotary,
+                **{llama.stack.cache_argument: cache},
             )
         return model.lm_head(model.model.norm(hidden))[0]
 

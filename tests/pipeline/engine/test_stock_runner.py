@@ -45,3 +45,19 @@ def test_the_oracle_answers_what_the_engine_answers(name):
     # Stock decoding also asks behind the last token that there is room for, and is not heard.
     assert set(stops[0]) <= set(stops[1])
     assert len({len(one.tokens) for one in mine}) > 2
+
+
+@pytest.mark.parametrize("call", ["logits", "decode"])
+def test_wrong_rows_are_refused_as_the_engine_refuses_them(call):
+    """Catches a replay that drops rows, or runs programs of another model, which the engine would not."""
+    oracle = StockRunner(FrozenModel(build("llama")))
+    arguments = {"max_new_tokens": 2} if call == "decode" else {}
+    for rows, program, message in [
+        ([[5, 6], [7]], PROGRAMS[0], "2 rows of tokens but 1 programs"),
+        ([[]], PROGRAMS[0], "row 0 has no tokens"),
+        ([[5]], LayerProgram.identity(6), "row 0 is for 6 layers, the model has 4"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            getattr(oracle, call)(rows, [program], **arguments)
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
+        oracle.decode([[5]], [PROGRAMS[0]], max_new_tokens=0)

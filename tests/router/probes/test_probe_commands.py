@@ -18,7 +18,7 @@ from tiny import NUM_LAYERS, save_tiny_model
 
 from pipeline import FrozenModel, LayerProgram
 from pipeline.cli.main import main
-from pipeline.engine.state_hooks import weights_fingerprint
+from pipeline.engine.loading import weights_fingerprint
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from router import Probe, RoutedCausalLM

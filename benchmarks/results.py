@@ -294,9 +294,7 @@ def _figures(latest: Json) -> str:
         verdict = "met" if target["met"] else "**missed**"
         rows.append([figure.meaning, figure.show(latest["figures"][figure.key]), bound, verdict])
     details = latest["details"]
-    with_calibration = " and ".join(
-        f"{details[figure.key]['ratio_with_calibration']:.1f}×" for figure in FIGURES[:2]
-    )
+    with_calibration = " and ".join(f"{details[figure.key]['ratio_with_calibration']:.1f}×" for figure in FIGURES[:2])
     return (
         f"{_table(['figure', 'measured', 'target', ''], rows)}\n\n"
         f"The first two figures leave out the calibration set. With its 32 examples counted in full they are "
@@ -305,7 +303,11 @@ def _figures(latest: Json) -> str:
 
 
 def _costs(latest: Json) -> str:
-    tables = {"layers": "cost_by_layers", "examples in flight": "cost_by_questions", "simulations": "cost_by_simulations"}
+    tables = {
+        "layers": "cost_by_layers",
+        "examples in flight": "cost_by_questions",
+        "simulations": "cost_by_simulations",
+    }
     rows = [
         [f"{what}: {count}", f"{milliseconds:.0f} ms"]
         for what, key in tables.items()
@@ -373,9 +375,7 @@ def main() -> None:
     latest, recorded = read("latest.json"), read("recorded.json")
     DOCUMENT.parent.mkdir(exist_ok=True)
     DOCUMENT.write_text(document(latest, recorded), encoding="utf-8")
-    README.write_text(
-        with_headline(README.read_text(encoding="utf-8"), headline(latest, recorded)), encoding="utf-8"
-    )
+    README.write_text(with_headline(README.read_text(encoding="utf-8"), headline(latest, recorded)), encoding="utf-8")
     click.echo(f"Wrote {DOCUMENT.relative_to(ROOT)} and the headline table of {README.relative_to(ROOT)}.")
 
 

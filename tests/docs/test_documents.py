@@ -14,7 +14,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -26,6 +26,7 @@ from tiny import save_tiny_model, write_questions
 from benchmarks import results
 from benchmarks.__main__ import main as benchmarks_main
 from pipeline.cli.main import main
+from pipeline.search.config import DEFAULTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
@@ -314,8 +315,9 @@ def test_library_on_smollm2(capsys):
     assert capsys.readouterr().out == "0-5,5-9,12-29\n"
 
 
-def test_adapting_on_a_tiny_model(tmp_path):
+def test_adapting_on_a_tiny_model(tmp_path, monkeypatch):
     """Catches an interface that changed behind the page about one prompt."""
+    monkeypatch.setitem(DEFAULTS, "cola", replace(DEFAULTS["cola"], simulations=8))
     (block,) = python_blocks("docs/adapt.md")
     model = save_tiny_model(tmp_path / "model")
     exec(block.replace('"smollm2"', repr(str(model))), {})

@@ -8,13 +8,14 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test bench lint types audit clean
+.PHONY: help setup demo test bench results lint types audit clean
 
 help:
 	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
 	@echo "make test    linter, type checker and all tests"
 	@echo "make bench   measure the search against plainer ways; QUICK=1 for three minutes of it,"
 	@echo "             ARC=FILE and GSM8K=FILE (or hub data sets) for real questions"
+	@echo "make results write docs/results.md and the README's headline table from benchmarks/results"
 	@echo "make audit   ask pip-audit about known vulnerabilities of everything that is installed"
 	@echo "make setup   only make the virtual environment, in $(VENV)"
 	@echo "make clean   remove the virtual environment and the caches"
@@ -45,6 +46,9 @@ test: lint types
 bench: setup
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ARC),--arc "$(ARC)") $(if $(GSM8K),--gsm8k "$(GSM8K)") \
 		$(if $(DEVICE),--device "$(DEVICE)")
+
+results: setup
+	$(BIN)/python -m benchmarks.results
 
 # sqlitedict unpickles its files (no fix exists); lm-eval opens one only where it is told to, by --use_cache.
 audit: setup

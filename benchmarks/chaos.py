@@ -28,7 +28,7 @@ from pipeline.distributed.coordinator import Coordinator
 from pipeline.distributed.evaluator import SearchEvaluator
 from pipeline.search.config import PRESETS
 from pipeline.workflows import run_search as run
-from pipeline.workflows.run_search import SearchRequest
+from pipeline.workflows.search_request import SearchRequest
 
 MORE_LAYERS, DIFFERING = "chaos_more_layers", "chaos_differing_files"
 QUESTIONS, QUICK_QUESTIONS = 200, 48

@@ -19,8 +19,9 @@ from pipeline.engine.loading import weights_fingerprint
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, get_task
 from router.artifact.base_model import BaseModelRef
-from router.probes.network import AGGREGATORS, ProbeConfig, ProbeNetwork
+from router.probes.network import ProbeConfig, ProbeNetwork
 from router.probes.probe import Probe
+from router.probes.probe_requests import AGGREGATORS, Aggregator
 
 LABELS = ("anger", "joy", "optimism", "sadness")
 #: What the paper (2601.13288) measured on Llama-3.2-3B.
@@ -78,7 +79,7 @@ class LookOn:
         return run
 
 
-def made_probe(model: FrozenModel, kind: str) -> Probe:
+def made_probe(model: FrozenModel, kind: Aggregator) -> Probe:
     """A probe of random weights, which takes as long as a trained one."""
     shape = ProbeConfig(
         num_layers=model.num_layers,

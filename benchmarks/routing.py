@@ -25,8 +25,9 @@ from benchmarks.workloads import arc_questions, arithmetic_questions
 from pipeline.engine import FrozenModel
 from pipeline.tasks import Example, get_task
 from router.features.window_features import FeatureStore, pooled_along
-from router.heads.per_layer.fit import FitConfig, fit
+from router.heads.per_layer.fit import fit
 from router.heads.per_layer.per_layer_head import PerLayerHead
+from router.heads.per_layer.per_layer_request import FitConfig
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.heads.per_layer.train import StoredRows
 from router.labels.labelled import Labelled

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.adaptation.voting import NO_ANSWER, Poll, answers, poll, voters
 from pipeline.errors import UserError
+from pipeline.errors.fields import check_fields, option
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search.config import DEFAULTS, SearchConfig
@@ -32,24 +33,22 @@ class AdaptConfig:
     """How an input is adapted to.
 
     Raises:
-        ValueError: A field is out of its range.
+        UserError: A field is out of its range.
     """
 
     search: SearchConfig = field(default_factory=lambda: DEFAULTS["cola"])
     """The search for a chain; by default CoLa's space with 200 simulations."""
     look_for_chain: bool = True
     """Whether to search at all; without it, an answer is voted on and no more."""
-    votes: int = 32
-    """Programs that vote where no answer is given, the untouched model among them."""
+    votes: int = field(default=32, metadata=option(at_least=1))
+    """Programs that vote where no answer is given, the base model among them."""
     seed: int = 0
-    """Of the voters and of the search."""
-    leaves: int = 8
-    """Programs that are tried at once: a single question fills no batch otherwise."""
+    """Seed of the voters, the search and examples that a task makes."""
+    leaves: int = field(default=8, metadata=option(at_least=1))
+    """Programs that are evaluated at once: a single example fills no batch otherwise."""
 
     def __post_init__(self) -> None:
-        for name in ("votes", "leaves"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)

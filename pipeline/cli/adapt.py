@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.options import LOCATION, interruptible, resource_options, resources_of
+from pipeline.adaptation.adapt import AdaptConfig, as_example
+from pipeline.cli.console import Console
+from pipeline.cli.options import LOCATION, interruptible
 from pipeline.cli.progress_bar import StepReporter
+from pipeline.cli.request_options import RequestCommand, filled, request_options
+from pipeline.distributed.cluster import Resources
 from pipeline.errors import UserError
 from pipeline.search.actions import ACTION_SPACES
-from pipeline.search.config import DEFAULTS
+from pipeline.search.config import DEFAULTS, SearchConfig
+from pipeline.shards.run_config import DEFAULT_CACHE_GIB
 from pipeline.storage import AnyPath, without_secrets
+from pipeline.tasks import DataRequest
 
 if TYPE_CHECKING:
-    from pipeline.adaptation.adapt import AdaptConfig, Adapted
-    from pipeline.adaptation.voting_trial import Trial
+    from pipeline.adaptation.adapt import Adapted
+    from pipeline.adaptation.voting_trial import Trial, TrialRequest
 
 
 @click.command(
-    short_help="Find the chain of layers that serves one prompt best.",
-    help="""Find the chain of layers that serves one prompt best, with its answer or without.
+    cls=RequestCommand,
+    short_help="Find the layer program that serves one prompt best.",
+    help="""Find the layer program that serves one prompt best, with its answer or without.
 
-With --answer, this is the search of CoLa: chains that give the answer, the shortest first. Without, nobody knows what
-is right: programs one edit away from the untouched model vote, each by how sure it is, and what they agree on takes
-the answer's place. That can be wrong; --task asks the questions of a task in that way, and says how often it is.
+With --answer, this is the search of CoLa: programs that give the answer, the shortest first. Without, the right answer
+is not known: programs one edit away from the base model vote, each by how sure it is, and what they agree on takes the
+answer's place. That can be wrong; --task asks the examples of a task in that way, and says how often it is.
 
 \b
 Examples:
@@ -40,92 +47,147 @@ Examples:
 )
 @click.option("--model", required=True, help="Hub id, local folder, .gguf file, or 'smollm2' (embedded).")
 @click.option("--prompt", help="The text to continue, as it is.")
-@click.option("--answer", help="What the model should answer; leave it out where nobody knows.")
+@click.option("--answer", help="What the model should answer; leave it out where it is not known.")
 @click.option("--option", "options", multiple=True, help="An answer to choose from, by likelihood; several times.")
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template, as the user's turn.")
-@click.option("--task", metavar="NAME", help="Instead of --prompt: every question of a task, its answer not told.")
-@click.option("--data", help="The task's questions, as for search.")
+@click.option("--task", metavar="NAME", help="Instead of --prompt: every example of a task; its answer stays hidden.")
+@click.option("--data", help="The task's examples, as for search.")
 @click.option("--split", default="test", show_default=True, help="Split of a hub data set or of 'arithmetic'.")
-@click.option("--limit", type=int, help="Only the first N questions.")
-@click.option("--votes", default=32, show_default=True, help="Programs that vote where the answer is not given.")
+@click.option("--limit", type=int, help="Only the first N examples.")
+@request_options(AdaptConfig, "votes", "seed")
 @click.option(
     "--action-space", type=click.Choice(sorted(ACTION_SPACES)), default="cola", show_default=True, help="As for search."
 )
-@click.option("--simulations", type=int, help="Chains that are tried; 0 for none.  [default: 200; drllm: 50]")
-@click.option("--budget", default=1.0, show_default=True, help="Longest chain, as a fraction of the depth.")
-@click.option("--max-length", default=2.0, show_default=True, help="Longest chain tried at all, likewise.")
+@request_options(
+    SearchConfig,
+    "simulations",
+    "budget",
+    "max_length",
+    simulations={"default": None, "unset": "200; drllm: 50", "help": "Programs that are evaluated; 0 for none."},
+)
 @click.option("--prior", type=LOCATION, metavar="RUN|FILE", help="What a run has learnt, as for search.")
 @click.option("--max-new-tokens", type=int, help="Most tokens of a written answer.  [default: 32, or the task's own]")
-@click.option("--seed", default=0, show_default=True, help="Of the voters, the search and made questions.")
 @click.option("--out", type=LOCATION, help="With --task: file of all answers, as JSON.")
-@resource_options
+@request_options(Resources)
 def adapt(
-    model: str, prompt: str | None, task: str | None, options: tuple[str, ...], chat: bool, **settings: Any
+    model: str,
+    prompt: str | None,
+    answer: str | None,
+    options: tuple[str, ...],
+    chat: bool,
+    task: str | None,
+    data: str | None,
+    split: str,
+    limit: int | None,
+    votes: int,
+    seed: int,
+    action_space: str,
+    simulations: int | None,
+    budget: float,
+    max_length: float,
+    prior: AnyPath | None,
+    max_new_tokens: int | None,
+    out: AnyPath | None,
+    **hardware: Any,
 ) -> None:
-    """Find the chain of layers that serves one prompt best."""
-    if (prompt is None) == (task is None):
-        raise UserError("give --prompt, or --task for many questions; one of the two")
-    one_prompt = {"--answer": settings["answer"] is not None, "--option": bool(options), "--chat": chat}
-    many = {name: settings[name.removeprefix("--")] is not None for name in ("--data", "--limit", "--out", "--actors")}
-    refused = [name for name, given in (one_prompt if prompt is None else many).items() if given]
-    if refused:
-        other = "--prompt" if prompt is None else "--task"
-        raise UserError(f"{', '.join(refused)} {'goes' if len(refused) == 1 else 'go'} with {other}")
-    config = _config(settings)
-    console = Console(soft_wrap=True)
+    """Find the layer program that serves one prompt best."""
+    resources = filled(Resources, hardware)
+    _refuse_other_options(
+        by_prompt=prompt is not None,
+        by_task=task is not None,
+        of_prompt={"--answer": answer is not None, "--option": bool(options), "--chat": chat},
+        of_task={
+            "--data": data is not None,
+            "--limit": limit is not None,
+            "--out": out is not None,
+            "--actors": resources.num_actors is not None,
+        },
+    )
+    chosen = DEFAULTS[action_space]
+    simulations = chosen.simulations if simulations is None else simulations
+    if simulations < 0:
+        raise UserError(f"--simulations must not be below 0 (0 looks for no program), got {simulations}")
+    config = AdaptConfig(
+        search=replace(chosen, budget=budget, max_length=max_length, simulations=max(simulations, 1)),
+        look_for_chain=simulations > 0,
+        votes=votes,
+        seed=seed,
+    )
+    console = Console()
     if prompt is not None:
-        _adapt_prompt(model, prompt, options, chat, config, settings, console)
+        _adapt_prompt(
+            model,
+            prompt,
+            answer,
+            options,
+            chat=chat,
+            config=config,
+            prior=prior,
+            max_new_tokens=max_new_tokens,
+            resources=resources,
+            console=console,
+        )
     else:
         assert task is not None
-        _try_task(model, task, config, settings, console)
+        try:
+            examples = DataRequest(data=data, split=split, limit=limit, seed=seed)
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
+        from pipeline.adaptation.voting_trial import TrialRequest
+        from pipeline.shards.calibration import read_prior
 
-
-def _config(settings: dict[str, Any]) -> AdaptConfig:
-    from pipeline.adaptation.adapt import AdaptConfig
-
-    chosen = DEFAULTS[settings["action_space"]]
-    simulations = chosen.simulations if settings["simulations"] is None else settings["simulations"]
-    if simulations < 0:
-        raise UserError(f"--simulations must not be below 0 (0 looks for no chain), got {simulations}")
-    try:
-        return AdaptConfig(
-            search=replace(
-                chosen,
-                budget=settings["budget"],
-                max_length=settings["max_length"],
-                simulations=max(simulations, 1),
-            ),
-            look_for_chain=simulations > 0,
-            votes=settings["votes"],
-            seed=settings["seed"],
+        request = TrialRequest(
+            model=model,
+            task=task,
+            questions=examples,
+            max_new_tokens=max_new_tokens,
+            config=config,
+            prior=None if prior is None else read_prior(prior),
+            resources=resources,
         )
-    except ValueError as error:
-        raise UserError(f"--{str(error).replace('_', '-', 1)}") from None
+        _try_task(request, out, console)
+
+
+def _refuse_other_options(
+    *, by_prompt: bool, by_task: bool, of_prompt: Mapping[str, bool], of_task: Mapping[str, bool]
+) -> None:
+    """Refuse a call with both ``--prompt`` and ``--task``, or with options that go with the other one.
+
+    Raises:
+        UserError: There is such an option.
+    """
+    if by_prompt == by_task:
+        raise UserError("give --prompt, or --task for many examples; one of the two")
+    refused = [name for name, given in (of_task if by_prompt else of_prompt).items() if given]
+    if refused:
+        other = "--task" if by_prompt else "--prompt"
+        raise UserError(f"{', '.join(refused)} {'goes' if len(refused) == 1 else 'go'} with {other}")
 
 
 def _adapt_prompt(
     model: str,
     prompt: str,
+    answer: str | None,
     options: tuple[str, ...],
+    *,
     chat: bool,
     config: AdaptConfig,
-    settings: dict[str, Any],
+    prior: AnyPath | None,
+    max_new_tokens: int | None,
+    resources: Resources,
     console: Console,
 ) -> None:
     import transformers
 
-    from pipeline import FrozenModel
-    from pipeline import adapt as run
-    from pipeline.adaptation.adapt import as_example
+    from pipeline.adaptation.adapt import adapt as run
+    from pipeline.engine import FrozenModel
     from pipeline.model_source import resolve_model
     from pipeline.shards.calibration import read_prior
-    from pipeline.shards.run_config import DEFAULT_CACHE_GIB
 
     # What is refused is refused before a model is loaded.
-    resources_of(settings)
-    as_example(prompt, settings["answer"], options)
+    as_example(prompt, answer, options)
     try:
-        prior = None if settings["prior"] is None else read_prior(settings["prior"])
+        learnt = None if prior is None else read_prior(prior)
         source = resolve_model(model)
     except OSError as error:
         where = without_secrets(str(error.filename or "a file"))
@@ -135,52 +197,48 @@ def _adapt_prompt(
     with interruptible(console, "Stopped; nothing was found yet."), StepReporter(console) as steps:
         frozen = FrozenModel.load(
             source.location,
-            device=settings["device"],
-            dtype=settings["dtype"],
+            device=resources.device,
+            dtype=resources.dtype,
             revision=source.hub_revision,
             cache_bytes=int(DEFAULT_CACHE_GIB * (1 << 30)),
         )
-        length = settings["max_new_tokens"]
         found = run(
             frozen,
             prompt,
-            settings["answer"],
+            answer,
             options=options,
             chat=chat,
             config=config,
-            prior=prior,
+            prior=learnt,
             show=steps,
-            **({} if length is None else {"max_new_tokens": length}),
+            **({} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}),
         )
     _show(found, frozen.num_layers, console)
 
 
 def _show(found: Adapted, num_layers: int, console: Console) -> None:
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
-
-    say(f"Untouched model: {found.base_answer!r} with {num_layers} layers")
+    console.say(f"Base model:      {found.base_answer!r} with {num_layers} layers")
     if found.poll is None:
-        say(f"Wanted:          {found.answer!r}")
+        console.say(f"Wanted:          {found.answer!r}")
     elif not found.poll.shares:
-        say(
+        console.say(
             f"None of {len(found.poll.votes)} programs came to the end of an answer: allow more tokens with "
             "--max-new-tokens, or give the answers to choose from with --option."
         )
     else:
-        say(
+        console.say(
             f"Voted for:       {found.answer!r} with {100 * (found.agreement or 0):.0f} % of the votes of "
             f"{len(found.poll.votes)} programs. No vote knows what is right."
         )
         others = list(found.poll.shares.items())[1:4]
         if others:
-            say("Other votes:     " + ", ".join(f"{answer!r} {100 * share:.0f} %" for answer, share in others))
+            console.say("Other votes:     " + ", ".join(f"{answer!r} {100 * share:.0f} %" for answer, share in others))
     if not found.verdicts:
         return
     if found.program is None:
-        say(f"None of {len(found.verdicts)} chains gives that answer within the budget.")
+        console.say(f"None of {len(found.verdicts)} chains gives that answer within the budget.")
     else:
-        say(f"Chain:           {len(found.program)} layers: {found.program}")
+        console.say(f"Chain:           {len(found.program)} layers: {found.program}")
     table = Table(
         title=f"Of {len(found.verdicts)} chains, those that none as short or shorter beats",
         title_justify="left",
@@ -200,42 +258,22 @@ def _show(found: Adapted, num_layers: int, console: Console) -> None:
     console.print(table)
 
 
-def _try_task(model: str, task: str, config: AdaptConfig, settings: dict[str, Any], console: Console) -> None:
-    from pipeline.adaptation.voting_trial import TrialRequest, check_file, try_adaptation, write
-    from pipeline.shards.calibration import read_prior
-    from pipeline.tasks import DataRequest
+def _try_task(request: TrialRequest, out: AnyPath | None, console: Console) -> None:
+    from pipeline.adaptation.voting_trial import check_file, try_adaptation, write
 
-    try:
-        questions = DataRequest(
-            data=settings["data"], split=settings["split"], limit=settings["limit"], seed=settings["seed"]
-        )
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
-    request = TrialRequest(
-        model=model,
-        task=task,
-        questions=questions,
-        max_new_tokens=settings["max_new_tokens"],
-        config=config,
-        prior=None if settings["prior"] is None else read_prior(settings["prior"]),
-        resources=resources_of(settings),
-    )
-    out: AnyPath | None = settings["out"]
     if out is not None:
         check_file(out)
     with interruptible(console, "Stopped; no answers were written."), StepReporter(console) as steps:
-        trial = try_adaptation(
-            request, announce=lambda line: console.print(line, highlight=False, markup=False), show=steps
-        )
+        trial = try_adaptation(request, announce=console.say, show=steps)
     _show_trial(trial, console)
     if out is not None:
         write(trial, out)
-        console.print(f"Answers: {out}", highlight=False, markup=False)
+        console.say(f"Answers: {out}")
 
 
 def _show_trial(trial: Trial, console: Console) -> None:
     table = Table(
-        title=f"Right answers on {len(trial.tried)} questions",
+        title=f"Right answers on {len(trial.tried)} examples",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -252,12 +290,11 @@ def _show_trial(trial: Trial, console: Console) -> None:
             f"{score.p_value:.2g}" if place else "",
         )
     console.print(table)
-    console.print("* Whether any program's answer is right: a ceiling, which knows the answers.", highlight=False)
+    console.say("* Whether any program's answer is right: a ceiling, which knows the answers.")
     lengths = [one.length for one in trial.tried if one.length is not None]
     if lengths:
         mean = sum(lengths) / len(lengths)
-        console.print(
-            f"For {len(lengths)} questions a chain gives the voted answer within the budget, of {mean:.2f} layers on "
-            "average.",
-            highlight=False,
+        console.say(
+            f"For {len(lengths)} examples a program gives the voted answer within the budget, of {mean:.2f} layers on "
+            "average."
         )

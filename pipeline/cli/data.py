@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
 
+from pipeline.cli.console import Console
 from pipeline.cli.options import LOCATION
-from pipeline.model_source import DTYPES
+from pipeline.cli.request_options import RequestCommand, filled, request_options
+from pipeline.formats.convert_request import ConvertRequest
 from pipeline.storage import AnyPath
 
 
@@ -19,7 +20,7 @@ def inspect(run: AnyPath, plots: AnyPath | None) -> None:
     """Say what a path data set holds: a summary, and which layers its programs skip and repeat."""
     from pipeline.report.summary import inspect_run
 
-    inspect_run(run, Console(soft_wrap=True), plots=plots)
+    inspect_run(run, Console(), plots=plots)
 
 
 @click.command(
@@ -42,12 +43,11 @@ def report(run: AnyPath, out: AnyPath | None) -> None:
     from pipeline.report.write_report import write_report
 
     written = write_report(run, out)
-    Console(soft_wrap=True).print(
-        f"Page:     {written.page}\nPictures: {written.pictures[0].parent}", highlight=False, markup=False
-    )
+    Console().say(f"Page:     {written.page}\nPictures: {written.pictures[0].parent}")
 
 
 @click.command(
+    cls=RequestCommand,
     short_help="Path data sets from and to the formats of the field.",
     help="""Convert path data sets: SRC in one format to DST in another.
 
@@ -69,31 +69,18 @@ Examples:
       --model Qwen/Qwen3-8B --dtype bfloat16
 """,
 )
-@click.option("--from", "source_format", required=True, metavar="run|polar|drllm", help="Format of SRC.")
-@click.option("--to", "target_format", required=True, metavar="run|polar", help="Format of DST.")
-@click.option("--model", help="The model that was searched: hub id, folder, .gguf file or 'smollm2'.")
-@click.option(
-    "--dtype",
-    type=click.Choice([name for name in DTYPES if name != "auto"]),
-    help="The precision in which it was searched, where SRC does not say.",
-)
-@click.option("--num-layers", type=int, help="Its depth, where SRC does not say.  [default: the deepest layer in SRC]")
-@click.option("--task", help="The questions' task, where SRC does not say.")
+@request_options(ConvertRequest, without=("source", "target"))
 @click.argument("source", metavar="SRC", type=LOCATION)
 @click.argument("target", metavar="DST", type=LOCATION)
-def convert(source: AnyPath, target: AnyPath, **options: Any) -> None:
+def convert(**options: Any) -> None:
     """Convert path data sets."""
-    from pipeline.formats.convert import ConvertRequest
+    request = filled(ConvertRequest, options)
     from pipeline.formats.convert import convert as run
 
-    console = Console(soft_wrap=True)
-    found = run(
-        ConvertRequest(source=source, target=target, **options),
-        announce=lambda line: console.print(line, highlight=False, markup=False),
-    )
+    console = Console()
+    found = run(request, announce=console.say)
     left_out = "".join(f"\n  left out, {reason}: {number}" for reason, number in sorted(found.left_out.items()))
-    console.print(
-        f"{found.questions} questions with {found.programs} programs for {found.num_layers} layers: {target}{left_out}",
-        highlight=False,
-        markup=False,
+    console.say(
+        f"{found.questions} examples with {found.programs} programs for {found.num_layers} layers: "
+        f"{request.target}{left_out}"
     )

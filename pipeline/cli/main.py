@@ -12,17 +12,17 @@ from pipeline import __version__
 from pipeline.cli.lazy_group import LazyCommand, LazyGroup
 
 COMMANDS = {
-    "adapt": LazyCommand("pipeline.cli.adapt", "adapt", "Find the chain of layers that serves one prompt best."),
+    "adapt": LazyCommand("pipeline.cli.adapt", "adapt", "Find the layer program that serves one prompt best."),
     "convert": LazyCommand("pipeline.cli.data", "convert", "Path data sets from and to the formats of the field."),
     "demo": LazyCommand("pipeline.cli.demo", "demo", "Search, train and evaluate with the embedded model, in minutes."),
-    "evaluate": LazyCommand("router.cli.evaluate", "evaluate", "Judge a router on questions that it never saw."),
+    "evaluate": LazyCommand("router.cli.evaluate", "evaluate", "Evaluate a router on held-out examples."),
     "export": LazyCommand("router.cli.export", "export", "Write one program as a stock checkpoint."),
     "generate": LazyCommand("router.cli.generate", "generate", "Answer a prompt with a routed model."),
     "inspect": LazyCommand("pipeline.cli.data", "inspect", "Say what a path data set holds."),
     "lm-eval": LazyCommand("router.cli.lm_eval", "lm_eval", "Run lm-evaluation-harness on a routed model."),
     "probe": LazyCommand("router.cli.probe", "probe", "Train and use probes: labels from the same forward pass."),
     "report": LazyCommand("pipeline.cli.data", "report", "What a run shows, as a page with figures."),
-    "search": LazyCommand("pipeline.cli.search", "search", "Search a program for every question."),
+    "search": LazyCommand("pipeline.cli.search", "search", "Search a program for every example."),
     "train": LazyCommand("router.cli.train", "train", "Train a router on path data sets."),
     "verify": LazyCommand("pipeline.cli.verify", "verify", "Replay a run's labels with stock models."),
 }

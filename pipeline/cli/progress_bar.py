@@ -7,18 +7,19 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from pipeline.shards.progress import Progress
+from pipeline.cli.console import Console
 from pipeline.report.charts import share
 
+if TYPE_CHECKING:
+    from pipeline.shards.progress import Progress
+
 PLAIN_LINE_SECONDS = 10.0
-PATIENCE_SECONDS = 60.0
+SLOW_LOADING_SECONDS = 60.0
 
 
 class Reporter(AbstractContextManager["Reporter"]):
@@ -49,7 +50,7 @@ class Reporter(AbstractContextManager["Reporter"]):
     ) -> None:
         if self._bar is not None and self._task_id is not None:
             if self._bar.tasks[0].total is None:
-                self._bar.remove_task(self._task_id)  # nothing was shown yet, and nothing need stay
+                self._bar.remove_task(self._task_id)  # nothing was shown yet
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
@@ -60,9 +61,7 @@ class Reporter(AbstractContextManager["Reporter"]):
             )
         elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
-            self._console.print(
-                f"{progress.done}/{progress.num_examples} examples, {describe(progress)}", highlight=False
-            )
+            self._console.say(f"{progress.done}/{progress.num_examples} examples, {describe(progress)}")
 
 
 class StepReporter(AbstractContextManager["StepReporter"]):
@@ -105,15 +104,15 @@ class StepReporter(AbstractContextManager["StepReporter"]):
             self._bar.update(self._tasks[step], completed=done, total=total)
         elif done == total or time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
             self._last_line = time.monotonic()
-            self._console.print(f"{step}: {done}/{total}", highlight=False, markup=False)
+            self._console.say(f"{step}: {done}/{total}")
 
 
 def describe(progress: Progress) -> str:
     """The facts of a moment, on one line."""
     if progress.actors_ready == 0 and progress.done < progress.num_examples:
         waiting = f"loading the model ({progress.seconds:.0f} s)"
-        # Loading takes as long as it takes; an actor that the cluster has no room for waits for ever.
-        return waiting + (", or waiting for room on the cluster" if progress.seconds > PATIENCE_SECONDS else "")
+        # A model may take long to load; an actor that the cluster has no room for waits without end.
+        return waiting + (", or waiting for room on the cluster" if progress.seconds > SLOW_LOADING_SECONDS else "")
     rate = progress.programs_run / max(progress.seconds, 1e-9)
     facts = ["calibrating"] if progress.calibrating else []
     facts += [
@@ -145,7 +144,7 @@ def summarize(progress: Progress, console: Console) -> None:
     wrong = done - right
     table = Table(title="What was found", title_justify="left")
     table.add_column("")
-    table.add_column("questions", justify="right")
+    table.add_column("examples", justify="right")
     table.add_column("share", justify="right")
     table.add_row("searched", str(done), "")
     table.add_row("the base model is right", str(right), share(right, done))
@@ -155,7 +154,4 @@ def summarize(progress: Progress, console: Console) -> None:
     console.print(table)
     evaluations = sum(record.evaluations for record in progress.committed)
     layers = sum(record.layer_executions for record in progress.committed)
-    console.print(
-        f"{evaluations:,} programs run, {layers:,} layer executions; {progress.seconds:.0f} s of search.",
-        highlight=False,
-    )
+    console.say(f"{evaluations:,} programs run, {layers:,} layer executions; {progress.seconds:.0f} s of search.")

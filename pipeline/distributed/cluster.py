@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
+from typing import Literal
 
 from pipeline.errors import UserError
-from pipeline.model_source import DEVICES, DTYPES
+from pipeline.errors.fields import check_fields, option
 from pipeline.storage import AnyPath
 
 #: Set by Ray in the process that a submitted job starts.
@@ -40,27 +40,21 @@ class Resources:
         UserError: A field is out of its range.
     """
 
-    device: str = "auto"
-    """``auto``, ``cpu`` or ``cuda``."""
-    dtype: str = "auto"
-    """``auto``, ``float32``, ``bfloat16`` or ``float16``."""
-    num_actors: int | None = None
-    """Model copies at work; None for as many as the cluster has room for."""
-    cpus_per_actor: int = 1
+    num_actors: int | None = field(
+        default=None, metadata=option("--actors", at_least=1, unset="as many as there is room for")
+    )
+    """Model copies at work."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where actors run."""
+    gpus_per_actor: float = field(default=1.0, metadata=option("--num-gpus", above=0))
+    """GPUs that an actor reserves on cuda; may be a fraction."""
+    cpus_per_actor: int = field(default=1, metadata=option(at_least=1, advanced=True))
     """Cores, and torch threads, of an actor."""
-    gpus_per_actor: float = 1.0
-    """GPUs that an actor reserves on cuda."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model's weights."""
 
     def __post_init__(self) -> None:
-        if self.device not in DEVICES:
-            raise UserError(f"unknown device {self.device!r}; choose one of: {', '.join(DEVICES)}")
-        if self.dtype not in DTYPES:
-            raise UserError(f"unknown dtype {self.dtype!r}; choose one of: {', '.join(DTYPES)}")
-        for name, value in (("actors", self.num_actors), ("cpus-per-actor", self.cpus_per_actor)):
-            if value is not None and value < 1:
-                raise UserError(f"--{name} must be at least 1, got {value}")
-        if not 0 < self.gpus_per_actor < math.inf:
-            raise UserError(f"--num-gpus must be above 0, got {self.gpus_per_actor}")
+        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,48 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.errors import UserError
+from pipeline.formats.convert_request import ConvertRequest
 from pipeline.formats.drllm import read_drllm
 from pipeline.formats.path_data import PathData
 from pipeline.formats.polar import read_polar, write_polar
 from pipeline.formats.run_rows import read_run, write_run
 from pipeline.model_source import ModelSource, resolve_model
-from pipeline.storage import AnyPath, without_secrets
-
-SOURCES = ("run", "polar", "drllm")
-TARGETS = ("run", "polar")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConvertRequest:
-    """What was asked for.
-
-    Raises:
-        UserError: A format is unknown, or an option goes with another one.
-    """
-
-    source: AnyPath
-    """File or run folder to read."""
-    target: AnyPath
-    """File or run folder to write."""
-    source_format: str
-    """One of ``SOURCES``."""
-    target_format: str
-    """One of ``TARGETS``."""
-    model: str | None = None
-    """The model that was searched; None for what the file says."""
-    dtype: str | None = None
-    """The precision in which it was searched; None for what the file says."""
-    num_layers: int | None = None
-    """Its depth; None for what the file says, or for the deepest layer in it."""
-    task: str | None = None
-    """The questions' task; None for what the file says."""
-
-    def __post_init__(self) -> None:
-        for option, value, known in (("from", self.source_format, SOURCES), ("to", self.target_format, TARGETS)):
-            if value not in known:
-                raise UserError(f"--{option} {value!r} is unknown; choose one of: {', '.join(known)}")
-        if self.source_format == "run" and (self.num_layers is not None or self.task is not None):
-            raise UserError("a run says its own depth and tasks: leave out --num-layers and --task")
+from pipeline.storage import without_secrets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from pipeline.errors import UserError
+from pipeline.errors.fields import check_fields, option
 from pipeline.search.actions import ACTION_SPACES
 
 
@@ -21,12 +23,12 @@ class SearchConfig:
 
     action_space: str = "drllm"
     """Which edits lead from a program to the next: ``drllm`` or ``cola``."""
-    simulations: int = 50
-    """Programs tried per question, beside the identity program."""
-    budget: float = 1.0
-    """The longest acceptable program, as a fraction of the model's depth L."""
-    max_length: float = 2.0
-    """The longest program tried at all, as a fraction of L."""
+    simulations: int = field(default=50, metadata=option(at_least=1))
+    """Programs evaluated per example, beside the identity program."""
+    budget: float = field(default=1.0, metadata=option(above=0, note="1.0 allows the model's own depth"))
+    """Longest program that counts as right, as a fraction of the model's depth."""
+    max_length: float = field(default=2.0, metadata=option(at_least=1, advanced=True))
+    """Longest program evaluated at all, as a fraction of the model's depth."""
     exploration: float = 0.05
     """c of the UCB: the weight of seldom visited children."""
     length_penalty: float = 1.0
@@ -60,14 +62,11 @@ class SearchConfig:
         if self.action_space not in ACTION_SPACES:
             known = ", ".join(sorted(ACTION_SPACES))
             raise ValueError(f"unknown action space {self.action_space!r}; choose one of: {known}")
-        if self.simulations < 1:
-            raise ValueError(f"simulations must be at least 1, got {self.simulations}")
-        if not (math.isfinite(self.budget) and self.budget > 0):
-            raise ValueError(f"budget must be above 0 (1.0 allows the model's own depth), got {self.budget}")
-        if not (math.isfinite(self.max_length) and self.max_length >= 1):
-            raise ValueError(f"max_length must be at least 1.0, got {self.max_length}")
+        check_fields(self)
         if self.budget > self.max_length:
-            raise ValueError(f"budget must be at most {self.max_length} (the longest program tried), got {self.budget}")
+            raise UserError(
+                f"--budget must be at most {self.max_length} (the longest program tried), got {self.budget:g}"
+            )
         if self.backup not in ("mean", "max"):
             raise ValueError(f"backup must be 'mean' or 'max', got {self.backup!r}")
         if self.margin_scale is not None and self.margin_scale <= 0:

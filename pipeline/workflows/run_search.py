@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,75 +12,26 @@ from typing import Any
 import ray
 
 from pipeline import __version__
-from pipeline.distributed.cluster import Resources, check_output, find_placement
+from pipeline.distributed.cluster import check_output, find_placement
 from pipeline.distributed.coordinator import Coordinator
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
-from pipeline.search.config import SearchConfig
 from pipeline.shards.calibration import calibration_groups, read_prior
 from pipeline.shards.data_card import data_set_card
 from pipeline.shards.progress import Progress
 from pipeline.shards.reader import read_json
 from pipeline.shards.run_config import (
-    DEFAULT_CACHE_GIB,
     DEFAULT_CALIBRATION,
-    DEFAULT_STALL_SECONDS,
     RunConfig,
-    check_keep,
     fingerprint,
 )
 from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import AnyPath, without_secrets
 from pipeline.tasks import DataRequest, Example, get_task
+from pipeline.workflows.search_request import SearchRequest
 
 _NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchRequest:
-    """What ``drllm-pipeline search`` was asked for, before anything is looked up."""
-
-    model: str
-    task: str
-    out: AnyPath
-    data: str | None = None
-    split: str = "train"
-    limit: int | None = None
-    max_new_tokens: int | None = None
-    search: SearchConfig
-    seed: int = 0
-    keep: int | str = 4
-    reverify: bool = False
-    permutations: int = 1
-    group_size: int = 8
-    leaves: int | None = None
-    calibration: int | None = None
-    prior: AnyPath | None = None
-    cache_gib: float = DEFAULT_CACHE_GIB
-    stall_seconds: float = DEFAULT_STALL_SECONDS
-    resources: Resources = field(default_factory=Resources)
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("group-size", self.group_size),
-            ("leaves", self.leaves),
-            ("permutations", self.permutations),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"--{name} must be at least 1, got {value}")
-        try:
-            check_keep(self.keep)
-        except ValueError as error:
-            raise UserError(f"--{error}") from None
-        if self.calibration is not None and self.calibration < 0:
-            raise UserError(f"--calibration must not be below 0 (0 learns nothing), got {self.calibration}")
-        if self.calibration and self.prior is not None:
-            raise UserError("--prior gives what --calibration would learn; leave one of them out")
-        if not 0 <= self.cache_gib < math.inf:
-            raise UserError(f"--cache-gib must not be below 0 (0 shares nothing), got {self.cache_gib:g}")
-        if not self.stall_seconds > 0:
-            raise UserError(f"--stall-seconds must be above 0, got {self.stall_seconds:g}")
 
 
 def run_search(

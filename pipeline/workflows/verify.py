@@ -6,13 +6,12 @@ search had computed; the task judges what comes out by its own rules.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.distributed.actor_pool import ActorPool
-from pipeline.distributed.cluster import Resources, find_placement
+from pipeline.distributed.cluster import find_placement
 from pipeline.distributed.model_actor import TaskActor
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
@@ -21,6 +20,7 @@ from pipeline.shards.reader import read_paths, read_settings
 from pipeline.shards.source_examples import questions_of
 from pipeline.storage import AnyPath
 from pipeline.tasks import Example, Outcome
+from pipeline.workflows.verify_request import VerifyRequest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,37 +28,6 @@ if TYPE_CHECKING:
 #: Questions that an actor is handed at once, each with its programs.
 PIECE = 4
 Piece = list[tuple[Example, list[LayerProgram]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyRequest:
-    """What ``drllm-pipeline verify`` was asked for.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    run: AnyPath
-    """Run folder."""
-    fraction: float = 1.0
-    """Share of the rows that are replayed, drawn by their content."""
-    tolerance: float = 0.0
-    """Share of those that may differ."""
-    base: str | None = None
-    """Where the model lies, if not where it was searched."""
-    resources: Resources = field(default_factory=Resources)
-    """What actors run on."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.fraction <= 1:
-            raise UserError(f"--fraction must be above 0 and at most 1, got {self.fraction:g}")
-        if not 0 <= self.tolerance <= 1:
-            raise UserError(f"--tolerance must be between 0 and 1, got {self.tolerance:g}")
-
-    def draws(self, example_id: str, program: Sequence[int]) -> bool:
-        """Whether a row is among those that are replayed; it stays so in every call."""
-        digest = hashlib.sha256(f"verify {example_id} {list(map(int, program))}".encode()).digest()
-        return int.from_bytes(digest[:8]) / 2**64 < self.fraction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import Console
 
+from pipeline.cli.console import Console
 from pipeline.cli.options import LOCATION
 
 
@@ -34,9 +34,7 @@ def export(**options: Any) -> None:
     from router.serving.export import export_program
 
     program = export_program(**options)
-    Console(soft_wrap=True).print(
+    Console().say(
         f"{len(program)} of {program.num_layers} layers ({program}): {options['out']}\n"
-        f"Load: transformers.AutoModelForCausalLM.from_pretrained({str(options['out'])!r})",
-        highlight=False,
-        markup=False,
+        f"Load: transformers.AutoModelForCausalLM.from_pretrained({str(options['out'])!r})"
     )

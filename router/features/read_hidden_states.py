@@ -9,7 +9,8 @@ from pathlib import Path
 from pipeline.distributed.cluster import Resources, find_placement
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
-from router.features.hidden_states import Form, StateStore
+from router.features.hidden_states import StateStore
+from router.features.prompt_template import Form
 
 
 @dataclass(frozen=True, kw_only=True)

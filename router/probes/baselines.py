@@ -32,7 +32,8 @@ from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import Example
 from router.features.array_store import ArrayStore
-from router.features.hidden_states import PIECE, TEXT
+from router.features.hidden_states import PIECE
+from router.features.prompt_template import TEXT
 from router.probes.metrics import macro_f1
 from router.probes.texts import LABELS
 
@@ -41,16 +42,6 @@ _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 _ITERATIONS = 200
 
 Array = np.ndarray[Any, Any]
-
-
-def check_question(question: str) -> None:
-    """Refuse a question without a place for the text.
-
-    Raises:
-        UserError: It has none, or several.
-    """
-    if question.count(TEXT) != 1:
-        raise UserError(f"--question must contain {TEXT} once, got {question!r}")
 
 
 class AskingActor(ModelActor):

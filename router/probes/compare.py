@@ -17,55 +17,27 @@ from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from pipeline.storage import without_secrets
 from router.features.read_hidden_states import Reading, read_states
-from router.probes.baselines import asked, check_question, first_token_features, logistic_regression, word_features
+from router.probes.baselines import asked, first_token_features, logistic_regression, word_features
 from router.probes.fit import FittedProbe, fit_probe, logits_of
 from router.probes.metrics import metrics_of
-from router.probes.network import AGGREGATORS, SCOPES, ProbeKind
-from router.probes.texts import QUESTION, LabelledText, check_labels, labels_of, read_texts
-from router.probes.train import ProbeTrainRequest, StoredTexts, read_split, shape_on
+from router.probes.probe_requests import (
+    AGGREGATORS,
+    SCOPES,
+    Aggregator,
+    CompareRequest,
+    ProbeKind,
+    Scope,
+)
+from router.probes.texts import LabelledText, check_labels, labels_of, read_texts
+from router.probes.train import StoredTexts, read_split, shape_on
 
-#: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
-CONTENDERS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
+#: The contenders that are probes.
+_KINDS: dict[str, tuple[Aggregator, Scope]] = {
+    **{aggregator: (aggregator, "all") for aggregator in AGGREGATORS},
+    **{f"gate-{scope}": ("gate", scope) for scope in SCOPES[1:-1]},
+    "last": ("pooling", "last"),
+}
 _PLAIN = ("first-token", "tf-idf", "zero-shot")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareRequest:
-    """What ``drllm-pipeline probe compare`` was asked for.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    train: ProbeTrainRequest
-    """Texts to learn from, and how; its kind of probe does not matter."""
-    test: str
-    """Labelled texts to be judged on."""
-    test_split: str = "test"
-    """Split of a hub data set."""
-    contenders: tuple[str, ...] = CONTENDERS
-    """Which are compared."""
-    seeds: int = 3
-    """Trainings of each probe."""
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """Each probe is trained with the one that is best on the held-out texts, for the first seed."""
-    question: str = QUESTION
-    """How the model is asked for a label."""
-
-    def __post_init__(self) -> None:
-        check_question(self.question)
-        unknown = [name for name in self.contenders if name not in CONTENDERS]
-        if unknown or not self.contenders:
-            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(CONTENDERS)}")
-        if self.seeds < 1:
-            raise UserError(f"--seeds must be at least 1, got {self.seeds}")
-        if not self.learning_rates:
-            raise UserError("--lr needs at least one learning rate")
-        for rate in self.learning_rates:
-            try:
-                replace(self.train.fit, learning_rate=rate)
-            except ValueError as error:
-                raise UserError(f"--lr: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +116,8 @@ def compare(
 
 def _kind(given: ProbeKind, name: str) -> ProbeKind:
     """A contender's kind of probe; what its name leaves open is as given."""
-    aggregator, _, scope = name.partition("-")
-    if name == "last":
-        aggregator, scope = "pooling", "last"
-    return replace(given, aggregator=aggregator, scope=scope or "all")
+    aggregator, scope = _KINDS[name]
+    return replace(given, aggregator=aggregator, scope=scope)
 
 
 @dataclass(frozen=True)

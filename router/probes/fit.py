@@ -19,52 +19,12 @@ from torch import nn
 from router.fitting import cosine_with_warmup
 from router.probes.metrics import macro_f1
 from router.probes.network import ProbeConfig, ProbeNetwork
+from router.probes.probe_requests import ProbeFitConfig
 
 #: Steps' worth of texts that are sorted by their length, so that a step has little padding.
 _SORTED_STEPS = 16
 #: Texts, and tokens with padding, that are read at once where nothing is learnt from them.
 _EVALUATED, _EVALUATED_TOKENS = 64, 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeFitConfig:
-    """How a probe is fitted. Where the paper (2601.13288, appendix) gives a range, a value of it.
-
-    Raises:
-        ValueError: A field is out of its range.
-    """
-
-    epochs: int = 10
-    """Most passes over the training texts."""
-    batch_size: int = 16
-    """Texts of a step."""
-    learning_rate: float = 1e-3
-    """Of AdamW, at its highest."""
-    weight_decay: float = 0.01
-    """Of AdamW."""
-    warmup: float = 0.1
-    """Share of the steps until the learning rate is there."""
-    balance: float = 0.5
-    """How much rare labels count for more: a label of n texts weighs as n to the power of minus this; 0 for alike, 1
-    for classes that weigh the same."""
-    patience: int = 3
-    """Epochs without a better macro-F1 after which training ends."""
-    seed: int = 0
-    """Of the weights and of the order of the texts."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must not be below 0, got {self.weight_decay}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be at least 0 and below 2^63, got {self.seed}")
-        for name in ("warmup", "balance"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
 
 
 class Texts(Protocol):

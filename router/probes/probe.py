@@ -30,7 +30,8 @@ from router.artifact.folder import (
     write_folder,
 )
 from router.artifact.model_card import probe_card
-from router.features.hidden_states import TEXT, Form, reduced, together
+from router.features.hidden_states import reduced, together
+from router.features.prompt_template import TEXT, Form
 from router.probes.fit import collated
 from router.probes.network import ProbeConfig, ProbeNetwork
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pipeline.errors import UserError
 from pipeline.storage import without_secrets
 from pipeline.tasks.rows import Row, read_rows
-from router.features.hidden_states import TEXT
+from router.features.prompt_template import TEXT
 
 #: Stands for the labels in a question.
 LABELS = "{labels}"
@@ -91,16 +91,6 @@ def check_labels(texts: Sequence[LabelledText], known: Sequence[str], data: str)
             f"{without_secrets(data)} has labels that the probe was not trained on: {named}{more}, first in "
             f"{first.where}; it knows: {', '.join(map(repr, known))}"
         )
-
-
-def check_template(template: str) -> None:
-    """Refuse a template without exactly one place for the text.
-
-    Raises:
-        UserError: It has none, or several.
-    """
-    if template.count(TEXT) != 1:
-        raise UserError(f"--template must contain {TEXT} once, got {template!r}")
 
 
 def _label(row: Row, column: str) -> str:

@@ -11,83 +11,30 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.distributed.cluster import Resources, check_output
+from pipeline.distributed.cluster import check_output
 from pipeline.engine.loading import cache_folder, load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
-from pipeline.storage import AnyPath, is_there, uploaded, without_secrets
+from pipeline.storage import is_there, uploaded, without_secrets
 from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import check_folder, make_early
-from router.features.hidden_states import MOST_GIB, Form, StateStore
+from router.features.hidden_states import StateStore
 from router.features.read_hidden_states import Reading, read_states
-from router.probes.fit import ProbeFitConfig, fit_probe
+from router.probes.fit import fit_probe
 from router.probes.metrics import best_threshold, metrics_of
-from router.probes.network import ProbeConfig, ProbeKind
+from router.probes.network import ProbeConfig
 from router.probes.probe import Probe
 from router.probes.probe_plot import draw_probe
-from router.probes.texts import LabelledText, check_labels, check_template, labels_of, read_texts
+from router.probes.probe_requests import ProbeKind, ProbeTrainRequest
+from router.probes.texts import LabelledText, check_labels, labels_of, read_texts
 
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeTrainRequest:
-    """What ``drllm-pipeline probe train`` was asked for.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    model: str
-    """Hub id, folder, ``.gguf`` file or embedded name."""
-    data: str
-    """Labelled texts: a file, a folder or a hub data set."""
-    out: AnyPath
-    """Probe folder."""
-    text_column: str = "text"
-    """Column of the texts."""
-    label_column: str = "label"
-    """Column of their labels."""
-    split: str = "train"
-    """Split of a hub data set."""
-    validation: str | None = None
-    """Labelled texts to stop by; None for a share of the others."""
-    validation_split: str = "validation"
-    """Split of a hub data set to stop by, where ``validation`` is one."""
-    held_out: float = 0.1
-    """That share."""
-    limit: int | None = None
-    """At most this many texts."""
-    form: Form = field(default_factory=Form)
-    """How texts are put to the model."""
-    kind: ProbeKind = field(default_factory=ProbeKind)
-    """What the probe is."""
-    fit: ProbeFitConfig = field(default_factory=ProbeFitConfig)
-    """How the probe is fitted."""
-    features: Path | None = None
-    """Where states are kept; None for the user's cache folder."""
-    most_gib: float = MOST_GIB
-    """Most that the states may take on the disk."""
-    resources: Resources = field(default_factory=Resources)
-    """What actors that read texts run on."""
-
-    def __post_init__(self) -> None:
-        check_template(self.form.template)
-        if self.form.max_tokens is not None and self.form.max_tokens < 1:
-            raise UserError(f"--max-tokens must be at least 1, got {self.form.max_tokens}")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"--held-out must be between 0 and 1, got {self.held_out:g}")
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit must be at least 1, got {self.limit}")
-        if not self.most_gib > 0:
-            raise UserError(f"--max-states-gib must be above 0, got {self.most_gib:g}")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from pipeline.shards.source_examples import questions_of
 from pipeline.storage import AnyPath
 from pipeline.tasks import Example
 from router.artifact.base_model import BaseModelRef
-from router.features.hidden_states import MOST_GIB, Form, StateStore
+from router.features.hidden_states import StateStore
+from router.features.prompt_template import MOST_GIB, Form
 from router.features.window_features import FeatureStore, extract, feature_key
 from router.labels.labelled import Labelled
 from router.menu.candidates import SearchedRun

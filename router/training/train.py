@@ -13,72 +13,37 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.distributed.cluster import Resources, check_output
+from pipeline.distributed.cluster import check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.storage import AnyPath, is_there, uploaded
 from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import check_folder, make_early
-from router.features.hidden_states import Form
+from router.features.prompt_template import Form
 from router.features.window_features import FeatureStore
+from router.heads.early_exit.early_exit_request import EarlyExitRequest
 from router.heads.early_exit.exit_labels import exit_labels
-from router.heads.early_exit.train import EarlyExitRequest, train_early_exit
+from router.heads.early_exit.train import train_early_exit
 from router.heads.head import Learnt
 from router.heads.per_layer.fit import CLASSES
-from router.heads.per_layer.train import PerLayerRequest, train_per_layer
+from router.heads.per_layer.per_layer_request import PerLayerRequest
+from router.heads.per_layer.train import train_per_layer
 from router.labels.from_runs import read_labels
 from router.labels.labelled import Labelled, LabelledData, is_held_out
 from router.menu.expected_labels import expected_labels
 from router.routed.checkpoint import Router
 from router.training.model_service import FrozenModelService
+from router.training.train_request import TrainRequest
 
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
 #: Windows of what labels are expected by, where no router reads any.
 _SUMMARY_WINDOWS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """What ``drllm-pipeline train`` was asked for.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    data: tuple[AnyPath, ...]
-    """Run folders."""
-    out: AnyPath
-    """Router folder."""
-    base: str | None = None
-    """Where the base model lies, if not where it was searched."""
-    labels: str = "expected"
-    """How a question's label is chosen; see ``router.labels.from_runs.CHOICES``."""
-    layer_price: float = 0.01
-    """What a layer costs a label: right answers a question where they are ``expected``, nats in a consensus."""
-    held_out: float = 0.1
-    """Share of the questions that are held out."""
-    head: PerLayerRequest | EarlyExitRequest = field(default_factory=PerLayerRequest)
-    """What is trained."""
-    features: Path | None = None
-    """Where features are kept; None for the user's cache folder."""
-    resources: Resources = field(default_factory=Resources)
-    """What actors that read prompts run on."""
-    wandb: str | None = None
-    """Project at Weights & Biases that is told of every epoch; None for none."""
-
-    def __post_init__(self) -> None:
-        if not self.data:
-            raise UserError("--data needs at least one run folder")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"--held-out must be between 0 and 1, got {self.held_out:g}")
-        if isinstance(self.head, EarlyExitRequest) and self.labels == "consensus":
-            raise UserError("--labels consensus goes with --head per-layer; for a probe take expected or shortest")
 
 
 #: From whoever is told of every epoch's record to what was learnt.

@@ -28,7 +28,8 @@ from pipeline.shards.progress import Progress
 from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import AnyPath, LocalWriter, locate
 from pipeline.workflows import run_search as run
-from pipeline.workflows.run_search import SearchRequest, run_search
+from pipeline.workflows.run_search import run_search
+from pipeline.workflows.search_request import SearchRequest
 
 #: Groups that are committed when a driver is killed.
 COMMITTED = {"staged": 2, "checked": 2, "moved": 2, "recorded": 3, "between": 2, "taught": 1, "prior": 2}

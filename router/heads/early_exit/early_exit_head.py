@@ -24,7 +24,8 @@ import torch
 from pipeline.program import LayerProgram
 from router.features.hidden_states import reduced, together
 from router.heads.per_layer.budget import price_where
-from router.probes.network import ProbeConfig, ProbeKind, ProbeNetwork
+from router.probes.network import ProbeConfig, ProbeNetwork
+from router.probes.probe_requests import ProbeKind
 
 Array = np.ndarray[Any, Any]
 

@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 
 from router.features.hidden_states import StateStore
 from router.heads.early_exit.early_exit_head import EarlyExitHead
+from router.heads.early_exit.early_exit_request import EarlyExitRequest
 from router.heads.early_exit.exit_labels import ExitLabels
 from router.heads.head import Learnt
 from router.heads.per_layer.fit import KEPT_HELD_OUT
 from router.labels.labelled import Labelled
-from router.probes.fit import ProbeFitConfig, fit_probe
+from router.probes.fit import fit_probe
 from router.probes.metrics import metrics_of
-from router.probes.network import ProbeConfig, ProbeKind
+from router.probes.network import ProbeConfig
 from router.probes.probe_plot import draw_probe
 from router.probes.texts import LabelledText
 from router.probes.train import StoredTexts
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlyExitRequest:
-    """A probe that steers depth, and how it is trained.
-
-    Raises:
-        ValueError: A field is out of its range.
-    """
-
-    early: int | None = None
-    """Layers before the exit; None for a quarter of the depth."""
-    short: tuple[float, ...] = (0.9,)
-    """For each short class the most layers, as a fraction of the depth."""
-    kind: ProbeKind = field(default_factory=ProbeKind)
-    """What the probe is."""
-    fit: ProbeFitConfig = field(default_factory=lambda: ProbeFitConfig(balance=0.0))
-    """How it is fitted. Its probabilities decide, and those of balanced classes are none."""
-
-    def __post_init__(self) -> None:
-        if self.early is not None and self.early < 1:
-            raise ValueError(f"early must be at least 1, got {self.early}")
-        if not self.short or not all(0 < share < 1 for share in self.short):
-            raise ValueError(f"short takes fractions of the depth between 0 and 1, got {list(self.short)}")
-        if len(set(self.short)) < len(self.short):
-            raise ValueError(f"short has a fraction twice: {list(self.short)}")
-
-    def exit_of(self, depth: int) -> int:
-        """The layers before the exit of a model of some depth.
-
-        Raises:
-            ValueError: None is left behind it, or no short program is longer.
-        """
-        early = max(1, depth // 4) if self.early is None else self.early
-        if early >= depth:
-            raise ValueError(f"early must be below the {depth} layers of the model, got {early}")
-        shortest = int(min(self.short) * depth + 1e-9)
-        if early > shortest:
-            raise ValueError(
-                f"early leaves no room for short programs: {early} layers run always, and --short "
-                f"{min(self.short):g} allows {shortest}"
-            )
-        return early
 
 
 def train_early_exit(

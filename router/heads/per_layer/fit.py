@@ -18,6 +18,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from router.fitting import cosine_with_warmup
 from router.heads.per_layer.losses import effective_number_weights, focal_loss
+from router.heads.per_layer.per_layer_request import FitConfig
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.labels.labelled import NUM_CLASSES
 
@@ -26,46 +27,6 @@ CLASSES = ("skip", "execute", "repeat")
 _EVALUATED = 256
 #: Most held-out rows whose log-probabilities a router keeps: budgets are planned on them.
 KEPT_HELD_OUT = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """How routers are fitted. The defaults are Dr.LLM's (arXiv 2510.12773, appendix).
-
-    Raises:
-        ValueError: A field is out of its range.
-    """
-
-    epochs: int = 25
-    """Most passes over the training rows."""
-    batch_size: int = 16
-    """Rows of a step."""
-    learning_rate: float = 1e-3
-    """Of AdamW, at its highest."""
-    weight_decay: float = 0.01
-    """Of AdamW."""
-    warmup_steps: int = 500
-    """Steps until the learning rate is there; at most a tenth of all steps."""
-    gamma: float = 2.0
-    """Of the focal loss."""
-    beta: float = 0.999
-    """Of the class weights."""
-    patience: int = 6
-    """Epochs without a better macro-F1 after which training ends."""
-    seed: int = 0
-    """Of the weights and of the order of the rows."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "gamma"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must not be below 0, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 <= self.beta < 1:
-            raise ValueError(f"beta must be at least 0 and below 1, got {self.beta}")
 
 
 class Rows(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -11,32 +11,12 @@ import numpy as np
 
 from router.features.window_features import FeatureStore
 from router.heads.head import Learnt
-from router.heads.per_layer.fit import CLASSES, FitConfig, fit
+from router.heads.per_layer.fit import CLASSES, fit
 from router.heads.per_layer.per_layer_head import PerLayerHead
+from router.heads.per_layer.per_layer_request import PerLayerRequest
 from router.heads.per_layer.routers import RouterConfig
 from router.heads.per_layer.training_plot import draw_training
 from router.labels.labelled import Labelled
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerLayerRequest:
-    """Routers of all layers, and how they are trained.
-
-    Raises:
-        ValueError: A field is out of its range.
-    """
-
-    num_windows: int = 8
-    """Windows that a prompt is cut into."""
-    width: int = 128
-    """Hidden units of a router."""
-    fit: FitConfig = field(default_factory=FitConfig)
-    """How routers are fitted."""
-
-    def __post_init__(self) -> None:
-        for name, value in (("windows", self.num_windows), ("width", self.width)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from upath import UPath
 
 from pipeline.cli.main import main
 from pipeline.errors import UserError
-from pipeline.formats.convert import ConvertRequest
 from pipeline.formats.convert import convert as run_convert
+from pipeline.formats.convert_request import ConvertRequest
 from pipeline.formats.path_data import PathData, SearchedQuestion, TriedProgram
 from pipeline.formats.polar import read_polar, write_polar
 from pipeline.program import LayerProgram

@@ -226,5 +226,5 @@ def test_an_unexplored_child_may_come_before_its_time():
 )
 def test_settings_out_of_range_are_refused_by_name(field, value):
     """Catches a wrong setting that would only show as a strange result."""
-    with pytest.raises(ValueError, match=field.replace("_", "[_ ]")):
+    with pytest.raises(ValueError, match=field.replace("_", "[-_ ]")):
         SearchConfig(**{field: value})

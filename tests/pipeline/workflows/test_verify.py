@@ -16,7 +16,8 @@ from tiny import save_tiny_model, write_questions
 from pipeline.cli.main import main
 from pipeline.shards.reader import read_paths
 from pipeline.shards.schema import schema_of
-from pipeline.workflows.verify import Difference, Verification, VerifyRequest
+from pipeline.workflows.verify import Difference, Verification
+from pipeline.workflows.verify_request import VerifyRequest
 
 pytestmark = pytest.mark.ray
 

@@ -23,12 +23,13 @@ from router import Probe, RoutedCausalLM
 from router.artifact.base_model import BaseModelRef
 from router.features.hidden_states import reduced, together
 from router.heads.early_exit.early_exit_head import EarlyExitHead
+from router.heads.early_exit.early_exit_request import EarlyExitRequest
 from router.heads.early_exit.exit_labels import exit_labels
-from router.heads.early_exit.train import EarlyExitRequest, train_early_exit
+from router.heads.early_exit.train import train_early_exit
 from router.labels.labelled import Labelled
 from router.menu.candidates import SearchedRun
-from router.probes.fit import ProbeFitConfig
-from router.probes.network import ProbeConfig, ProbeKind, ProbeNetwork
+from router.probes.network import ProbeConfig, ProbeNetwork
+from router.probes.probe_requests import ProbeFitConfig, ProbeKind
 from router.routed.checkpoint import Router
 
 EARLY = 2
@@ -183,7 +184,7 @@ def test_a_request_that_cannot_be_met_is_refused(changed, message):
         (["--head", "probe", "--short", "a"], "--short takes numbers"),
         (["--head", "probe", "--early", 0], "--early must be at least 1"),
         (["--head", "probe", "--aggregator", "sum"], "unknown aggregator"),
-        (["--head", "probe", "--lr", 0], "learning-rate must be above 0"),
+        (["--head", "probe", "--lr", 0], "--lr must be above 0"),
         (["--head", "probe"], "no run folder"),
     ],
 )

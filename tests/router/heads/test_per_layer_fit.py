@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from router.heads.per_layer.fit import FitConfig, fit
+from router.heads.per_layer.fit import fit
+from router.heads.per_layer.per_layer_request import FitConfig
 from router.heads.per_layer.routers import RouterConfig
 
 SIZE = RouterConfig(num_layers=4, hidden_size=10, num_windows=2, width=16)
@@ -108,9 +109,16 @@ def test_labels_of_one_class_teach_nothing():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("epochs", 0), ("batch_size", 0), ("learning_rate", 0.0), ("beta", 1.0), ("gamma", -1.0)]
+    ("field", "value", "option"),
+    [
+        ("epochs", 0, "--epochs"),
+        ("batch_size", 0, "--batch-size"),
+        ("learning_rate", 0.0, "--lr"),
+        ("beta", 1.0, "--beta"),
+        ("gamma", -1.0, "--gamma"),
+    ],
 )
-def test_a_setting_out_of_range_is_refused(field, value):
+def test_a_setting_out_of_range_is_refused(field, value, option):
     """Catches a mistake that would only show as bad routers."""
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(ValueError, match=option):
         FitConfig(**{field: value})

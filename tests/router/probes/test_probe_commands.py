@@ -23,15 +23,17 @@ from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from router import Probe, RoutedCausalLM
 from router.artifact.base_model import BaseModelRef
-from router.features.hidden_states import READINGS, Form, StateStore, reduced, together
+from router.features.hidden_states import READINGS, StateStore, reduced, together
+from router.features.prompt_template import Form
 from router.heads.per_layer.per_layer_head import PerLayerHead
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
-from router.probes.compare import CompareRequest, compare
+from router.probes.compare import compare
 from router.probes.fit import collated
 from router.probes.metrics import best_threshold, calibration_error, macro_f1
 from router.probes.network import ProbeConfig, ProbeNetwork
+from router.probes.probe_requests import CompareRequest, ProbeTrainRequest
 from router.probes.texts import LabelledText, check_labels, labels_of
-from router.probes.train import ProbeTrainRequest, _draw, read_split
+from router.probes.train import _draw, read_split
 from router.routed.checkpoint import Router
 
 pytestmark = pytest.mark.ray

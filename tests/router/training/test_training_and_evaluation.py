@@ -25,7 +25,8 @@ from pipeline.program import LayerProgram
 from pipeline.shards.run_folder import RunFolder
 from pipeline.tasks import get_task
 from router.evaluation.answering_actor import Answer
-from router.evaluation.evaluate import EvaluateRequest, _read, _result
+from router.evaluation.evaluate import _read, _result
+from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.results import BASE, ROUTED, EvaluationResults
 from router.evaluation.table import show_evaluation
 

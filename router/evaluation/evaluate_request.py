@@ -1,0 +1,54 @@
+"""What an evaluation is asked for. The module imports no framework, so that ``evaluate --help`` waits for none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.distributed.cluster import Resources
+from pipeline.errors.fields import check_fields, option
+from pipeline.storage import AnyPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What ``drllm-pipeline evaluate`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    router: AnyPath
+    """Router folder, or hub id."""
+    against: tuple[AnyPath, ...] = ()
+    """Another router of the same base model, evaluated on the same examples; may be repeated."""
+    task: str = field(metadata=option(metavar="NAME"))
+    """Task of the examples, as for search."""
+    data: str | None = None
+    """Where the examples come from, as for search."""
+    split: str = "test"
+    """Split of a hub data set or of 'arithmetic'."""
+    limit: int | None = None
+    """Only the first N examples."""
+    seed: int = 0
+    """Seed of the examples that a task makes, of random programs and of the search."""
+    max_new_tokens: int | None = field(default=None, metadata=option(unset="the task's own"))
+    """Most tokens of a generated answer."""
+    budget: float | None = None
+    """Most layers of any program, as a fraction of the depth."""
+    average: float | None = None
+    """Layers on average, as a fraction of the depth."""
+    curve: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8, 0.7)
+    """Budgets of the curve; '' for none."""
+    simulations: int = field(default=50, metadata=option(at_least=0, note="0 leaves the search out"))
+    """Programs that the search, which is the ceiling, evaluates per example; 0 for no search."""
+    runs: tuple[AnyPath, ...] | None = None
+    """Run folder of the training, if not where it was; may be repeated."""
+    base: str | None = None
+    """Where the base model lies, if not where the router was trained."""
+    out: AnyPath | None = field(default=None, metadata=option(unset="the router's"))
+    """Folder of the results."""
+    resources: Resources = field(default_factory=Resources)
+    """What actors run on."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -1,0 +1,51 @@
+"""How an early-exit head is built and fitted. The module imports no framework, so that ``--help`` waits for none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.errors import UserError
+from pipeline.errors.fields import check_fields, option
+from router.probes.probe_requests import ProbeFitConfig, ProbeKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyExitRequest:
+    """A probe behind the first layers that chooses the program, and how it is trained.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    early: int | None = field(default=None, metadata=option(at_least=1, unset="a quarter of them"))
+    """Of --head probe: layers that always run."""
+    short: tuple[float, ...] = (0.9,)
+    """Of --head probe: most layers of the short program, as a fraction of the depth; several with commas between."""
+    kind: ProbeKind = field(default_factory=ProbeKind)
+    """What the probe is."""
+    fit: ProbeFitConfig = field(default_factory=lambda: ProbeFitConfig(balance=0.0))
+    """How the probe is fitted. Its probabilities decide, and weighted classes would bias them."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.short or not all(0 < share < 1 for share in self.short):
+            raise UserError(f"--short takes fractions of the depth between 0 and 1, got {list(self.short)}")
+        if len(set(self.short)) < len(self.short):
+            raise UserError(f"--short has a fraction twice: {list(self.short)}")
+
+    def exit_of(self, depth: int) -> int:
+        """The layers before the exit of a model of some depth.
+
+        Raises:
+            UserError: No layer is left behind the exit, or no short program is longer.
+        """
+        early = max(1, depth // 4) if self.early is None else self.early
+        if early >= depth:
+            raise UserError(f"--early must be below the {depth} layers of the model, got {early}")
+        shortest = int(min(self.short) * depth + 1e-9)
+        if early > shortest:
+            raise UserError(
+                f"--early leaves no room for short programs: {early} layers run always, and --short "
+                f"{min(self.short):g} allows {shortest}"
+            )
+        return early

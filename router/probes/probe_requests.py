@@ -1,0 +1,200 @@
+"""What trainings, uses and comparisons of probes are asked for. Importing this module loads no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from pipeline.distributed.cluster import Resources
+from pipeline.errors import UserError
+from pipeline.errors.fields import check_fields, option
+from pipeline.storage import AnyPath
+from router.features.prompt_template import MOST_GIB, TEXT, Form
+from router.probes.texts import QUESTION
+
+Aggregator = Literal["pooling", "gate", "mha"]
+Pooling = Literal["mean", "max"]
+Scope = Literal["all", "tokens", "layers", "last"]
+AGGREGATORS: tuple[Aggregator, ...] = get_args(Aggregator)
+#: What a probe reads: every token of all layers, or of the last; the last token in all layers, or in the last.
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+#: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
+CONTENDERS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeKind:
+    """What a probe is, on any model.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    aggregator: Aggregator = "gate"
+    """How tokens, and then layers, are summed up: by pooling alone, by a weight that each state gives itself, or by
+    self-attention."""
+    pooling: Pooling = "mean"
+    """How the aggregator pooling sums up, and how mha ends."""
+    scope: Scope = "all"
+    """What is read: everything; all tokens of the last layer; the last token of all layers; the last of both."""
+    downcast: int = field(default=32, metadata=option(at_least=1, advanced=True))
+    """What mha divides the model's width by."""
+    num_heads: int = field(default=2, metadata=option(at_least=1, advanced=True))
+    """Heads of mha."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def reading(self) -> str:
+        """What such a probe must be given of a text; see ``router.features.hidden_states``."""
+        if self.scope == "all":
+            return self.pooling if self.aggregator == "pooling" else "tokens"
+        return "top" if self.scope == "tokens" else "last"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeFitConfig:
+    """How a probe is fitted. Where the paper (2601.13288, appendix) gives a range, a value of it.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    epochs: int = field(default=10, metadata=option(at_least=1))
+    """Most passes over the training texts."""
+    batch_size: int = field(default=16, metadata=option(at_least=1))
+    """Texts of a step."""
+    learning_rate: float = field(default=1e-3, metadata=option("--lr", above=0))
+    """Learning rate of AdamW, at its highest."""
+    weight_decay: float = field(default=0.01, metadata=option(at_least=0))
+    """Weight decay of AdamW."""
+    warmup: float = field(default=0.1, metadata=option(at_least=0, at_most=1))
+    """Share of the steps until the learning rate is at its highest."""
+    balance: float = field(default=0.5, metadata=option(at_least=0, at_most=1, advanced=True))
+    """How much rare labels count for more: a label of n texts weighs as n to the power of minus this; 0 for alike, 1
+    for classes that weigh the same."""
+    patience: int = field(default=3, metadata=option(at_least=1))
+    """Epochs without a better macro-F1 until training ends."""
+    seed: int = field(default=0, metadata=option(at_least=0, below=2**63))
+    """Seed of the weights and of the order of the texts."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeTrainRequest:
+    """What ``drllm-pipeline probe train`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    model: str
+    """Hub id, local folder, .gguf file, or 'smollm2'."""
+    data: str
+    """Labelled texts: jsonl, csv or parquet file or folder, or a hub data set."""
+    out: AnyPath
+    """Probe folder."""
+    text_column: str = "text"
+    """Column of the texts."""
+    label_column: str = "label"
+    """Column of the labels."""
+    split: str = "train"
+    """Split of a hub data set."""
+    validation: str | None = field(default=None, metadata=option(unset="a share of --data"))
+    """Labelled texts that early stopping is decided on, as --data."""
+    validation_split: str = "validation"
+    """Split of --validation, if it is a hub data set."""
+    held_out: float = field(default=0.1, metadata=option(above=0, below=1))
+    """Share of --data that early stopping is decided on, without --validation."""
+    limit: int | None = field(default=None, metadata=option(at_least=1))
+    """Only the first N rows of --data."""
+    form: Form = field(default_factory=Form)
+    """How texts are put to the model."""
+    kind: ProbeKind = field(default_factory=ProbeKind)
+    """What the probe is."""
+    fit: ProbeFitConfig = field(default_factory=ProbeFitConfig)
+    """How the probe is fitted."""
+    features: Path | None = field(default=None, metadata=option(unset="the user's cache", advanced=True))
+    """Where states are kept."""
+    most_gib: float = field(
+        default=MOST_GIB, metadata=option("--max-states-gib", above=0, infinite=True, advanced=True)
+    )
+    """Most that these texts' states may take on the disk."""
+    resources: Resources = field(default_factory=Resources)
+    """What actors that read texts run on."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRequest:
+    """What ``drllm-pipeline probe evaluate`` or ``predict`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    probe: str
+    """Probe folder, or hub id."""
+    data: str
+    """Texts: jsonl, csv or parquet file or folder, or a hub data set."""
+    text_column: str | None = field(default=None, metadata=option(unset="that of the training"))
+    """Column of the texts."""
+    label_column: str | None = field(default=None, metadata=option(unset="that of the training"))
+    """Column of the labels."""
+    split: str = "test"
+    """Split of a hub data set."""
+    limit: int | None = field(default=None, metadata=option(at_least=1))
+    """Only the first N rows of --data."""
+    base: str | None = None
+    """Where the base model lies, if not where the probe was trained."""
+    features: Path | None = field(default=None, metadata=option(unset="the user's cache", advanced=True))
+    """Where states are kept."""
+    most_gib: float = field(
+        default=MOST_GIB, metadata=option("--max-states-gib", above=0, infinite=True, advanced=True)
+    )
+    """Most that these texts' states may take on the disk."""
+    resources: Resources = field(default_factory=Resources)
+    """What actors that read texts run on."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What ``drllm-pipeline probe compare`` was asked for.
+
+    Raises:
+        UserError: A field is out of its range, or a contender is unknown.
+    """
+
+    train: ProbeTrainRequest
+    """Texts to learn from, and how; its kind of probe does not matter."""
+    test: str
+    """Labelled texts to evaluate on, as --data."""
+    test_split: str = "test"
+    """Split of --test, if it is a hub data set."""
+    contenders: tuple[str, ...] = field(default=CONTENDERS, metadata=option("--contender", unset="all"))
+    """Only this one; may be repeated."""
+    seeds: int = field(default=3, metadata=option(at_least=1))
+    """Trainings of each probe."""
+    learning_rates: tuple[float, ...] = field(default=(3e-4, 1e-3, 3e-3), metadata=option("--lr", above=0))
+    """Learning rates of AdamW: each probe takes the one that is best on the held-out texts, for the first seed."""
+    question: str = QUESTION
+    """How the model is asked; {text} and {labels} stand for those."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.question.count(TEXT) != 1:
+            raise UserError(f"--question must contain {TEXT} once, got {self.question!r}")
+        unknown = [name for name in self.contenders if name not in CONTENDERS]
+        if unknown or not self.contenders:
+            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(CONTENDERS)}")
+        if not self.learning_rates:
+            raise UserError("--lr needs at least one learning rate")

@@ -15,7 +15,8 @@ from pipeline.adaptation.voting import NO_ANSWER, Poll, answers, poll, voters
 from pipeline.errors import UserError
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
-from pipeline.search.config import DEFAULTS, SearchConfig
+from pipeline.search.action_spaces import get_action_space
+from pipeline.search.config import DEFAULTS, NO_PRIOR, SearchConfig
 from pipeline.search.group_search import search_group
 from pipeline.search.verdicts import Verdict
 from pipeline.tasks import DataRequest, Example, Task
@@ -147,6 +148,8 @@ def adapt_example(
         check_votable(task)
     if prior is not None and prior.num_layers != model.num_layers:
         raise UserError(f"the prior is for {prior.num_layers} layers, the model has {model.num_layers}")
+    if prior is not None and not get_action_space(config.search.action_space).keeps_order:
+        raise UserError(NO_PRIOR.format(space=config.search.action_space))
     if not LayerProgram((0,), model.num_layers).within(config.search.budget):
         raise UserError(
             f"a budget of {config.search.budget:g} allows less than one of the model's {model.num_layers} layers"

@@ -14,8 +14,7 @@ from rich.table import Table
 from pipeline.cli.options import LOCATION, interruptible, resource_options, resources_of
 from pipeline.cli.progress_bar import StepReporter
 from pipeline.errors import UserError
-from pipeline.search.actions import ACTION_SPACES
-from pipeline.search.config import DEFAULTS
+from pipeline.search.config import search_preset
 from pipeline.storage import AnyPath, without_secrets
 
 if TYPE_CHECKING:
@@ -48,9 +47,7 @@ Examples:
 @click.option("--split", default="test", show_default=True, help="Split of a hub data set or of 'arithmetic'.")
 @click.option("--limit", type=int, help="Only the first N questions.")
 @click.option("--votes", default=32, show_default=True, help="Programs that vote where the answer is not given.")
-@click.option(
-    "--action-space", type=click.Choice(sorted(ACTION_SPACES)), default="cola", show_default=True, help="As for search."
-)
+@click.option("--action-space", metavar="NAME", default="cola", show_default=True, help="As for search.")
 @click.option("--simulations", type=int, help="Chains that are tried; 0 for none.  [default: 200; drllm: 50]")
 @click.option("--budget", default=1.0, show_default=True, help="Longest chain, as a fraction of the depth.")
 @click.option("--max-length", default=2.0, show_default=True, help="Longest chain tried at all, likewise.")
@@ -83,7 +80,10 @@ def adapt(
 def _config(settings: dict[str, Any]) -> AdaptConfig:
     from pipeline.adaptation.adapt import AdaptConfig
 
-    chosen = DEFAULTS[settings["action_space"]]
+    try:
+        chosen = search_preset("default", settings["action_space"])
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('_', '-', 1)}") from None
     simulations = chosen.simulations if settings["simulations"] is None else settings["simulations"]
     if simulations < 0:
         raise UserError(f"--simulations must not be below 0 (0 looks for no chain), got {simulations}")

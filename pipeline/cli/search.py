@@ -14,8 +14,8 @@ from rich.console import Console
 from pipeline.cli.exit_codes import EXIT_INCOMPLETE
 from pipeline.cli.options import LOCATION, resource_options, resources_of
 from pipeline.errors import StoppedError, UserError
-from pipeline.search.actions import ACTION_SPACES
-from pipeline.search.config import PRESETS
+from pipeline.search.action_spaces import ACTION_SPACES
+from pipeline.search.config import PRESET_NAMES, search_preset
 from pipeline.shards.run_config import DEFAULT_CACHE_GIB, DEFAULT_STALL_SECONDS
 from pipeline.storage import AnyPath
 from pipeline.tasks import TASKS
@@ -63,14 +63,15 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 @click.option("--simulations", type=int, help="Programs tried per question.  [default: 50; cola: 200]")
 @click.option(
     "--action-space",
-    type=click.Choice(sorted(ACTION_SPACES)),
+    metavar="NAME",
     default="drllm",
     show_default=True,
-    help="drllm: skip 1-2 layers, repeat one. cola: skip or repeat blocks of 1-4, nested.",
+    help="".join(f"{space.name}: {space.help}. " for space in ACTION_SPACES.values())
+    + "Or your own: my_package.my_module:SPACE.",
 )
 @click.option(
     "--preset",
-    type=click.Choice(list(PRESETS)),
+    type=click.Choice(PRESET_NAMES),
     default="default",
     show_default=True,
     help="published: the papers' constants, Dr.LLM's early stop included. default: what finds more.",
@@ -163,7 +164,7 @@ def search(
     from pipeline.workflows.run_search import SearchRequest
 
     try:
-        chosen = PRESETS[preset][action_space]
+        chosen = search_preset(preset, action_space)
         settings = replace(
             chosen,
             budget=budget,

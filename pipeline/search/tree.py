@@ -27,8 +27,9 @@ from typing import Any
 
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
-from pipeline.search.actions import ACTION_SPACES, Edit
-from pipeline.search.config import SearchConfig
+from pipeline.search.action_spaces import get_action_space
+from pipeline.search.actions import Edit
+from pipeline.search.config import NO_PRIOR, SearchConfig
 from pipeline.search.guided_selection import GuidedSelection
 from pipeline.search.verdicts import Verdict, ranked, unbeaten
 
@@ -88,6 +89,9 @@ class SearchTree:
     def __init__(self, *, num_layers: int, config: SearchConfig, seed: int, prior: Prior | None = None) -> None:
         if prior is not None and prior.num_layers != num_layers:
             raise ValueError(f"the prior is for {prior.num_layers} layers, the model has {num_layers}")
+        space = get_action_space(config.action_space)
+        if prior is not None and not space.keeps_order:
+            raise ValueError(NO_PRIOR.format(space=config.action_space))
         self.config = config
         self.num_layers = num_layers
         self.max_program_length = max(1, int(config.max_length * num_layers + 1e-9))
@@ -95,7 +99,7 @@ class SearchTree:
         self.verdicts: dict[LayerProgram, Verdict] = {}
         self.simulations = 0
         self._index = {self.nodes[ROOT_INDEX].program: ROOT_INDEX}
-        self._actions = ACTION_SPACES[config.action_space]
+        self._actions = space.edits
         self._pending: dict[LayerProgram, list[int]] = {}
         self._worths: dict[LayerProgram, float] = {}
         self._gains: dict[str, list[float]] = {}

@@ -18,7 +18,8 @@ from pipeline.distributed.coordinator import Coordinator
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
-from pipeline.search.config import SearchConfig
+from pipeline.search.action_spaces import get_action_space
+from pipeline.search.config import NO_PRIOR, SearchConfig
 from pipeline.shards.calibration import calibration_groups, read_prior
 from pipeline.shards.data_card import data_set_card
 from pipeline.shards.progress import Progress
@@ -63,6 +64,10 @@ class SearchRequest:
     resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
+        space = self.search.action_space
+        if (self.prior is not None or self.calibration) and not get_action_space(space).keeps_order:
+            option = "--prior" if self.prior is not None else "--calibration"
+            raise UserError(f"{NO_PRIOR.format(space=space)}; leave {option} out")
         for name, value in (
             ("group-size", self.group_size),
             ("leaves", self.leaves),
@@ -130,6 +135,8 @@ def run_search(
                 f"All {len(examples)} questions are calibration, searched unaided; a search of more than {taught} "
                 "learns from them, and --prior takes what another run has learnt."
             )
+        if not get_action_space(request.search.action_space).keeps_order:
+            announce(f"{NO_PRIOR.format(space=request.search.action_space)}: all examples are searched without one.")
         folder.clear_failures(committed)
         if prior is not None:
             folder.write_prior(prior)
@@ -208,6 +215,8 @@ def _config(
     """The run's settings, with ``auto`` settled."""
     task = get_task(request.task)
     calibration = DEFAULT_CALIBRATION if request.calibration is None else request.calibration
+    if not get_action_space(request.search.action_space).keeps_order:
+        calibration = 0
     search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
     return RunConfig(
         model=model,

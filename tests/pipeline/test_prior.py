@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior, features, fit_prior
 from pipeline.program import LayerProgram
-from pipeline.search.actions import ACTION_SPACES
+from pipeline.search.action_spaces import ACTION_SPACES
 from pipeline.search.config import SearchConfig
 from pipeline.search.guided_selection import GuidedSelection
 from pipeline.search.tree import ROOT_INDEX, SearchTree, stable_seed
@@ -56,7 +56,7 @@ def prior() -> Prior:
 def random_program(rng: random.Random, space: str = "drllm") -> LayerProgram:
     program = LayerProgram.identity(NUM_LAYERS)
     for _ in range(rng.randrange(5)):
-        program = rng.choice(ACTION_SPACES[space](program, 2 * NUM_LAYERS)).program
+        program = rng.choice(ACTION_SPACES[space].edits(program, 2 * NUM_LAYERS)).program
     return program
 
 
@@ -90,7 +90,7 @@ def test_a_taught_search_keeps_the_rules_of_the_tree(prior, space, leaves):
     assert tree.simulations == 40 and len(tree.verdicts) == 41
     assert all(program.within(0.9) for program in tree.verdicts if not program.is_identity)
     for index, node in enumerate(tree.nodes[1:], start=1):
-        edits = ACTION_SPACES[space](tree.nodes[node.parent].program, 2 * NUM_LAYERS)
+        edits = ACTION_SPACES[space].edits(tree.nodes[node.parent].program, 2 * NUM_LAYERS)
         assert node.program in [edit.program for edit in edits]
         assert index in tree.nodes[node.parent].children
     assert tree.nodes[ROOT_INDEX].visits == 41
@@ -121,7 +121,7 @@ def test_what_is_expected_is_the_posterior_of_the_linear_model(prior, at_once):
     """Catches an update that drifts, or that depends on how many verdicts were waited for at a time."""
     rng = random.Random(at_once)
     tried = list(dict.fromkeys(random_program(rng) for _ in range(21)))
-    others = ACTION_SPACES["drllm"](LayerProgram.identity(NUM_LAYERS), 2 * NUM_LAYERS)
+    others = ACTION_SPACES["drllm"].edits(LayerProgram.identity(NUM_LAYERS), 2 * NUM_LAYERS)
     others = [edit for edit in others if edit.program not in tried]
     frontier = GuidedSelection(prior, longest=NUM_LAYERS)
     frontier.extend(ROOT_INDEX, others[:10])
@@ -147,7 +147,7 @@ def test_what_is_expected_is_the_posterior_of_the_linear_model(prior, at_once):
 def test_caution_prefers_what_changes_less(prior):
     """Catches caution that is lost on the way, that counts runs instead of changes, or that is there unasked."""
     near, far = LayerProgram.from_counts([1] * 11 + [0]), LayerProgram.from_counts([1, 1, 1, 0, 0] + [1] * 7)
-    edits = ACTION_SPACES["drllm"](LayerProgram.identity(NUM_LAYERS), NUM_LAYERS)
+    edits = ACTION_SPACES["drllm"].edits(LayerProgram.identity(NUM_LAYERS), NUM_LAYERS)
     edits = [edit for edit in edits if edit.program in (near, far)]
 
     def chosen(caution: float) -> LayerProgram:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.program import LayerProgram
-from pipeline.search.actions import ACTION_SPACES
+from pipeline.search.action_spaces import ACTION_SPACES
 from pipeline.search.config import PUBLISHED, SearchConfig
 from pipeline.search.tree import ROOT_INDEX, SearchTree, stable_seed
 
@@ -41,7 +41,7 @@ def random_walk(seed: int, evaluations: int) -> int:
     for step in range(evaluations):
         if step % 6 == 0:
             program = LayerProgram.identity(NUM_LAYERS)
-        program = rng.choice(ACTION_SPACES["drllm"](program, 2 * NUM_LAYERS)).program
+        program = rng.choice(ACTION_SPACES["drllm"].edits(program, 2 * NUM_LAYERS)).program
         if planted(program)[0]:
             best = min(best, len(program))
     return best

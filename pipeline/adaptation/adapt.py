@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.adaptation.voting import NO_ANSWER, Poll, answers, poll, voters
@@ -177,9 +178,7 @@ def adapt_example(
         [question],
         num_layers=model.num_layers,
         config=config,
-        score=lambda questions, programs, need_response: task.score(
-            model, questions, programs, need_response=need_response
-        ),
+        score=partial(task.score, model),
         prior=prior,
         on_step=count,
     )

@@ -23,7 +23,6 @@ from pipeline.search.verdicts import Verdict
 from pipeline.tasks import DataRequest, Example, Task
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.scoring.exact_match import ExactMatch
-from pipeline.tasks.scoring.graded import Graded
 
 if TYPE_CHECKING:
     from pipeline.engine import FrozenModel
@@ -222,7 +221,7 @@ def check_votable(task: Task) -> None:
     Raises:
         UserError: Its solutions are written at length.
     """
-    if isinstance(task.scoring, Graded):
+    if not task.scoring.answers_compare:
         raise UserError(
             f"task {task.name!r} has solutions that are written at length, no two alike: programs cannot vote on them"
         )

@@ -34,7 +34,7 @@ from pipeline.shards.run_config import (
 )
 from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import AnyPath, without_secrets
-from pipeline.tasks import DataRequest, Example, get_task
+from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
 
 _NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
 
@@ -174,24 +174,17 @@ def read_examples(request: SearchRequest) -> list[Example]:
         UserError: The task or the data is wrong.
     """
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
-    if task.needs_data and request.data is None:
-        hint = f", for example --data {task.hub_data}" if task.hub_data else ""
-        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set{hint}")
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
-    if task.most_renderings is not None and request.permutations > task.most_renderings:
-        raise UserError(
-            f"--permutations {request.permutations}, but questions of task {task.name!r} can be asked in "
-            f"{task.most_renderings} ways"
-        )
-    return task.read(
+    return read_or_explain(
+        task,
         DataRequest(
             data=request.data,
             split=request.split,
             limit=request.limit,
             seed=request.seed,
             renderings=request.permutations,
-        )
+        ),
     )
 
 

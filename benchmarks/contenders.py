@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.peers import Peer
 from pipeline.engine import FrozenModel
+from pipeline.prior import Prior
 from pipeline.program import LayerProgram
-from pipeline.search.actions import drllm
+from pipeline.search.actions import Edit
 from pipeline.search.config import PUBLISHED, SearchConfig
-from pipeline.search.tree import ROOT_INDEX, Node, SearchTree, stable_seed
+from pipeline.search.program_graph import ROOT_INDEX, ProgramGraph
+from pipeline.search.selector import MakeSelector
+from pipeline.search.tree import SearchTree, default_selector, stable_seed
+from pipeline.search.verdicts import Verdict
 from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Example, get_task
 
@@ -21,19 +26,27 @@ MAX_RANDOM_EDITS = 3
 GROUP_SIZE = 8
 
 
-class RandomEdits(SearchTree):
-    """No search: one to three random edits of the identity, each time anew."""
+class RandomEdits:
+    """A selector that learns nothing: one to three random edits of the identity program, each time anew."""
 
-    def _descend(self) -> list[int]:
-        program = self.identity.program
-        while program in self._index:
-            program = self.identity.program
+    def __init__(self, *, num_layers: int, config: SearchConfig, seed: int, prior: Prior | None) -> None:
+        self._random = random.Random(seed)
+
+    def select(self, graph: ProgramGraph) -> list[int]:
+        """Make a node of a random program that is new."""
+        program = graph.root.program
+        while graph.find(program) is not None:
+            program = graph.root.program
             for _ in range(1 + int(self._random.random() * MAX_RANDOM_EDITS)):
-                edits = drllm(program, self.max_program_length)
+                edits = graph.edits(program)
                 program = edits[int(self._random.random() * len(edits))].program
-        self._index[program] = len(self.nodes)
-        self.nodes.append(Node(program, depth=1, parent=ROOT_INDEX))
-        return [ROOT_INDEX, self._index[program]]
+        return [ROOT_INDEX, graph.expand(ROOT_INDEX, Edit("random edits", program))]
+
+    def note_proposal(self, graph: ProgramGraph, path: list[int]) -> None:
+        """Nothing to note."""
+
+    def note_result(self, graph: ProgramGraph, path: list[int], verdict: Verdict, reward: float) -> None:
+        """Nothing to note."""
 
 
 _UCB = replace(PUBLISHED["drllm"], stop_when_found=False)
@@ -48,20 +61,20 @@ class Contender:
     Attributes:
         name: What it is called.
         config: Its settings.
-        tree: Its tree.
+        selector: Makes what chooses its programs.
         guided: Whether it is given what calibration questions taught.
         leaves: Programs that it proposes at once.
     """
 
     name: str
     config: SearchConfig
-    tree: type[SearchTree] = SearchTree
+    selector: MakeSelector = default_selector
     guided: bool = False
     leaves: int = 1
 
 
 RELEASED = Contender(name="released chain, its early stop", config=_CHAIN)
-RANDOM = Contender(name="random edits", config=_UCB, tree=RandomEdits)
+RANDOM = Contender(name="random edits", config=_UCB, selector=RandomEdits)
 UCB = Contender(name="plain UCB", config=_UCB)
 UNAIDED = Contender(name="default, no prior", config=SearchConfig())
 GUIDED = Contender(name="default", config=SearchConfig(), guided=True)
@@ -156,10 +169,11 @@ class PeerSearch:
             trails, making = [], 0.0
             for question in questions:
                 peer = self.peer(model, task)  # its stock models go with it
-                tree = self.contender.tree(
+                tree = SearchTree(
                     num_layers=model.num_layers,
                     config=replace(self.contender.config, simulations=self.simulations),
                     seed=stable_seed(self.config.seed, question.example.id),
+                    selector=self.contender.selector,
                 )
                 while (program := tree.propose()) is not None:
                     began = time.perf_counter()

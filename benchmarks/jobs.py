@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.peers import Peer
 from benchmarks.workloads import Workload
@@ -11,7 +12,8 @@ from pipeline.engine import FrozenModel, materialize
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search.group_search import ExampleSearch, search_group
-from pipeline.search.tree import SearchTree
+from pipeline.search.selector import MakeSelector
+from pipeline.search.tree import default_selector
 from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Example, Outcome, Question
 
@@ -51,7 +53,7 @@ class SearchGroups:
         workload: Whose questions they are.
         config: The run's settings.
         examples: The questions; ``config.group_size`` of them make a group.
-        tree: How a question is searched.
+        selector: Makes what chooses programs.
         prior: What calibration questions taught.
         depth: Search the model of the first so many layers instead of all.
     """
@@ -59,7 +61,7 @@ class SearchGroups:
     workload: Workload
     config: RunConfig
     examples: Sequence[Example]
-    tree: type[SearchTree] = SearchTree
+    selector: MakeSelector = default_selector
     prior: Prior | None = None
     depth: int | None = None
 
@@ -71,9 +73,6 @@ class SearchGroups:
         task, size = self.workload.new_task(), self.config.group_size
         questions = [task.prepare(example, model.tokenizer) for example in self.examples]
 
-        def score(asked: Sequence[Question], programs: Sequence[LayerProgram], need_response: bool) -> list[Outcome]:
-            return task.score(model, asked, programs, need_response=need_response)
-
         def run() -> Found:
             before = model.layers_run
             searched: list[ExampleSearch[Question, Outcome]] = []
@@ -83,9 +82,9 @@ class SearchGroups:
                     questions[start : start + size],
                     num_layers=model.num_layers,
                     config=self.config,
-                    score=score,
+                    score=partial(task.score, model),
                     prior=self.prior,
-                    tree=self.tree,
+                    selector=self.selector,
                 )
             return Found(searched=searched, layers_run=model.layers_run - before)
 

@@ -165,7 +165,7 @@ def _jobs(
     )
     config = replace(workload.config(lab.subject, search=contender.config, seed=lab.seed), group_size=GROUP_SIZE)
     return [
-        SearchGroups(workload=workload, config=config, examples=share, tree=contender.tree, prior=prior)
+        SearchGroups(workload=workload, config=config, examples=share, selector=contender.selector, prior=prior)
         for share in shares(examples)
     ]
 

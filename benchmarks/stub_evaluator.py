@@ -50,7 +50,7 @@ def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
 def plausible_rows(config: RunConfig) -> list[dict[str, Any]]:
     """The rows of one question, from a search whose programs are all right."""
 
-    def score(questions: Sequence[Question], programs: Sequence[LayerProgram], full: bool) -> list[Outcome]:
+    def score(examples: Sequence[Question], programs: Sequence[LayerProgram], *, need_response: bool) -> list[Outcome]:
         return [Outcome(correct=True, margin=1.0, response="42", layer_executions=len(p)) for p in programs]
 
     question = Question(example=example_of(0), prompt="", prompt_ids=[], answers=[])

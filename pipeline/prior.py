@@ -1,10 +1,10 @@
-"""What was learnt on other questions: which layers a model can do without, and how far questions differ.
+"""The prior of a search: which layers the other examples could do without, and how far examples differ.
 
-What a program is worth on a question is taken to be a sum over its skipped layers, its repeated ones and
-its neighbouring pairs of skips, whose weights differ from question to question around a common mean. The
-mean and the covariance of the weights are the prior, fitted on calibration questions (a linear model with
-random effects, by expectation maximization: Laird and Ware, Biometrics 38, 1982). On a new question each
-verdict narrows them down; see ``pipeline.search.guided_selection``.
+The value of a program on an example is modelled as a sum over its skipped layers, its repeated layers and its
+neighbouring pairs of skips, whose weights differ from example to example around a common mean. The mean and the
+covariance of the weights are the prior, fitted on the calibration set (a linear model with random effects, by
+expectation maximization: Laird and Ware, Biometrics 38, 1982). On a new example each result narrows the weights down;
+see ``pipeline.search.candidate_set``.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ Floats = npt.NDArray[np.float64]
 
 _FORMAT = "drllm-pipeline prior 1"
 _ROUNDS = 30
-#: A layer that runs more often than this is taken to run this often.
+#: More repeats of a layer than this count as this many.
 _MOST_REPEATS = 2
-#: Margins are squashed beyond this quantile of their sizes: how far a hopeless answer is off says little.
+#: Margins are squashed beyond this quantile of their sizes: among answers that are far off, the distance says little.
 _QUANTILE = 0.9
-#: Weights of edits are about this small, before anything is known.
+#: Standard deviation of the mean weights of edits, before any example.
 _MEAN_SCALE = 0.3
-#: How far weights of one edit lie apart, before anything is known, and of how many questions that is worth.
-_SPREAD, _SPREAD_QUESTIONS = 0.05, 10.0
+#: Standard deviation of an edit's weight over examples, and how many examples that assumption counts for.
+_SPREAD, _SPREAD_EXAMPLES = 0.05, 10.0
 _BASE_SPREAD = 0.5
-#: Nothing that was seen is a reason to take a sum for certain.
+#: The noise is at least this, however well the sums fit.
 _LEAST_NOISE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The verdict on one program and one question.
+    """The result of one program on one example.
 
     Attributes:
-        example_id: The question.
+        example_id: Id of the example.
         program: The program.
         correct: Whether its answer is right.
-        margin: How far the answer is from turning.
+        margin: How far the logits are from the opposite result.
     """
 
     example_id: str
@@ -59,15 +59,15 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Prior:
-    """What is known of a question's weights before it is asked.
+    """The distribution of an example's weights before its first result.
 
     Attributes:
         num_layers: Depth L of the model.
         mean: Mean weights ``[3 L]``, in the order of ``features``.
-        covariance: Their covariance from question to question ``[3 L, 3 L]``.
-        noise: Variance of what the sum leaves unsaid.
-        margin_scale: Margins are compared on this scale; None where only right and wrong are.
-        num_questions: Questions that it was fitted on.
+        covariance: Covariance of the weights over examples ``[3 L, 3 L]``.
+        noise: Variance of what the weighted sum does not explain.
+        margin_scale: Margins are compared on this scale; None where only right and wrong are told apart.
+        num_questions: Examples that the prior was fitted on.
 
     Raises:
         ValueError: The shapes do not match, or a number is out of its range.
@@ -91,17 +91,17 @@ class Prior:
         if not 0 < self.noise < np.inf or not (self.margin_scale is None or 0 < self.margin_scale < np.inf):
             raise ValueError("the noise and the margin scale of a prior are above 0")
 
-    def worth(self, correct: bool, margin: float) -> float:
-        """What a verdict is worth, from -1 to 1; positive where it is right."""
-        return _worth(correct, margin, self.margin_scale)
+    def value(self, correct: bool, margin: float) -> float:
+        """A result as one number from -1 to 1, positive where it is right."""
+        return _value(correct, margin, self.margin_scale)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything in it."""
+        """SHA-256 of the prior's file."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file."""
+        """The prior as a safetensors file."""
         facts = {
             "num_layers": self.num_layers,
             "noise": self.noise,
@@ -114,7 +114,7 @@ class Prior:
 
     @classmethod
     def read(cls, file: str | Path) -> Prior:
-        """From a safetensors file that ``to_bytes`` made.
+        """Read a safetensors file that ``to_bytes`` made.
 
         Raises:
             UserError: There is no such file, or it holds no prior.
@@ -133,14 +133,14 @@ class Prior:
 
 
 def features(programs: Sequence[LayerProgram]) -> Floats:
-    """What the sums run over.
+    """What a program's value is a weighted sum of.
 
     Args:
         programs: Programs for one model.
 
     Returns:
-        ``[programs, 3 L]``: a one; whether each layer is skipped (L); how often it is repeated (L);
-        whether it and the one after it are both skipped (L - 1).
+        ``[programs, 3 L]``: a constant 1; for each layer whether it is skipped (L) and how often it is repeated (L);
+        whether it and the layer after it are both skipped (L - 1). The order of the layers is no feature.
     """
     num_layers = programs[0].num_layers
     counts = np.array([np.bincount(program.layers, minlength=num_layers) for program in programs])
@@ -150,10 +150,10 @@ def features(programs: Sequence[LayerProgram]) -> Floats:
 
 
 def fit_prior(evaluations: Sequence[Evaluation], *, compare_margins: bool) -> Prior | None:
-    """Learn a prior from searches of other questions.
+    """Fit a prior on the searches of other examples.
 
     Args:
-        evaluations: Their verdicts, in an order that does not depend on who came to them when.
+        evaluations: Their results, in an order that does not depend on which actor finished first.
         compare_margins: Whether a wrong answer's margin says how near it is to the right one.
 
     Returns:
@@ -162,22 +162,22 @@ def fit_prior(evaluations: Sequence[Evaluation], *, compare_margins: bool) -> Pr
     if not evaluations:
         return None
     margin_scale = _margin_scale(evaluations) if compare_margins else None
-    by_question: dict[str, list[Evaluation]] = {}
+    by_example: dict[str, list[Evaluation]] = {}
     for evaluation in evaluations:
-        by_question.setdefault(evaluation.example_id, []).append(evaluation)
-    inputs = [features([evaluation.program for evaluation in group]) for group in by_question.values()]
-    worths = [
-        np.array([_worth(evaluation.correct, evaluation.margin, margin_scale) for evaluation in group])
-        for group in by_question.values()
+        by_example.setdefault(evaluation.example_id, []).append(evaluation)
+    inputs = [features([evaluation.program for evaluation in group]) for group in by_example.values()]
+    values = [
+        np.array([_value(evaluation.correct, evaluation.margin, margin_scale) for evaluation in group])
+        for group in by_example.values()
     ]
-    mean, covariance, noise = _random_effects(inputs, worths)
+    mean, covariance, noise = _random_effects(inputs, values)
     return Prior(
         num_layers=evaluations[0].program.num_layers,
         mean=mean,
         covariance=covariance,
         noise=noise,
         margin_scale=margin_scale,
-        num_questions=len(by_question),
+        num_questions=len(by_example),
     )
 
 
@@ -187,39 +187,40 @@ def _margin_scale(evaluations: Sequence[Evaluation]) -> float | None:
     return scale or None
 
 
-def _worth(correct: bool, margin: float, scale: float | None) -> float:
+def _value(correct: bool, margin: float, scale: float | None) -> float:
     if scale is None:
         return 1.0 if correct else -1.0
     return float(np.tanh(margin / scale))
 
 
-def _random_effects(inputs: Sequence[Floats], worths: Sequence[Floats]) -> tuple[Floats, Floats, float]:
-    """Mean and covariance of the questions' weights, and the noise, by expectation maximization.
+def _random_effects(inputs: Sequence[Floats], values: Sequence[Floats]) -> tuple[Floats, Floats, float]:
+    """Mean and covariance of the examples' weights, and the noise, by expectation maximization.
 
     Args:
-        inputs: For each question its programs' features ``[n, D]``.
-        worths: For each question its programs' worths ``[n]``.
+        inputs: For each example its programs' features ``[n, D]``.
+        values: For each example its programs' values ``[n]``.
 
-    Both are drawn towards small and independent weights, by as much as ``_SPREAD_QUESTIONS`` questions.
+    Mean and covariance are shrunk towards small and independent weights, by as much as ``_SPREAD_EXAMPLES`` examples.
     """
-    size, questions = inputs[0].shape[1], len(inputs)
+    size, num_examples = inputs[0].shape[1], len(inputs)
     mean = np.zeros(size)
-    towards = np.diag([_BASE_SPREAD**2] + [_SPREAD**2] * (size - 1))
+    target = np.diag([_BASE_SPREAD**2] + [_SPREAD**2] * (size - 1))
     covariance = np.diag([1.0] + [_MEAN_SCALE**2] * (size - 1))
-    # The one is no edit: its weight, what the untouched model is worth, may be anything.
+    # The constant is no edit: its weight, the value of the identity program, may be anything.
     small = np.diag([1e-4] + [_MEAN_SCALE**-2] * (size - 1))
     noise = 0.1
     for _ in range(_ROUNDS):
         precision = np.linalg.inv(covariance)
-        means, doubts, misses = [], np.zeros((size, size)), 0.0
-        for rows, worth in zip(inputs, worths):
-            doubt = np.linalg.inv(precision + rows.T @ rows / noise)
-            weights = doubt @ (precision @ mean + rows.T @ worth / noise)
+        means, variances, squared_errors = [], np.zeros((size, size)), 0.0
+        for rows, value in zip(inputs, values):
+            variance = np.linalg.inv(precision + rows.T @ rows / noise)
+            weights = variance @ (precision @ mean + rows.T @ value / noise)
             means.append(weights)
-            doubts += doubt
-            misses += float(((worth - rows @ weights) ** 2).sum() + ((rows @ doubt) * rows).sum())
-        mean = np.linalg.solve(questions * precision + small, precision @ np.sum(means, axis=0))
-        apart = np.array(means) - mean
-        covariance = (doubts + apart.T @ apart + _SPREAD_QUESTIONS * towards) / (questions + _SPREAD_QUESTIONS)
-        noise = max(misses / sum(map(len, worths)), _LEAST_NOISE)
+            variances += variance
+            squared_errors += float(((value - rows @ weights) ** 2).sum() + ((rows @ variance) * rows).sum())
+        mean = np.linalg.solve(num_examples * precision + small, precision @ np.sum(means, axis=0))
+        deviations = np.array(means) - mean
+        scatter = variances + deviations.T @ deviations
+        covariance = (scatter + _SPREAD_EXAMPLES * target) / (num_examples + _SPREAD_EXAMPLES)
+        noise = max(squared_errors / sum(map(len, values)), _LEAST_NOISE)
     return mean, covariance, noise

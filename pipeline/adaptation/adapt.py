@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.adaptation.voting import NO_ANSWER, Poll, answers, poll, voters
@@ -16,13 +17,13 @@ from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
-from pipeline.search.config import DEFAULTS, SearchConfig
+from pipeline.search.action_spaces import get_action_space
+from pipeline.search.config import DEFAULTS, NO_PRIOR, SearchConfig
 from pipeline.search.group_search import search_group
 from pipeline.search.verdicts import Verdict
 from pipeline.tasks import DataRequest, Example, Task
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.scoring.exact_match import ExactMatch
-from pipeline.tasks.scoring.graded import Graded
 
 if TYPE_CHECKING:
     from pipeline.engine import FrozenModel
@@ -146,6 +147,8 @@ def adapt_example(
         check_votable(task)
     if prior is not None and prior.num_layers != model.num_layers:
         raise UserError(f"the prior is for {prior.num_layers} layers, the model has {model.num_layers}")
+    if prior is not None and not get_action_space(config.search.action_space).keeps_order:
+        raise UserError(NO_PRIOR.format(space=config.search.action_space))
     if not LayerProgram((0,), model.num_layers).within(config.search.budget):
         raise UserError(
             f"a budget of {config.search.budget:g} allows less than one of the model's {model.num_layers} layers"
@@ -173,9 +176,7 @@ def adapt_example(
         [question],
         num_layers=model.num_layers,
         config=config,
-        score=lambda questions, programs, need_response: task.score(
-            model, questions, programs, need_response=need_response
-        ),
+        score=partial(task.score, model),
         prior=prior,
         on_step=count,
     )
@@ -219,7 +220,7 @@ def check_votable(task: Task) -> None:
     Raises:
         UserError: Its solutions are written at length.
     """
-    if isinstance(task.scoring, Graded):
+    if not task.scoring.answers_compare:
         raise UserError(
             f"task {task.name!r} has solutions that are written at length, no two alike: programs cannot vote on them"
         )

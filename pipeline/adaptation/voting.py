@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
-from pipeline.search.actions import ACTION_SPACES
+from pipeline.search.actions import drllm
 from pipeline.tasks import Example, Outcome, Task
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def voters(num_layers: int, number: int, seed: int) -> list[LayerProgram]:
         seed: Of the draw.
     """
     identity = LayerProgram.identity(num_layers)
-    edits = [edit.program for edit in ACTION_SPACES["drllm"](identity, num_layers + 1)]
+    edits = [edit.program for edit in drllm(identity, num_layers + 1)]
     # Text seeds are hashed the same way by every Python.
     random.Random(f"voters {seed}").shuffle(edits)
     return [identity, *edits[: number - 1]]

@@ -22,7 +22,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
 from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, without_secrets, write_whole
-from pipeline.tasks import DataRequest, Example, get_task
+from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
 
 #: Questions that an actor is handed at once.
 GROUP = 4
@@ -164,16 +164,12 @@ def try_adaptation(
 
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
     check_votable(task)
-    if task.needs_data and request.questions.data is None:
-        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set")
+    examples = read_or_explain(task, request.questions)
     try:
-        examples = task.read(request.questions)
         source = resolve_model(request.model)
     except OSError as error:
         where = without_secrets(str(error.filename or "a file"))
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
-    if not examples:
-        raise UserError(f"there are no questions in {request.questions.data or request.task}")
     try:
         place = find_placement(request.resources)
         announce(

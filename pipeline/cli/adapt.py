@@ -18,8 +18,7 @@ from pipeline.cli.progress_bar import StepReporter
 from pipeline.cli.request_options import RequestCommand, filled, request_options
 from pipeline.distributed.cluster import Resources
 from pipeline.errors import UserError
-from pipeline.search.actions import ACTION_SPACES
-from pipeline.search.config import DEFAULTS, SearchConfig
+from pipeline.search.config import SearchConfig, search_preset
 from pipeline.shards.run_config import DEFAULT_CACHE_GIB
 from pipeline.storage import AnyPath, without_secrets
 from pipeline.tasks import DataRequest
@@ -55,9 +54,7 @@ Examples:
 @click.option("--split", default="test", show_default=True, help="Split of a hub data set or of 'arithmetic'.")
 @click.option("--limit", type=int, help="Only the first N examples.")
 @request_options(AdaptConfig, "votes", "seed")
-@click.option(
-    "--action-space", type=click.Choice(sorted(ACTION_SPACES)), default="cola", show_default=True, help="As for search."
-)
+@click.option("--action-space", metavar="NAME", default="cola", show_default=True, help="As for search.")
 @request_options(
     SearchConfig,
     "simulations",
@@ -103,7 +100,7 @@ def adapt(
             "--actors": resources.num_actors is not None,
         },
     )
-    chosen = DEFAULTS[action_space]
+    chosen = search_preset("default", action_space)
     simulations = chosen.simulations if simulations is None else simulations
     if simulations < 0:
         raise UserError(f"--simulations must not be below 0 (0 looks for no program), got {simulations}")

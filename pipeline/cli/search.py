@@ -14,8 +14,8 @@ from pipeline.cli.console import Console
 from pipeline.cli.exit_codes import EXIT_INCOMPLETE
 from pipeline.cli.request_options import RequestCommand, filled, request_options
 from pipeline.errors import StoppedError
-from pipeline.search.actions import ACTION_SPACES
-from pipeline.search.config import PRESETS, SearchConfig
+from pipeline.search.action_spaces import ACTION_SPACES
+from pipeline.search.config import PRESET_NAMES, SearchConfig, search_preset
 from pipeline.tasks import TASKS
 from pipeline.workflows.search_request import SearchRequest
 
@@ -63,14 +63,15 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 )
 @click.option(
     "--action-space",
-    type=click.Choice(sorted(ACTION_SPACES)),
+    metavar="NAME",
     default="drllm",
     show_default=True,
-    help="drllm: skip 1-2 layers, repeat one. cola: skip or repeat blocks of 1-4, nested.",
+    help="".join(f"{space.name}: {space.help}. " for space in ACTION_SPACES.values())
+    + "Or your own: my_package.my_module:SPACE.",
 )
 @click.option(
     "--preset",
-    type=click.Choice(list(PRESETS)),
+    type=click.Choice(PRESET_NAMES),
     default="default",
     show_default=True,
     help="published: the papers' constants, Dr.LLM's early stop included. default: what finds more.",
@@ -86,7 +87,7 @@ def search(
     **options: Any,
 ) -> None:
     """Search a layer program for every example."""
-    chosen = PRESETS[preset][action_space]
+    chosen = search_preset(preset, action_space)
     request = filled(
         SearchRequest,
         options,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -103,9 +104,7 @@ class SearchEvaluator(ModelActor):
             questions,
             num_layers=model.num_layers,
             config=replace(self._config, search=self._config.calibration_search) if teaches else self._config,
-            score=lambda questions, programs, need_response: task.score(
-                model, questions, programs, need_response=need_response
-            ),
+            score=partial(task.score, model),
             prior=prior,
             on_step=self._count,
         )

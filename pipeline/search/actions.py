@@ -1,12 +1,12 @@
-"""Action spaces: the edits that lead from one layer program to its neighbours.
+"""Edits: the steps that lead from one layer program to its neighbours.
 
-Each space is a plain function from a program and a length cap to edits. No edit leads to the program
-it came from, and no two to the same one: leaving out either copy of a repeated layer, say, is one edit.
+Each action space has a plain function from a program and the longest length allowed to edits. No edit leads to the
+program that it came from, and no two lead to the same one: leaving out either copy of a repeated layer is one edit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -22,14 +22,11 @@ class Edit(NamedTuple):
 
     Attributes:
         label: What is done to which layers (``skip 5-6``, ``repeat 3``), the same in every program.
-        program: Where it leads.
+        program: The neighbour that it leads to.
     """
 
     label: str
     program: LayerProgram
-
-
-ActionSpace = Callable[[LayerProgram, int], list[Edit]]
 
 
 def drllm(program: LayerProgram, max_length: int) -> list[Edit]:
@@ -44,16 +41,16 @@ def drllm(program: LayerProgram, max_length: int) -> list[Edit]:
     counts = program.counts
     if counts is None or max(counts) > 2:
         raise ValueError(f"program {program} is not one of counts in {{0, 1, 2}}")
-    untouched = [counts[layer] == 1 for layer in program]
+    unedited = [counts[layer] == 1 for layer in program]
 
     def edits() -> Iterator[Edit]:
         for span in range(1, DRLLM_MAX_SKIP + 1):
             for position in range(len(program) - span + 1):
-                if span < len(program) and all(untouched[position : position + span]):
+                if span < len(program) and all(unedited[position : position + span]):
                     yield _skip(program, position, span)
         if len(program) < max_length:
             for position in range(len(program)):
-                if untouched[position]:
+                if unedited[position]:
                     yield _repeat(program, position, 1, 1)
 
     return _distinct(edits())
@@ -79,9 +76,6 @@ def cola(program: LayerProgram, max_length: int) -> list[Edit]:
     return _distinct(edits())
 
 
-ACTION_SPACES: dict[str, ActionSpace] = {"drllm": drllm, "cola": cola}
-
-
 def _skip(program: LayerProgram, position: int, span: int) -> Edit:
     return Edit(f"skip {_block(program, position, span)}", program.skip(position, span))
 
@@ -96,6 +90,7 @@ def _block(program: LayerProgram, position: int, span: int) -> str:
 
 
 def _distinct(edits: Iterable[Edit]) -> list[Edit]:
+    """The edits without those that lead where an earlier one leads."""
     by_program: dict[LayerProgram, Edit] = {}
     for edit in edits:
         by_program.setdefault(edit.program, edit)

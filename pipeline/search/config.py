@@ -1,28 +1,29 @@
-"""The search's settings, and the published constants beside ours."""
+"""The settings of a search, and the presets: our defaults and the papers' constants for each action space."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
-from pipeline.search.actions import ACTION_SPACES
+from pipeline.search.action_spaces import ACTION_SPACES, get_action_space
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """What a search may do and how it weighs.
+    """What the search of one example may do.
 
-    The defaults find more than the published constants at equal evaluations on the default task:
-    see ``benchmarks/quality.py`` and the README. Those constants are ``PUBLISHED``.
+    The defaults find more than the published constants (``PUBLISHED``) at an equal number of evaluations on the default
+    task; see ``benchmarks/quality.py``. Fields marked "UCB" have no effect where a prior guides the search.
 
     Raises:
         ValueError: A field is out of its range.
     """
 
     action_space: str = "drllm"
-    """Which edits lead from a program to the next: ``drllm`` or ``cola``."""
+    """Which edits lead from a program to the next: a name in ``ACTION_SPACES``, or ``my_package.my_module:SPACE``."""
     simulations: int = field(default=50, metadata=option(at_least=1))
     """Programs evaluated per example, beside the identity program."""
     budget: float = field(default=1.0, metadata=option(above=0, note="1.0 allows the model's own depth"))
@@ -30,38 +31,37 @@ class SearchConfig:
     max_length: float = field(default=2.0, metadata=option(at_least=1, advanced=True))
     """Longest program evaluated at all, as a fraction of the model's depth."""
     exploration: float = 0.05
-    """c of the UCB: the weight of seldom visited children."""
+    """UCB: c, the weight of seldom visited children."""
     length_penalty: float = 1.0
-    """λ of the UCB: the price of a program as long as the model."""
+    """UCB: λ, the price of a program as long as the model."""
     right_first: bool = True
-    """Length has no price until a right program of any length is known: first right, then short."""
+    """UCB: length has no price until a right program of any length is known: first right, then short."""
     random_child: float = 0.1
-    """Probability of descending to a random child instead of the UCB's (Dr.LLM's rule)."""
+    """UCB: probability of descending to a random child instead of the best one (Dr.LLM's rule)."""
     unexplored_child: float = 0.0
-    """Probability of making a random new child of a node on the way, however many it has (CoLa's rule)."""
+    """UCB: probability of making a random new child of a node on the path, however many it has (CoLa's rule)."""
     recall: float = 0.5
-    """Probability that a new child is the edit that has gained most elsewhere in the tree, instead of
-    any edit: most edits do alike wherever they are made."""
+    """UCB: reuse probability: how often a new child is the edit that has gained most elsewhere in the tree, instead of
+    a random one. Most edits have a similar effect in every program."""
     backup: str = "max"
-    """What a node is worth: ``mean`` of the rewards below it (the papers' Q/v), or ``max``, the best
-    of them, which suits an evaluation without chance."""
+    """UCB: a node's value, ``mean`` of the rewards below it (the papers' Q/v), or ``max``, the best of them, which
+    suits an evaluation without randomness."""
     caution: float = 0.0
-    """Where a prior guides: logits that the chance of a right answer loses with every layer that a program skips or
-    repeats. What many edits do together is less and less their sum."""
+    """With a prior: the depth penalty, the logits by which the predicted chance of a right answer falls with every
+    layer that a program skips or repeats. The more edits a program has, the less their effects add up."""
     margin_scale: float | None = 1.0
-    """None: a wrong program is worth 0. Otherwise a near miss is worth more than a far one: a logistic
+    """None: a wrong program has reward 0. Otherwise a near miss has a higher reward than a far one: a logistic
     function, below one half, of the margin divided by this."""
     widening: float = 2.0
-    """A node of v visits has up to ``widening * v ** widening_power`` children."""
+    """UCB: a node of v visits has up to ``widening * v ** widening_power`` children."""
     widening_power: float = 0.5
+    """UCB: see ``widening``."""
     stop_when_found: bool = False
     """Stop at the first right and strictly shorter program, or the first right one where the
     identity is wrong (the papers' rule), instead of using every simulation."""
 
     def __post_init__(self) -> None:
-        if self.action_space not in ACTION_SPACES:
-            known = ", ".join(sorted(ACTION_SPACES))
-            raise ValueError(f"unknown action space {self.action_space!r}; choose one of: {known}")
+        get_action_space(self.action_space)  # refuses an unknown one
         check_fields(self)
         if self.budget > self.max_length:
             raise UserError(
@@ -75,39 +75,42 @@ class SearchConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, got {getattr(self, name)}")
         if not 0 <= self.caution < math.inf:
-            raise ValueError(f"caution must not be below 0, got {self.caution}")
+            raise ValueError(f"caution must be finite and not below 0, got {self.caution}")
         if self.widening <= 0 or not 0 <= self.widening_power <= 1:
             raise ValueError("widening must be above 0 and widening_power in [0, 1]")
 
 
-_PUBLISHED = SearchConfig(
-    exploration=1.8,
-    length_penalty=3.0,
-    random_child=0.1,
-    recall=0.0,
-    right_first=False,
-    backup="mean",
-    margin_scale=None,
-    widening=1.0,
-    stop_when_found=True,
-)
-#: The constants as published, on a tree that branches (how wide it grows is not in the papers).
+def search_preset(preset: str, action_space: str) -> SearchConfig:
+    """The settings of a preset in an action space.
+
+    Args:
+        preset: One of ``PRESET_NAMES``: what a search uses by default, or a paper's constants.
+        action_space: Name of the space, or ``my_package.my_module:SPACE``.
+
+    Raises:
+        UserError: There is no such preset or space, or the space has no published constants.
+    """
+    if preset not in PRESET_NAMES:
+        raise UserError(f"--preset {preset!r} is unknown; choose one of: {', '.join(PRESET_NAMES)}")
+    space = get_action_space(action_space)
+    fields = space.defaults if preset == "default" else space.published
+    if fields is None:
+        raise UserError(f"--preset {preset!r} has no constants for action space {action_space!r}; use 'default'")
+    known = {spec.name for spec in dataclass_fields(SearchConfig)} - {"action_space"}
+    if not known.issuperset(fields):
+        raise UserError(
+            f"--action-space {action_space!r} sets what SearchConfig has not: {', '.join(sorted(set(fields) - known))}"
+        )
+    return SearchConfig(action_space=action_space, **fields)
+
+
+#: Why no prior guides a search in a space that reorders layers.
+NO_PRIOR = "action space {space!r} moves layers, and a prior predicts from how often each layer runs, in any order"
+PRESET_NAMES = ("default", "published")
+#: What a search uses unless told otherwise, by action space.
+DEFAULTS: dict[str, SearchConfig] = {name: search_preset("default", name) for name in ACTION_SPACES}
+#: The papers' constants, by action space.
 PUBLISHED: dict[str, SearchConfig] = {
-    "drllm": _PUBLISHED,
-    "cola": replace(
-        _PUBLISHED,
-        action_space="cola",
-        simulations=200,
-        length_penalty=5.0,
-        random_child=0.0,
-        unexplored_child=0.1,
-        stop_when_found=False,
-    ),
-}
-#: What a search uses unless told otherwise: CoLa's larger space gets its larger number of simulations. Its edits change
-#: up to sixteen runs at once, so that every far program is an edit away, and caution keeps a search near.
-DEFAULTS: dict[str, SearchConfig] = {
-    "drllm": SearchConfig(),
-    "cola": SearchConfig(action_space="cola", simulations=200, caution=0.2),
+    name: search_preset("published", name) for name, space in ACTION_SPACES.items() if space.published is not None
 }
 PRESETS = {"default": DEFAULTS, "published": PUBLISHED}

@@ -1,7 +1,7 @@
-"""A work group's searches: many trees over one frozen model.
+"""The searches of a work group: many trees over one frozen model.
 
-The trees of a group advance in step, and the programs that they propose run in one call. Nothing
-outside the group takes part, so its rows are the same whoever runs it, when, and beside what.
+The trees of a group advance in step, and the programs that they propose run in one call. Nothing outside the group
+takes part, so the group's rows are the same on every actor, at any time and beside any other group.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from typing import Generic, Protocol, TypeVar
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
 from pipeline.search.config import SearchConfig
-from pipeline.search.tree import SearchTree, stable_seed
+from pipeline.search.selector import MakeSelector
+from pipeline.search.tree import SearchTree, default_selector, stable_seed
 
 
 class Searchable(Protocol):
-    """What a group's search asks of a question."""
+    """What a group's search needs of an example."""
 
     @property
     def example_id(self) -> str:
-        """Names it, and with the run's seed decides its search's random numbers."""
+        """The example's id: with the run's seed, it decides the random numbers of the example's search."""
         ...
 
 
 class Evaluated(Protocol):
-    """What a group's search asks of what a program made of a question."""
+    """What a group's search needs of a program's result on an example."""
 
     @property
     def correct(self) -> bool:
@@ -35,27 +36,43 @@ class Evaluated(Protocol):
 
     @property
     def margin(self) -> float:
-        """How far the verdict is from turning."""
+        """How far the logits are from the opposite result."""
         ...
 
 
-Question = TypeVar("Question", bound=Searchable)
+Prepared = TypeVar("Prepared", bound=Searchable)
 Outcome = TypeVar("Outcome", bound=Evaluated)
-#: From questions and their programs to outcomes; the last argument asks for responses to the end.
-Score = Callable[[Sequence[Question], Sequence[LayerProgram], bool], list[Outcome]]
+Prepared_contra = TypeVar("Prepared_contra", contravariant=True)
+Outcome_co = TypeVar("Outcome_co", covariant=True)
+
+
+class Scorer(Protocol[Prepared_contra, Outcome_co]):
+    """Evaluates programs on examples, such as ``partial(task.score, model)``."""
+
+    def __call__(
+        self, examples: Sequence[Prepared_contra], programs: Sequence[LayerProgram], /, *, need_response: bool
+    ) -> Sequence[Outcome_co]:
+        """The result of each program on the example at its position.
+
+        Args:
+            examples: The examples.
+            programs: One program for each.
+            need_response: Whether wrong answers are written to their end too, for the row.
+        """
+        ...
 
 
 class SearchSettings(Protocol):
-    """What a group's searches ask of a run's settings."""
+    """What a group's search needs of a run's settings."""
 
     @property
     def search(self) -> SearchConfig:
-        """What the search of each question may do."""
+        """What the search of each example may do."""
         ...
 
     @property
     def seed(self) -> int:
-        """Of every search."""
+        """Seed of every search."""
         ...
 
     @property
@@ -65,21 +82,21 @@ class SearchSettings(Protocol):
 
 
 @dataclass(slots=True)
-class ExampleSearch(Generic[Question, Outcome]):
-    """One question on its way through its tree.
+class ExampleSearch(Generic[Prepared, Outcome]):
+    """An example with its search.
 
     Attributes:
-        question: The question.
+        question: The example as the model reads it.
         tree: Its search.
-        outcomes: What each program made of it, in the order in which they were tried.
+        outcomes: The result of each program, in the order in which they were evaluated.
     """
 
-    question: Question
+    question: Prepared
     tree: SearchTree
     outcomes: dict[LayerProgram, Outcome] = field(default_factory=dict)
 
     def evaluations(self) -> list[Evaluation]:
-        """Every verdict, as a prior learns from it."""
+        """Every result, as a prior is fitted on it."""
         return [
             Evaluation(
                 example_id=self.question.example_id, program=program, correct=outcome.correct, margin=outcome.margin
@@ -88,7 +105,7 @@ class ExampleSearch(Generic[Question, Outcome]):
         ]
 
     def improvements(self) -> list[list[int]]:
-        """After how many programs the best one became how short: pairs, of growing number and falling length."""
+        """Pairs (evaluation number, new best length), wherever the shortest right program became shorter."""
         steps: list[list[int]] = []
         for number, (program, outcome) in enumerate(self.outcomes.items()):
             acceptable = outcome.correct and program.within(self.tree.config.budget)
@@ -98,58 +115,61 @@ class ExampleSearch(Generic[Question, Outcome]):
 
 
 def search_group(
-    questions: Sequence[Question],
+    examples: Sequence[Prepared],
     *,
     num_layers: int,
     config: SearchSettings,
-    score: Score[Question, Outcome],
+    score: Scorer[Prepared, Outcome],
     prior: Prior | None = None,
-    tree: type[SearchTree] = SearchTree,
+    selector: MakeSelector = default_selector,
     on_step: Callable[[int], None] = lambda programs: None,
-) -> list[ExampleSearch[Question, Outcome]]:
-    """Search every question of a work group.
+) -> list[ExampleSearch[Prepared, Outcome]]:
+    """Search every example of a work group.
 
     Args:
-        questions: The group's questions.
+        examples: The group's examples.
         num_layers: Depth L of the model.
         config: How to search.
-        score: Runs programs on questions.
-        prior: What other questions taught.
-        tree: How a question is searched.
-        on_step: Told how many programs each step ran.
+        score: Evaluates programs on examples.
+        prior: What other examples say about the model's layers; None for a search without a prior.
+        selector: Makes what chooses the programs of one example.
+        on_step: Called after each step with the number of programs that it evaluated.
 
     Returns:
-        The questions with their finished searches.
+        The examples with their finished searches.
     """
-    group: list[ExampleSearch[Question, Outcome]] = [
+    group: list[ExampleSearch[Prepared, Outcome]] = [
         ExampleSearch(
-            question,
-            tree(
+            example,
+            SearchTree(
                 num_layers=num_layers,
                 config=config.search,
-                seed=stable_seed(config.seed, question.example_id),
+                seed=stable_seed(config.seed, example.example_id),
                 prior=prior,
+                selector=selector,
             ),
         )
-        for question in questions
+        for example in examples
     ]
     first = True
     while True:
-        asked = [(item, program) for item in group for program in _proposals(item.tree, config.leaves)]
-        if not asked:
+        proposed = [(item, program) for item in group for program in _proposals(item.tree, config.leaves)]
+        if not proposed:
             break
-        # The identity's answer is always told in full: its row says what the base model did.
-        outcomes = score([item.question for item, _ in asked], [program for _, program in asked], first)
+        # The identity program's response is always needed in full: its row says what the base model wrote.
+        outcomes = score(
+            [item.question for item, _ in proposed], [program for _, program in proposed], need_response=first
+        )
         first = False
-        for (item, program), outcome in zip(asked, outcomes, strict=True):
+        for (item, program), outcome in zip(proposed, outcomes, strict=True):
             item.outcomes[program] = outcome
             item.tree.update(program, correct=outcome.correct, margin=outcome.margin)
-        on_step(len(asked))
+        on_step(len(proposed))
     return group
 
 
 def _proposals(tree: SearchTree, most: int) -> list[LayerProgram]:
-    """What a tree wants to know next: the identity alone at first, then up to ``most`` programs."""
+    """The programs that a tree proposes at once: the identity alone at first, then up to ``most``."""
     programs: list[LayerProgram] = []
     while len(programs) < most and (program := tree.propose()) is not None:
         programs.append(program)

@@ -1,36 +1,85 @@
-"""Tasks: a question becomes an ``Example``, a program's answer an ``Outcome``."""
+"""Tasks: where examples come from, how a model is asked, and when an answer is right."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.errors import UserError
+from pipeline.search.plug_in import is_reference, load_object
+from pipeline.storage import without_secrets
 from pipeline.tasks.arc import ARC, ARC_LIKELIHOOD
 from pipeline.tasks.arithmetic import ARITHMETIC
 from pipeline.tasks.math_problems import DART_MATH, GSM8K
-from pipeline.tasks.prompt_answer import PAIRS
-from pipeline.tasks.scoring.choice import Choice
+from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import DataRequest, Example, Outcome, Question
 
-__all__ = ["TASKS", "DataRequest", "Example", "Outcome", "Question", "Task", "get_task"]
+__all__ = ["TASKS", "DataRequest", "Example", "Outcome", "Question", "Task", "get_task", "read_or_explain"]
 
-TASKS: dict[str, Task] = {task.name: task for task in (ARITHMETIC, ARC, ARC_LIKELIHOOD, GSM8K, DART_MATH, PAIRS)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (ARITHMETIC, ARC, ARC_LIKELIHOOD, GSM8K, DART_MATH, PROMPT_ANSWER)
+}
 
 
 def get_task(name: str, *, max_new_tokens: int | None = None) -> Task:
-    """The task of that name, with another length of answers if given.
+    """The task of that name, or the one that ``my_package.my_module:TASK`` names.
+
+    Args:
+        name: The name. A task from outside carries it in place of its own, and so do its examples: every process, and
+            every later command, finds the task by it.
+        max_new_tokens: Most tokens of a written answer; None for the task's own default.
 
     Raises:
-        UserError: The name is unknown, or the task generates nothing.
+        UserError: The name is unknown, or the task's model writes no text.
     """
-    if name not in TASKS:
-        raise UserError(f"unknown task {name!r}; choose one of: {', '.join(TASKS)}")
-    task = TASKS[name]
+    if is_reference(name):
+        task = load_object(name, Task, role="task")
+        task = replace(task, name=name, read=_with_task_name(name, task.read))
+    elif name in TASKS:
+        task = TASKS[name]
+    else:
+        raise UserError(
+            f"unknown task {name!r}; choose one of: {', '.join(TASKS)}; or name your own as my_package.my_module:TASK"
+        )
     if max_new_tokens is None:
         return task
-    if isinstance(task.scoring, Choice):
+    if not task.scoring.generates:
         raise UserError(f"task {name!r} generates no text; leave --max-new-tokens out")
     if max_new_tokens < 1:
         raise UserError(f"--max-new-tokens must be at least 1, got {max_new_tokens}")
-    return replace(task, scoring=replace(task.scoring, max_new_tokens=max_new_tokens))  # type: ignore[type-var]
+    return replace(task, scoring=task.scoring.with_max_new_tokens(max_new_tokens))
+
+
+def read_or_explain(task: Task, request: DataRequest) -> list[Example]:
+    """A task's examples.
+
+    Args:
+        task: The task.
+        request: Which of its examples.
+
+    Raises:
+        UserError: There is no data, it cannot be read, or examples of the task cannot be asked in so many ways.
+    """
+    if task.needs_data and request.data is None:
+        hint = f", for example --data {task.hub_data}" if task.hub_data else ""
+        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set{hint}")
+    if task.most_renderings is not None and request.renderings > task.most_renderings:
+        raise UserError(
+            f"--permutations {request.renderings}, but examples of task {task.name!r} can be asked in "
+            f"{task.most_renderings} ways"
+        )
+    try:
+        examples = task.read(request)
+    except UserError:
+        raise  # some of them are of OSError too
+    except OSError as error:
+        where = without_secrets(str(error.filename or request.data or f"task {task.name}"))
+        raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
+    if not examples:
+        raise UserError(f"there are no examples in {without_secrets(request.data or task.name)}")
+    return examples
+
+
+def _with_task_name(name: str, read: Callable[[DataRequest], list[Example]]) -> Callable[[DataRequest], list[Example]]:
+    return lambda request: [replace(example, task=name) for example in read(request)]

@@ -1,7 +1,8 @@
-"""Users' own questions: rows of ``prompt`` and ``answer``, matched to the letter.
+"""The task ``jsonl``: your own rows of ``prompt`` and ``answer``, in a jsonl, csv or parquet file.
 
-The prompt is given to the tokenizer as it stands; the answer is what the model must write next, up to
-its first line end. Only whoever wrote a prompt knows how else to put it: other wordings come from a column.
+The name is older than the other two file types, and runs store it: it stays. The prompt is given to the tokenizer as
+it is; the answer is what the model must write next, up to its first line end, and must match exactly. Other wordings of
+a prompt come from a column, ``renderings``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pipeline.tasks.types import DataRequest, Example, Rendering
 
 
 def read(request: DataRequest) -> list[Example]:
-    """Rows with ``prompt`` and ``answer``, and optionally ``id`` and ``renderings``: other wordings of the prompt."""
+    """Read rows with ``prompt`` and ``answer``, optionally ``id``, and ``renderings``: other wordings of the prompt."""
 
     def to_example(row: Row) -> Asked:
         answer = row.text("answer").strip()
@@ -41,9 +42,9 @@ def read(request: DataRequest) -> list[Example]:
     return read_examples(request, task="jsonl", to_example=to_example)
 
 
-PAIRS = Task(
+PROMPT_ANSWER = Task(
     name="jsonl",
-    summary="your own rows of prompt and answer (jsonl, csv or parquet), matched to the letter",
+    summary="your own rows of prompt and answer (jsonl, csv or parquet), exact match",
     read=read,
     scoring=ExactMatch(max_new_tokens=32),
     chat=False,

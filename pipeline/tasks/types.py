@@ -171,7 +171,17 @@ class Runner(Protocol):
 
 
 class Scoring(Protocol):
-    """How answers to one kind of question are judged."""
+    """How answers of one kind are scored."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model writes an answer, so that there is a limit on its tokens."""
+        ...
+
+    @property
+    def answers_compare(self) -> bool:
+        """Whether two answers that mean the same are the same text, so that programs can vote on them."""
+        ...
 
     @property
     def margins_compare(self) -> bool:
@@ -180,15 +190,19 @@ class Scoring(Protocol):
 
     @property
     def leaves(self) -> int:
-        """Programs of one question that are best tried at once: more fill a batch, fewer learn sooner."""
+        """Programs of one example that are best proposed at once: more fill a batch, fewer learn sooner."""
+        ...
+
+    def with_max_new_tokens(self, number: int) -> Scoring:
+        """The same scoring with another limit on the tokens of an answer; called where ``generates`` only."""
         ...
 
     def room(self, question: Question) -> int:
-        """Most tokens that are read or written behind the question's prompt."""
+        """Most tokens that are read or written behind an example's prompt."""
         ...
 
     def targets(self, example: Example) -> Sequence[str]:
-        """The texts whose tokens a question carries as ``answers``."""
+        """The texts whose tokens a prepared example carries as ``answers``."""
         ...
 
     def score(
@@ -199,5 +213,15 @@ class Scoring(Protocol):
         *,
         need_response: bool,
     ) -> list[Outcome]:
-        """Judge each question under its program, in as few model calls as the kind allows."""
+        """Score the answer of each program to the example at its position, in as few model calls as the kind allows.
+
+        Args:
+            model: Runs programs.
+            questions: The examples.
+            programs: One program for each.
+            need_response: Whether wrong answers too are written to their end.
+
+        Returns:
+            One outcome for each.
+        """
         ...

@@ -17,6 +17,8 @@ from pipeline.distributed.coordinator import Coordinator
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
+from pipeline.search.action_spaces import get_action_space
+from pipeline.search.config import NO_PRIOR
 from pipeline.shards.calibration import calibration_groups, read_prior
 from pipeline.shards.data_card import data_set_card
 from pipeline.shards.progress import Progress
@@ -28,7 +30,7 @@ from pipeline.shards.run_config import (
 )
 from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import AnyPath, without_secrets
-from pipeline.tasks import DataRequest, Example, get_task
+from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
 from pipeline.workflows.search_request import SearchRequest
 
 _NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
@@ -80,6 +82,8 @@ def run_search(
                 f"All {len(examples)} questions are calibration, searched unaided; a search of more than {taught} "
                 "learns from them, and --prior takes what another run has learnt."
             )
+        if not get_action_space(request.search.action_space).keeps_order:
+            announce(f"{NO_PRIOR.format(space=request.search.action_space)}: all examples are searched without one.")
         folder.clear_failures(committed)
         if prior is not None:
             folder.write_prior(prior)
@@ -117,24 +121,17 @@ def read_examples(request: SearchRequest) -> list[Example]:
         UserError: The task or the data is wrong.
     """
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
-    if task.needs_data and request.data is None:
-        hint = f", for example --data {task.hub_data}" if task.hub_data else ""
-        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set{hint}")
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
-    if task.most_renderings is not None and request.permutations > task.most_renderings:
-        raise UserError(
-            f"--permutations {request.permutations}, but questions of task {task.name!r} can be asked in "
-            f"{task.most_renderings} ways"
-        )
-    return task.read(
+    return read_or_explain(
+        task,
         DataRequest(
             data=request.data,
             split=request.split,
             limit=request.limit,
             seed=request.seed,
             renderings=request.permutations,
-        )
+        ),
     )
 
 
@@ -158,6 +155,8 @@ def _config(
     """The run's settings, with ``auto`` settled."""
     task = get_task(request.task)
     calibration = DEFAULT_CALIBRATION if request.calibration is None else request.calibration
+    if not get_action_space(request.search.action_space).keeps_order:
+        calibration = 0
     search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
     return RunConfig(
         model=model,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pipeline.distributed.cluster import Resources
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
-from pipeline.search.config import SearchConfig
+from pipeline.search.action_spaces import get_action_space
+from pipeline.search.config import NO_PRIOR, SearchConfig
 from pipeline.shards.run_config import DEFAULT_CACHE_GIB, DEFAULT_STALL_SECONDS, check_keep
 from pipeline.storage import AnyPath
 
@@ -67,6 +68,10 @@ class SearchRequest:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        space = self.search.action_space
+        if (self.prior is not None or self.calibration) and not get_action_space(space).keeps_order:
+            option_given = "--prior" if self.prior is not None else "--calibration"
+            raise UserError(f"{NO_PRIOR.format(space=space)}; leave {option_given} out")
         try:
             check_keep(self.keep)
         except ValueError as error:

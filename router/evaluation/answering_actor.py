@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -116,9 +117,7 @@ class AnsweringActor(ModelActor):
             questions,
             num_layers=self._model.num_layers,
             config=self._config,
-            score=lambda questions, programs, need_response: self._task.score(
-                self._model, questions, programs, need_response=need_response
-            ),
+            score=partial(self._task.score, self._model),
             prior=self._prior,
         )
         answers = []

@@ -23,8 +23,8 @@ from pipeline.program import LayerProgram
 from pipeline.search.config import PRESETS
 from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.significance import bootstrap_interval, mcnemar
-from pipeline.storage import AnyPath, is_folder, locate, uploaded, without_secrets
-from pipeline.tasks import DataRequest, Example, Task, get_task
+from pipeline.storage import AnyPath, is_folder, locate, uploaded
+from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
 from router.artifact.base_model import find_base, mark
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
 from router.evaluation.evaluate_request import EvaluateRequest
@@ -179,15 +179,11 @@ def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
 
 def _read(task: Task, request: EvaluateRequest) -> list[Example]:
     """The questions that were asked for."""
-    if task.needs_data and request.data is None:
-        raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set")
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
-    try:
-        return task.read(DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed))
-    except OSError as error:
-        place = without_secrets(str(error.filename or request.data))
-        raise UserError(f"{place} cannot be read: {error.strerror or error}") from None
+    return read_or_explain(
+        task, DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed)
+    )
 
 
 def _unseen(

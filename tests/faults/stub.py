@@ -70,7 +70,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
                 improvements={item.question.example.id: item.improvements() for item in searched},
             )
 
-        def _score(self, questions, programs, need_response) -> list[Outcome]:
+        def _score(self, questions, programs, *, need_response) -> list[Outcome]:
             time.sleep(pause)
             outcomes = []
             for question, program in zip(questions, programs):

@@ -1,4 +1,4 @@
-"""Do two run folders hold the same rows? Compares every column of their committed rows, whatever their shards are called.
+"""Do two run folders hold the same rows? Compares every column of their committed rows.
 
 python tests/helpers/compare_runs.py RUN RUN
 """

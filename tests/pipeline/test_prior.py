@@ -1,4 +1,4 @@
-"""What questions teach each other: the prior, and the frontier that goes by it. No model, no torch."""
+"""What questions teach each other: the prior, and the candidates that goes by it. No model, no torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior, features, fit_prior
 from pipeline.program import LayerProgram
-from pipeline.search.actions import ACTION_SPACES
+from pipeline.search.action_spaces import ACTION_SPACES
+from pipeline.search.candidate_set import CandidateSet
 from pipeline.search.config import SearchConfig
-from pipeline.search.guided_selection import GuidedSelection
-from pipeline.search.tree import ROOT_INDEX, SearchTree, stable_seed
+from pipeline.search.program_graph import ROOT_INDEX
+from pipeline.search.tree import SearchTree, stable_seed
 
 NUM_LAYERS = 12
 #: On every question these may go without harm, and one more that is the question's own.
@@ -56,7 +57,7 @@ def prior() -> Prior:
 def random_program(rng: random.Random, space: str = "drllm") -> LayerProgram:
     program = LayerProgram.identity(NUM_LAYERS)
     for _ in range(rng.randrange(5)):
-        program = rng.choice(ACTION_SPACES[space](program, 2 * NUM_LAYERS)).program
+        program = rng.choice(ACTION_SPACES[space].edits(program, 2 * NUM_LAYERS)).program
     return program
 
 
@@ -90,7 +91,7 @@ def test_a_taught_search_keeps_the_rules_of_the_tree(prior, space, leaves):
     assert tree.simulations == 40 and len(tree.verdicts) == 41
     assert all(program.within(0.9) for program in tree.verdicts if not program.is_identity)
     for index, node in enumerate(tree.nodes[1:], start=1):
-        edits = ACTION_SPACES[space](tree.nodes[node.parent].program, 2 * NUM_LAYERS)
+        edits = ACTION_SPACES[space].edits(tree.nodes[node.parent].program, 2 * NUM_LAYERS)
         assert node.program in [edit.program for edit in edits]
         assert index in tree.nodes[node.parent].children
     assert tree.nodes[ROOT_INDEX].visits == 41
@@ -121,39 +122,39 @@ def test_what_is_expected_is_the_posterior_of_the_linear_model(prior, at_once):
     """Catches an update that drifts, or that depends on how many verdicts were waited for at a time."""
     rng = random.Random(at_once)
     tried = list(dict.fromkeys(random_program(rng) for _ in range(21)))
-    others = ACTION_SPACES["drllm"](LayerProgram.identity(NUM_LAYERS), 2 * NUM_LAYERS)
+    others = ACTION_SPACES["drllm"].edits(LayerProgram.identity(NUM_LAYERS), 2 * NUM_LAYERS)
     others = [edit for edit in others if edit.program not in tried]
-    frontier = GuidedSelection(prior, longest=NUM_LAYERS)
-    frontier.extend(ROOT_INDEX, others[:10])
+    candidates = CandidateSet(prior, longest=NUM_LAYERS)
+    candidates.extend(ROOT_INDEX, others[:10])
     for start in range(0, len(tried), at_once):
         batch = tried[start : start + at_once]
         for program in batch:
-            frontier.ask(program)
+            candidates.expect(program)
         for program in reversed(batch):
             correct, margin = planted(program, 1)
-            frontier.tell(program, correct=correct, margin=margin)
-    frontier.extend(ROOT_INDEX, others)  # those that come later know all that was told before
+            candidates.update(program, correct=correct, margin=margin)
+    candidates.extend(ROOT_INDEX, others)  # those that come later know all that was told before
 
-    rows, worths = features(tried), np.array([prior.worth(*planted(program, 1)) for program in tried])
+    rows, values = features(tried), np.array([prior.value(*planted(program, 1)) for program in tried])
     precision = np.linalg.inv(prior.covariance)
     covariance = np.linalg.inv(precision + rows.T @ rows / prior.noise)
-    mean = covariance @ (precision @ prior.mean + rows.T @ worths / prior.noise)
+    mean = covariance @ (precision @ prior.mean + rows.T @ values / prior.noise)
     asked = features([edit.program for edit in others])
-    assert [candidate.edit for candidate in frontier._candidates] == others
-    np.testing.assert_allclose(frontier._worth, asked @ mean, atol=1e-7)
-    np.testing.assert_allclose(frontier._doubt, ((asked @ covariance) * asked).sum(axis=1), atol=1e-7)
+    assert [candidate.edit for candidate in candidates._candidates] == others
+    np.testing.assert_allclose(candidates._value, asked @ mean, atol=1e-7)
+    np.testing.assert_allclose(candidates._variance, ((asked @ covariance) * asked).sum(axis=1), atol=1e-7)
 
 
 def test_caution_prefers_what_changes_less(prior):
     """Catches caution that is lost on the way, that counts runs instead of changes, or that is there unasked."""
     near, far = LayerProgram.from_counts([1] * 11 + [0]), LayerProgram.from_counts([1, 1, 1, 0, 0] + [1] * 7)
-    edits = ACTION_SPACES["drllm"](LayerProgram.identity(NUM_LAYERS), NUM_LAYERS)
+    edits = ACTION_SPACES["drllm"].edits(LayerProgram.identity(NUM_LAYERS), NUM_LAYERS)
     edits = [edit for edit in edits if edit.program in (near, far)]
 
     def chosen(caution: float) -> LayerProgram:
-        frontier = GuidedSelection(prior, longest=NUM_LAYERS, caution=caution)
-        frontier.extend(ROOT_INDEX, edits)
-        return frontier.most_promising(None).edit.program
+        candidates = CandidateSet(prior, longest=NUM_LAYERS, depth_penalty=caution)
+        candidates.extend(ROOT_INDEX, edits)
+        return candidates.best(None).edit.program
 
     # The lessons say that 3 and 4 may go, and that 11 may not.
     assert (chosen(0.0), chosen(20.0)) == (far, near)
@@ -172,7 +173,7 @@ def test_an_answer_beyond_all_measure_does_not_break_the_fit():
     """Catches logits that overflowed on one program and with it the weights of every question."""
     worst = Evaluation(example_id="q0", program=LayerProgram((0,), NUM_LAYERS), correct=False, margin=-np.inf)
     prior = fit_prior([*lessons(0, 1), worst], compare_margins=True)
-    assert np.isfinite(prior.mean).all() and prior.worth(False, -np.inf) == -1
+    assert np.isfinite(prior.mean).all() and prior.value(False, -np.inf) == -1
 
 
 def test_nothing_teaches_nothing():

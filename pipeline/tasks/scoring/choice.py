@@ -31,13 +31,14 @@ class Choice:
 
     per_character: bool
 
-    @property
-    def margins_compare(self) -> bool:
-        return True
+    # Facts of the kind, not fields; see ``Scoring``.
+    generates = False
+    answers_compare = True
+    margins_compare = True
+    leaves = FEW_LEAVES
 
-    @property
-    def leaves(self) -> int:
-        return FEW_LEAVES
+    def with_max_new_tokens(self, number: int) -> Choice:
+        raise AssertionError("no text is generated")
 
     def room(self, question: Question) -> int:
         return max(len(answer) for answer in question.answers)

@@ -1,12 +1,9 @@
-"""Four ways to judge an answer, each from the fewest forward passes that settle it.
-
-Correctness is always 0 or 1; the margin says how far the logits are from the other verdict.
-"""
+"""Exact match: the model writes its answer, which must be the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
@@ -15,34 +12,34 @@ from pipeline.tasks.types import Example, Outcome, Question, Runner
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.engine.greedy_decoding import Decoded
 from pipeline.tasks.scoring.margins import FEW_LEAVES, judged, least_gap, smaller
 
 
 @dataclass(frozen=True)
 class ExactMatch:
-    """The model's greedy answer, up to its first line end, must be the reference to the letter.
+    """The model's greedy answer, up to its first line end, must equal the reference, character by character.
 
-    One teacher-forced pass settles most verdicts: greedy decoding gives the reference if and only if
-    each of its tokens is the arg-max at its place. Tokens are generated only where the text could
-    still become the reference through other tokens, or where the response is wanted.
+    One teacher-forced pass settles most rows: greedy decoding gives the reference if and only if each of its tokens is
+    the arg-max at its position. Tokens are generated only where the text could still become the reference through other
+    tokens, or where the response is needed.
 
     Attributes:
         max_new_tokens: Most tokens of an answer that is generated.
 
-    The margin is the smallest gap between a reference token's logit and the best other one's, over the
-    whole reference read after the prompt (and the token that ends it, where all of it is right).
+    The margin is the smallest gap between a reference token's logit and the best other token's, over the whole
+    reference read after the prompt (and the token that ends it, where all of it is right).
     """
 
     max_new_tokens: int
 
-    @property
-    def margins_compare(self) -> bool:
-        return True
+    # Facts of the kind, not fields; see ``Scoring``.
+    generates = True
+    answers_compare = True
+    margins_compare = True
+    leaves = FEW_LEAVES
 
-    @property
-    def leaves(self) -> int:
-        return FEW_LEAVES
+    def with_max_new_tokens(self, number: int) -> ExactMatch:
+        return replace(self, max_new_tokens=number)
 
     def room(self, question: Question) -> int:
         # An answer that is longer than the limit must still fit, with the token that ends it.
@@ -64,80 +61,110 @@ class ExactMatch:
             programs,
             starts=[len(question.prompt_ids) - 1 for question in questions],
         )
-        agreements = [self._agreement(model, read, question) for read, question in zip(logits, questions)]
-        outcomes: list[Outcome | None] = []
-        for question, program, (agreed, gap) in zip(questions, programs, agreements):
-            text = model.tokenizer.decode(agreed, skip_special_tokens=True)
-            ended = not model.end_tokens.isdisjoint(agreed[-1:])
-            verdict = _verdict(text, question.example.answer, ended=ended)
-            settled = verdict is not None and (verdict or not need_response)
-            correct, margin = judged(bool(verdict), abs(gap) if verdict else -abs(gap))
-            outcomes.append(
-                Outcome(
-                    correct=correct,
-                    margin=margin,
-                    response=question.example.answer if verdict else None,
-                    layer_executions=len(program),
-                )
-                if settled
-                else None
-            )
-
-        open_rows = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        passes = [_forced_pass(model, read, question) for read, question in zip(logits, questions, strict=True)]
+        outcomes: dict[int, Outcome] = {}
+        for index, (question, program, forced) in enumerate(zip(questions, programs, passes, strict=True)):
+            settled = self._settle_by_teacher_forcing(model, question, program, forced, need_response=need_response)
+            if settled is not None:
+                outcomes[index] = settled
+        open_rows = [index for index in range(len(questions)) if index not in outcomes]
         # Each row's own limit, whatever else is in the call: an answer is cut where it always is.
         limits = {index: self.room(questions[index]) for index in open_rows}
         for limit in sorted(set(limits.values())):
             rows = [index for index in open_rows if limits[index] == limit]
-            decoded = self._decode(
+            decoded = self._settle_by_decoding(
                 model,
                 [questions[index] for index in rows],
                 [programs[index] for index in rows],
-                [agreements[index][0] for index in rows],
+                [passes[index] for index in rows],
                 limit,
-                need_response,
+                need_response=need_response,
             )
-            for index, row in zip(rows, decoded):
-                text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
-                response = _first_line(text)
-                # A text that the limit cuts may go on: it is no answer yet.
-                ended = _has_line_end(text) or not model.end_tokens.isdisjoint(row.tokens[-1:])
-                right = ended and response == questions[index].example.answer
-                agreed, gap = agreements[index]
-                written = smaller(least_gap(logits[index][: len(agreed)]), row.gap)
-                correct, margin = judged(right, written if right else -abs(gap))
-                outcomes[index] = Outcome(
-                    correct=correct,
-                    margin=margin,
-                    response=response if right or need_response else None,
-                    layer_executions=len(programs[index]) * (1 + row.passes),
-                )
-        return [outcome for outcome in outcomes if outcome is not None]
+            outcomes.update(zip(rows, decoded, strict=True))
+        assert len(outcomes) == len(questions)
+        return [outcomes[index] for index in range(len(questions))]
 
-    def _agreement(self, model: Runner, logits: torch.Tensor, question: Question) -> tuple[list[int], float]:
-        """What one pass tells of the greedy answer: its first tokens, and the smallest gap along the reference."""
-        agreed, gap = _followed(logits, question.answers[0])
-        prompt = len(question.prompt_ids)
-        return (agreed if model.reads_alike(prompt, prompt + len(question.answers[0])) else []), gap
+    def _settle_by_teacher_forcing(
+        self, model: Runner, question: Question, program: LayerProgram, forced: _ForcedPass, *, need_response: bool
+    ) -> Outcome | None:
+        """The outcome where the pass over prompt and reference decides it; None where tokens must be generated."""
+        text = model.tokenizer.decode(forced.agreed, skip_special_tokens=True)
+        ended = not model.end_tokens.isdisjoint(forced.agreed[-1:])
+        verdict = _verdict(text, question.example.answer, ended=ended)
+        if verdict is None or (need_response and not verdict):
+            return None
+        correct, margin = judged(verdict, abs(forced.gap) if verdict else -abs(forced.gap))
+        return Outcome(
+            correct=correct,
+            margin=margin,
+            response=question.example.answer if verdict else None,
+            layer_executions=len(program),
+        )
 
-    def _decode(
+    def _settle_by_decoding(
         self,
         model: Runner,
         questions: list[Question],
         programs: list[LayerProgram],
-        begun: list[list[int]],
+        passes: list[_ForcedPass],
         limit: int,
+        *,
         need_response: bool,
-    ) -> list[Decoded]:
-        """Write the answers on from where greedy decoding leaves the reference, until no further token is needed."""
+    ) -> list[Outcome]:
+        """The outcomes of rows whose answers are written on from where greedy decoding leaves the reference."""
 
         def stop(row: int, tokens: list[int]) -> bool:
             text = model.tokenizer.decode(tokens, skip_special_tokens=True)
-            answer = questions[row].example.answer
-            return _read_enough(text, answer, need_response=need_response)
+            return _read_enough(text, questions[row].example.answer, need_response=need_response)
 
-        return model.decode(
-            [question.prompt_ids for question in questions], programs, max_new_tokens=limit, stop=stop, begun=begun
+        decoded = model.decode(
+            [question.prompt_ids for question in questions],
+            programs,
+            max_new_tokens=limit,
+            stop=stop,
+            begun=[forced.agreed for forced in passes],
         )
+        outcomes = []
+        for question, program, forced, row in zip(questions, programs, passes, decoded, strict=True):
+            text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
+            response = _first_line(text)
+            # A text that the limit cuts may go on: it is no answer yet.
+            ended = _has_line_end(text) or not model.end_tokens.isdisjoint(row.tokens[-1:])
+            right = ended and response == question.example.answer
+            written = smaller(least_gap(forced.logits[: len(forced.agreed)]), row.gap)
+            correct, margin = judged(right, written if right else -abs(forced.gap))
+            outcomes.append(
+                Outcome(
+                    correct=correct,
+                    margin=margin,
+                    response=response if right or need_response else None,
+                    layer_executions=len(program) * (1 + row.passes),
+                )
+            )
+        return outcomes
+
+
+@dataclass(frozen=True, slots=True)
+class _ForcedPass:
+    """What one pass over a prompt and its reference shows of the greedy answer.
+
+    Attributes:
+        logits: ``[reference tokens + 1, vocab]``, from the prompt's last position on.
+        agreed: The first tokens of the greedy answer, as far as the pass shows them.
+        gap: The smallest gap along the reference, negative where a token differs.
+    """
+
+    logits: torch.Tensor
+    agreed: list[int]
+    gap: float
+
+
+def _forced_pass(model: Runner, logits: torch.Tensor, question: Question) -> _ForcedPass:
+    agreed, gap = _followed(logits, question.answers[0])
+    prompt = len(question.prompt_ids)
+    # A model that reads a longer text in another way shows nothing of the shorter one.
+    shows = model.reads_alike(prompt, prompt + len(question.answers[0]))
+    return _ForcedPass(logits, agreed if shows else [], gap)
 
 
 def _followed(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
@@ -36,14 +36,14 @@ class Graded:
     max_new_tokens: int
     grader: MathGrader = field(default_factory=MathGrader, compare=False)
 
-    @property
-    def margins_compare(self) -> bool:
-        # The gap of a wrong text says how near another text is, not how near the reference.
-        return False
+    # Facts of the kind, not fields; see ``Scoring``.
+    generates = True
+    answers_compare = False
+    margins_compare = False  # the gap of a wrong text says how near another text is, not how near the reference
+    leaves = MANY_LEAVES
 
-    @property
-    def leaves(self) -> int:
-        return MANY_LEAVES
+    def with_max_new_tokens(self, number: int) -> Graded:
+        return replace(self, max_new_tokens=number)
 
     def room(self, question: Question) -> int:
         return self.max_new_tokens

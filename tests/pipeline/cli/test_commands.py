@@ -181,7 +181,7 @@ def test_the_hub_cannot_be_asked(tmp_path, arguments, named):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--action-space", "swap"], "'--action-space': 'swap' is not one of 'cola', 'drllm'"),
+        (["--action-space", "swap"], "--action-space 'swap' is unknown; choose one of: cola, drllm"),
         (["--limit", "many"], "'--limit': 'many' is not a valid integer"),
         (["--bugdet", "1"], "No such option"),
     ],

@@ -15,7 +15,7 @@ from architectures import ARCHITECTURES, NUM_LAYERS, build
 from pipeline.engine import FrozenModel, materialize
 from pipeline.engine.prefix_cache import PrefixCache
 from pipeline.program import LayerProgram
-from pipeline.search.actions import ACTION_SPACES
+from pipeline.search.actions import cola
 
 TOLERANCE = 1e-4
 
@@ -25,7 +25,7 @@ def edited_programs(count: int, seed: int = 0) -> list[LayerProgram]:
     rng = random.Random(seed)
     programs = [LayerProgram.identity(NUM_LAYERS)]
     while len(programs) < count:
-        edits = ACTION_SPACES["cola"](rng.choice(programs), 2 * NUM_LAYERS)
+        edits = cola(rng.choice(programs), 2 * NUM_LAYERS)
         programs.append(rng.choice(edits).program)
     return programs
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.program import LayerProgram
-from pipeline.search.actions import ACTION_SPACES, cola, drllm
+from pipeline.search.action_spaces import ACTION_SPACES
+from pipeline.search.actions import cola, drllm
 
 SIX = LayerProgram.identity(6)
 
@@ -20,7 +21,7 @@ def test_no_edit_is_a_no_op_or_appears_twice(space):
     frontier = [SIX]
     for _ in range(2):
         for program in frontier:
-            neighbours = programs(space(program, 12))
+            neighbours = programs(space.edits(program, 12))
             assert program not in neighbours
             assert len(neighbours) == len(set(neighbours))
         frontier = neighbours[::7]
@@ -31,7 +32,7 @@ def test_programs_stay_within_the_cap_and_never_empty(space):
     """Catches lengths of 0 and beyond the cap, both of which the released search reaches."""
     program = SIX
     for step in range(40):
-        neighbours = programs(space(program, 9))
+        neighbours = programs(space.edits(program, 9))
         if not neighbours:
             break
         assert all(1 <= len(neighbour) <= 9 for neighbour in neighbours)

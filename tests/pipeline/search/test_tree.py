@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.program import LayerProgram
-from pipeline.search.actions import ACTION_SPACES
+from pipeline.search.action_spaces import ACTION_SPACES
 from pipeline.search.config import PUBLISHED, SearchConfig
-from pipeline.search.tree import ROOT_INDEX, SearchTree, stable_seed
+from pipeline.search.program_graph import ROOT_INDEX
+from pipeline.search.tree import SearchTree, stable_seed
 
 GOLDEN = Path(__file__).parent / "golden"
 NUM_LAYERS = 12
@@ -41,7 +42,7 @@ def random_walk(seed: int, evaluations: int) -> int:
     for step in range(evaluations):
         if step % 6 == 0:
             program = LayerProgram.identity(NUM_LAYERS)
-        program = rng.choice(ACTION_SPACES["drllm"](program, 2 * NUM_LAYERS)).program
+        program = rng.choice(ACTION_SPACES["drllm"].edits(program, 2 * NUM_LAYERS)).program
         if planted(program)[0]:
             best = min(best, len(program))
     return best
@@ -156,9 +157,9 @@ def test_update_takes_only_what_was_asked():
     tree = SearchTree(num_layers=4, config=SearchConfig(), seed=0)
     program = tree.propose()
     tree.update(program, correct=True, margin=1.0)
-    with pytest.raises(ValueError, match="not asked for"):
+    with pytest.raises(ValueError, match="not proposed, or has its result already"):
         tree.update(program, correct=True, margin=1.0)
-    with pytest.raises(ValueError, match="not asked for"):
+    with pytest.raises(ValueError, match="not proposed, or has its result already"):
         tree.update(LayerProgram((0,), 4), correct=True, margin=1.0)
 
 
@@ -176,6 +177,43 @@ def test_best_is_shortest_then_of_the_largest_margin_within_the_budget():
     keys = [(len(verdict.program), -verdict.margin) for verdict in ranked]
     assert keys == sorted(keys)
     assert tree.best() == ranked[0]
+
+
+class EditsInTurn:
+    """A selector of another method: edits of the identity program, in the action space's order."""
+
+    def __init__(self, *, num_layers, config, seed, prior):
+        self.noted = []
+
+    def select(self, graph):
+        for edit in graph.edits(graph.root.program):
+            if graph.find(edit.program) is None:
+                return [ROOT_INDEX, graph.expand(ROOT_INDEX, edit)]
+        graph.root.exhausted = True
+        return None
+
+    def note_proposal(self, graph, path):
+        self.noted.append(("proposal", graph.nodes[path[-1]].program))
+
+    def note_result(self, graph, path, verdict, reward):
+        self.noted.append(("result", verdict.program))
+
+
+def test_a_selector_of_ones_own_decides_what_is_tried():
+    """Catches a tree that goes on without its selector, or hides proposals and results from it."""
+    made = []
+
+    def selector(**settings):
+        made.append(EditsInTurn(**settings))
+        return made[-1]
+
+    tree = SearchTree(num_layers=4, config=SearchConfig(simulations=99), seed=0, selector=selector)
+    while (program := tree.propose()) is not None:
+        tree.update(program, correct=False, margin=-1.0)
+    identity = LayerProgram.identity(4)
+    edits = [edit.program for edit in ACTION_SPACES["drllm"].edits(identity, 8)]
+    assert list(tree.verdicts) == [identity, *edits] and tree.done
+    assert made[0].noted == [(what, p) for p in tree.verdicts for what in ("proposal", "result")]
 
 
 def test_the_papers_stop_rule():

@@ -49,7 +49,7 @@ def searched(keep, **settings):
         dtype="float32",
     )
 
-    def score(questions, programs, full):
+    def score(examples, programs, *, need_response):
         verdicts = map(verdict_of, programs)
         return [Outcome(correct=right, margin=margin, response="", layer_executions=1) for right, margin in verdicts]
 

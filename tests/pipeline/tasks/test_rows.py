@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.storage import locate
 from pipeline.tasks import DataRequest
-from pipeline.tasks.prompt_answer import PAIRS
+from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 
 ROWS = [{"prompt": f"{n} + 1 =", "answer": str(n + 1)} for n in range(3)]
 GOOD = "\n".join(json.dumps(row) for row in ROWS) + "\n"
@@ -20,7 +20,7 @@ GOOD = "\n".join(json.dumps(row) for row in ROWS) + "\n"
 
 def read(data, **request):
     """The examples of users' own rows of prompt and answer."""
-    return PAIRS.read(DataRequest(data=str(data), **request))
+    return PROMPT_ANSWER.read(DataRequest(data=str(data), **request))
 
 
 def fails(file, content, message, **request):

@@ -83,7 +83,7 @@ def test_both_verdicts_are_in_the_rows_and_are_confirmed(run, tmp_path):
     assert f"1 of {len(rows)} replayed labels differ" in text and " as asked in the run" in text
     assert "asked in 4 ways" in command("inspect", tmp_path / "run")
     assert "permutations: 4 there, None now" in command(*search, status=2)
-    assert "questions of task 'gsm8k' can be asked in 4 ways" in command(
+    assert "examples of task 'gsm8k' can be asked in 4 ways" in command(
         *("search", "--model", model, "--task", "gsm8k", "--data", questions, "--out", tmp_path / "no"),
         *("--permutations", 5),
         status=2,

@@ -74,6 +74,10 @@ class Placement:
     pool: PoolConfig
     """How many actors, and what they reserve."""
 
+    def describe(self) -> str:
+        """The placement for a message, such as ``up to 4 actors on cpu in float32``."""
+        return f"up to {self.pool.num_actors} actors on {self.device} in {self.dtype}"
+
 
 def find_placement(wanted: Resources) -> Placement:
     """Join or start a Ray cluster and settle what depends on it: the device and the actors.

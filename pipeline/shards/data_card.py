@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.shards.progress import Progress
 from pipeline.shards.run_config import RunConfig
-from pipeline.shards.schema import COLUMNS, schema_of
+from pipeline.shards.schema import columns_of
 
 #: What the hub reads of a card.
 _HEADER = """---
@@ -99,7 +99,7 @@ say is not a number; `simulations`, `evaluations` and `layer_executions` count t
 
 def _tables(settings: dict[str, Any]) -> str:
     """What each column means, and the settings."""
-    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in schema_of(settings))
+    columns = "\n".join(f"| `{column.name}` | {column.type} | {column.meaning} |" for column in columns_of(settings))
     said = "\n".join(f"| `{key}` | `{value}` |" for key, value in settings.items())
     return f"""## Columns
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.shards.schema import schema_of
+from pipeline.shards.run_config import SCHEMA_VERSION
+from pipeline.shards.schema import schema_of, with_newer_columns
 from pipeline.storage import AnyPath, PathOrUrl, UnreachableError, content, contents, entries, locate
 
 if TYPE_CHECKING:
@@ -60,13 +62,34 @@ def read_settings(run: PathOrUrl) -> dict[str, Any]:
     """The settings that a run was made with.
 
     Raises:
-        UserError: The folder is no run, or holds no settings.
+        UserError: The folder is no run, holds no settings, or is a run of a newer version.
     """
     root = locate(run)
     settings = read_json(root / "run.json").get("settings")
     if not isinstance(settings, dict):
         raise UserError(f"{root / 'run.json'} holds no settings")
+    check_version(settings, root)
     return settings
+
+
+def check_version(settings: Mapping[str, Any], run: AnyPath) -> None:
+    """Refuse a run whose columns this version of the program does not know.
+
+    Args:
+        settings: The run's settings; without a ``schema_version`` the first one is meant.
+        run: The run folder, for the message.
+
+    Raises:
+        UserError: The run's schema version is newer than ``SCHEMA_VERSION``, or is not a version.
+    """
+    version = settings.get("schema_version", 1)
+    if type(version) is not int or version < 1:
+        raise UserError(f"{run / 'run.json'} holds the schema version {version!r}, which is not a number from 1 on")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{run} is a run of schema version {version}; this drllm-pipeline reads versions up to {SCHEMA_VERSION}: "
+            "upgrade it (pip install --upgrade drllm-pipeline) and run the same command again"
+        )
 
 
 def read_json(place: PathOrUrl) -> dict[str, Any]:
@@ -177,14 +200,17 @@ def read_paths(run: PathOrUrl) -> pd.DataFrame:
         run: A run folder: a path, or a URL such as ``s3://bucket/run``.
 
     Returns:
-        A data frame with the columns of ``schema_of`` its settings; empty where nothing is committed yet.
+        A data frame with the columns of ``pipeline.shards.schema``, those that are newer than the run at their
+        defaults; empty where nothing is committed yet.
 
     Raises:
-        UserError: The folder is no run, or a committed shard is missing or damaged.
+        UserError: The folder is no run or one of a newer version, or a committed shard is missing or damaged.
     """
     root = locate(run)
     settings = read_json(root / "run.json").get("settings")
-    schema = schema_of(settings if isinstance(settings, dict) else {})
+    settings = settings if isinstance(settings, dict) else {}
+    check_version(settings, root)
+    schema = schema_of(settings)
     records = [record for _, record in sorted(read_manifest(root).items())]
     files = [root / record.file for record in records]
     tables: list[pa.Table] = []
@@ -196,7 +222,8 @@ def read_paths(run: PathOrUrl) -> pd.DataFrame:
             raise UserError(f"committed shard {file} is missing; the same search makes it anew") from None
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"committed shard {file} cannot be read: {error}") from None
-    frame: pd.DataFrame = (pa.concat_tables(tables) if tables else schema.empty_table()).to_pandas()
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    frame: pd.DataFrame = with_newer_columns(table, settings).to_pandas()
     return frame
 
 

@@ -15,6 +15,7 @@ from pipeline.model_source import ModelSource
 from pipeline.search.config import SearchConfig
 from pipeline.tasks.types import Example
 
+#: Version of the columns that new runs have; see ``pipeline.shards.schema``. A run keeps the one that it began with.
 SCHEMA_VERSION = 1
 DEFAULT_CACHE_GIB = 2.0
 DEFAULT_CALIBRATION = 32
@@ -43,6 +44,8 @@ class RunConfig:
         ValueError: A field is out of its range.
     """
 
+    schema_version: int = SCHEMA_VERSION
+    """Version of the columns: the stored one for a run that is resumed."""
     model: ModelSource
     """The frozen model, its weights pinned."""
     task: str
@@ -81,9 +84,9 @@ class RunConfig:
     cache_gib: float = DEFAULT_CACHE_GIB
     """Memory of an actor for shared prefixes; too little costs time. What runs anew may round differently."""
     device: str
-    """``cpu`` or ``cuda``."""
+    """``cpu`` or ``cuda``; ``auto`` until the actors are placed."""
     dtype: str
-    """The weights' precision."""
+    """The weights' precision; ``auto`` until the actors are placed."""
     cpus_per_actor: int = 1
     """Cores, and so torch threads, of an actor: sums in another order round differently."""
 
@@ -101,7 +104,7 @@ class RunConfig:
 
     def settings(self) -> dict[str, Any]:
         """The settings as flat JSON, as ``run.json`` holds them."""
-        flat: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        flat: dict[str, Any] = {}
         for name, value in asdict(self).items():
             if isinstance(value, dict):
                 flat.update({f"{name}.{key}": inner for key, inner in value.items()})

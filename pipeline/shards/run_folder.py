@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.shards import calibration
+from pipeline.shards.path_row import PathRow
 from pipeline.shards.reader import ShardRecord, check_unchanged, read_json, read_manifest, read_settings
 from pipeline.shards.run_config import RunSettings
 from pipeline.shards.schema import SCHEMA, schema_of
@@ -77,7 +78,9 @@ class RunFolder:
             UserError: The folder holds a run with other settings (the message names them), is none of
                 ours, or is being written by another search.
         """
-        self.check(lambda **_: config)
+        stored = self.peek()
+        if stored is not None:
+            check_settings(stored, config)
         self._schema = schema_of(config.settings())
         try:
             self._store.acquire(announce)
@@ -91,15 +94,11 @@ class RunFolder:
             self.close()
             raise
 
-    def check(self, settle: Callable[..., RunSettings]) -> None:
-        """Refuse a folder that is none of ours, or that holds a run with other settings.
-
-        Args:
-            settle: From the ``device`` and ``dtype`` of the run in the folder to this call's settings, so
-                that a call can be checked before it knows the machine that it will run on.
+    def peek(self) -> dict[str, Any] | None:
+        """The settings of the run that the folder holds; None where a new run may begin.
 
         Raises:
-            UserError: The folder is refused; the message says why.
+            UserError: The folder cannot be read, holds something else than a run, or a run of a newer version.
         """
         try:
             begun = is_there(self.root / "run.json")
@@ -107,10 +106,10 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run folder {self.root} cannot be read: {error.strerror or error}") from None
         if begun:
-            stored = read_settings(self.root)
-            self._check_settings(stored, settle(device=str(stored.get("device")), dtype=str(stored.get("dtype"))))
-        elif taken:
+            return read_settings(self.root)
+        if taken:
             raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
+        return None
 
     def _take_up(self, config: RunSettings, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
         """Make what a run folder has, drop what a crash left, and read what is committed."""
@@ -168,25 +167,12 @@ class RunFolder:
         if "loaded_model" not in stored:
             self._write_json("run.json", {**stored, "loaded_model": facts}, indent=2)
 
-    @staticmethod
-    def _check_settings(before: dict[str, Any], config: RunSettings) -> None:
-        now = config.settings()
-        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if differing:
-            # Other questions follow from other settings; their hash says nothing more.
-            differing = [key for key in differing if key != "data_sha256"] or differing
-            lines = "".join(f"\n  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing)
-            raise UserError(
-                f"the run folder was made with other settings:{lines}\n"
-                "give the same settings to go on with it, or another folder to --out"
-            )
-
     # -- committing ------------------------------------------------------------------------
 
     def commit(
         self,
         group: int,
-        rows: Sequence[dict[str, Any]],
+        rows: Sequence[PathRow],
         failed: dict[str, str] | None = None,
         evaluations: Sequence[Evaluation] | None = None,
         improvements: dict[str, list[list[int]]] | None = None,
@@ -210,7 +196,7 @@ class RunFolder:
     def _commit(
         self,
         group: int,
-        rows: Sequence[dict[str, Any]],
+        rows: Sequence[PathRow],
         failed: dict[str, str],
         improvements: dict[str, list[list[int]]],
     ) -> ShardRecord:
@@ -324,6 +310,28 @@ class RunFolder:
 
     def _write_text(self, name: str, text: str) -> None:
         self._store.write(name, text.encode())
+
+
+def check_settings(stored: Mapping[str, Any], config: RunSettings) -> None:
+    """Refuse to resume a run with other settings.
+
+    Args:
+        stored: The settings of the run in the folder.
+        config: The settings of this call.
+
+    Raises:
+        UserError: They differ; the message names each setting with both values.
+    """
+    now = config.settings()
+    differing = sorted(key for key in stored.keys() | now.keys() if stored.get(key) != now.get(key))
+    if differing:
+        # Other examples follow from other settings; their hash says nothing more.
+        differing = [key for key in differing if key != "data_sha256"] or differing
+        lines = "".join(f"\n  {key}: {stored.get(key)!r} there, {now.get(key)!r} now" for key in differing)
+        raise UserError(
+            f"the run folder was made with other settings:{lines}\n"
+            "give the same settings to go on with it, or another folder to --out"
+        )
 
 
 def _name_of(group: int) -> str:

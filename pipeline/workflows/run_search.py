@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -27,11 +26,12 @@ from pipeline.shards.run_config import (
     DEFAULT_CACHE_GIB,
     DEFAULT_CALIBRATION,
     DEFAULT_STALL_SECONDS,
+    SCHEMA_VERSION,
     RunConfig,
     check_keep,
     fingerprint,
 )
-from pipeline.shards.run_folder import RunFolder
+from pipeline.shards.run_folder import RunFolder, check_settings
 from pipeline.storage import AnyPath, without_secrets
 from pipeline.tasks import DataRequest, Example, get_task
 
@@ -115,12 +115,14 @@ def run_search(
         where = without_secrets(str(error.filename or "a file"))
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
     folder = RunFolder(request.out)
-    settle = partial(_config, request, model, examples, prior)
-    folder.check(settle)
+    stored = folder.peek()
+    config = _config(request, model, examples, prior, stored)
+    if stored is not None:
+        check_settings(stored, config)  # before a cluster is started
     announce("Joining or starting a Ray cluster.")
     try:
-        place = find_placement(request.resources)
-        config = settle(device=place.device, dtype=place.dtype)
+        placement = find_placement(request.resources)
+        config = replace(config, device=placement.device, dtype=placement.dtype)
         provenance = _provenance(request)
         committed = folder.open(config, provenance=provenance, announce=announce)
         _announce_other_versions(request.out, provenance, announce)
@@ -135,7 +137,7 @@ def run_search(
             folder.write_prior(prior)
         coordinator = Coordinator(
             config=config,
-            pool=place.pool,
+            pool=placement.pool,
             examples=examples,
             folder=folder,
             committed=committed,
@@ -146,7 +148,7 @@ def run_search(
         announce(
             f"{len(examples)} questions of task {config.task}"
             + (f", {resumed} of them committed already" if resumed else "")
-            + f"; up to {place.pool.num_actors} actors on {config.device} in {config.dtype}; run folder {folder.root}"
+            + f"; {placement.describe()}; run folder {folder.root}"
         )
         try:
             progress = coordinator.run()
@@ -201,15 +203,24 @@ def _config(
     model: ModelSource,
     examples: list[Example],
     prior: Prior | None,
-    *,
-    device: str,
-    dtype: str,
+    stored: Mapping[str, Any] | None,
 ) -> RunConfig:
-    """The run's settings, with ``auto`` settled."""
+    """The run's settings.
+
+    Args:
+        request: The request.
+        model: The base model.
+        examples: The run's examples.
+        prior: The prior that the request names.
+        stored: The settings of the run that is resumed, whose device, dtype and schema version they take; None for a
+            new run, whose device and dtype are ``auto`` until its actors are placed.
+    """
+    stored = {"device": "auto", "dtype": "auto"} if stored is None else stored
     task = get_task(request.task)
     calibration = DEFAULT_CALIBRATION if request.calibration is None else request.calibration
     search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
     return RunConfig(
+        schema_version=stored.get("schema_version", SCHEMA_VERSION),
         model=model,
         task=request.task,
         data=request.data,
@@ -227,8 +238,8 @@ def _config(
         calibration=0 if prior is not None else calibration,
         prior_sha256=None if prior is None else prior.fingerprint,
         cache_gib=request.cache_gib,
-        device=device,
-        dtype=dtype,
+        device=str(stored.get("device")),
+        dtype=str(stored.get("dtype")),
         cpus_per_actor=request.resources.cpus_per_actor,
     )
 

@@ -48,7 +48,12 @@ class Column:
         return pa.field(self.name, self.type, nullable=self.nullable)
 
     def is_in(self, *, version: int, renderings: bool) -> bool:
-        """Whether the shards of a run of that version have the column, which asks each example in several ways or not."""
+        """Whether a run's shards have the column.
+
+        Args:
+            version: The run's schema version.
+            renderings: Whether the run asks each example in several ways.
+        """
         return self.since <= version and (renderings or not self.with_renderings)
 
 

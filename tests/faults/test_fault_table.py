@@ -21,7 +21,7 @@ from driver import COMMITTED, GROUP_SIZE, QUESTIONS, search
 from s3_server import Fault, s3_server
 from stub import WAIT_SECONDS
 
-from pipeline.distributed import coordinator
+from pipeline.distributed import coordinator, failure_policy, work_queue
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_manifest, read_paths
 from pipeline.shards.run_folder import RunFolder
@@ -45,8 +45,8 @@ def undisturbed(machine, tmp_path_factory) -> Path:
 @pytest.fixture
 def place(machine, tmp_path, monkeypatch):
     """A folder for a run and for what goes wrong with it; deaths are mourned for less long than in earnest."""
-    monkeypatch.setattr(coordinator, "FIRST_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(coordinator, "LONGEST_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr(failure_policy, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(failure_policy, "LONGEST_PAUSE_SECONDS", 0.2)
     (tmp_path / "faults").mkdir()
     return tmp_path
 
@@ -228,9 +228,9 @@ def test_a_node_is_preempted(machine, undisturbed, place, monkeypatch):
     """Catches a spot machine whose end is charged to the examples that it had."""
     from ray._raylet import GcsClient
 
-    lost = []
-    lose = coordinator.WorkQueue.lose
-    monkeypatch.setattr(coordinator.WorkQueue, "lose", lambda *them: lost.append(them) or lose(*them))
+    failed = []
+    fail = work_queue.WorkQueue.fail
+    monkeypatch.setattr(work_queue.WorkQueue, "fail", lambda *call: failed.append(call) or fail(*call))
 
     def preempt() -> None:
         deadline = int((time.time() + 60) * 1000)
@@ -239,7 +239,7 @@ def test_a_node_is_preempted(machine, undisturbed, place, monkeypatch):
 
     with machine.node() as node:
         progress = _search_and(place, 3 + 1, preempt)
-    assert progress.actors_lost >= 1 and not lost
+    assert progress.actors_lost >= 1 and not failed
     assert_equal(place / "run", undisturbed, machine)
 
 

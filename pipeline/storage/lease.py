@@ -52,7 +52,7 @@ class Lease:
         """
         while not self._create():
             before = self._read()
-            if before is not None and self._rests(before, announce):
+            if before is not None and self._expires(before, announce):
                 self._put()
                 # Whoever has waited for the same lease has put a name there too; the last one holds.
                 time.sleep(LOOK_SECONDS)
@@ -86,8 +86,8 @@ class Lease:
             return self._is_mine()  # a first try whose answer was lost
         return True
 
-    def _rests(self, before: bytes, announce: Callable[[str], None]) -> bool:
-        """Whether a lease stays as it was for as long as one lasts; False where it was given back.
+    def _expires(self, before: bytes, announce: Callable[[str], None]) -> bool:
+        """Wait for as long as a lease lasts: True if it was not renewed and has expired, False if it was released.
 
         Raises:
             StorageBusyError: It was renewed.

@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import stub
+from mutations import remove_guards
 
 from pipeline.cli import search as cli
 from pipeline.distributed.cluster import Resources
@@ -99,6 +100,7 @@ def die_at(step: str) -> None:
 
 
 def main() -> None:
+    remove_guards()
     out, faults, actors = locate(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     if len(sys.argv) > 4:
         die_at(sys.argv[4])

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mutations import remove_guards
+
 from pipeline.distributed.evaluator import GroupResult, Loaded, SearchEvaluator
 from pipeline.distributed.kept_rows import rows_to_keep
 from pipeline.errors import UserError
@@ -39,6 +41,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
 
     class FaultyEvaluator(SearchEvaluator):
         def __init__(self, config) -> None:
+            remove_guards()
             super().__init__(config)
             self._broken = False
             self._fail("start")
@@ -48,7 +51,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
             self._fail("load")
             return Loaded(facts={"class": "StubForCausalLM", "num_layers": NUM_LAYERS})
 
-        def search(self, examples, prior=None, teaches=False) -> GroupResult:
+        def search(self, examples, prior=None, calibrates=False) -> GroupResult:
             for example in examples:
                 self._fail(example.id)
             self._batch = digest(*(example.id for example in examples)) % 1000
@@ -66,7 +69,9 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
             return GroupResult(
                 rows=[row for item in searched for row in rows_to_keep(item, self._config)],
                 failed={},
-                evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
+                evaluations=[evaluation for item in searched for evaluation in item.evaluations()]
+                if calibrates
+                else [],
                 improvements={item.question.example.id: item.improvements() for item in searched},
             )
 

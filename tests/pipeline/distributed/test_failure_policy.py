@@ -103,7 +103,7 @@ TABLE = {
 
 @pytest.mark.parametrize(("before", "event", "decision"), TABLE.values(), ids=TABLE.keys())
 def test_what_follows_from_an_event(before, event, decision):
-    """Catches a failure that is charged to the wrong one, a pause of another length, and a run that stops or does not."""
+    """Catches a failure that is charged to a chunk by mistake, a wrong pause, and a run that stops too early or never."""
     policy = FailurePolicy()
     for earlier in before:
         assert policy.record(earlier).stop is None

@@ -1,18 +1,17 @@
-"""One search from a user's words to a run folder: checks, Ray, the coordinator, the closing marks."""
+"""One search, from a request to a run folder: read the inputs, open the folder, join a cluster, run the coordinator."""
 
 from __future__ import annotations
 
 import math
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import ray
-
 from pipeline import __version__
-from pipeline.distributed.cluster import Resources, check_output, find_placement
+from pipeline.distributed.cluster import Resources, check_output, joined_cluster
 from pipeline.distributed.coordinator import Coordinator
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -94,8 +93,8 @@ def run_search(
 
     Args:
         request: What to do.
-        show: Told of the progress about twice a second.
-        announce: Told, in a line each, what is about to happen.
+        show: Called with the progress about twice a second.
+        announce: Called with a line about what comes next.
 
     Returns:
         The progress at the end; ``complete`` where every question is committed.
@@ -120,17 +119,16 @@ def run_search(
     if stored is not None:
         check_settings(stored, config)  # before a cluster is started
     announce("Joining or starting a Ray cluster.")
-    try:
-        placement = find_placement(request.resources)
+    with joined_cluster(request.resources) as placement, closing(folder):
         config = replace(config, device=placement.device, dtype=placement.dtype)
         provenance = _provenance(request)
         committed = folder.open(config, provenance=provenance, announce=announce)
         _announce_other_versions(request.out, provenance, announce)
-        taught = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
-        if 0 < len(examples) <= taught:
+        calibrating = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
+        if 0 < len(examples) <= calibrating:
             announce(
-                f"All {len(examples)} questions are calibration, searched unaided; a search of more than {taught} "
-                "learns from them, and --prior takes what another run has learnt."
+                f"All {len(examples)} questions are in the calibration set, searched without a prior; a search of more "
+                f"than {calibrating} fits a prior to them, and --prior takes the prior of another run."
             )
         folder.clear_failures(committed)
         if prior is not None:
@@ -157,9 +155,6 @@ def run_search(
         if progress.complete:
             folder.mark_complete()
         return progress
-    finally:
-        folder.close()
-        ray.shutdown()
 
 
 def read_examples(request: SearchRequest) -> list[Example]:
@@ -191,7 +186,7 @@ def read_examples(request: SearchRequest) -> list[Example]:
 
 
 def _given_prior(request: SearchRequest) -> Prior | None:
-    """The prior that was asked for, to be told verdicts as the task gives them: with margins that compare, or not."""
+    """The prior that the request names, if it names one; without margins if the task's margins do not compare."""
     if request.prior is None:
         return None
     prior = read_prior(request.prior)
@@ -255,7 +250,7 @@ def _provenance(request: SearchRequest) -> dict[str, Any]:
 
 
 def _announce_other_versions(out: AnyPath, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:
-    """Warn where a run is taken up with other libraries: their rounding may differ in a last bit."""
+    """Warn if a run is resumed with other library versions: their rounding may differ in the last bit."""
     before, now = read_json(out / "run.json").get("versions"), provenance["versions"]
     if isinstance(before, dict):
         changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]

@@ -103,7 +103,7 @@ TABLE = {
 
 @pytest.mark.parametrize(("before", "event", "decision"), TABLE.values(), ids=TABLE.keys())
 def test_what_follows_from_an_event(before, event, decision):
-    """Catches a failure that is charged to a chunk by mistake, a wrong pause, and a run that stops too early or never."""
+    """Catches a failure charged to a chunk by mistake, a wrong pause, and a run that stops too early or never."""
     policy = FailurePolicy()
     for earlier in before:
         assert policy.record(earlier).stop is None
@@ -118,7 +118,7 @@ def test_pauses_grow_with_the_failures():
 
 
 def test_starts_wait_for_a_first_load_only_while_one_may_come():
-    """Catches starts without end on a bad machine while a good one loads, and a search in which none starts any more."""
+    """Catches endless starts on a bad machine while a good one loads, and a search in which none starts any more."""
     policy = FailurePolicy()
     for _ in range(MAX_FAILED_STARTS):
         assert not policy.awaits_first_load(num_ready=0, num_loading=1)

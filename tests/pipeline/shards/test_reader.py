@@ -176,7 +176,7 @@ def test_pandas_and_datasets_read_the_folder(run, tmp_path):
 
 # -- versions -----------------------------------------------------------------------------
 
-SECOND = 2
+SECOND = SCHEMA_VERSION + 1
 ADDED = {
     "note": Column(name="note", type=pa.string(), meaning="a text", nullable=True, since=1),
     "cost": Column(name="cost", type=pa.int32(), meaning="a number", default=-1, since=1),

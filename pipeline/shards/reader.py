@@ -1,4 +1,4 @@
-"""Path data sets, read: by their manifests, checked. ``run_folder`` writes them, and says what is where."""
+"""Reading path data sets: shards by their manifest records, checked. ``run_folder`` writes them, and has the layout."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHARD = re.compile(r"paths/[\w-][\w.-]*\.parquet", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
-    """One committed work group, as its manifest record says.
+    """The manifest record of a committed work group.
 
     Attributes:
         group: Number of the work group.
@@ -34,14 +34,14 @@ class ShardRecord:
         rows: Rows in it.
         example_ids: The group's questions that have rows.
         failed: Questions set aside, each with its error.
-        sha256: Of the file's bytes.
-        baseline_correct: Questions that the untouched model gets right.
+        sha256: SHA-256 of the file's bytes.
+        baseline_correct: Questions that the base model gets right.
         shorter: Of those, questions with a strictly shorter right program.
         corrected: Questions that only another program gets right.
         evaluations: Programs run.
         layer_executions: Layers run.
-        improvements: For each question, after how many programs its best one became how short; the untouched model
-            is program 0. Empty where nobody knows the order in which they were tried.
+        improvements: For each question, pairs of an evaluation's number and the new best length; the base model is
+            evaluation 0. Empty if the order of the evaluations is not known.
     """
 
     group: int
@@ -96,8 +96,8 @@ def read_json(place: PathOrUrl) -> dict[str, Any]:
     """A JSON object from a file of a run.
 
     Raises:
-        UserError: It cannot be read, or is no JSON object.
-        UnreachableError: It cannot be reached.
+        UserError: The file cannot be read, or does not hold a JSON object.
+        UnreachableError: The store cannot be reached.
     """
     file = locate(place)
     try:
@@ -152,7 +152,7 @@ def _read_record(file: AnyPath, text: bytes) -> ShardRecord:
 
 
 def _check_record(record: ShardRecord) -> None:
-    """Refuse a record that is not as ``commit`` writes them: what it says is acted upon.
+    """Refuse a record that is not as ``commit`` writes them: callers rely on what it says.
 
     Raises:
         TypeError: A field is of another type.
@@ -177,14 +177,14 @@ def _check_record(record: ShardRecord) -> None:
 
 
 def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any]:
-    """What is in a list, or the keys of an object."""
+    """The items of a list, or the keys of an object."""
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} is of another type than it should be")
     return [*value]
 
 
 def read_improvements(run: PathOrUrl) -> dict[str, list[list[int]]]:
-    """For each committed question, after how many programs its best one became how short.
+    """For each committed question, pairs of an evaluation's number and the new best length.
 
     Raises:
         UserError: A record is damaged.
@@ -228,10 +228,10 @@ def read_paths(run: PathOrUrl) -> pd.DataFrame:
 
 
 def check_unchanged(file: AnyPath, stored: bytes, record: ShardRecord) -> None:
-    """Refuse a shard that is not the one that was committed.
+    """Refuse a shard whose bytes are not those that were committed.
 
     Raises:
-        UserError: It was changed since.
+        UserError: The shard was changed.
     """
     if hashlib.sha256(stored).hexdigest() != record.sha256:
         raise UserError(
@@ -254,7 +254,7 @@ def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.S
 
 
 def _makes_sense(table: pa.Table) -> bool:
-    """Whether all programs are of one model's layers: what reads them counts on it."""
+    """Whether all programs are of one model's layers: readers rely on it."""
     if table.num_rows == 0:
         return True
     programs = table.column("program")

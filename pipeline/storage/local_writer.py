@@ -16,7 +16,7 @@ _LOCK_NAME, _STAGING_NAME = ".lock", "_staging"
 
 
 class LocalWriter:
-    """A folder of this machine, or of a disk that machines share."""
+    """Writes a folder of this machine, or of a disk that machines share."""
 
     own_names = (_LOCK_NAME, _STAGING_NAME)
 

@@ -3,7 +3,7 @@
     python tests/faults/driver.py OUT FAULTS ACTORS [STEP]
 
 STEP is where it kills itself: in the third commit ``staged``, ``checked``, ``moved``, ``recorded`` or ``between``; when
-the first calibration group has ``taught``, that is, is recorded; or before the ``prior`` of both is written.
+the first calibration group has ``calibrated``, that is, is recorded; or before the ``prior`` of both is written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipeline.workflows import run_search as run
 from pipeline.workflows.run_search import SearchRequest, run_search
 
 #: Groups that are committed when a driver is killed.
-COMMITTED = {"staged": 2, "checked": 2, "moved": 2, "recorded": 3, "between": 2, "taught": 1, "prior": 2}
+COMMITTED = {"staged": 2, "checked": 2, "moved": 2, "recorded": 3, "between": 2, "calibrated": 1, "prior": 2}
 QUESTIONS, GROUP_SIZE = 24, 4
 
 
@@ -75,7 +75,7 @@ def die_at(step: str) -> None:
     if step == "prior":
         RunFolder.write_prior = kill
         return
-    commits, before = [], 0 if step == "taught" else COMMITTED["between"]
+    commits, before = [], 0 if step == "calibrated" else COMMITTED["between"]
 
     def counted(commit: Any) -> Any:
         def wrapped(self: RunFolder, *arguments: Any, **options: Any) -> Any:
@@ -91,7 +91,7 @@ def die_at(step: str) -> None:
             elif step == "moved":
                 RunFolder._write_json = kill
             result = commit(self, *arguments, **options)
-            kill()  # recorded, or taught
+            kill()  # recorded, or calibrated
             return result
 
         return wrapped

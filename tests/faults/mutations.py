@@ -185,7 +185,7 @@ MUTATIONS = (
     Mutation("in_a_commit and not bucket and moved", (RECORD_FIRST,)),
     Mutation("in_a_commit and not bucket and (recorded or between)", (NOTHING_IS_COMMITTED,)),
     Mutation(
-        "in_a_commit and taught",
+        "in_a_commit and calibrated",
         (Guard(f"{FOLDER}.commit", evaluations_last), Guard(f"{FOLDER}._has_evaluations", returns(True))),
     ),
     Mutation("in_a_commit and prior", (Guard(f"{COORDINATOR}:Coordinator._resume_calibration", returns(None)),)),

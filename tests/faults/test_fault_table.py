@@ -44,7 +44,7 @@ def undisturbed(machine, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(machine, tmp_path, monkeypatch):
-    """A folder for a run and for what goes wrong with it; deaths are mourned for less long than in earnest."""
+    """A folder for a run and for what goes wrong with it; pauses are shorter than in earnest."""
     monkeypatch.setattr(failure_policy, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(failure_policy, "LONGEST_PAUSE_SECONDS", 0.2)
     (tmp_path / "faults").mkdir()
@@ -59,7 +59,7 @@ def s3():
 
 @pytest.fixture
 def bucket(s3, monkeypatch) -> AnyPath:
-    """A folder in a bucket; whoever follows a dead driver waits for less long than in earnest."""
+    """A folder in a bucket; a lease expires sooner than in earnest."""
     s3.faults.clear()
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1.0)
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)

@@ -16,7 +16,7 @@ def whole(group, size):
 
 
 def finalize_all(work, fate):
-    """Hand everything out; ``fate`` says of each chunk whether it is finished, lost or given back."""
+    """Hand everything out; ``fate`` says of each chunk whether it is finished, failed or requeued."""
     finalized, handed = [], []
     while not work.is_done:
         chunk = work.take(ANY)
@@ -33,8 +33,8 @@ def finalize_all(work, fate):
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_every_example_is_finalized_once_and_what_can_be_searched_in_one_piece(seed):
-    """Catches an example that is lost between two halves, or that both search, and rows that tell how it was split."""
+def test_every_example_is_finalized_once_and_what_can_be_searched_in_one_chunk(seed):
+    """Catches an example that neither of two halves searches, or both, and rows that tell how it was split."""
     rng = random.Random(seed)
     sizes = {group: rng.randint(1, 9) for group in range(6)}
     bad = {(group, index) for group, size in sizes.items() for index in range(size) if rng.random() < 0.2}
@@ -53,7 +53,7 @@ def test_every_example_is_finalized_once_and_what_can_be_searched_in_one_piece(s
     finalized, _ = finalize_all(WorkQueue(sizes), fate)
     assert sorted(group.group for group in finalized) == list(sizes)
     for group in finalized:
-        searched = [index for of_piece in group.results for index in of_piece]
+        searched = [index for of_chunk in group.results for index in of_chunk]
         assert sorted([*searched, *group.failed]) == list(range(sizes[group.group]))
         assert {(group.group, index) for index in group.failed} == {one for one in bad if one[0] == group.group}
         assert len(group.results) == (len(searched) > 0) and searched == sorted(searched)
@@ -70,21 +70,21 @@ def test_a_bad_example_costs_few_actors():
     assert survived[-1] == (0, 1, 2, 4, 5, 6, 7) and len(survived) == 3 + 1
 
 
-def test_what_only_goes_in_pieces_is_kept_in_pieces():
+def test_what_only_works_in_chunks_is_kept_in_chunks():
     """Catches a group that is tried for ever, or given up, because its examples cannot be searched together."""
     finalized, handed = finalize_all(WorkQueue({0: 4}), lambda chunk: "fail" if len(chunk) > 2 else "finish")
     assert finalized[0].results == [(0, 1), (2, 3)] and not finalized[0].failed
     assert [len(chunk) for chunk in handed] == [4] * MAX_ATTEMPTS + [2, 2] + [4] * MAX_ATTEMPTS
 
 
-def test_what_was_lost_waits_behind_what_nobody_lost():
+def test_failed_chunks_wait_behind_first_attempts():
     """Catches a stretch of bad examples behind which the good ones are never reached."""
     work = WorkQueue({0: 2, 1: 2, 2: 2})
     assert work.fail(work.take(ANY), "boom") is None
     assert [work.take(ANY).group for _ in range(3)] == [1, 2, 0]
 
 
-def test_what_was_lost_is_for_somebody_else():
+def test_a_failed_chunk_is_for_another_actor():
     """Catches a broken actor that fails at the same group three times."""
     work = WorkQueue({0: 2})
     chunk = work.take(ANY)
@@ -110,7 +110,7 @@ def test_a_chunk_that_failed_is_for_another_machine():
     assert is_for_another(same, same, [twin]) and not is_for_another(twin, same, [same])
 
 
-def test_what_was_given_back_was_never_lost():
+def test_a_requeued_chunk_never_failed():
     """Catches preemptions that count as failures, and a group that waits behind all others once it was preempted."""
     work = WorkQueue({0: 2, 1: 2})
     for _ in range(4 * MAX_ATTEMPTS):
@@ -126,7 +126,7 @@ def test_what_was_given_back_was_never_lost():
 
 
 def test_the_first_of_two_copies_counts():
-    """Catches rows that are committed twice, a copy of a copy, and a group that is lost though somebody has it."""
+    """Catches rows that are committed twice, a copy of a copy, and a group that fails though a copy is in flight."""
     work = WorkQueue({0: 3})
     chunk = work.take(ANY)
     assert work.take(ANY) is None and work.copy([]) is None
@@ -141,7 +141,7 @@ def test_the_first_of_two_copies_counts():
     assert len(work) == 0 and not work.is_first_attempt(chunk)
 
 
-def test_losses_of_copies_count():
+def test_failures_of_copies_count():
     """Catches a bad example whose copies kill actors for ever."""
     work = WorkQueue({0: 1})
     chunk = work.take(ANY)
@@ -153,7 +153,7 @@ def test_losses_of_copies_count():
 
 
 def test_a_group_may_have_to_wait():
-    """Catches a group that starts before what it must know is there, and one that others wait for and nobody tries."""
+    """Catches a group that starts before the groups that it depends on, and one of those that is never retried."""
     work = WorkQueue({0: 1, 1: 1}, prerequisites=[0])
     assert work.take(ANY) == whole(0, 1) and work.awaits_prerequisites
     assert work.take(ANY) is None

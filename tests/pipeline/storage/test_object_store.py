@@ -32,9 +32,7 @@ from pipeline.storage import (
     is_there,
     lease,
     locate,
-)
-from pipeline.storage import (
-    retry as patience,
+    retry,
 )
 from pipeline.tasks.rows import read_rows
 
@@ -57,11 +55,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:UPath 'fardisk'")
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(S3FileSystem, "retries", 1)  # our own patience is what is tested
-    monkeypatch.setattr(patience, "READ_PAUSES", (0.01, 0.02))
-    monkeypatch.setattr(patience, "WRITE_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(retry, "READ_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(retry, "WRITE_PAUSES", (0.01, 0.02))
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -156,7 +154,7 @@ def test_a_run_under_way_waits_for_what_it_reads_as_long_as_for_what_it_writes(s
     """Catches an outage that a commit would outlast, and a look at what was put does not."""
     run = opened(url)
     run.write_prior(fit_prior(EVALUATIONS, compare_margins=True))
-    monkeypatch.setattr(patience, "READ_PAUSES", ())
+    monkeypatch.setattr(retry, "READ_PAUSES", ())
     for name in ("paths/", "run.json", "prior", "calibration/"):
         s3.faults.append(Fault(how="cut", method="GET", name=name, times=2))
     run.commit(0, rows("a"), evaluations=EVALUATIONS)
@@ -254,7 +252,7 @@ def test_a_folder_of_a_search_that_died_is_taken_over(s3, url, monkeypatch):
     second.open(CONFIG, provenance={}, announce=said.append)
     assert "waiting" in said[0]
     second.commit(0, rows("a"))
-    first._store._lease._look()
+    first._store._lease._check_holder()
     with pytest.raises(StorageError, match="another search has taken over") as caught:
         first.commit(1, rows("b"))
     assert caught.value.remedy == "wait for the other's end"

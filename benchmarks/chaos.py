@@ -1,4 +1,4 @@
-"""A search whose actors are killed every 20 seconds and whose driver is killed twice, against one left in peace.
+"""A search whose actors are killed every 20 seconds and whose driver is killed twice, against an undisturbed one.
 
 Both searches use two actors and the embedded model; what is compared are the data sets, byte for byte, and the layers
 that all actors ran, those of lost work included.
@@ -46,7 +46,7 @@ def counting_evaluator(counts: Path) -> type[SearchEvaluator]:
     class CountingEvaluator(SearchEvaluator):
         def _count(self, programs: int) -> None:
             super()._count(programs)
-            # No rename: whoever is killed here has counted up to the step before.
+            # No rename: an actor that is killed here has counted up to the step before.
             (counts / str(os.getpid())).write_text(str(self._model.layers_run))
 
     return CountingEvaluator
@@ -68,7 +68,7 @@ def layers_run(counts: Path) -> int:
 
 
 def data_set(out: Path) -> dict[str, bytes]:
-    """What a search found, and what it learnt on the way."""
+    """The files of a run's data set, its calibration and its prior."""
     files = [*(out / "paths").iterdir(), *(out / "calibration").iterdir(), out / "prior.safetensors"]
     return {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(files)}
 

@@ -65,7 +65,7 @@ def counting_waits(clock: Clock) -> Iterator[None]:
         try:
             return wait(*arguments, **options)
         finally:
-            if options["timeout"]:  # a look that does not wait is the coordinator's own work
+            if options["timeout"]:  # a poll that does not wait is the coordinator's own work
                 clock.blocked += time.perf_counter() - began
 
     with mock.patch.object(ray, "wait", timed_wait):

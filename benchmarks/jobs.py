@@ -1,4 +1,4 @@
-"""What the lab's processes are given to do: search groups of questions as an actor does, or run a peer."""
+"""The jobs of the lab's processes: search groups of questions as an actor does, or run a peer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class SearchGroups:
         config: The run's settings.
         examples: The questions; ``config.group_size`` of them make a group.
         selector: Makes what chooses programs.
-        prior: What calibration questions taught.
+        prior: The prior that guides the search; None for none.
         depth: Search the model of the first so many layers instead of all.
     """
 

@@ -17,7 +17,7 @@ from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Example, Outcome, Question
 
 NUM_LAYERS = 30
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
@@ -33,10 +33,12 @@ def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
             self._rows = plausible_rows(self._config)
             (gate / str(os.getpid())).touch()
             while len(list(gate.iterdir())) < num_actors:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
             return Loaded(facts={"class": "StubForCausalLM", "num_layers": NUM_LAYERS})
 
-        def search(self, examples: Sequence[Example], prior: Prior | None = None, teaches: bool = False) -> GroupResult:
+        def search(
+            self, examples: Sequence[Example], prior: Prior | None = None, calibrates: bool = False
+        ) -> GroupResult:
             rows = [
                 {**row, "example_id": example.id, "prompt": example.question, "answer": example.answer}
                 for example in examples

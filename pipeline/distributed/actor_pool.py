@@ -1,7 +1,7 @@
 """A pool of actors that each hold a model (``model_actor``) and answer one call at a time; dead ones are replaced.
 
-For work whose answers may come in any order and be asked for again: features, verdicts, evaluations. Searches have a
-coordinator of their own, which commits.
+For work whose answers may come in any order and be computed again: features, results, evaluations. A search has its
+own coordinator, which commits.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ MAX_ATTEMPTS = 3
 
 
 class PooledActor(Protocol):
-    """What the pool asks of an actor's class."""
+    """The methods of an actor's class that the pool calls."""
 
     def load(self) -> Any:
         """Load the model; an error here ends the work."""
         ...
 
     def work(self, item: Any) -> Any:
-        """Answer one item."""
+        """The answer to one item."""
         ...
 
 
@@ -54,8 +54,8 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
 
     Args:
         actor_class: The actors' class.
-        arguments: What each one is made with.
-        pool: How many, and on what.
+        arguments: The arguments that each one is constructed with.
+        pool: How many actors, and their resources.
     """
 
     def __init__(self, actor_class: type[PooledActor], arguments: tuple[Any, ...], pool: PoolConfig) -> None:
@@ -109,7 +109,8 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
                 except RayError as error:
                     preempted = self._replace(worker, loading=item is None, error=error)
                     if item is not None:
-                        attempts[item] += not preempted
+                        if not preempted:
+                            attempts[item] += 1
                         if attempts[item] >= MAX_ATTEMPTS:
                             raise UserError(_death(f"{MAX_ATTEMPTS} actors died over the same work", error)) from error
                         todo.appendleft(item)
@@ -120,13 +121,14 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
                         yield items[item], answer
 
     def _replace(self, worker: _PooledActor, *, loading: bool, error: RayError) -> bool:
-        """Let an actor that died go; whether its machine was taken away, which is nobody's fault."""
+        """Remove an actor that died; whether it was preempted, which no item can be the reason of."""
         logger.warning("an actor died and is replaced: %s", _one_line(error))
         preempted = bool(getattr(error, "preempted", False))
         self._workers.remove(worker)
         with suppress(RayError, RuntimeError):
             ray.kill(worker.actor)
-        self._failed_starts += loading and not preempted
+        if loading and not preempted:
+            self._failed_starts += 1
         if self._failed_starts >= MAX_ATTEMPTS:
             raise UserError(_death("actors die while they load the model", error)) from error
         return preempted

@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Literal
@@ -59,7 +61,7 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where actors run: ``auto`` is settled."""
+    """Where actors run: ``auto`` is resolved."""
 
     device: str
     """``cpu`` or ``cuda``."""
@@ -68,12 +70,16 @@ class Placement:
     pool: PoolConfig
     """How many actors, and what they reserve."""
 
+    def describe(self) -> str:
+        """The placement for a message, such as ``up to 4 actors on cpu in float32``."""
+        return f"up to {self.pool.num_actors} actors on {self.device} in {self.dtype}"
+
 
 def find_placement(wanted: Resources) -> Placement:
-    """Join or start a Ray cluster and settle what depends on it: the device and the actors.
+    """Join or start a Ray cluster, and resolve the device, the precision and the number of actors.
 
     Raises:
-        UserError: There is no cluster, or it has not what was asked for.
+        UserError: There is no cluster, or it has not the resources.
     """
     import ray  # takes a second, which the command line's --help need not wait for
 
@@ -105,6 +111,27 @@ def find_placement(wanted: Resources) -> Placement:
     return Placement(device=device, dtype=dtype, pool=pool)
 
 
+@contextmanager
+def joined_cluster(wanted: Resources) -> Iterator[Placement]:
+    """Join or start a Ray cluster for as long as the context lasts.
+
+    Args:
+        wanted: What actors shall run on.
+
+    Yields:
+        The placement of actors on the cluster.
+
+    Raises:
+        UserError: There is no cluster, or it has not the resources.
+    """
+    import ray
+
+    try:
+        yield find_placement(wanted)
+    finally:
+        ray.shutdown()
+
+
 def fitting_actors(pool: PoolConfig) -> int:
     """Actors that the cluster, as it is now, has room for."""
     import ray
@@ -116,7 +143,7 @@ def fitting_actors(pool: PoolConfig) -> int:
 
 
 def check_output(path: AnyPath, option: str = "--out") -> None:
-    """Refuse what would be written into a job's temporary copy of its working directory.
+    """Refuse an output that would lie in a job's temporary copy of its working directory.
 
     Raises:
         UserError: This is a Ray job, and the path is relative.

@@ -1,4 +1,4 @@
-"""The evaluator: one frozen model, many trees. A work group goes in, finished rows come out."""
+"""The actor of a search: one base model, the search trees of a work group in step. Examples go in, rows come out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.tasks import Example, Outcome, Question, get_task
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """An actor that is ready.
+    """The answer of an actor that has loaded the model.
 
     Attributes:
         facts: What a run notes about the model.
@@ -34,12 +34,12 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupResult:
-    """What an actor made of a work group.
+    """The result of searching a chunk.
 
     Attributes:
         rows: The rows to keep; see ``pipeline.shards.schema.SCHEMA``.
         failed: Questions that the model cannot be asked, each with its error.
-        evaluations: Everything that was tried, where the group teaches: what a prior can be fitted on.
+        evaluations: Every evaluation, if the group is in the calibration set: a prior is fitted to them.
         improvements: For each question, after how many programs its best one became how short.
     """
 
@@ -89,8 +89,14 @@ class SearchEvaluator(ModelActor):
             }
         )
 
-    def search(self, examples: Sequence[Example], prior: Prior | None = None, teaches: bool = False) -> GroupResult:
-        """Search one work group, with what other groups taught, or to teach them."""
+    def search(self, examples: Sequence[Example], prior: Prior | None = None, calibrates: bool = False) -> GroupResult:
+        """Search examples.
+
+        Args:
+            examples: A work group, or a chunk of one.
+            prior: Guides the search; None to search without a prior.
+            calibrates: Whether the group is in the calibration set.
+        """
         self._begin()
         model, task = self._model, self._task
         questions, failed = [], {}
@@ -98,12 +104,12 @@ class SearchEvaluator(ModelActor):
             try:
                 questions.append(self._prepare(example))
             except Exception as error:
-                # Whatever a tokenizer or a chat template makes of one question, the others go on.
+                # An error of a tokenizer or a chat template concerns one example; the others go on.
                 failed[example.id] = f"{type(error).__name__}: {error}"
         searched = search_group(
             questions,
             num_layers=model.num_layers,
-            config=replace(self._config, search=self._config.calibration_search) if teaches else self._config,
+            config=replace(self._config, search=self._config.calibration_search) if calibrates else self._config,
             score=partial(task.score, model),
             prior=prior,
             on_step=self._count,
@@ -111,12 +117,12 @@ class SearchEvaluator(ModelActor):
         return GroupResult(
             rows=[row for item in searched for row in rows_to_keep(item, self._config, self._replay(item))],
             failed=failed,
-            evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
+            evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if calibrates else [],
             improvements={item.question.example.id: item.improvements() for item in searched},
         )
 
     def _replay(self, item: ExampleSearch[Question, Outcome]) -> Replay | None:
-        """What stock models say of a question's programs, where the run asks for it."""
+        """Evaluates an example's programs with stock models; None if the run does not ask for it."""
         if not self._config.reverify:
             return None
         from pipeline.engine.stock_runner import StockRunner
@@ -142,7 +148,7 @@ class SearchEvaluator(ModelActor):
 
     @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]
     def activity(self) -> tuple[int, int]:
-        """Programs that this actor's searches have run so far, and those that it has replayed."""
+        """How many programs the actor has run so far, and how many it has replayed."""
         return self._programs_run, self._programs_replayed
 
     def _count(self, programs: int) -> None:

@@ -1,88 +1,106 @@
-"""Which of a question's programs are kept as rows."""
+"""Which of an example's programs are kept as rows: chosen, confirmed where the run asks for it, written as rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from pipeline.program import LayerProgram
 from pipeline.search.group_search import ExampleSearch
 from pipeline.search.verdicts import Verdict, ranked, unbeaten
-from pipeline.shards.path_row import storable_counts
+from pipeline.shards.path_row import PathRow, path_row
 from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Outcome, Question
 
-#: What a program makes of a question when it is run once more, in another way.
+#: Evaluates a program on an example once more, in another way than the search did.
 Replay = Callable[[LayerProgram], Outcome]
+Verdicts = dict[LayerProgram, Verdict]
+Outcomes = dict[LayerProgram, Outcome]
 
 
 def rows_to_keep(
     item: ExampleSearch[Question, Outcome], config: RunConfig, replay: Replay | None = None
-) -> list[dict[str, Any]]:
-    """A row for each program that the run keeps, and for the identity program.
+) -> list[PathRow]:
+    """A row for each program that the run keeps of an example, and for the identity program.
 
-    Right programs within the budget come first, best first. The keys are those of ``pipeline.shards.schema.SCHEMA``.
+    Right programs within the budget come first, best first.
 
     Args:
-        item: A question with its finished search.
-        config: What the run keeps.
-        replay: Asked of every program that is to have a row, if given. One whose verdicts it does not confirm has
-            none, and the next best takes its place; the identity's row, which is there in any case, says what the
-            replay says.
+        item: An example with its finished search.
+        config: The run's settings.
+        replay: Where given, only programs are kept whose results it confirms; the identity program's row, which every
+            example has, holds the replayed result.
     """
-    tree, example, identity = item.tree, item.question.example, item.tree.identity.program
-    verdicts, outcomes = dict(tree.verdicts), dict(item.outcomes)
+    verdicts, outcomes = dict(item.tree.verdicts), dict(item.outcomes)
     if replay is not None:
-        outcomes[identity] = replace(replay(identity), layer_executions=outcomes[identity].layer_executions)
-        told = outcomes[identity]
-        verdicts[identity] = Verdict(program=identity, correct=told.correct, margin=told.margin)
+        verdicts, outcomes = confirm(item, config, replay)
+    right = _right_programs(verdicts, config)
+    return [
+        path_row(
+            example_id=item.question.example.id,
+            task=item.question.example.task,
+            prompt=item.question.prompt,
+            answer=item.question.example.answer,
+            response=outcomes[program].response,
+            program=program,
+            correct=outcomes[program].correct,
+            correct_as_asked=outcomes[program].correct_as_asked,
+            margin=outcomes[program].margin,
+            baseline_correct=outcomes[item.tree.identity.program].correct,
+            rank=right.index(program) + 1 if program in right else 0,
+            simulations=item.tree.simulations,
+            evaluations=len(item.outcomes),
+            layer_executions=sum(outcome.layer_executions for outcome in item.outcomes.values()),
+            model=config.model.name,
+            run_id=config.run_id,
+        )
+        for program in choose_programs(verdicts, config, identity=item.tree.identity.program)
+    ]
+
+
+def choose_programs(
+    verdicts: Mapping[LayerProgram, Verdict], config: RunConfig, *, identity: LayerProgram
+) -> list[LayerProgram]:
+    """The programs that a run keeps of an example (``RunConfig.keep``): right ones first, best first; the identity too.
+
+    Args:
+        verdicts: The result of every program that was tried.
+        config: The run's settings.
+        identity: The identity program.
+    """
+    right = _right_programs(verdicts, config)
+    if isinstance(config.keep, int):
+        chosen = right[: config.keep]
+    else:
+        wanted = list(verdicts)
+        if config.keep == "pareto":
+            wanted = [verdict.program for verdict in unbeaten(verdicts.values(), config.search.budget)]
+        chosen = [*(program for program in right if program in set(wanted)), *wanted]
+    return list(dict.fromkeys([*chosen, identity]))
+
+
+def confirm(item: ExampleSearch[Question, Outcome], config: RunConfig, replay: Replay) -> tuple[Verdicts, Outcomes]:
+    """Replay the programs that are to be kept, until all of those are confirmed.
+
+    A program whose replayed result differs is dropped, and the next best takes its place.
+
+    Returns:
+        The results without those of dropped programs, and the outcomes; the identity program's are the replayed ones.
+    """
+    verdicts, outcomes, identity = dict(item.tree.verdicts), dict(item.outcomes), item.tree.identity.program
+    replayed = replace(replay(identity), layer_executions=outcomes[identity].layer_executions)
+    outcomes[identity] = replayed
+    verdicts[identity] = Verdict(program=identity, correct=replayed.correct, margin=replayed.margin)
     confirmed = {identity}
-    while True:
-        right = [verdict.program for verdict in ranked(verdicts.values(), tree.config.budget)]
-        kept = list(dict.fromkeys([*_chosen(verdicts, right, config), identity]))
-        unknown = [program for program in kept if program not in confirmed]
-        if replay is None or not unknown:
-            break
-        for program in unknown:
+    while unconfirmed := [p for p in choose_programs(verdicts, config, identity=identity) if p not in confirmed]:
+        for program in unconfirmed:
             if replay(program).verdicts == outcomes[program].verdicts:
                 confirmed.add(program)
             else:
                 del verdicts[program]
-    layer_executions = sum(outcome.layer_executions for outcome in item.outcomes.values())
-    return [
-        {
-            "example_id": example.id,
-            "task": example.task,
-            "prompt": item.question.prompt,
-            "answer": example.answer,
-            "response": outcomes[program].response,
-            "program": list(program.layers),
-            "counts": storable_counts(program),
-            "length": len(program),
-            "num_layers": program.num_layers,
-            "saved_layers": program.saved_layers,
-            "correct": outcomes[program].correct,
-            "correct_as_asked": outcomes[program].correct_as_asked,
-            "score": outcomes[program].margin,
-            "baseline_correct": outcomes[identity].correct,
-            "is_best": right[:1] == [program],
-            "rank": right.index(program) + 1 if program in right else 0,
-            "simulations": tree.simulations,
-            "evaluations": len(item.outcomes),
-            "layer_executions": layer_executions,
-            "model": config.model.name,
-            "run_id": config.run_id,
-        }
-        for program in kept
-    ]
+    return verdicts, outcomes
 
 
-def _chosen(verdicts: dict[LayerProgram, Verdict], right: list[LayerProgram], config: RunConfig) -> list[LayerProgram]:
-    """The programs that a run keeps of a question, right ones first."""
-    if isinstance(config.keep, int):
-        return right[: config.keep]
-    wanted = list(verdicts)
-    if config.keep == "pareto":
-        wanted = [verdict.program for verdict in unbeaten(verdicts.values(), config.search.budget)]
-    return [*(program for program in right if program in set(wanted)), *wanted]
+def _right_programs(verdicts: Mapping[LayerProgram, Verdict], config: RunConfig) -> list[LayerProgram]:
+    """The right programs within the budget, best first."""
+    return [verdict.program for verdict in ranked(verdicts.values(), config.search.budget)]

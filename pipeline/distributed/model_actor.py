@@ -1,6 +1,6 @@
-"""What all Ray actors of the project are: one frozen copy of the model, on so many threads.
+"""The base class of all Ray actors: one copy of the base model, and a number of threads.
 
-Searching, extracting features, judging programs and answering are subclasses with a method more.
+Subclasses search, extract features, evaluate programs and answer questions.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pipeline.tasks import get_task
 
 
 class ModelActor:
-    """Holds a model.
+    """Holds a copy of the base model.
 
     Args:
         source: The model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        cache_gib: Most memory that work on shared prefixes may take, in GiB.
+        cache_gib: Most memory of the prefix cache, in GiB.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class ModelActor:
         self._model: Any = None
 
     def load(self) -> Any:
-        """Load the model; returns what a caller notes about it.
+        """Load the model; a subclass returns the facts that its caller notes.
 
         Raises:
-            UserError: It cannot be loaded, or is outside the contract.
+            UserError: The model cannot be loaded, or is outside the contract.
         """
         import transformers
 
@@ -52,7 +52,7 @@ class ModelActor:
         )
 
     def _begin(self) -> None:
-        """Before each piece of work, which depends on nothing outside it."""
+        """Clear what an earlier item of work left, so that the result of the next depends on that item alone."""
         self._use_threads()
         self._model.forget()
 
@@ -64,14 +64,14 @@ class ModelActor:
 
 
 class TaskActor(ModelActor):
-    """Holds a model and judges its answers to one task's questions.
+    """Holds a copy of the base model, and scores its answers to the questions of a task.
 
     Args:
         source: The model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        task: The questions' task.
+        task: The task's name.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
     """
 

@@ -1,57 +1,77 @@
-"""What is to be handed out: work groups, pieces of groups that fail, and copies of what takes long.
+"""What is to be searched: work groups, chunks of groups that fail, and copies of chunks that take long.
 
-A piece is handed out, and comes back finished or lost. A group that is lost on three actors is split, and so is every
-piece of it that is lost again, until the example that kills its actors is alone; that one is set aside after three
-more. What is left of the group is then searched once more in one piece, so that its rows do not depend on how it was
-taken apart, or on whether it had to be. Pieces that somebody lost wait behind all that nobody did: bad examples hold
-up nobody, and an outage may be over by then. A piece whose machine was taken away goes back as if nothing had been.
-Nothing here knows Ray, or what a piece's result is.
+A chunk is handed out, and comes back finished or failed:
+
+    pending ──take──▶ in flight ──finish──▶ finalized
+                        │  ▲
+                       fail │ take, on another actor if there is one
+                        ▼  │
+                      retry queue ──3 failures──▶ split into halves, or set aside if it is one example
+
+A group that failed on three actors is split, and so is every chunk of it that fails again, until the example that ends
+its actors is alone; that one is set aside after three more failures. The rest of the group is then searched once more
+in one chunk, so that its rows do not depend on how the group was split, or on whether it had to be. Failed chunks are
+retried after all first attempts: bad examples hold up no others, and an outage may be over by then. A chunk whose
+machine was taken away is requeued as if it had not begun. Nothing here knows Ray, or what a chunk's result is.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
-#: Actors on which a group, or an example that is alone, is lost before it is split or set aside.
+#: Actors on which a group, or an example that is alone, fails before it is split or set aside.
 MAX_ATTEMPTS = 3
-#: Copies of a piece that are under way at once, at most.
+#: Copies of a chunk that are in flight at once, at most.
 MAX_COPIES = 2
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Piece:
+class Chunk:
     """Some examples of a group.
 
     Attributes:
-        group: Its number.
-        places: Which of its examples, in their order.
+        group: The group's number.
+        indices: The examples' indices in the group, ascending.
     """
 
     group: int
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
-    def halves(self) -> tuple[Piece, Piece]:
+    def halves(self) -> tuple[Chunk, Chunk]:
         """The first and the second half of more than one example."""
         middle = len(self) // 2
-        return Piece(self.group, self.places[:middle]), Piece(self.group, self.places[middle:])
+        return Chunk(self.group, self.indices[:middle]), Chunk(self.group, self.indices[middle:])
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """An actor, as the queue knows it.
+
+    Attributes:
+        number: The actor's number.
+        node: The machine that it is on; None until that is known.
+    """
+
+    number: int
+    node: str | None = None
 
 
 @dataclass(kw_only=True, slots=True)
-class Settled(Generic[Result]):
+class FinalizedGroup(Generic[Result]):
     """A group of which nothing is left to do.
 
     Attributes:
-        group: Its number.
-        results: What its pieces came to, in the order of its examples: mostly one.
-        failed: Places of examples that were set aside, each with the reason.
+        group: The group's number.
+        results: Its chunks' results, in the order of its examples: mostly one.
+        failed: Indices of the examples that were set aside, each with the reason.
     """
 
     group: int
@@ -60,177 +80,207 @@ class Settled(Generic[Result]):
 
 
 @dataclass(kw_only=True, slots=True)
-class _Open(Generic[Result]):
-    """A group on its way.
+class _OpenGroup(Generic[Result]):
+    """A group that is not finalized.
 
     Attributes:
-        size: Examples.
-        results: What its pieces came to.
-        failed: Places of examples that were set aside, each with the reason.
-        rest: What is left of a group that was taken apart, once that is known: searched in one piece.
+        size: Its number of examples.
+        results: The results of its chunks so far.
+        failed: Indices of the examples that were set aside, each with the reason.
+        rest: For a group that was split, the examples that were not set aside, once that is known of all.
     """
 
     size: int
-    results: dict[Piece, Result] = field(default_factory=dict)
+    results: dict[Chunk, Result] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
-    rest: Piece | None = None
+    rest: Chunk | None = None
 
     @property
-    def known(self) -> bool:
-        """Whether it is known of every example if it can be searched."""
+    def is_known(self) -> bool:
+        """Whether every example has a result or is set aside."""
         return sum(map(len, self.results)) + len(self.failed) == self.size
 
 
 class WorkQueue(Generic[Result]):
-    """The work groups that are not settled yet.
+    """The work groups that are not finalized yet.
 
     Args:
-        sizes: How many examples each group has, in the order in which they are handed out.
+        sizes: How many examples each group has, in the order in which groups are handed out.
+        prerequisites: Groups that must all be finalized before any other is begun.
     """
 
-    def __init__(self, sizes: Mapping[int, int]) -> None:
-        self._groups: dict[int, _Open[Result]] = {group: _Open(size=size) for group, size in sizes.items()}
-        self._fresh = deque(Piece(group, tuple(range(size))) for group, size in sizes.items())
-        #: Pieces that somebody lost, and what is left of groups that were taken apart.
-        self._suspect: deque[Piece] = deque()
-        self._copies: Counter[Piece] = Counter()
-        self._lost: Counter[Piece] = Counter()
-        self._last_loser: dict[Piece, Any] = {}
+    def __init__(self, sizes: Mapping[int, int], prerequisites: Collection[int] = ()) -> None:
+        self._groups: dict[int, _OpenGroup[Result]] = {group: _OpenGroup(size=size) for group, size in sizes.items()}
+        self._prerequisites = frozenset(prerequisites)
+        self._pending = deque(Chunk(group, tuple(range(size))) for group, size in sizes.items())
+        #: Chunks that failed, and the rest of groups that were split.
+        self._retry: deque[Chunk] = deque()
+        #: How many copies of a chunk are in flight.
+        self._copies: Counter[Chunk] = Counter()
+        self._failures: Counter[Chunk] = Counter()
+        self._last_failed_on: dict[Chunk, Worker] = {}
 
     def __len__(self) -> int:
-        """Pieces that wait for somebody."""
-        return len(self._fresh) + len(self._suspect)
+        """Chunks that wait for an actor."""
+        return len(self._pending) + len(self._retry)
 
     @property
-    def settled(self) -> bool:
-        """Nothing is left to do."""
+    def is_done(self) -> bool:
+        """Whether every group is finalized."""
         return not self._groups
 
     @property
+    def awaits_prerequisites(self) -> bool:
+        """Whether a group that the others wait for is not finalized."""
+        return any(group in self._groups for group in self._prerequisites)
+
+    @property
     def most_wanted(self) -> int:
-        """Actors that there may be work for: a piece that is under way may yet need a copy."""
+        """Actors that there may be work for: a chunk in flight may yet need a copy."""
         return len(self) + MAX_COPIES * len(self._copies)
 
-    def take(
-        self,
-        may_start: Callable[[int], bool] = lambda group: True,
-        avoids: Callable[[Any], bool] = lambda loser: False,
-    ) -> Piece | None:
-        """Hand out the next piece.
+    def take(self, worker: Worker, others: Sequence[Worker] = ()) -> Chunk | None:
+        """Hand out the next chunk.
 
         Args:
-            may_start: Whether a group may be begun. Of those that nobody has lost only the next one is looked at.
-            avoids: Told who lost a piece last, says whether it is for somebody else.
+            worker: The actor that it is for. A chunk that failed is for another actor, on another machine if possible.
+            others: All other actors.
 
         Returns:
-            The piece; None where there is none for whoever asks.
+            The chunk; None if there is none for this actor now.
         """
-        if self._fresh and may_start(self._fresh[0].group):
-            return self._hand_out(self._fresh.popleft())
-        for piece in self._suspect:
-            if may_start(piece.group) and not (piece in self._last_loser and avoids(self._last_loser[piece])):
-                self._suspect.remove(piece)
-                return self._hand_out(piece)
+        if self._pending and self._may_begin(self._pending[0]):
+            return self._hand_out(self._pending.popleft())
+        for chunk in self._retry:
+            failed_on = self._last_failed_on.get(chunk)
+            if self._may_begin(chunk) and not (failed_on and is_for_another(worker, failed_on, others)):
+                self._retry.remove(chunk)
+                return self._hand_out(chunk)
         return None
 
-    def copy(self, overdue: Callable[[Piece], bool] = lambda piece: True) -> Piece | None:
-        """Hand out a piece once more that somebody else has had for long; None where there is none."""
-        for piece, copies in self._copies.items():
-            if copies < MAX_COPIES and overdue(piece):
-                return self._hand_out(piece)
+    def copy(self, overdue: Collection[Chunk]) -> Chunk | None:
+        """Hand out one of the overdue chunks once more; None if each has enough copies in flight."""
+        for chunk, copies in self._copies.items():
+            if copies < MAX_COPIES and chunk in overdue:
+                return self._hand_out(chunk)
         return None
 
-    def is_open(self, piece: Piece) -> bool:
-        """Whether a piece's result is still waited for."""
-        return piece in self._copies
+    def is_in_flight(self, chunk: Chunk) -> bool:
+        """Whether a chunk's result is still waited for."""
+        return chunk in self._copies
 
-    def is_fresh(self, piece: Piece) -> bool:
-        """Whether a piece is a whole group that nobody has lost yet."""
-        state = self._groups.get(piece.group)
-        return state is not None and state.rest is None and len(piece) == state.size and not self._lost[piece]
+    def is_first_attempt(self, chunk: Chunk) -> bool:
+        """Whether a chunk is a whole group that has never failed."""
+        state = self._groups.get(chunk.group)
+        return state is not None and state.rest is None and len(chunk) == state.size and not self._failures[chunk]
 
-    def finish(self, piece: Piece, result: Result) -> Settled[Result] | None:
-        """Take a piece's result: the first one counts, others are as if they had not come.
+    def finish(self, chunk: Chunk, result: Result) -> FinalizedGroup[Result] | None:
+        """Take a chunk's result. The first one counts; those of other copies are dropped.
 
         Returns:
-            The group, where this was the last of it.
+            The group, if nothing of it is left to do.
         """
-        if not self.is_open(piece):
+        if not self.is_in_flight(chunk):
             return None
-        self._close(piece)
-        state = self._groups[piece.group]
-        if piece == state.rest:
+        self._close(chunk)
+        state = self._groups[chunk.group]
+        if chunk == state.rest:
             state.results = {}
-        state.results[piece] = result
-        return self._settle(piece.group)
+        state.results[chunk] = result
+        return self._finalize(chunk.group)
 
-    def give_back(self, piece: Piece) -> None:
-        """Somebody lost a piece through no fault of its examples."""
-        if self._drop(piece):
-            (self._fresh if self.is_fresh(piece) else self._suspect).appendleft(piece)
+    def requeue(self, chunk: Chunk) -> None:
+        """Take a chunk back as if it had not begun: its actor ended, and its examples are not why."""
+        if self._is_last_copy(chunk):
+            queue = self._pending if self.is_first_attempt(chunk) else self._retry
+            queue.appendleft(chunk)
 
-    def lose(self, piece: Piece, reason: str, loser: Hashable = None) -> Settled[Result] | None:
-        """Somebody lost a piece, and its examples may be why.
+    def fail(self, chunk: Chunk, reason: str, worker: Worker | None = None) -> FinalizedGroup[Result] | None:
+        """Take back a chunk whose examples may be why its actor failed.
 
         Args:
-            piece: It.
-            reason: What is noted of an example that is set aside.
-            loser: Who.
+            chunk: The chunk.
+            reason: The error, noted of an example that is set aside.
+            worker: The actor that failed.
 
         Returns:
-            The group, where this was the last of it.
+            The group, if nothing of it is left to do.
         """
-        if not self.is_open(piece):
+        if not self.is_in_flight(chunk):
             return None
-        self._lost[piece] += 1
-        self._last_loser[piece] = loser
-        if not self._drop(piece):
+        self._failures[chunk] += 1
+        if worker is not None:
+            self._last_failed_on[chunk] = worker
+        if not self._is_last_copy(chunk):
             return None  # another copy may still finish
-        state = self._groups[piece.group]
-        whole = len(piece) == state.size or piece == state.rest
-        if self._lost[piece] < MAX_ATTEMPTS and (whole or len(piece) == 1):
-            self._suspect.append(piece)
+        state = self._groups[chunk.group]
+        whole = len(chunk) == state.size or chunk == state.rest
+        if self._failures[chunk] < MAX_ATTEMPTS and (whole or len(chunk) == 1):
+            self._retry.append(chunk)
             return None
-        self._close(piece)
-        if piece == state.rest:
-            return self._settle(piece.group)  # its pieces' own results must do
-        if len(piece) > 1:
-            self._suspect.extend(piece.halves())
+        self._close(chunk)
+        if chunk == state.rest:
+            return self._finalize(chunk.group)  # with the results that its chunks have
+        return self._split_or_set_aside(chunk, reason)
+
+    def _split_or_set_aside(self, chunk: Chunk, reason: str) -> FinalizedGroup[Result] | None:
+        """Go on with the halves of a chunk that failed too often; set it aside if it is one example."""
+        if len(chunk) > 1:
+            self._retry.extend(chunk.halves())
             return None
-        state.failed[piece.places[0]] = reason
-        return self._settle(piece.group)
+        self._groups[chunk.group].failed[chunk.indices[0]] = reason
+        return self._finalize(chunk.group)
 
-    # -- inside ----------------------------------------------------------------------------
+    def _may_begin(self, chunk: Chunk) -> bool:
+        return chunk.group in self._prerequisites or not self.awaits_prerequisites
 
-    def _hand_out(self, piece: Piece) -> Piece:
-        self._copies[piece] += 1
-        return piece
+    def _hand_out(self, chunk: Chunk) -> Chunk:
+        self._copies[chunk] += 1
+        return chunk
 
-    def _drop(self, piece: Piece) -> bool:
-        """One copy less; whether that was the last."""
-        if not self.is_open(piece):
+    def _is_last_copy(self, chunk: Chunk) -> bool:
+        """Take one copy of a chunk out of flight; whether that was the last one."""
+        if not self.is_in_flight(chunk):
             return False
-        self._copies[piece] -= 1
-        if self._copies[piece]:
+        self._copies[chunk] -= 1
+        if self._copies[chunk]:
             return False
-        del self._copies[piece]
+        del self._copies[chunk]
         return True
 
-    def _close(self, piece: Piece) -> None:
-        """Forget who had a piece and who lost it: nobody will have it again."""
-        self._copies.pop(piece, None)
-        self._lost.pop(piece, None)
-        self._last_loser.pop(piece, None)
+    def _close(self, chunk: Chunk) -> None:
+        """Forget a chunk's copies and failures: it is not handed out again."""
+        self._copies.pop(chunk, None)
+        self._failures.pop(chunk, None)
+        self._last_failed_on.pop(chunk, None)
 
-    def _settle(self, group: int) -> Settled[Result] | None:
+    def _finalize(self, group: int) -> FinalizedGroup[Result] | None:
+        """The group, if nothing of it is left to do; else nothing, or its rest goes into the retry queue."""
         state = self._groups[group]
-        if not state.known:
+        if not state.is_known:
             return None
-        left = tuple(place for place in range(state.size) if place not in state.failed)
-        if len(state.results) > 1 and state.rest is None:
-            state.rest = Piece(group, left)
-            self._suspect.append(state.rest)
+        if self._needs_joint_search(state):
+            state.rest = Chunk(group, tuple(index for index in range(state.size) if index not in state.failed))
+            self._retry.append(state.rest)
             return None
         del self._groups[group]
         results = [result for _, result in sorted(state.results.items(), key=lambda item: item[0])]
-        return Settled(group=group, results=results, failed=state.failed)
+        return FinalizedGroup(group=group, results=results, failed=state.failed)
+
+    @staticmethod
+    def _needs_joint_search(state: _OpenGroup[Result]) -> bool:
+        """Whether a group has results of several chunks, and was not searched in one chunk without its bad examples."""
+        return len(state.results) > 1 and state.rest is None
+
+
+def is_for_another(worker: Worker, failed_on: Worker, others: Sequence[Worker]) -> bool:
+    """Whether a chunk should wait for another actor: one on another machine, or at least not the one that failed.
+
+    Args:
+        worker: The actor that has time.
+        failed_on: The actor that failed last at the chunk.
+        others: All actors but ``worker``.
+    """
+    if worker.node == failed_on.node and any(other.node != failed_on.node for other in others):
+        return True
+    return worker.number == failed_on.number and bool(others)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something that the user can put right: a path, a column, an option, a model.
+    """A mistake that the user can mend: a path, a column, an option, a model.
 
     The message says what is wrong, where, and the next thing to try. It must survive a trip
     between processes, so it carries nothing but its text.
@@ -12,4 +12,4 @@ class UserError(ValueError):
 
 
 class StoppedError(UserError):
-    """A run that cannot go on as things are. What it has committed stays, and the same command goes on."""
+    """A run had to stop. Its committed groups stay, and the same command resumes it."""

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.formats.path_data import NO_BASELINE, PathData, SearchedQuestion, TriedProgram, budget_of
 from pipeline.program import LayerProgram
 from pipeline.shards.data_card import imported_card
-from pipeline.shards.path_row import storable_counts
+from pipeline.shards.path_row import PathRow, path_row
 from pipeline.shards.reader import read_json, read_paths, read_settings
 from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.run_folder import RunFolder
@@ -84,9 +84,10 @@ def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    settings = ImportedSettings(data=data, origin=origin)
+    stored = read_settings(out) if is_there(out / "run.json") else {}
+    settings = ImportedSettings(schema_version=stored.get("schema_version", SCHEMA_VERSION), data=data, origin=origin)
     folder = RunFolder(out)
-    if is_there(out / "run.json") and "imported.format" not in read_settings(out):
+    if stored and "imported.format" not in stored:
         raise UserError(f"{out} is a run that was searched, and not one that a conversion began; give another folder")
     committed = folder.open(settings, provenance={"imported": origin})
     try:
@@ -112,10 +113,12 @@ class ImportedSettings:
     """The settings of a run that was not searched here.
 
     Attributes:
-        data: What it holds.
-        origin: Where it comes from.
+        schema_version: Version of the columns: the stored one for a run that is finished.
+        data: The run's content.
+        origin: The source: its ``format`` and ``file``.
     """
 
+    schema_version: int = SCHEMA_VERSION
     data: PathData
     origin: dict[str, str]
     calibration: int = 0
@@ -125,7 +128,7 @@ class ImportedSettings:
         """The settings as flat JSON, as ``run.json`` holds them; what is not known is left out or ``unknown``."""
         tasks = {question.task for question in self.data.questions}
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             "model.name": self.data.model or UNKNOWN,
             "model.revision": self.data.revision or UNKNOWN,
             "dtype": self.data.dtype or UNKNOWN,
@@ -152,8 +155,8 @@ class ImportedSettings:
         return hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _rows(question: SearchedQuestion, data: PathData, settings: ImportedSettings) -> Iterator[dict[str, Any]]:
-    """The rows of a question, right programs first; see ``pipeline.shards.schema.SCHEMA``."""
+def _rows(question: SearchedQuestion, data: PathData, settings: ImportedSettings) -> Iterator[PathRow]:
+    """The rows of a question, right programs first."""
     right = [
         tried
         for tried in question.tried
@@ -162,28 +165,23 @@ def _rows(question: SearchedQuestion, data: PathData, settings: ImportedSettings
     # A margin that is not known is as good as any other.
     right.sort(key=lambda tried: (len(tried.program), 0.0 if math.isnan(tried.score) else -tried.score))
     baseline = next(tried for tried in question.tried if tried.program.is_identity)
-    rank = {tried.program: place for place, tried in enumerate(right, start=1)}
+    rank = {tried.program: number for number, tried in enumerate(right, start=1)}
     others = [tried for tried in question.tried if tried.program not in rank]
     for tried in (*right, *others):
-        yield {
-            "example_id": question.example_id,
-            "task": question.task,
-            "prompt": question.prompt,
-            "answer": question.answer,
-            "response": tried.response,
-            "program": list(tried.program),
-            "counts": storable_counts(tried.program),
-            "length": len(tried.program),
-            "num_layers": data.num_layers,
-            "saved_layers": tried.program.saved_layers,
-            "correct": tried.correct,
-            "score": tried.score,
-            "baseline_correct": baseline.correct,
-            "is_best": rank.get(tried.program) == 1,
-            "rank": rank.get(tried.program, 0),
-            "simulations": len(question.tried) - 1,
-            "evaluations": len(question.tried),
-            "layer_executions": sum(len(other.program) for other in question.tried),
-            "model": data.model or UNKNOWN,
-            "run_id": settings.run_id,
-        }
+        yield path_row(
+            example_id=question.example_id,
+            task=question.task,
+            prompt=question.prompt,
+            answer=question.answer,
+            response=tried.response,
+            program=tried.program,
+            correct=tried.correct,
+            margin=tried.score,
+            baseline_correct=baseline.correct,
+            rank=rank.get(tried.program, 0),
+            simulations=len(question.tried) - 1,
+            evaluations=len(question.tried),
+            layer_executions=sum(len(other.program) for other in question.tried),
+            model=data.model or UNKNOWN,
+            run_id=settings.run_id,
+        )

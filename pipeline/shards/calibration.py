@@ -1,9 +1,9 @@
-"""Calibration: the first questions of a run are searched unaided, and teach the search of the others.
+"""The calibration set: the first questions of a run are searched without a prior, which is then fitted to them.
 
-    RUN/calibration/*.parquet   what their searches tried, a file a work group
-    RUN/prior.safetensors       what was learnt from it, once all of it is there
+    RUN/calibration/*.parquet   the evaluations of their searches, a file a work group
+    RUN/prior.safetensors       the prior, once all calibration groups are committed
 
-The prior is fitted once and then stays: who searches a question, when, and beside what changes nothing.
+The prior is fitted once and then stays: when a question is searched, and by which actor, changes no row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
 
 
 def calibration_groups(questions: int, group_size: int) -> range:
-    """The work groups that teach: the first ones, with at least so many questions in all."""
+    """The work groups of the calibration set: the first ones, with at least so many questions in all."""
     return range(-(-questions // group_size))
 
 
@@ -59,7 +59,7 @@ def read_evaluations(file: AnyPath) -> list[Evaluation]:
 
     Raises:
         UserError: The file cannot be read, or holds something else.
-        UnreachableError: It cannot be reached, which says nothing of what is in it.
+        UnreachableError: The store cannot be reached; the file may be sound.
     """
     try:
         table = pq.read_table(pa.BufferReader(content(file)))
@@ -81,10 +81,10 @@ def read_evaluations(file: AnyPath) -> list[Evaluation]:
 
 
 def read_prior(place: PathOrUrl) -> Prior:
-    """A prior, from its file or from the folder of a run that learnt one.
+    """A prior, from its file or from the folder of a run that fitted one.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no prior.
     """
     path = locate(place)
     if is_folder(path):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.shards.progress import Progress
 from pipeline.shards.run_config import RunConfig
-from pipeline.shards.schema import COLUMNS, schema_of
+from pipeline.shards.schema import columns_of
 
 #: What the hub reads of a card.
 _HEADER = """---
@@ -23,16 +23,16 @@ tags:
 
 def data_set_card(config: RunConfig, progress: Progress) -> str:
     """The run's README.md, in the form that the hub reads."""
-    taught = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
+    calibrating = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
     guide = (
-        "Every question was searched by itself, for the calibration of a longer run."
-        if taught and taught == progress.num_examples
-        else f"The first {taught} questions were searched unaided, and their programs save less; what they\n"
-        "taught about the model's layers guided the search of the others (`calibration/`, `prior.safetensors`)."
-        if taught
-        else "A prior that was learnt on other questions guided every search (`prior.safetensors`)."
+        "Every question is in the calibration set, and was searched without a prior."
+        if calibrating and calibrating == progress.num_examples
+        else f"The first {calibrating} questions were searched without a prior, and their programs save less; a prior\n"
+        "fitted to them guided the search of the others (`calibration/`, `prior.safetensors`)."
+        if calibrating
+        else "A prior that was fitted to other questions guided every search (`prior.safetensors`)."
         if config.prior_sha256
-        else "Every question was searched by itself."
+        else "Every question was searched without a prior."
     )
     state = "complete" if progress.complete else "incomplete: run the same command again to finish it"
     return f"""{_HEADER}# Layer programs of {config.model.name} on {config.task}
@@ -59,7 +59,7 @@ from datasets import load_dataset
 rows = load_dataset("parquet", data_files="paths/*.parquet", split="train")
 ```
 
-Every question has one row for the identity program (`length == num_layers`, the untouched model), right
+Every question has one row for the identity program (`length == num_layers`, the base model), right
 or wrong, and {_kept(config.keep)}. A question without a row where `is_best` is true has
 no right program within the budget.{_renderings(config.permutations)}
 
@@ -80,8 +80,8 @@ def _kept(keep: int | str) -> str:
         return "a row for every program that was tried, right or wrong"
     if keep == "pareto":
         return (
-            "a row for every program that no other one as short or shorter beats, a right\n"
-            "one beating a wrong one and a larger margin a smaller (its Pareto set)"
+            "a row for every program of its Pareto set over length and result, where right\n"
+            "is better than wrong, and then a larger margin than a smaller one"
         )
     return f"up to {keep} rows of right programs"
 
@@ -99,7 +99,7 @@ say is not a number; `simulations`, `evaluations` and `layer_executions` count t
 
 def _tables(settings: dict[str, Any]) -> str:
     """What each column means, and the settings."""
-    columns = "\n".join(f"| `{field.name}` | {field.type} | {COLUMNS[field.name]} |" for field in schema_of(settings))
+    columns = "\n".join(f"| `{column.name}` | {column.type} | {column.meaning} |" for column in columns_of(settings))
     said = "\n".join(f"| `{key}` | `{value}` |" for key, value in settings.items())
     return f"""## Columns
 

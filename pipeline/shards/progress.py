@@ -10,24 +10,24 @@ from pipeline.shards.reader import ShardRecord
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run is. The coordinator keeps it; whoever shows it only reads.
+    """How far a run is. The coordinator updates it; the progress bar only reads it.
 
-    Sums are kept as records come in: a run has thousands, and is looked at twice a second.
+    Sums are kept as records come in: a run has thousands of records, and is shown twice a second.
 
     Attributes:
         num_examples: Examples of the whole run.
         programs_an_example: Most programs that a search runs, the identity included.
-        committed: What is committed, by this call and earlier ones; ``add`` takes a further record.
+        committed: Records of the committed groups, by this call and earlier ones; ``add`` takes a further record.
         done: Examples committed, by this call and earlier ones.
         resumed_examples: Of those, examples that were committed before this call.
-        baseline_correct: Questions that the untouched model gets right.
+        baseline_correct: Questions that the base model gets right.
         shorter: Questions that the model gets right, and a strictly shorter program too.
         corrected: Questions that the model gets wrong and a program right.
         failed_examples: Examples set aside, by this call and earlier ones.
         programs_run: Programs run by this call's actors.
         actors_ready: Actors that have loaded the model.
-        actors_lost: Actors that died.
-        calibrating: Calibration groups are still at work, and the others wait for what they teach.
+        actors_lost: Actors that failed and were replaced.
+        calibrating: Whether calibration groups are being searched, and the others wait for the prior.
         started: When the coordinator began, on the monotonic clock.
     """
 
@@ -57,10 +57,10 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the coordinator began."""
+        """Seconds since the coordinator began."""
         return time.monotonic() - self.started
 
     @property
     def complete(self) -> bool:
-        """Every example is committed."""
+        """Whether every example is committed."""
         return self.done == self.num_examples

@@ -1,10 +1,11 @@
-"""Path data sets, read: by their manifests, checked. ``run_folder`` writes them, and says what is where."""
+"""Reading path data sets: shards by their manifest records, checked. ``run_folder`` writes them, and has the layout."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.shards.schema import schema_of
+from pipeline.shards.run_config import SCHEMA_VERSION
+from pipeline.shards.schema import schema_of, with_newer_columns
 from pipeline.storage import AnyPath, PathOrUrl, UnreachableError, content, contents, entries, locate
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _SHARD = re.compile(r"paths/[\w-][\w.-]*\.parquet", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRecord:
-    """One committed work group, as its manifest record says.
+    """The manifest record of a committed work group.
 
     Attributes:
         group: Number of the work group.
@@ -32,14 +34,14 @@ class ShardRecord:
         rows: Rows in it.
         example_ids: The group's questions that have rows.
         failed: Questions set aside, each with its error.
-        sha256: Of the file's bytes.
-        baseline_correct: Questions that the untouched model gets right.
+        sha256: SHA-256 of the file's bytes.
+        baseline_correct: Questions that the base model gets right.
         shorter: Of those, questions with a strictly shorter right program.
         corrected: Questions that only another program gets right.
         evaluations: Programs run.
         layer_executions: Layers run.
-        improvements: For each question, after how many programs its best one became how short; the untouched model
-            is program 0. Empty where nobody knows the order in which they were tried.
+        improvements: For each question, pairs of an evaluation's number and the new best length; the base model is
+            evaluation 0. Empty if the order of the evaluations is not known.
     """
 
     group: int
@@ -60,21 +62,42 @@ def read_settings(run: PathOrUrl) -> dict[str, Any]:
     """The settings that a run was made with.
 
     Raises:
-        UserError: The folder is no run, or holds no settings.
+        UserError: The folder is no run, holds no settings, or is a run of a newer version.
     """
     root = locate(run)
     settings = read_json(root / "run.json").get("settings")
     if not isinstance(settings, dict):
         raise UserError(f"{root / 'run.json'} holds no settings")
+    check_version(settings, root)
     return settings
+
+
+def check_version(settings: Mapping[str, Any], run: AnyPath) -> None:
+    """Refuse a run whose columns this version of the program does not know.
+
+    Args:
+        settings: The run's settings; without a ``schema_version`` the first one is meant.
+        run: The run folder, for the message.
+
+    Raises:
+        UserError: The run's schema version is newer than ``SCHEMA_VERSION``, or is not a version.
+    """
+    version = settings.get("schema_version", 1)
+    if type(version) is not int or version < 1:
+        raise UserError(f"{run / 'run.json'} holds the schema version {version!r}, which is not a number from 1 on")
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            f"{run} is a run of schema version {version}; this drllm-pipeline reads versions up to {SCHEMA_VERSION}: "
+            "upgrade it (pip install --upgrade drllm-pipeline) and run the same command again"
+        )
 
 
 def read_json(place: PathOrUrl) -> dict[str, Any]:
     """A JSON object from a file of a run.
 
     Raises:
-        UserError: It cannot be read, or is no JSON object.
-        UnreachableError: It cannot be reached.
+        UserError: The file cannot be read, or does not hold a JSON object.
+        UnreachableError: The store cannot be reached.
     """
     file = locate(place)
     try:
@@ -129,7 +152,7 @@ def _read_record(file: AnyPath, text: bytes) -> ShardRecord:
 
 
 def _check_record(record: ShardRecord) -> None:
-    """Refuse a record that is not as ``commit`` writes them: what it says is acted upon.
+    """Refuse a record that is not as ``commit`` writes them: callers rely on what it says.
 
     Raises:
         TypeError: A field is of another type.
@@ -154,14 +177,14 @@ def _check_record(record: ShardRecord) -> None:
 
 
 def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any]:
-    """What is in a list, or the keys of an object."""
+    """The items of a list, or the keys of an object."""
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} is of another type than it should be")
     return [*value]
 
 
 def read_improvements(run: PathOrUrl) -> dict[str, list[list[int]]]:
-    """For each committed question, after how many programs its best one became how short.
+    """For each committed question, pairs of an evaluation's number and the new best length.
 
     Raises:
         UserError: A record is damaged.
@@ -177,14 +200,17 @@ def read_paths(run: PathOrUrl) -> pd.DataFrame:
         run: A run folder: a path, or a URL such as ``s3://bucket/run``.
 
     Returns:
-        A data frame with the columns of ``schema_of`` its settings; empty where nothing is committed yet.
+        A data frame with the columns of ``pipeline.shards.schema``, those that are newer than the run at their
+        defaults; empty where nothing is committed yet.
 
     Raises:
-        UserError: The folder is no run, or a committed shard is missing or damaged.
+        UserError: The folder is no run or one of a newer version, or a committed shard is missing or damaged.
     """
     root = locate(run)
     settings = read_json(root / "run.json").get("settings")
-    schema = schema_of(settings if isinstance(settings, dict) else {})
+    settings = settings if isinstance(settings, dict) else {}
+    check_version(settings, root)
+    schema = schema_of(settings)
     records = [record for _, record in sorted(read_manifest(root).items())]
     files = [root / record.file for record in records]
     tables: list[pa.Table] = []
@@ -196,15 +222,16 @@ def read_paths(run: PathOrUrl) -> pd.DataFrame:
             raise UserError(f"committed shard {file} is missing; the same search makes it anew") from None
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"committed shard {file} cannot be read: {error}") from None
-    frame: pd.DataFrame = (pa.concat_tables(tables) if tables else schema.empty_table()).to_pandas()
+    table = pa.concat_tables(tables) if tables else schema.empty_table()
+    frame: pd.DataFrame = with_newer_columns(table, settings).to_pandas()
     return frame
 
 
 def check_unchanged(file: AnyPath, stored: bytes, record: ShardRecord) -> None:
-    """Refuse a shard that is not the one that was committed.
+    """Refuse a shard whose bytes are not those that were committed.
 
     Raises:
-        UserError: It was changed since.
+        UserError: The shard was changed.
     """
     if hashlib.sha256(stored).hexdigest() != record.sha256:
         raise UserError(
@@ -227,7 +254,7 @@ def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.S
 
 
 def _makes_sense(table: pa.Table) -> bool:
-    """Whether all programs are of one model's layers: what reads them counts on it."""
+    """Whether all programs are of one model's layers: readers rely on it."""
     if table.num_rows == 0:
         return True
     programs = table.column("program")

@@ -15,13 +15,14 @@ from pipeline.model_source import ModelSource
 from pipeline.search.config import SearchConfig
 from pipeline.tasks.types import Example
 
+#: Version of the columns that new runs have; see ``pipeline.shards.schema``. A run keeps the one that it began with.
 SCHEMA_VERSION = 1
 DEFAULT_CACHE_GIB = 2.0
 DEFAULT_CALIBRATION = 32
-#: Seconds without a program after which an actor is taken for stuck.
+#: Seconds without a program after which an actor is replaced as stalled.
 DEFAULT_STALL_SECONDS = 900.0
-#: Where calibration questions are searched, whatever the run's own space: edits of single layers tell what each
-#: layer is worth, and larger ones are taken to be sums of them.
+#: The action space of the calibration set, whatever the run's own space: edits of single layers show what each layer
+#: is worth, and larger edits are modelled as their sums.
 CALIBRATION_SPACE = "drllm"
 #: Settings that came later, with what they were before they could be set.
 _LATER_SETTINGS = {
@@ -31,18 +32,20 @@ _LATER_SETTINGS = {
     "reverify": False,
     "permutations": 1,
 }
-#: What a run may keep of a question besides a number of right programs.
+#: Values of ``keep`` other than a number.
 KEEP_WORDS = ("pareto", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What decides the rows of a run.
+    """The settings that decide the rows of a run.
 
     Raises:
         ValueError: A field is out of its range.
     """
 
+    schema_version: int = SCHEMA_VERSION
+    """Version of the columns: the stored one for a run that is resumed."""
     model: ModelSource
     """The frozen model, its weights pinned."""
     task: str
@@ -62,30 +65,31 @@ class RunConfig:
     seed: int = 0
     """Seed of the questions that a task makes, and of every search."""
     keep: int | str = 4
-    """Right programs kept for each question, beside the identity program; or ``pareto``: those of any verdict that none
-    as short or shorter beats; or ``all`` that were tried."""
+    """Right programs kept for each question, beside the identity program; or ``pareto``: the Pareto set over (length,
+    correctness, margin), right or wrong; or ``all`` that were tried."""
     reverify: bool = False
-    """Whether only programs are kept whose verdicts stock models confirm; see ``pipeline.engine.stock_runner``."""
+    """Whether only programs are kept whose results stock models confirm; see ``pipeline.engine.stock_runner``."""
     permutations: int = 1
     """In how many ways each question is asked; a program is right if all its answers are. See
     ``pipeline.tasks.renderings``."""
     group_size: int = 8
-    """Questions in a work group: the unit that is batched, handed out, lost and committed."""
+    """Questions in a work group: the unit that is batched, handed out, retried and committed."""
     leaves: int = 1
     """Programs that a tree proposes at once."""
     calibration: int = 0
-    """The first so many questions (in whole work groups) are searched unaided and teach the prior of the
-    others; 0 for a run that learns nothing."""
+    """Size of the calibration set: the first questions, in whole work groups, are searched without a prior, which is
+    then fitted to them for the others; 0 for a run that fits none."""
     prior_sha256: str | None = None
-    """Fingerprint of a prior that was given; None where the run learns its own, or none."""
+    """Fingerprint of a given prior; None if the run fits its own, or has none."""
     cache_gib: float = DEFAULT_CACHE_GIB
-    """Memory of an actor for shared prefixes; too little costs time. What runs anew may round differently."""
+    """Memory of an actor's prefix cache, in GiB. Part of the settings: a prefix that is computed again may round
+    differently."""
     device: str
-    """``cpu`` or ``cuda``."""
+    """``cpu`` or ``cuda``; ``auto`` until the actors are placed."""
     dtype: str
-    """The weights' precision."""
+    """The weights' precision; ``auto`` until the actors are placed."""
     cpus_per_actor: int = 1
-    """Cores, and so torch threads, of an actor: sums in another order round differently."""
+    """Cores, and so torch threads, of an actor. Part of the settings: sums in another order round differently."""
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
@@ -101,7 +105,7 @@ class RunConfig:
 
     def settings(self) -> dict[str, Any]:
         """The settings as flat JSON, as ``run.json`` holds them."""
-        flat: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
+        flat: dict[str, Any] = {}
         for name, value in asdict(self).items():
             if isinstance(value, dict):
                 flat.update({f"{name}.{key}": inner for key, inner in value.items()})
@@ -110,7 +114,7 @@ class RunConfig:
         flat["calibration_space"] = None if self.calibration_search == self.search else CALIBRATION_SPACE
         # The same weights and questions may lie elsewhere next time; their fingerprints stay.
         del flat["model.location"], flat["data"]
-        # Runs that were begun before there was such a setting can be gone on with.
+        # Runs that were begun before there was such a setting can be resumed.
         for name, before in _LATER_SETTINGS.items():
             if flat[name] == before:
                 del flat[name]
@@ -118,22 +122,22 @@ class RunConfig:
 
     @property
     def calibration_search(self) -> SearchConfig:
-        """How the calibration questions are searched; as all others where there are none."""
+        """The search settings of the calibration set; those of the run if there is none."""
         return replace(self.search, action_space=CALIBRATION_SPACE) if self.calibration else self.search
 
     @property
     def run_id(self) -> str:
-        """Names the settings: two runs with the same id have the same rows."""
+        """Id of the settings: two runs with the same id have the same rows."""
         canonical = json.dumps(self.settings(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class RunSettings(Protocol):
-    """What a run folder asks of the settings that it was made with."""
+    """The settings of a run folder, of a search or an import."""
 
     @property
     def calibration(self) -> int:
-        """The first so many questions teach a prior."""
+        """Size of the calibration set."""
         ...
 
     @property
@@ -152,10 +156,10 @@ class RunSettings(Protocol):
 
 
 def check_keep(keep: int | str) -> None:
-    """Refuse what no run can keep.
+    """Refuse a ``keep`` that has no meaning.
 
     Raises:
-        ValueError: It is neither a number from 1 on nor one of ``KEEP_WORDS``.
+        ValueError: The value is neither a number from 1 on nor one of ``KEEP_WORDS``.
     """
     if keep not in KEEP_WORDS and (isinstance(keep, str) or keep < 1):
         raise ValueError(f"keep must be at least 1, or one of {', '.join(KEEP_WORDS)}; got {keep}")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.shards import calibration
+from pipeline.shards.path_row import PathRow
 from pipeline.shards.reader import ShardRecord, check_unchanged, read_json, read_manifest, read_settings
 from pipeline.shards.run_config import RunSettings
 from pipeline.shards.schema import SCHEMA, schema_of
@@ -63,25 +64,27 @@ class RunFolder:
         provenance: dict[str, Any],
         announce: Callable[[str], None] = lambda line: None,
     ) -> dict[int, ShardRecord]:
-        """Create the folder, or take up the run that it holds.
+        """Create the folder, or resume the run that it holds.
 
         Args:
             config: The settings of this call.
             provenance: What else ``run.json`` notes, such as library versions.
-            announce: Told, in a line, why it takes long.
+            announce: Called with a line that says why it takes long.
 
         Returns:
             The records of the groups that are committed already.
 
         Raises:
-            UserError: The folder holds a run with other settings (the message names them), is none of
-                ours, or is being written by another search.
+            UserError: The folder holds a run with other settings (the message names them) or something else than a
+                run, or is being written by another search.
         """
-        self.check(lambda **_: config)
+        stored = self.peek()
+        if stored is not None:
+            check_settings(stored, config)
         self._schema = schema_of(config.settings())
         try:
             self._store.acquire(announce)
-            return self._take_up(config, provenance)
+            return self._resume(config, provenance)
         except StorageBusyError:
             raise UserError(f"another search is writing {self.root}; wait for its end, or stop it") from None
         except OSError as error:
@@ -91,15 +94,11 @@ class RunFolder:
             self.close()
             raise
 
-    def check(self, settle: Callable[..., RunSettings]) -> None:
-        """Refuse a folder that is none of ours, or that holds a run with other settings.
-
-        Args:
-            settle: From the ``device`` and ``dtype`` of the run in the folder to this call's settings, so
-                that a call can be checked before it knows the machine that it will run on.
+    def peek(self) -> dict[str, Any] | None:
+        """The settings of the run that the folder holds; None where a new run may begin.
 
         Raises:
-            UserError: The folder is refused; the message says why.
+            UserError: The folder cannot be read, holds something else than a run, or a run of a newer version.
         """
         try:
             begun = is_there(self.root / "run.json")
@@ -107,21 +106,21 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run folder {self.root} cannot be read: {error.strerror or error}") from None
         if begun:
-            stored = read_settings(self.root)
-            self._check_settings(stored, settle(device=str(stored.get("device")), dtype=str(stored.get("dtype"))))
-        elif taken:
+            return read_settings(self.root)
+        if taken:
             raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
+        return None
 
-    def _take_up(self, config: RunSettings, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
-        """Make what a run folder has, drop what a crash left, and read what is committed."""
-        # First of all: a folder without it is not taken for ours the next time.
+    def _resume(self, config: RunSettings, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
+        """Write ``run.json`` if it is missing, drop what a crash left, and read which groups are committed."""
+        # Before anything else: a folder without it is no run folder to the next call.
         if not is_there(self.root / "run.json"):
             self._write_json(
                 "run.json", {"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2
             )
-        # Once the prior is there, nobody needs to know any more what it was learnt from.
-        taught = is_there(self.root / calibration.PRIOR_FILE)
-        teaching = range(0) if taught else calibration.calibration_groups(config.calibration, config.group_size)
+        # Once the prior is fitted, the evaluations that it was fitted to are not needed any more.
+        fitted = is_there(self.root / calibration.PRIOR_FILE)
+        calibrating = range(0) if fitted else calibration.calibration_groups(config.calibration, config.group_size)
         shards = entries(self.root / "paths", ".parquet")
         present = {f"paths/{shard.name}" for shard in shards}
         records = read_manifest(self.root)
@@ -130,15 +129,15 @@ class RunFolder:
             for group, record in records.items()
             # A listing may lag behind.
             if (record.file in present or is_there(self.root / record.file))
-            and (group not in teaching or is_there(self.root / self._lesson(group)))
+            and (group not in calibrating or self._has_evaluations(group))
         }
         if is_there(self.root / "_SUCCESS"):
             self._store.remove("_SUCCESS")  # a complete run says so again
-        # Somebody who deleted a shard, or a lesson, wants its group searched again. First its record: who reads takes
-        # a record without a shard for damage, and a shard without a record for nothing.
+        # A group whose shard or evaluations were deleted is searched again. First its record goes: a record without a
+        # shard is damage to a reader, a shard without a record does not exist.
         for group in records.keys() - committed.keys():
             self._store.remove(f"manifest/{_name_of(group)}.json")
-        # Whoever goes on says at the end that the run is complete, and a shard that was changed is none of it.
+        # The run will be marked complete at its end, which a changed shard may not be part of.
         kept = [(self.root / record.file, record) for record in committed.values()]
         for (file, record), stored in zip(kept, contents([file for file, _ in kept])):
             check_unchanged(file, stored, record)
@@ -150,7 +149,7 @@ class RunFolder:
         return committed
 
     def _is_foreign(self, entry: AnyPath) -> bool:
-        """False for what a crash while ``run.json`` is written leaves."""
+        """Whether an entry is not one that a crash leaves while ``run.json`` is written."""
         return not entry.name.startswith(self._store.own_names)
 
     def close(self) -> None:
@@ -159,7 +158,7 @@ class RunFolder:
 
     @as_writer()
     def describe_model(self, facts: dict[str, Any]) -> None:
-        """Add to ``run.json`` what only a loaded model tells, once.
+        """Add the facts of the loaded model to ``run.json``, once.
 
         Raises:
             StorageError: The store does not take it, or cannot be reached.
@@ -168,25 +167,12 @@ class RunFolder:
         if "loaded_model" not in stored:
             self._write_json("run.json", {**stored, "loaded_model": facts}, indent=2)
 
-    @staticmethod
-    def _check_settings(before: dict[str, Any], config: RunSettings) -> None:
-        now = config.settings()
-        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if differing:
-            # Other questions follow from other settings; their hash says nothing more.
-            differing = [key for key in differing if key != "data_sha256"] or differing
-            lines = "".join(f"\n  {key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing)
-            raise UserError(
-                f"the run folder was made with other settings:{lines}\n"
-                "give the same settings to go on with it, or another folder to --out"
-            )
-
     # -- committing ------------------------------------------------------------------------
 
     def commit(
         self,
         group: int,
-        rows: Sequence[dict[str, Any]],
+        rows: Sequence[PathRow],
         failed: dict[str, str] | None = None,
         evaluations: Sequence[Evaluation] | None = None,
         improvements: dict[str, list[list[int]]] | None = None,
@@ -195,22 +181,22 @@ class RunFolder:
 
         Args:
             group: Number of the work group.
-            rows: Its rows.
-            failed: Its questions that cannot be searched, each with its error.
-            evaluations: All that its searches tried, where others are to learn from it.
-            improvements: As the record has them.
+            rows: The group's rows.
+            failed: The group's questions that cannot be searched, each with its error.
+            evaluations: Every evaluation of its searches, if it is a calibration group.
+            improvements: By question; see ``ShardRecord``.
 
         Raises:
-            StorageError: The store does not take them; nothing is committed then.
+            StorageError: The store does not take a file; nothing is committed then.
         """
         if evaluations is not None:
-            self._write_table(self._lesson(group), calibration.to_table(evaluations))
+            self._write_table(self._evaluations_file(group), calibration.to_table(evaluations))
         return self._commit(group, rows, failed or {}, improvements or {})
 
     def _commit(
         self,
         group: int,
-        rows: Sequence[dict[str, Any]],
+        rows: Sequence[PathRow],
         failed: dict[str, str],
         improvements: dict[str, list[list[int]]],
     ) -> ShardRecord:
@@ -247,10 +233,10 @@ class RunFolder:
 
     @as_writer()
     def clear_failures(self, committed: dict[int, ShardRecord]) -> None:
-        """Forget groups that an earlier call gave up: they are tried again.
+        """Remove the notes of groups that an earlier call set aside: this call tries them again.
 
         Raises:
-            StorageError: A note of them stays, or the store cannot be reached.
+            StorageError: A note stays, or the store cannot be reached.
         """
         for file in entries(self.root / "failed", ".jsonl"):
             number = file.stem.removeprefix("group-")
@@ -262,7 +248,7 @@ class RunFolder:
         self._write_text("README.md", text)
 
     def mark_complete(self) -> None:
-        """Say that every example is committed. The last thing that a complete run writes."""
+        """Mark the run complete: every example is committed. Nothing is written after this."""
         self._write_text("_SUCCESS", "")
         self._store.tidy()
 
@@ -283,22 +269,22 @@ class RunFolder:
         if not reread.schema.equals(table.schema) or not _comparable(reread).equals(_comparable(table)):
             raise OSError("it does not read back as it was written")
 
-    # -- what other questions learn from -----------------------------------------------------
+    # -- calibration -----------------------------------------------------------------------
 
     @as_writer()
     def evaluations(self, groups: Iterable[int]) -> list[Evaluation]:
-        """All that the searches of calibration groups tried, in the order of the groups.
+        """Every evaluation of the searches of calibration groups, in the order of the groups.
 
         Raises:
             UserError: A file is damaged.
             StorageError: The store cannot be reached.
         """
-        files = [self.root / self._lesson(group) for group in sorted(groups)]
+        files = [self.root / self._evaluations_file(group) for group in sorted(groups)]
         return [evaluation for file in files for evaluation in calibration.read_evaluations(file)]
 
     @as_writer()
     def prior(self) -> Prior | None:
-        """The prior that the run goes by, once it is there.
+        """The prior that guides the run's searches, once it is fitted or given; else None.
 
         Raises:
             UserError: Its file is damaged.
@@ -308,15 +294,19 @@ class RunFolder:
         return calibration.read_prior(file) if is_there(file) else None
 
     def write_prior(self, prior: Prior) -> None:
-        """Keep the prior that the run goes by from now on.
+        """Store the prior that guides the run's searches from now on.
 
         Raises:
-            StorageError: The store does not take it.
+            StorageError: The store does not take the file.
         """
         self._store.write(calibration.PRIOR_FILE, prior.to_bytes())
 
+    def _has_evaluations(self, group: int) -> bool:
+        """Whether the evaluations of a calibration group are there."""
+        return is_there(self.root / self._evaluations_file(group))
+
     @staticmethod
-    def _lesson(group: int) -> str:
+    def _evaluations_file(group: int) -> str:
         return f"{calibration.FOLDER}/{_name_of(group)}.parquet"
 
     def _write_json(self, name: str, value: dict[str, Any], *, indent: int) -> None:
@@ -326,15 +316,37 @@ class RunFolder:
         self._store.write(name, text.encode())
 
 
+def check_settings(stored: Mapping[str, Any], config: RunSettings) -> None:
+    """Refuse to resume a run with other settings.
+
+    Args:
+        stored: The settings of the run in the folder.
+        config: The settings of this call.
+
+    Raises:
+        UserError: They differ; the message names each setting with both values.
+    """
+    now = config.settings()
+    differing = sorted(key for key in stored.keys() | now.keys() if stored.get(key) != now.get(key))
+    if differing:
+        # Other examples follow from other settings; their hash says nothing more.
+        differing = [key for key in differing if key != "data_sha256"] or differing
+        lines = "".join(f"\n  {key}: {stored.get(key)!r} there, {now.get(key)!r} now" for key in differing)
+        raise UserError(
+            f"the run folder was made with other settings:{lines}\n"
+            "give the same settings to go on with it, or another folder to --out"
+        )
+
+
 def _name_of(group: int) -> str:
-    """How a group's files are called."""
+    """The stem of the names of a group's files."""
     return f"group-{group:06d}"
 
 
 def _comparable(table: pa.Table) -> pa.Table:
-    """A table whose floats equal themselves: what is not a number is null in it."""
-    for place, column_field in enumerate(table.schema):
+    """A table whose floats equal themselves: NaN is null in it."""
+    for index, column_field in enumerate(table.schema):
         if pa.types.is_floating(column_field.type):
-            column = pc.if_else(pc.is_nan(table.column(place)), pa.scalar(None, column_field.type), table.column(place))
-            table = table.set_column(place, pa.field(column_field.name, column_field.type), column)
+            column = pc.if_else(pc.is_nan(table.column(index)), pa.scalar(None, column_field.type), table.column(index))
+            table = table.set_column(index, pa.field(column_field.name, column_field.type), column)
     return table

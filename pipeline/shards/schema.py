@@ -1,10 +1,60 @@
-"""The columns of a path data set."""
+"""The columns of a path data set: a record each, and a version that says which of them a run has.
+
+A run has the columns of its own version for ever: what resumes it writes no others. ``read_paths`` adds those that came
+later, with their default. A run of a version that is newer than ``SCHEMA_VERSION`` is refused.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+
+from pipeline.shards.run_config import SCHEMA_VERSION
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column of a path data set.
+
+    Raises:
+        ValueError: The column came later than the schema's version.
+    """
+
+    name: str
+    """Name of the column, and of ``path_row``'s key."""
+    type: pa.DataType
+    """Arrow type."""
+    meaning: str
+    """What the column holds, for the data set card."""
+    nullable: bool = False
+    """Whether a row may have no value."""
+    since: int = 1
+    """First schema version that has the column."""
+    default: Any = None
+    """The value that is read for rows of runs of an older version."""
+    with_renderings: bool = False
+    """Whether only runs have the column that ask each example in several ways (``--permutations``)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.since <= SCHEMA_VERSION:
+            raise ValueError(f"column {self.name!r} is of schema version {self.since}, the schema of {SCHEMA_VERSION}")
+
+    @property
+    def field(self) -> pa.Field:
+        """The column as Arrow has it."""
+        return pa.field(self.name, self.type, nullable=self.nullable)
+
+    def is_in(self, *, version: int, renderings: bool) -> bool:
+        """Whether a run's shards have the column.
+
+        Args:
+            version: The run's schema version.
+            renderings: Whether the run asks each example in several ways.
+        """
+        return self.since <= version and (renderings or not self.with_renderings)
 
 
 def _list_of(item: pa.DataType) -> pa.DataType:
@@ -12,62 +62,103 @@ def _list_of(item: pa.DataType) -> pa.DataType:
     return pa.list_(pa.field("element", item))
 
 
-SCHEMA = pa.schema(
-    [
-        pa.field("example_id", pa.string(), nullable=False),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("prompt", pa.string(), nullable=False),
-        pa.field("answer", pa.string(), nullable=False),
-        pa.field("response", pa.string()),
-        pa.field("program", _list_of(pa.int16()), nullable=False),
-        pa.field("counts", _list_of(pa.int8())),
-        pa.field("length", pa.int16(), nullable=False),
-        pa.field("num_layers", pa.int16(), nullable=False),
-        pa.field("saved_layers", pa.int16(), nullable=False),
-        pa.field("correct", pa.bool_(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
-        pa.field("baseline_correct", pa.bool_(), nullable=False),
-        pa.field("is_best", pa.bool_(), nullable=False),
-        pa.field("rank", pa.int16(), nullable=False),
-        pa.field("simulations", pa.int32(), nullable=False),
-        pa.field("evaluations", pa.int32(), nullable=False),
-        pa.field("layer_executions", pa.int64(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-    ]
+#: Every column, in the order in which shards have them.
+COLUMNS = (
+    Column(
+        name="example_id",
+        type=pa.string(),
+        meaning="the question; one identity row and the programs that the run keeps (`--keep`) each",
+    ),
+    Column(name="task", type=pa.string(), meaning="the task's name"),
+    Column(
+        name="prompt",
+        type=pa.string(),
+        meaning="the exact text given to the tokenizer, chat template applied where the task has one",
+    ),
+    Column(name="answer", type=pa.string(), meaning="the reference answer"),
+    Column(name="response", type=pa.string(), nullable=True, meaning="the answer under the program"),
+    Column(name="program", type=_list_of(pa.int16()), meaning="the layers that ran, in order"),
+    Column(
+        name="counts",
+        type=_list_of(pa.int8()),
+        nullable=True,
+        meaning="how often each layer ran; null where the program does not keep the layers' order",
+    ),
+    Column(name="length", type=pa.int16(), meaning="layers run: the program's length"),
+    Column(name="num_layers", type=pa.int16(), meaning="the model's depth L"),
+    Column(name="saved_layers", type=pa.int16(), meaning="L - length"),
+    Column(
+        name="correct",
+        type=pa.bool_(),
+        meaning="whether the program's answer is right; with `--permutations`, in every rendering of the question",
+    ),
+    Column(
+        name="correct_as_asked",
+        type=pa.bool_(),
+        with_renderings=True,
+        meaning="only with `--permutations`: whether the answer to the question as it stands is right",
+    ),
+    Column(
+        name="score",
+        type=pa.float32(),
+        meaning="the margin: how far the result is from changing, positive where right",
+    ),
+    Column(
+        name="baseline_correct",
+        type=pa.bool_(),
+        meaning="whether the base model is right on this question",
+    ),
+    Column(
+        name="is_best",
+        type=pa.bool_(),
+        meaning="the shortest right program within the budget, then the one of the largest margin",
+    ),
+    Column(
+        name="rank",
+        type=pa.int16(),
+        meaning="rank among the right programs within the budget, from 1; 0 for a row that is not one of them",
+    ),
+    Column(
+        name="simulations",
+        type=pa.int32(),
+        meaning="programs that the search tried on this question beside the identity program",
+    ),
+    Column(name="evaluations", type=pa.int32(), meaning="distinct programs run on this question"),
+    Column(
+        name="layer_executions",
+        type=pa.int64(),
+        meaning="layers that the programs tried ask for, once a row and pass, whether or not they shared one",
+    ),
+    Column(name="model", type=pa.string(), meaning="the model as the run was told"),
+    Column(name="run_id", type=pa.string(), meaning="names the run's settings"),
 )
 
-#: Of runs that ask each question in several ways (``--permutations``): both verdicts.
-_BOTH_VERDICTS = SCHEMA.insert(
-    SCHEMA.get_field_index("correct") + 1, pa.field("correct_as_asked", pa.bool_(), nullable=False)
-)
 
-#: What each column means, for the data set card.
-COLUMNS = {
-    "example_id": "the question; one identity row and the programs that the run keeps (`--keep`) each",
-    "task": "the task's name",
-    "prompt": "the exact text given to the tokenizer, chat template applied where the task has one",
-    "answer": "the reference answer",
-    "response": "what the program answered",
-    "program": "the layers that ran, in order",
-    "counts": "how often each layer ran; null where the program does not keep the layers' order",
-    "length": "layers run: the program's length",
-    "num_layers": "the model's depth L",
-    "saved_layers": "L - length",
-    "correct": "whether the program's answer is right; with `--permutations`, in every rendering of the question",
-    "correct_as_asked": "only with `--permutations`: whether the answer to the question as it stands is right",
-    "score": "the margin: how far the verdict is from turning, positive where right",
-    "baseline_correct": "whether the untouched model is right on this question",
-    "is_best": "the shortest right program within the budget, then the one of the largest margin",
-    "rank": "place among the right programs within the budget, from 1; 0 for a row that is none of them",
-    "simulations": "programs that the search tried on this question beside the identity",
-    "evaluations": "distinct programs run on this question",
-    "layer_executions": "layers that the programs tried ask for, once a row and pass, whether or not they shared one",
-    "model": "the model as the run was told",
-    "run_id": "names the run's settings",
-}
+def columns_of(settings: Mapping[str, Any], *, version: int | None = None) -> list[Column]:
+    """The columns of a run with those settings, in order.
+
+    Args:
+        settings: The run's settings; without a ``schema_version`` the first one is meant.
+        version: The schema version; None for the run's own.
+    """
+    version = settings.get("schema_version", 1) if version is None else version
+    renderings = settings.get("permutations", 1) != 1
+    return [column for column in COLUMNS if column.is_in(version=version, renderings=renderings)]
 
 
-def schema_of(settings: dict[str, Any]) -> pa.Schema:
-    """The columns of a run with those settings."""
-    return SCHEMA if settings.get("permutations", 1) == 1 else _BOTH_VERDICTS
+def schema_of(settings: Mapping[str, Any], *, version: int | None = None) -> pa.Schema:
+    """The columns of a run with those settings, as Arrow has them; see ``columns_of``."""
+    return pa.schema([column.field for column in columns_of(settings, version=version)])
+
+
+#: The columns of a new run that asks each question in one way.
+SCHEMA = schema_of({}, version=SCHEMA_VERSION)
+
+
+def with_newer_columns(table: pa.Table, settings: Mapping[str, Any]) -> pa.Table:
+    """The rows of a run, with each column that came after the run's version at its default."""
+    for index, column in enumerate(columns_of(settings, version=SCHEMA_VERSION)):
+        if column.name not in table.column_names:
+            values = pa.array([column.default] * table.num_rows, type=column.type)
+            table = table.add_column(index, column.field, values)
+    return table

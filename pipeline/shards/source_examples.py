@@ -1,4 +1,4 @@
-"""The questions of a search, read once more: rows say what was asked, not how an answer is judged."""
+"""The examples of a run, read again from their source: rows hold the prompt, not how an answer is scored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.shards.run_config import fingerprint
 from pipeline.storage import AnyPath
 from pipeline.tasks import DataRequest, Example, get_task
 
-#: What ``run.json`` says of a run's questions, and of which kind it is.
+#: The entries of ``run.json`` that say where a run's examples come from, with their types.
 _KINDS = {
     "data": str | None,
     "task": str,
@@ -22,10 +22,10 @@ _KINDS = {
 
 
 def questions_of(run: AnyPath) -> list[Example]:
-    """The questions that a run was told to search, whether or not it has come to them yet.
+    """All examples of a run, whether or not they are committed yet.
 
     Raises:
-        UserError: They cannot be read as they were; the message is the reason.
+        UserError: The examples cannot be read as they were; the message is the reason.
     """
     settings, notes = read_settings(run), read_json(run / "run.json")
     if "imported" in notes:

@@ -1,8 +1,8 @@
-"""Where runs and questions lie: a folder of this machine, or any URL that fsspec knows.
+"""Files and folders on this machine, or behind any URL that fsspec knows.
 
-``paths`` goes from a user's words to a path, ``read`` reads what may be far away, and a ``Writer`` is a folder's
-one writer: ``local_writer`` writes under another name and renames, ``remote_writer`` puts whole objects where a
-store cannot rename (``lease`` is its lock). ``write`` is for what is written in one go.
+``paths`` resolves what a user names, ``read`` reads, and a ``Writer`` is a folder's one writer: ``local_writer`` writes
+under another name and renames, ``remote_writer`` puts whole objects where a store cannot rename, and has a ``lease`` as
+its lock. ``write`` is for single files and folders that need no writer of their own.
 """
 
 from __future__ import annotations
@@ -53,5 +53,5 @@ __all__ = [
 
 
 def writer_of(place: AnyPath) -> Writer:
-    """The writer of a folder, as its place allows."""
+    """The writer of a folder, by the kind of its path."""
     return LocalWriter(place) if isinstance(place, Path) else RemoteWriter(place)

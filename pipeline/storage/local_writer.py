@@ -16,7 +16,7 @@ _LOCK_NAME, _STAGING_NAME = ".lock", "_staging"
 
 
 class LocalWriter:
-    """A folder of this machine, or of a disk that machines share."""
+    """Writes a folder of this machine, or of a disk that machines share."""
 
     own_names = (_LOCK_NAME, _STAGING_NAME)
 
@@ -32,6 +32,10 @@ class LocalWriter:
         except Timeout:
             raise StorageBusyError from None
         self._staging.mkdir(exist_ok=True)
+        self._drop_leftovers()
+
+    def _drop_leftovers(self) -> None:
+        """Remove what a crash left half written."""
         for leftover in self._staging.iterdir():
             leftover.unlink()
 
@@ -49,10 +53,15 @@ class LocalWriter:
                 handle.flush()
                 os.fsync(handle.fileno())
             if check is not None:
-                check(staged.read_bytes())
+                self._check_staged(staged, check)
             self._move(staged, target)
         except OSError as error:
             raise StorageError.at(target, "written", error) from error
+
+    @staticmethod
+    def _check_staged(staged: Path, check: Callable[[bytes], None]) -> None:
+        """Read back what was written; the check raises ``OSError`` if it is something else."""
+        check(staged.read_bytes())
 
     @staticmethod
     def _move(staged: Path, target: Path) -> None:

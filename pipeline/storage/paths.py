@@ -1,4 +1,4 @@
-"""From a user's words to a path: a place on this machine, or a URL of any file system that fsspec knows."""
+"""Paths of this machine, and URLs of any file system that fsspec knows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from upath import UPath
 
 from pipeline.errors import UserError
 
-#: A path on this machine, or one behind a URL; both can what ``pathlib`` can.
+#: A path on this machine, or one behind a URL; both have the methods of ``pathlib``.
 AnyPath: TypeAlias = Path | UPath
-#: What a user names it by.
+#: How a user names one.
 PathOrUrl: TypeAlias = str | AnyPath
 
 
@@ -22,19 +22,19 @@ PathOrUrl: TypeAlias = str | AnyPath
 _OBJECT_STORES = frozenset(
     ["s3", "s3a", "r2", "oss", "oci", "tos", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"]
 )
-#: Every file system in a URL, which may be a chain of them (``simplecache::https://…``), and who logs in there.
+#: Every file system in a URL, which may be a chain of them (``simplecache::https://…``), and the login in it.
 _LOGIN = re.compile(r"([\w+.-]+)://(?=([^/?#]*)@)")
 
 
 def locate(place: PathOrUrl) -> AnyPath:
-    """The path of a place.
+    """The path that a user names.
 
     Args:
         place: A path, or a URL such as ``s3://bucket/folder``. Credentials come from the environment or from fsspec's
             configuration, as each file system has it.
 
     Returns:
-        A ``pathlib.Path`` for a place on this machine, otherwise fsspec's counterpart of one.
+        A ``pathlib.Path`` for a path on this machine, otherwise fsspec's counterpart.
 
     Raises:
         UserError: No such file system is known or installed, or the URL holds a password or a token.
@@ -61,12 +61,12 @@ def locate(place: PathOrUrl) -> AnyPath:
 
 
 def is_object_store(place: UPath) -> bool:
-    """Whether objects there appear whole, and are not renamed; otherwise it is taken for a far disk."""
+    """Whether objects there appear whole and cannot be renamed; if not, the store is treated as a far disk."""
     return place.protocol in _OBJECT_STORES
 
 
 def without_secrets(place: PathOrUrl) -> str:
-    """A place as messages and files name it: without a URL's query, which may be a signature."""
+    """A path as messages and files name it: without a URL's query, which may be a signature."""
     text = str(place)
     address, mark, _ = text.partition("?")
     return f"{address}?…" if mark and "://" in text else text

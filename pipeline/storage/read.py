@@ -1,4 +1,4 @@
-"""Reading what may be far away: many objects at once, and every library's errors as one."""
+"""Reading files here and in far stores: many objects at once, and one error for those of every library."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import UserError
-from pipeline.storage import retry as patience
+from pipeline.storage import retry
 from pipeline.storage.paths import AnyPath, without_secrets
-from pipeline.storage.retry import is_missing, patiently
+from pipeline.storage.retry import is_missing, with_retries
 from pipeline.storage.writer import StorageError
 
 Result = TypeVar("Result")
@@ -24,14 +24,14 @@ _FETCHERS, _AHEAD = 32, 256
 
 
 class UnreachableError(OSError, UserError):
-    """A far place that cannot be reached: no network, no such bucket, no right to."""
+    """A far store that cannot be reached: no network, no such bucket, no permission."""
 
 
 def content(file: AnyPath) -> bytes:
     """A file's bytes.
 
     Raises:
-        OSError: It cannot be read; ``FileNotFoundError`` where it is not there.
+        OSError: The file cannot be read; ``FileNotFoundError`` if there is none.
     """
     if isinstance(file, Path):
         return file.read_bytes()
@@ -43,7 +43,7 @@ def contents(files: Sequence[AnyPath]) -> Iterator[bytes]:
     """The bytes of files, in their order; objects of a far store are fetched many at once.
 
     Raises:
-        OSError: One cannot be read.
+        OSError: A file cannot be read.
     """
     if not files or isinstance(files[0], Path):
         yield from map(content, files)
@@ -54,10 +54,10 @@ def contents(files: Sequence[AnyPath]) -> Iterator[bytes]:
 
 
 def entries(folder: AnyPath, suffix: str = "") -> list[AnyPath]:
-    """What lies in a folder and ends so, by name; nothing where there is no such folder.
+    """The entries of a folder whose names end with a suffix, by name; empty if there is no such folder.
 
     Raises:
-        OSError: It cannot be listed.
+        OSError: The folder cannot be listed.
     """
     try:
         found = _ask(folder, lambda: _listed(folder))
@@ -95,7 +95,7 @@ def is_folder(place: AnyPath) -> bool:
 
 
 def _kind(place: AnyPath) -> str | None:
-    """Of what lies at a place; None where there is nothing."""
+    """``file`` or ``directory``; None if there is neither."""
     if isinstance(place, Path):
         return ("directory" if place.is_dir() else "file") if place.exists() else None
     try:
@@ -108,10 +108,10 @@ def _kind(place: AnyPath) -> str | None:
 
 @contextmanager
 def local_copy(place: AnyPath) -> Iterator[Path]:
-    """A file on this machine, for who reads no other; one that is far is fetched, for as long.
+    """A file on this machine, for libraries that read no other; a far one is fetched for as long as the context lasts.
 
     Raises:
-        OSError: It cannot be read; ``FileNotFoundError`` where it is not there.
+        OSError: The file cannot be read; ``FileNotFoundError`` if there is none.
     """
     if isinstance(place, Path):
         yield place
@@ -123,28 +123,28 @@ def local_copy(place: AnyPath) -> Iterator[Path]:
 
 
 def _ask(place: AnyPath, do: Callable[[], Result]) -> Result:
-    """Do what reads a place: a far one again if it fails."""
+    """The result of a read, with retries for a far store."""
     with reaching(place):
         if isinstance(place, Path):
             return do()
 
         def do_afresh() -> Result:
-            # What a listing said once is not believed again: others write too.
+            # A cached listing may be out of date: others write too.
             place.fs.invalidate_cache()
             return do()
 
-        return patiently(do_afresh, patience.read_pauses())
+        return with_retries(do_afresh, retry.read_pauses())
 
 
 @contextmanager
 def as_writer() -> Iterator[None]:
-    """For what a folder's writer reads: as patient as its writes, and an outage is the same error.
+    """Reads of a folder's writer: they are retried as its writes are, and an outage is the same error.
 
     Raises:
-        StorageError: A place cannot be reached.
+        StorageError: A store cannot be reached.
     """
     try:
-        with patience.of_a_writer():
+        with retry.of_a_writer():
             yield
     except UnreachableError as error:
         raise StorageError(str(error)) from error
@@ -152,10 +152,10 @@ def as_writer() -> Iterator[None]:
 
 @contextmanager
 def reaching(place: AnyPath) -> Iterator[None]:
-    """Turns what the libraries of a far file system raise into an error that names the place.
+    """Turns the errors of a far file system's libraries into one that names the path.
 
     Raises:
-        UnreachableError: The place cannot be reached.
+        UnreachableError: The store cannot be reached.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """A folder that fsspec reaches: object stores, which put whole objects, and far disks, which rename.
 
-An object store cannot rename: what it calls so is a copy and a removal, and a crash between them leaves both. But an
-object that is put is there whole or not at all, so it is put under its own name and read back; who reads follows the
-manifest, whose record is put last. Far disks show a file while it is written, so it is written beside and renamed.
+An object store cannot rename: it copies and removes, and a crash between the two leaves both. But an object that is put
+is there whole or not at all, so it is put under its own name and read back; readers follow the manifest, whose record
+is put last. Far disks show a file while it is written, so it is written under another name and renamed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from contextlib import suppress
 
 from upath import UPath
 
-from pipeline.storage import retry as patience
+from pipeline.storage import retry
 from pipeline.storage.lease import LEASE_NAME, Lease
 from pipeline.storage.paths import is_object_store
 from pipeline.storage.read import entries, reaching
-from pipeline.storage.retry import is_missing, patiently
+from pipeline.storage.retry import is_missing, with_retries
 from pipeline.storage.writer import StorageError
 
 _STAGING_NAME = "_staging"
 
 
 class RemoteWriter:
-    """A folder behind a URL."""
+    """Writes a folder behind a URL."""
 
     own_names = (LEASE_NAME, _STAGING_NAME)
 
@@ -39,14 +39,14 @@ class RemoteWriter:
             return
         self._make(self._root)
         self._lease.acquire(announce)
-        self._make(self._root / _STAGING_NAME)  # whoever had the lease may have tidied up
+        self._make(self._root / _STAGING_NAME)  # an earlier holder of the lease may have tidied up
         for leftover in entries(self._root / _STAGING_NAME):
             self.remove(f"{_STAGING_NAME}/{leftover.name}")
 
     @staticmethod
     def _make(folder: UPath) -> None:
         with reaching(folder):
-            patiently(lambda: folder.fs.makedirs(folder.path, exist_ok=True), patience.READ_PAUSES)
+            with_retries(lambda: folder.fs.makedirs(folder.path, exist_ok=True), retry.READ_PAUSES)
 
     def release(self) -> None:
         self._lease.release()
@@ -68,18 +68,18 @@ class RemoteWriter:
             raise StorageError.at(target, "written", error) from error
 
     def _put(self, target: UPath, content: bytes, check: Callable[[bytes], None] | None) -> None:
-        patiently(lambda: target.fs.pipe_file(target.path, content), patience.WRITE_PAUSES)
+        with_retries(lambda: target.fs.pipe_file(target.path, content), retry.WRITE_PAUSES)
         if check is not None:
-            check(patiently(lambda: _stored(target), patience.WRITE_PAUSES))
+            check(with_retries(lambda: _stored(target), retry.WRITE_PAUSES))
 
     def _put_and_move(self, target: UPath, content: bytes, check: Callable[[bytes], None] | None) -> None:
         staged = self._root / _STAGING_NAME / f"{target.name}-{uuid.uuid4().hex}"
         self._put(staged, content, check)
-        patiently(lambda: self._move(staged, target, content), patience.WRITE_PAUSES)
+        with_retries(lambda: self._move(staged, target, content), retry.WRITE_PAUSES)
 
     @staticmethod
     def _move(staged: UPath, target: UPath, content: bytes) -> None:
-        """Move a file to its name, and look what is there then: an answer may be lost, or say nothing."""
+        """Move a file to its name, and check what is there then: a response may be lost, or say nothing."""
         disk = target.fs
         disk.makedirs(target.parent.path, exist_ok=True)
         with suppress(Exception):
@@ -97,7 +97,7 @@ class RemoteWriter:
     def remove(self, name: str) -> None:
         target = self._root / name
         try:
-            patiently(lambda: _remove(target), patience.WRITE_PAUSES)
+            with_retries(lambda: _remove(target), retry.WRITE_PAUSES)
         except Exception as error:
             raise StorageError.at(target, "removed", error) from error
 

@@ -1,4 +1,4 @@
-"""Doing again what a network failed to do."""
+"""Retries of what a network failed to do."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from pipeline.errors import UserError
 
 Result = TypeVar("Result")
 
-#: Seconds before each new try, once a store's own client has given up; who reads may still be told of a mistake.
+#: Seconds before each retry, once a store's own client has given up. Reads are retried for less long than writes: a
+#: reader waits for an answer, and its address may be wrong.
 READ_PAUSES: Sequence[float] = (0.5, 1.0, 2.0, 4.0)
 WRITE_PAUSES: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0)
-#: What is so, and will be the next time too.
+#: Errors that a retry does not change.
 _LASTING = (UserError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-#: Whether what is read now is read by a folder's writer; each thread has its own.
+#: Whether this thread reads for a folder's writer, with the retries of a write.
 _AS_WRITER: ContextVar[bool] = ContextVar("as_writer", default=False)
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether it says that there is no such file; some libraries (SMB's) have errors of their own for it."""
+    """Whether an error says that there is no such file; some libraries (SMB's) have errors of their own for it."""
     return isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno == errno.ENOENT)
 
 
 def read_pauses() -> Sequence[float]:
-    """The pauses of what is read now."""
+    """The pauses between the retries of a read."""
     return WRITE_PAUSES if _AS_WRITER.get() else READ_PAUSES
 
 
 @contextmanager
 def of_a_writer() -> Iterator[None]:
-    """Waits for what is read as long as for what is written."""
+    """Retries reads for as long as writes."""
     before = _AS_WRITER.set(True)
     try:
         yield
@@ -42,11 +43,11 @@ def of_a_writer() -> Iterator[None]:
         _AS_WRITER.reset(before)
 
 
-def patiently(do: Callable[[], Result], pauses: Sequence[float]) -> Result:
-    """Do something, and do it again after each pause if it failed.
+def with_retries(do: Callable[[], Result], pauses: Sequence[float]) -> Result:
+    """The result of a function, which is called again after each pause if it fails.
 
     Raises:
-        Exception: What it raised at last.
+        Exception: The error of the last call.
     """
     for pause in pauses:
         try:

@@ -1,4 +1,4 @@
-"""Writing files and folders that need not be committed piece by piece: a router, a report, a table of results."""
+"""Writing single files and folders at once: a router, a report, a table of results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def write_whole(file: AnyPath, content: bytes) -> None:
     """Write a file so that it is there whole or not at all.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     with uploaded(file) as target:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def remove(file: AnyPath) -> None:
     """Remove a file, if it is there.
 
     Raises:
-        OSError: It stays.
+        OSError: The file stays.
     """
     with reaching(file), suppress(FileNotFoundError):
         if isinstance(file, Path):
@@ -46,15 +46,15 @@ def remove(file: AnyPath) -> None:
 
 @contextmanager
 def uploaded(place: AnyPath) -> Iterator[Path]:
-    """Where to write a file or a folder that is to lie at a place: there, or where it is taken from at the end.
+    """Where to write a file or a folder: its own path here, or a temporary one that is uploaded at the end.
 
-    Nothing is uploaded where an exception ends it.
+    After an exception nothing is uploaded.
 
     Args:
-        place: Where it is to lie.
+        place: The path of the file or folder.
 
     Raises:
-        OSError: It cannot be uploaded.
+        OSError: A file cannot be uploaded.
     """
     if isinstance(place, Path):
         yield place

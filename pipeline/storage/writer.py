@@ -1,4 +1,4 @@
-"""What the one writer of a folder asks of the place where it lies."""
+"""The protocol of a folder's one writer, and the errors of writing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StorageError(OSError):
-    """The store does not take what is written, or does not give it back. What was written before stays.
+    """The store does not take a file, or does not give it back. Files that were written before stay.
 
     Args:
-        message: What is wrong, and where.
-        remedy: What to do before the same command can go on; nothing where it may as things are.
+        message: What is wrong, and with which file.
+        remedy: What to do before the same command can go on; empty if nothing needs to be done.
     """
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
@@ -25,7 +25,7 @@ class StorageError(OSError):
 
     @classmethod
     def at(cls, target: AnyPath, what: str, error: Exception) -> StorageError:
-        """That something ``cannot be`` done to a file, and why."""
+        """The error that a file ``cannot be`` written or removed, with its cause."""
         number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
         reason = reason or str(error) or type(error).__name__
         return cls(f"{target} cannot be {what}: {reason}", remedy="make room" if number in _FULL else "")
@@ -40,32 +40,33 @@ class Writer(Protocol):
 
     @property
     def own_names(self) -> tuple[str, ...]:
-        """How the names begin of what the store itself leaves in the folder."""
+        """The prefixes of the names of files that the writer itself leaves in the folder."""
         ...
 
     def acquire(self, announce: Callable[[str], None]) -> None:
-        """Become the folder's one writer, and drop what a crash left half written.
+        """Become the folder's one writer, and remove files that a crash left half written.
 
         Args:
-            announce: Told, in a line, why it takes long.
+            announce: Called with a line that says why it takes long.
 
         Raises:
-            StorageBusyError: There is one already.
-            OSError: The place cannot be written.
+            StorageBusyError: Another process is the writer.
+            OSError: The folder cannot be written.
         """
         ...
 
     def release(self) -> None:
-        """Let others write; does nothing for who is not the writer."""
+        """Let others write; does nothing if this process is not the writer."""
         ...
 
     def write(self, name: str, content: bytes, check: Callable[[bytes], None] | None = None) -> None:
         """Write a file, or write it over.
 
         Args:
-            name: Which, from the folder on, such as ``paths/a.parquet``.
-            content: All of it.
-            check: Given what the store reads back before the file counts; raises ``OSError`` where it is another.
+            name: The file's path in the folder, such as ``paths/a.parquet``.
+            content: The file's bytes.
+            check: Called with the bytes that the store reads back, before the file counts; raises ``OSError`` if they
+                are others.
 
         Raises:
             StorageError: The store does not take it, or another process has become the writer.
@@ -76,10 +77,10 @@ class Writer(Protocol):
         """Remove a file, if it is there.
 
         Raises:
-            StorageError: It stays.
+            StorageError: The file stays.
         """
         ...
 
     def tidy(self) -> None:
-        """Remove what writing needed and reading does not. What stays all the same is no harm, and no error."""
+        """Remove files that only writing needed. A file that stays is no error."""
         ...

@@ -1,1 +1,1 @@
-"""What commands do from a request to files: ``run_search`` makes a run, ``verify`` replays one."""
+"""Whole commands, from a request to files: ``run_search`` makes a run, ``verify`` replays one."""

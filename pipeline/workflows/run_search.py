@@ -1,18 +1,16 @@
-"""One search from a user's words to a run folder: checks, Ray, the coordinator, the closing marks."""
+"""One search, from a request to a run folder: read the inputs, open the folder, join a cluster, run the coordinator."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import ray
-
 from pipeline import __version__
-from pipeline.distributed.cluster import check_output, find_placement
+from pipeline.distributed.cluster import check_output, joined_cluster
 from pipeline.distributed.coordinator import Coordinator
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -25,10 +23,11 @@ from pipeline.shards.progress import Progress
 from pipeline.shards.reader import read_json
 from pipeline.shards.run_config import (
     DEFAULT_CALIBRATION,
+    SCHEMA_VERSION,
     RunConfig,
     fingerprint,
 )
-from pipeline.shards.run_folder import RunFolder
+from pipeline.shards.run_folder import RunFolder, check_settings
 from pipeline.storage import AnyPath, without_secrets
 from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
 from pipeline.workflows.search_request import SearchRequest
@@ -46,8 +45,8 @@ def run_search(
 
     Args:
         request: What to do.
-        show: Told of the progress about twice a second.
-        announce: Told, in a line each, what is about to happen.
+        show: Called with the progress about twice a second.
+        announce: Called with a line about what comes next.
 
     Returns:
         The progress at the end; ``complete`` where every question is committed.
@@ -67,20 +66,21 @@ def run_search(
         where = without_secrets(str(error.filename or "a file"))
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
     folder = RunFolder(request.out)
-    settle = partial(_config, request, model, examples, prior)
-    folder.check(settle)
+    stored = folder.peek()
+    config = _config(request, model, examples, prior, stored)
+    if stored is not None:
+        check_settings(stored, config)  # before a cluster is started
     announce("Joining or starting a Ray cluster.")
-    try:
-        place = find_placement(request.resources)
-        config = settle(device=place.device, dtype=place.dtype)
+    with joined_cluster(request.resources) as placement, closing(folder):
+        config = replace(config, device=placement.device, dtype=placement.dtype)
         provenance = _provenance(request)
         committed = folder.open(config, provenance=provenance, announce=announce)
         _announce_other_versions(request.out, provenance, announce)
-        taught = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
-        if 0 < len(examples) <= taught:
+        calibrating = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
+        if 0 < len(examples) <= calibrating:
             announce(
-                f"All {len(examples)} questions are calibration, searched unaided; a search of more than {taught} "
-                "learns from them, and --prior takes what another run has learnt."
+                f"All {len(examples)} questions are in the calibration set, searched without a prior; a search of more "
+                f"than {calibrating} fits a prior to them, and --prior takes the prior of another run."
             )
         if not get_action_space(request.search.action_space).keeps_order:
             announce(f"{NO_PRIOR.format(space=request.search.action_space)}: all examples are searched without one.")
@@ -89,7 +89,7 @@ def run_search(
             folder.write_prior(prior)
         coordinator = Coordinator(
             config=config,
-            pool=place.pool,
+            pool=placement.pool,
             examples=examples,
             folder=folder,
             committed=committed,
@@ -100,7 +100,7 @@ def run_search(
         announce(
             f"{len(examples)} questions of task {config.task}"
             + (f", {resumed} of them committed already" if resumed else "")
-            + f"; up to {place.pool.num_actors} actors on {config.device} in {config.dtype}; run folder {folder.root}"
+            + f"; {placement.describe()}; run folder {folder.root}"
         )
         try:
             progress = coordinator.run()
@@ -109,9 +109,6 @@ def run_search(
         if progress.complete:
             folder.mark_complete()
         return progress
-    finally:
-        folder.close()
-        ray.shutdown()
 
 
 def read_examples(request: SearchRequest) -> list[Example]:
@@ -136,7 +133,7 @@ def read_examples(request: SearchRequest) -> list[Example]:
 
 
 def _given_prior(request: SearchRequest) -> Prior | None:
-    """The prior that was asked for, to be told verdicts as the task gives them: with margins that compare, or not."""
+    """The prior that the request names, if it names one; without margins if the task's margins do not compare."""
     if request.prior is None:
         return None
     prior = read_prior(request.prior)
@@ -148,17 +145,26 @@ def _config(
     model: ModelSource,
     examples: list[Example],
     prior: Prior | None,
-    *,
-    device: str,
-    dtype: str,
+    stored: Mapping[str, Any] | None,
 ) -> RunConfig:
-    """The run's settings, with ``auto`` settled."""
+    """The run's settings.
+
+    Args:
+        request: The request.
+        model: The base model.
+        examples: The run's examples.
+        prior: The prior that the request names.
+        stored: The settings of the run that is resumed, whose device, dtype and schema version they take; None for a
+            new run, whose device and dtype are ``auto`` until its actors are placed.
+    """
+    stored = {"device": "auto", "dtype": "auto"} if stored is None else stored
     task = get_task(request.task)
     calibration = DEFAULT_CALIBRATION if request.calibration is None else request.calibration
     if not get_action_space(request.search.action_space).keeps_order:
         calibration = 0
     search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
     return RunConfig(
+        schema_version=stored.get("schema_version", SCHEMA_VERSION),
         model=model,
         task=request.task,
         data=request.data,
@@ -176,8 +182,8 @@ def _config(
         calibration=0 if prior is not None else calibration,
         prior_sha256=None if prior is None else prior.fingerprint,
         cache_gib=request.cache_gib,
-        device=device,
-        dtype=dtype,
+        device=str(stored.get("device")),
+        dtype=str(stored.get("dtype")),
         cpus_per_actor=request.resources.cpus_per_actor,
     )
 
@@ -193,7 +199,7 @@ def _provenance(request: SearchRequest) -> dict[str, Any]:
 
 
 def _announce_other_versions(out: AnyPath, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:
-    """Warn where a run is taken up with other libraries: their rounding may differ in a last bit."""
+    """Warn if a run is resumed with other library versions: their rounding may differ in the last bit."""
     before, now = read_json(out / "run.json").get("versions"), provenance["versions"]
     if isinstance(before, dict):
         changed = [f"{name} {before.get(name)} then, {now[name]} now" for name in now if before.get(name) != now[name]]

@@ -1,20 +1,20 @@
-"""Replaying a run: are its labels what stock transformers models of its programs say?
+"""Replaying a run: do stock transformers models confirm its labels?
 
-The kept programs are run once more by ``pipeline.engine.stock_runner``, each question alone, with nothing that the
-search had computed; the task judges what comes out by its own rules.
+The kept programs are run once more by ``pipeline.engine.stock_runner``, each question alone, without a prefix cache;
+the task scores the answers as in a search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.distributed.actor_pool import ActorPool
-from pipeline.distributed.cluster import find_placement
+from pipeline.distributed.cluster import Placement, joined_cluster
 from pipeline.distributed.model_actor import TaskActor
 from pipeline.errors import UserError
-from pipeline.model_source import resolve_model
+from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths, read_settings
 from pipeline.shards.source_examples import questions_of
@@ -25,22 +25,78 @@ from pipeline.workflows.verify_request import VerifyRequest
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Questions that an actor is handed at once, each with its programs.
-PIECE = 4
-Piece = list[tuple[Example, list[LayerProgram]]]
+#: Questions that an actor is handed at once, each with its rows.
+QUESTIONS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Label:
+    """What a row says of its program.
+
+    Attributes:
+        program: The program.
+        correct: Whether its answer is right.
+        as_asked: Whether it is right for the question as it stands; None if that is asked in no other way.
+        margin: The margin.
+    """
+
+    program: LayerProgram
+    correct: bool
+    as_asked: bool | None
+    margin: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledExample:
+    """An example with its rows that are replayed.
+
+    Attributes:
+        example: The example.
+        labels: Its rows' labels.
+    """
+
+    example: Example
+    labels: list[Label]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayPlan:
+    """What is to be replayed, and with what.
+
+    Attributes:
+        examples: The examples with the rows that were drawn.
+        rows: Rows of the run.
+        source: The base model.
+        dtype: The run's precision.
+        task: The task's name.
+        max_new_tokens: Most tokens of a generated answer; None for the task's default.
+    """
+
+    examples: list[LabelledExample]
+    rows: int
+    source: ModelSource
+    dtype: str
+    task: str
+    max_new_tokens: int | None
+
+    @property
+    def num_labels(self) -> int:
+        """Rows that are replayed."""
+        return sum(len(item.labels) for item in self.examples)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """A row whose label the oracle does not confirm.
+    """A row whose label the replay does not confirm.
 
     Attributes:
         example_id: The question.
         program: The program.
-        correct: The row's verdict; the oracle's is the other one.
-        as_asked: Whether it is the verdict on the question as it stands, of a run that asks each in several ways.
+        correct: Whether the row says that the answer is right; the replay says the opposite.
+        as_asked: Whether only the result for the question as it stands differs, in a run that asks each in several
+            ways.
         margin: The row's margin.
-        replayed_margin: The oracle's.
+        replayed_margin: The replay's margin.
     """
 
     example_id: str
@@ -53,12 +109,12 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What a replay found.
+    """The result of a replay.
 
     Attributes:
         rows: Rows of the run.
         replayed: Rows that were replayed.
-        differences: Those whose label differs.
+        differences: The replayed rows whose label differs.
         dtype: The run's precision.
     """
 
@@ -76,18 +132,18 @@ class Verification:
 class ReplayActor(TaskActor):
     """The Ray actor that replays programs."""
 
-    def work(self, piece: Piece) -> list[list[Outcome]]:
-        """For each question what each of its programs makes of it."""
+    def work(self, items: list[LabelledExample]) -> list[list[Outcome]]:
+        """The outcome of each program of each example."""
         from pipeline.engine.stock_runner import StockRunner
 
         self._begin()
-        oracle, found = StockRunner(self._model), []
-        for example, programs in piece:
-            question = self._task.prepare(example, self._model.tokenizer)
-            found.append(
-                [self._task.score(oracle, [question], [program], need_response=False)[0] for program in programs]
+        oracle, outcomes = StockRunner(self._model), []
+        for item in items:
+            question = self._task.prepare(item.example, self._model.tokenizer)
+            outcomes.append(
+                [self._task.score(oracle, [question], [label.program], need_response=False)[0] for label in item.labels]
             )
-        return found
+        return outcomes
 
 
 def verify(
@@ -100,14 +156,37 @@ def verify(
 
     Args:
         request: What to do.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
+        announce: Called with a line about what comes next.
+        show: Called with what is being done, how much of it is done, and the total.
 
     Raises:
         UserError: The folder is no run, its questions cannot be read again, or its model is not there.
     """
-    import ray
+    plan = prepare(request)
+    differences: list[Difference] = []
+    with joined_cluster(request.resources) as placement:
+        placement = replace(placement, dtype=plan.dtype)
+        announce(
+            f"Replaying {plan.num_labels} of {plan.rows} rows of {len(plan.examples)} questions, each alone; "
+            f"{placement.describe()}."
+        )
+        done = 0
+        for item, outcomes in replay(plan, placement):
+            pairs = zip(item.labels, outcomes, strict=True)
+            found = [compare(item.example.id, label, outcome) for label, outcome in pairs]
+            differences += [difference for difference in found if difference is not None]
+            done += len(found)
+            show("rows replayed", done, plan.num_labels)
+    differences.sort(key=lambda one: (one.example_id, one.program.layers))
+    return Verification(rows=plan.rows, replayed=plan.num_labels, differences=differences, dtype=plan.dtype)
 
+
+def prepare(request: VerifyRequest) -> ReplayPlan:
+    """Read the run, draw its rows, and find its questions and its model.
+
+    Raises:
+        UserError: One of them is not there, or does not fit the others.
+    """
     settings, rows = read_settings(request.run), read_paths(request.run)
     if rows.empty:
         raise UserError(f"nothing is committed in {request.run} yet: there is nothing to replay")
@@ -115,11 +194,11 @@ def verify(
         examples = {example.id: example for example in questions_of(request.run)}
     except UserError as error:
         raise UserError(f"the questions of {request.run} cannot be read again ({error}) and replayed") from None
-    chosen = rows[list(map(request.draws, rows.example_id, rows.program))]
-    if chosen.empty:
+    drawn = rows[list(map(request.draws, rows.example_id, rows.program))]
+    if drawn.empty:
         raise UserError(f"--fraction {request.fraction:g} draws none of the {len(rows)} rows; give more")
     dtype, name, revision, task = (
-        _said(settings, key, request.run) for key in ("dtype", "model.name", "model.revision", "task")
+        _setting(settings, key, request.run) for key in ("dtype", "model.name", "model.revision", "task")
     )
     if request.resources.dtype not in ("auto", dtype):
         raise UserError(f"--dtype {request.resources.dtype}, but the run was searched in {dtype}; leave it out")
@@ -129,73 +208,68 @@ def verify(
             f"{source.name!r} is not the model that was searched: its revision is {source.revision[:19]}…, the run has "
             f"{revision[:19]}…; say where that one lies with --base"
         )
-    work = _by_question(chosen, examples, request.run)
-    pieces = [work[start : start + PIECE] for start in range(0, len(work), PIECE)]
-    differences: list[Difference] = []
-    done = 0
-    try:
-        place = find_placement(request.resources)
-        announce(
-            f"Replaying {len(chosen)} of {len(rows)} rows of {len(work)} questions, each alone; "
-            f"up to {place.pool.num_actors} actors on {place.device} in {dtype}."
-        )
-        actors: ActorPool[Piece] = ActorPool(
-            ReplayActor,
-            (
-                source,
-                place.device,
-                dtype,
-                place.pool.cpus_per_actor,
-                task,
-                settings.get("max_new_tokens"),
-            ),
-            place.pool,
-        )
-        as_asked = chosen.correct_as_asked if "correct_as_asked" in chosen else [None] * len(chosen)
-        said = {
-            (example_id, tuple(program)): (correct, asked, float(margin))
-            for example_id, program, correct, asked, margin in zip(
-                chosen.example_id, chosen.program, chosen.correct, as_asked, chosen.score
-            )
-        }
-        with actors:
-            for piece, answers in actors.map(pieces):
-                for (example, programs), replayed in zip(piece, answers, strict=True):
-                    for program, outcome in zip(programs, replayed, strict=True):
-                        correct, asked, margin = said[example.id, program.layers]
-                        if outcome.verdicts != (correct, asked):
-                            confirmed = outcome.correct == correct  # so it is the other verdict that differs
-                            differences.append(
-                                Difference(
-                                    example_id=example.id,
-                                    program=program,
-                                    correct=bool(asked if confirmed else correct),
-                                    as_asked=confirmed,
-                                    margin=margin,
-                                    replayed_margin=outcome.margin,
-                                )
-                            )
-                    done += len(programs)
-                show("rows replayed", done, len(chosen))
-    finally:
-        ray.shutdown()
-    differences.sort(key=lambda one: (one.example_id, one.program.layers))
-    return Verification(rows=len(rows), replayed=len(chosen), differences=differences, dtype=dtype)
+    return ReplayPlan(
+        examples=_by_example(drawn, examples, request.run),
+        rows=len(rows),
+        source=source,
+        dtype=dtype,
+        task=task,
+        max_new_tokens=settings.get("max_new_tokens"),
+    )
 
 
-def _said(settings: dict[str, Any], key: str, run: AnyPath) -> str:
+def replay(plan: ReplayPlan, placement: Placement) -> Iterator[tuple[LabelledExample, list[Outcome]]]:
+    """Each example with the outcomes of its programs under stock models, as they come.
+
+    Raises:
+        UserError: The model cannot be loaded, or actors die.
+    """
+    starts = range(0, len(plan.examples), QUESTIONS_AT_ONCE)
+    batches = [plan.examples[start : start + QUESTIONS_AT_ONCE] for start in starts]
+    cpus = placement.pool.cpus_per_actor
+    arguments = (plan.source, placement.device, plan.dtype, cpus, plan.task, plan.max_new_tokens)
+    actors: ActorPool[list[LabelledExample]] = ActorPool(ReplayActor, arguments, placement.pool)
+    with actors:
+        for items, outcomes in actors.map(batches):
+            yield from zip(items, outcomes, strict=True)
+
+
+def compare(example_id: str, label: Label, outcome: Outcome) -> Difference | None:
+    """The difference between a row's label and the replay; None if the replay confirms the label."""
+    if outcome.verdicts == (label.correct, label.as_asked):
+        return None
+    only_as_asked = outcome.correct == label.correct
+    return Difference(
+        example_id=example_id,
+        program=label.program,
+        correct=bool(label.as_asked if only_as_asked else label.correct),
+        as_asked=only_as_asked,
+        margin=label.margin,
+        replayed_margin=outcome.margin,
+    )
+
+
+def _setting(settings: dict[str, Any], key: str, run: AnyPath) -> str:
     value = settings.get(key)
     if not isinstance(value, str):
         raise UserError(f"{run / 'run.json'} does not say {key!r}, without which nothing can be replayed")
     return value
 
 
-def _by_question(rows: pd.DataFrame, examples: dict[str, Example], run: AnyPath) -> Piece:
-    """Each question with its rows' programs, in the order of the rows."""
-    work: dict[str, tuple[Example, list[LayerProgram]]] = {}
-    for example_id, program, depth in zip(rows.example_id, rows.program, rows.num_layers):
+def _by_example(rows: pd.DataFrame, examples: dict[str, Example], run: AnyPath) -> list[LabelledExample]:
+    """Each example with its rows' labels, in the order of the rows."""
+    found: dict[str, LabelledExample] = {}
+    for row in rows.to_dict("records"):
+        example_id, as_asked = row["example_id"], row.get("correct_as_asked")
         if example_id not in examples:
             raise UserError(f"{run} has rows of question {example_id!r}, which is none of its questions")
-        item = work.setdefault(example_id, (examples[example_id], []))
-        item[1].append(LayerProgram(map(int, program), int(depth)))
-    return list(work.values())
+        item = found.setdefault(example_id, LabelledExample(example=examples[example_id], labels=[]))
+        item.labels.append(
+            Label(
+                program=LayerProgram(map(int, row["program"]), int(row["num_layers"])),
+                correct=bool(row["correct"]),
+                as_asked=None if as_asked is None else bool(as_asked),
+                margin=float(row["score"]),
+            )
+        )
+    return list(found.values())

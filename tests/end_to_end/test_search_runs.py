@@ -179,10 +179,10 @@ def test_a_prior_from_another_run_guides_every_question(bench, undisturbed):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert (out / "prior.safetensors").read_bytes() == (undisturbed / "prior.safetensors").read_bytes()
     assert not (out / "calibration").exists()
-    unaided = read_paths(undisturbed)
+    without_prior = read_paths(undisturbed)
     guided = read_paths(out)
-    unaided = unaided[unaided.example_id.isin(guided.example_id)]
-    assert guided.program.map(tuple).tolist() != unaided.program.map(tuple).tolist()
+    without_prior = without_prior[without_prior.example_id.isin(guided.example_id)]
+    assert guided.program.map(tuple).tolist() != without_prior.program.map(tuple).tolist()
 
 
 def test_other_settings_are_refused_before_anything_is_touched(bench, undisturbed):
@@ -234,7 +234,7 @@ def test_a_question_that_does_not_fit_is_set_aside(bench):
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -248,7 +248,7 @@ def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
         "PATH": f"{binaries}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # Of its own, so that whoever else starts Ray on this machine does not join it; short, for its sockets.
+        # Of its own, so that another test that starts Ray on this machine does not join it; short, for its sockets.
         "RAY_TMPDIR": tempfile.mkdtemp(prefix="ray"),
     }
 

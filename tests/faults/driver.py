@@ -3,7 +3,7 @@
     python tests/faults/driver.py OUT FAULTS ACTORS [STEP]
 
 STEP is where it kills itself: in the third commit ``staged``, ``checked``, ``moved``, ``recorded`` or ``between``; when
-the first calibration group has ``taught``, that is, is recorded; or before the ``prior`` of both is written.
+the first calibration group has ``calibrated``, that is, is recorded; or before the ``prior`` of both is written.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import stub
+from mutations import remove_guards
 
 from pipeline.cli import search as cli
 from pipeline.distributed.cluster import Resources
@@ -32,7 +33,7 @@ from pipeline.workflows.run_search import run_search
 from pipeline.workflows.search_request import SearchRequest
 
 #: Groups that are committed when a driver is killed.
-COMMITTED = {"staged": 2, "checked": 2, "moved": 2, "recorded": 3, "between": 2, "taught": 1, "prior": 2}
+COMMITTED = {"staged": 2, "checked": 2, "moved": 2, "recorded": 3, "between": 2, "calibrated": 1, "prior": 2}
 QUESTIONS, GROUP_SIZE = 24, 4
 
 
@@ -75,7 +76,7 @@ def die_at(step: str) -> None:
     if step == "prior":
         RunFolder.write_prior = kill
         return
-    commits, before = [], 0 if step == "taught" else COMMITTED["between"]
+    commits, before = [], 0 if step == "calibrated" else COMMITTED["between"]
 
     def counted(commit: Any) -> Any:
         def wrapped(self: RunFolder, *arguments: Any, **options: Any) -> Any:
@@ -91,7 +92,7 @@ def die_at(step: str) -> None:
             elif step == "moved":
                 RunFolder._write_json = kill
             result = commit(self, *arguments, **options)
-            kill()  # recorded, or taught
+            kill()  # recorded, or calibrated
             return result
 
         return wrapped
@@ -100,6 +101,7 @@ def die_at(step: str) -> None:
 
 
 def main() -> None:
+    remove_guards()
     out, faults, actors = locate(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     if len(sys.argv) > 4:
         die_at(sys.argv[4])

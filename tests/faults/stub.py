@@ -1,7 +1,7 @@
 """Actors without a model that search as real ones do, and fail when they are told to.
 
-Verdicts are hashes of question and program, so that a run is the same whoever searches it; margins depend in their
-last digits on who is in the batch, as those of real models do. What goes wrong is told by files in a folder: ``<what>
+Results are hashes of question and program, so that a run is the same on any actor; margins depend in their last digits
+on the batch, as those of real models do. Faults are planned by files in a folder: ``<what>
 <where>`` is done whenever an actor comes there, ``once <what> <where>`` the first time alone, and with ``once2 …``
 beside it the second time too. Where is an example, or ``start`` or ``load``.
 """
@@ -14,6 +14,8 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
+
+from mutations import remove_guards
 
 from pipeline.distributed.evaluator import GroupResult, Loaded, SearchEvaluator
 from pipeline.distributed.kept_rows import rows_to_keep
@@ -39,6 +41,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
 
     class FaultyEvaluator(SearchEvaluator):
         def __init__(self, config) -> None:
+            remove_guards()
             super().__init__(config)
             self._broken = False
             self._fail("start")
@@ -48,7 +51,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
             self._fail("load")
             return Loaded(facts={"class": "StubForCausalLM", "num_layers": NUM_LAYERS})
 
-        def search(self, examples, prior=None, teaches=False) -> GroupResult:
+        def search(self, examples, prior=None, calibrates=False) -> GroupResult:
             for example in examples:
                 self._fail(example.id)
             self._batch = digest(*(example.id for example in examples)) % 1000
@@ -66,7 +69,9 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
             return GroupResult(
                 rows=[row for item in searched for row in rows_to_keep(item, self._config)],
                 failed={},
-                evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if teaches else [],
+                evaluations=[evaluation for item in searched for evaluation in item.evaluations()]
+                if calibrates
+                else [],
                 improvements={item.question.example.id: item.improvements() for item in searched},
             )
 
@@ -93,7 +98,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
             if self._broken:
                 raise RuntimeError("an illegal memory access was encountered")
             for what in ("die", "raise", "break", "lack", "refuse", "hang", "grade", "wait"):
-                if not self._told(f"{what} {where}"):
+                if not self._is_planned(f"{what} {where}"):
                     continue
                 if what == "die":
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -124,7 +129,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
             os.kill(grader._process.pid, signal.SIGSTOP)
             assert not grader.equal(r"\boxed{3}", "3.0")
 
-        def _told(self, what: str) -> bool:
+        def _is_planned(self, what: str) -> bool:
             if (faults / what).exists():
                 return True
             for planned in sorted(faults.glob(f"once* {what}")):

@@ -21,7 +21,7 @@ from driver import COMMITTED, GROUP_SIZE, QUESTIONS, search
 from s3_server import Fault, s3_server
 from stub import WAIT_SECONDS
 
-from pipeline.distributed import coordinator
+from pipeline.distributed import coordinator, failure_policy, work_queue
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_manifest, read_paths
 from pipeline.shards.run_folder import RunFolder
@@ -44,9 +44,9 @@ def undisturbed(machine, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def place(machine, tmp_path, monkeypatch):
-    """A folder for a run and for what goes wrong with it; deaths are mourned for less long than in earnest."""
-    monkeypatch.setattr(coordinator, "FIRST_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(coordinator, "LONGEST_WAIT_SECONDS", 0.2)
+    """A folder for a run and for what goes wrong with it; pauses are shorter than in earnest."""
+    monkeypatch.setattr(failure_policy, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(failure_policy, "LONGEST_PAUSE_SECONDS", 0.2)
     (tmp_path / "faults").mkdir()
     return tmp_path
 
@@ -59,7 +59,7 @@ def s3():
 
 @pytest.fixture
 def bucket(s3, monkeypatch) -> AnyPath:
-    """A folder in a bucket; whoever follows a dead driver waits for less long than in earnest."""
+    """A folder in a bucket; a lease expires sooner than in earnest."""
     s3.faults.clear()
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1.0)
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.2)
@@ -147,7 +147,7 @@ def test_an_actor_dies_before_it_has_loaded(machine, undisturbed, place, where):
 
 
 def test_an_actor_is_broken(machine, undisturbed, place):
-    """Catches examples that are set aside because one GPU answers nothing any more, whatever it is asked."""
+    """Catches examples that are set aside because one GPU fails at everything."""
     plan(place, f"once break {example_ids(undisturbed)[9]}")
     progress = search(place / "run", place / "faults", actors=2)
     assert progress.complete and progress.failed_examples == 0 and progress.actors_lost == 1
@@ -155,7 +155,7 @@ def test_an_actor_is_broken(machine, undisturbed, place):
 
 
 def test_a_group_loses_three_actors_by_chance(machine, undisturbed, place):
-    """Catches rows that tell whether their group was taken apart in search of a bad example."""
+    """Catches rows that depend on whether their group was split in search of a bad example."""
     example = example_ids(undisturbed)[13]
     plan(place, f"once die {example}", f"once2 die {example}", f"once3 die {example}")
     progress = search(place / "run", place / "faults", actors=2)
@@ -164,7 +164,7 @@ def test_a_group_loses_three_actors_by_chance(machine, undisturbed, place):
 
 
 def test_an_example_crashes_its_actors(machine, undisturbed, place):
-    """Catches a run that it stops, and neighbours that are given up with it."""
+    """Catches a run that a bad example stops, and neighbours that are set aside with it."""
     bad = example_ids(undisturbed)[14]
     plan(place, f"die {bad}")
     progress = search(place / "run", place / "faults", actors=2)
@@ -175,7 +175,7 @@ def test_an_example_crashes_its_actors(machine, undisturbed, place):
 
 
 def test_an_example_is_beyond_its_actors(machine, undisturbed, place):
-    """Catches actors that are thrown away for an exception, and neighbours that are given up with its example."""
+    """Catches actors that are replaced for an exception, and neighbours that are set aside with its example."""
     bad = example_ids(undisturbed)[22]
     plan(place, f"raise {bad}")
     progress = search(place / "run", place / "faults", actors=2)
@@ -196,7 +196,7 @@ def test_an_example_hangs(machine, undisturbed, place, monkeypatch):
 
 
 def test_a_grader_hangs(machine, undisturbed, place):
-    """Catches an answer that its grader thinks about for ever, and the run with it."""
+    """Catches an answer that hangs its grader, and so the run."""
     plan(place, f"grade {example_ids(undisturbed)[13]}")
     progress = search(place / "run", place / "faults", actors=2)
     assert progress.actors_lost == 0
@@ -204,7 +204,7 @@ def test_a_grader_hangs(machine, undisturbed, place):
 
 
 def test_an_actor_takes_long_at_the_end(machine, undisturbed, place, monkeypatch):
-    """Catches a run that waits for its slowest actor while others have nothing to do, and rows that come twice."""
+    """Catches a run that waits for its slowest actor while others are idle, and rows that come twice."""
     monkeypatch.setattr(coordinator, "OVERDUE_SECONDS", 1.0)
     plan(place, f"once wait {example_ids(undisturbed)[-1]}")
     began = time.monotonic()
@@ -217,7 +217,7 @@ def test_an_actor_takes_long_at_the_end(machine, undisturbed, place, monkeypatch
 
 
 def test_a_node_is_removed(machine, undisturbed, place):
-    """Catches a group that is lost with a machine."""
+    """Catches a group that is lost with its machine."""
     with machine.node() as node:
         progress = _search_and(place, 3 + 1, lambda: machine.cluster.remove_node(node, allow_graceful=False))
     assert progress.actors_lost >= 1
@@ -228,9 +228,9 @@ def test_a_node_is_preempted(machine, undisturbed, place, monkeypatch):
     """Catches a spot machine whose end is charged to the examples that it had."""
     from ray._raylet import GcsClient
 
-    lost = []
-    lose = coordinator.WorkQueue.lose
-    monkeypatch.setattr(coordinator.WorkQueue, "lose", lambda *them: lost.append(them) or lose(*them))
+    failed = []
+    fail = work_queue.WorkQueue.fail
+    monkeypatch.setattr(work_queue.WorkQueue, "fail", lambda *call: failed.append(call) or fail(*call))
 
     def preempt() -> None:
         deadline = int((time.time() + 60) * 1000)
@@ -239,7 +239,7 @@ def test_a_node_is_preempted(machine, undisturbed, place, monkeypatch):
 
     with machine.node() as node:
         progress = _search_and(place, 3 + 1, preempt)
-    assert progress.actors_lost >= 1 and not lost
+    assert progress.actors_lost >= 1 and not failed
     assert_equal(place / "run", undisturbed, machine)
 
 
@@ -262,7 +262,7 @@ def test_the_model_is_not_on_one_node(machine, undisturbed, place):
 
 
 def test_the_model_is_nowhere(machine, undisturbed, place):
-    """Catches a search that starts actors for ever, or that says of its end only that they died."""
+    """Catches a search that starts actors for ever, or whose message says only that actors died."""
     plan(place, "lack load")
     with pytest.raises(UserError, match=r"^there is no such model anywhere"):
         search(place / "run", place / "faults", actors=2)
@@ -312,7 +312,7 @@ def test_the_driver_is_killed_in_a_commit_to_a_bucket(machine, undisturbed, plac
 
 
 def test_a_bucket_fails_now_and_then(machine, undisturbed, place, bucket, s3):
-    """Catches a search of days that ends with one request, and rows that depend on what the network did."""
+    """Catches a search of days that ends with one failed request, and rows that depend on the network."""
     s3.faults += [
         Fault(how=how, method=method, times=4) for how in ("refuse", "cut", "lose") for method in ("PUT", "GET")
     ]
@@ -357,7 +357,7 @@ def test_the_disk_is_full(machine, undisturbed, place, monkeypatch):
 
 
 def test_another_number_of_workers_goes_on(machine, undisturbed, place):
-    """Catches rows that depend on how many searched them."""
+    """Catches rows that depend on the number of actors."""
     process = driver(place, actors=1)
     wait_for(lambda: committed(place / "run") >= 3, "commit")
     process.kill()

@@ -7,6 +7,7 @@ import random
 import pandas as pd
 
 from pipeline.program import LayerProgram
+from pipeline.shards.path_row import path_row
 from pipeline.shards.schema import SCHEMA
 
 DEPTH = 6
@@ -20,30 +21,24 @@ def frame(questions, *, depth=DEPTH, budget=1.0):
         right = [layers for layers, correct in tried.items() if correct and len(layers) <= budget * depth]
         right.sort(key=lambda layers: (len(layers), layers))
         for layers, correct in tried.items():
-            program = LayerProgram(layers, depth)
             records.append(
-                {
-                    "example_id": f"q{number}",
-                    "task": task,
-                    "prompt": "?",
-                    "answer": "!",
-                    "response": None,
-                    "program": list(layers),
-                    "counts": None if program.counts is None else list(program.counts),
-                    "length": len(layers),
-                    "num_layers": depth,
-                    "saved_layers": depth - len(layers),
-                    "correct": correct,
-                    "score": 1.0 if correct else -1.0,
-                    "baseline_correct": tried[identity],
-                    "is_best": right[:1] == [layers],
-                    "rank": right.index(layers) + 1 if layers in right else 0,
-                    "simulations": len(tried) - 1,
-                    "evaluations": len(tried),
-                    "layer_executions": 0,
-                    "model": "none",
-                    "run_id": "none",
-                }
+                path_row(
+                    example_id=f"q{number}",
+                    task=task,
+                    prompt="?",
+                    answer="!",
+                    response=None,
+                    program=LayerProgram(layers, depth),
+                    correct=correct,
+                    margin=1.0 if correct else -1.0,
+                    baseline_correct=tried[identity],
+                    rank=right.index(layers) + 1 if layers in right else 0,
+                    simulations=len(tried) - 1,
+                    evaluations=len(tried),
+                    layer_executions=0,
+                    model="none",
+                    run_id="none",
+                )
             )
     return pd.DataFrame(records, columns=SCHEMA.names)
 

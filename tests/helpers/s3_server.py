@@ -26,8 +26,8 @@ class Fault:
     """What is to go wrong with some requests.
 
     Attributes:
-        how: ``refuse`` says that it is too busy, ``forbid`` that nobody may; ``cut`` ends the connection before
-            anything is done, ``lose`` after.
+        how: ``refuse`` answers that the store is too busy, ``forbid`` that the request is not allowed; ``cut`` ends the
+            connection before anything is done, ``lose`` after.
         method: Of these requests; ``LIST`` for those that list objects.
         name: The object's name contains it, or the beginning of the names that are listed.
         times: How many of them.
@@ -56,7 +56,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to find it. The clients' own patience is short: ours is what is tested."""
+        """What a process needs to find it. The clients' own retries are few: ours are tested."""
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
             "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
@@ -86,7 +86,7 @@ class S3Server:
         return {name.removeprefix(prefix): client.get_object(Bucket=bucket, Key=name)["Body"].read() for name in names}
 
     def stop(self) -> None:
-        """Answer nobody any more."""
+        """Answer no more requests."""
         self._server.shutdown()
 
     def _answer(self, environ, start_response):

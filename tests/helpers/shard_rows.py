@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.model_source import ModelSource
+from pipeline.program import LayerProgram
+from pipeline.shards.path_row import PathRow, path_row
 from pipeline.shards.reader import ShardRecord
 from pipeline.shards.run_config import RunConfig
 from pipeline.shards.run_folder import RunFolder
@@ -16,27 +20,39 @@ CONFIG = RunConfig(
 )
 
 
-def rows(example: str, *, counts: bool = True, response: str | None = "7") -> list[dict]:
-    """The identity program's row, and a shorter right one's."""
-    common = {
-        "example_id": example,
+def planted_row(example: str, program: LayerProgram, **values: Any) -> PathRow:
+    """A row of a right program.
+
+    Args:
+        example: The example's id.
+        program: The program.
+        values: What differs from the defaults below; see ``path_row``.
+    """
+    defaults: dict[str, Any] = {
         "task": "arithmetic",
         "prompt": "3 + 4 =",
         "answer": "7",
-        "response": response,
-        "num_layers": 3,
+        "response": "7",
         "correct": True,
-        "score": 1.5,
+        "margin": 1.5,
         "baseline_correct": True,
+        "rank": 1,
         "simulations": 5,
         "evaluations": 6,
         "layer_executions": 17,
         "model": "stub",
         "run_id": CONFIG.run_id,
     }
-    shorter = {"program": [0, 2], "counts": [1, 0, 1] if counts else None, "length": 2, "saved_layers": 1}
-    identity = {"program": [0, 1, 2], "counts": [1, 1, 1] if counts else None, "length": 3, "saved_layers": 0}
-    return [{**common, **shorter, "is_best": True, "rank": 1}, {**common, **identity, "is_best": False, "rank": 2}]
+    return path_row(example_id=example, program=program, **{**defaults, **values})
+
+
+def rows(example: str, *, counts: bool = True, response: str | None = "7") -> list[PathRow]:
+    """The rows of a shorter right program and of the identity program."""
+    both = [
+        planted_row(example, LayerProgram((0, 2), 3), rank=1, response=response),
+        planted_row(example, LayerProgram.identity(3), rank=2, response=response),
+    ]
+    return both if counts else [{**row, "counts": None} for row in both]
 
 
 def opened(root) -> RunFolder:

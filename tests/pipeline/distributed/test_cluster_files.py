@@ -30,7 +30,7 @@ def test_what_the_cluster_installs_is_what_the_package_needs():
 
 
 def test_the_dashboard_and_the_job_server_stay_on_loopback():
-    """Catches a cluster on which anybody in reach runs code."""
+    """Catches a cluster on which any machine in reach runs code."""
     commands = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())["head_start_ray_commands"]
     assert any("--dashboard-host=127.0.0.1" in command for command in commands)
     sources = [file for folder in ("pipeline", "router", "jobs") for file in (REPOSITORY / folder).rglob("*.py")]

@@ -1,4 +1,4 @@
-"""The actor's own work, in this process: which searches teach, and which are taught."""
+"""The actor's own work, in this process: the calibration set, the prior, and confirmed rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import DataRequest, Example, Outcome, Question, get_task
 
 
-def test_only_questions_that_are_taught_are_searched_in_larger_blocks(tmp_path):
+def test_only_questions_with_a_prior_are_searched_in_larger_blocks(tmp_path):
     """Catches a prior that learns from programs too far away, and a run whose own space is lost with it."""
     data = write_questions(tmp_path / "questions.jsonl", 2)
     examples = get_task("arc").read(DataRequest(data=str(data)))
@@ -37,16 +37,16 @@ def test_only_questions_that_are_taught_are_searched_in_larger_blocks(tmp_path):
     evaluator = SearchEvaluator(config)
     evaluator.load()
 
-    lessons = evaluator.search(examples, teaches=True).evaluations
+    evaluations = evaluator.search(examples, calibrates=True).evaluations
     # Dr.LLM's edits keep the layers' order, so that counts say all of a program; CoLa's blocks do not.
-    assert len(lessons) == 2 * 41 and all(lesson.program.counts is not None for lesson in lessons)
-    taught = evaluator.search(examples, fit_prior(lessons, compare_margins=True))
-    assert taught.evaluations == []
-    assert len(taught.rows) == 2 * 41 and any(row["counts"] is None for row in taught.rows)
+    assert len(evaluations) == 2 * 41 and all(one.program.counts is not None for one in evaluations)
+    guided = evaluator.search(examples, fit_prior(evaluations, compare_margins=True))
+    assert guided.evaluations == []
+    assert len(guided.rows) == 2 * 41 and any(row["counts"] is None for row in guided.rows)
 
 
 def test_only_programs_that_the_oracle_confirms_are_kept(tmp_path, monkeypatch):
-    """Catches rows that a mistake of the engine made, and a question that is left without its untouched model."""
+    """Catches rows that a mistake of the engine made, and a question that is left without its base model."""
     from pipeline.engine import FrozenModel
 
     data = write_questions(tmp_path / "questions.jsonl", 4)
@@ -78,7 +78,7 @@ def test_only_programs_that_the_oracle_confirms_are_kept(tmp_path, monkeypatch):
         evaluator.load()
         rows[reverify] = evaluator.search(examples).rows
         replayed[reverify] = evaluator.activity()[1]
-    # Whoever looks for actors that are stuck sees that a replay gets on.
+    # The coordinator sees that an actor that replays is not stalled.
     assert not replayed[False] and replayed[True] >= len(rows[True])
     said = {(row["example_id"], tuple(row["program"])): row["correct"] for row in rows[False]}
     assert any(right.get(key, verdict) != verdict for key, verdict in said.items()), "the mistake shows"
@@ -94,7 +94,7 @@ IDENTITY = LayerProgram.identity(8)
 
 
 def searched(right: dict[str, float]) -> ExampleSearch:
-    """A question whose search found these programs right, each with its margin, and the untouched model wrong."""
+    """A question whose search found these programs right, each with its margin, and the base model wrong."""
     example = Example(id="q", task="arithmetic", question="1 + 1 =", answer="2")
     tree = SearchTree(num_layers=8, config=SearchConfig(), seed=0)
     item = ExampleSearch(Question(example=example, prompt="1 + 1 =", prompt_ids=[1], answers=[[2]]), tree)
@@ -128,7 +128,7 @@ def test_the_next_best_takes_the_place_of_what_is_not_confirmed(keep):
 
     rows = rows_to_keep(item, config, replay)
     assert [row["length"] for row in rows] == [4, 8] and [row["is_best"] for row in rows] == [True, False]
-    # Of the untouched model the rows say what the replay says: every question has such a row.
+    # The identity program's row holds the replayed result: every question has such a row.
     rows = rows_to_keep(item, config, lambda program: outcome(0.5) if program == IDENTITY else replay(program))
     assert (
         rows[-1]["program"] == list(range(8)) and rows[-1]["correct"] and all(row["baseline_correct"] for row in rows)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shard_rows import opened, reopened, rows
+from shard_rows import CONFIG, opened, reopened, rows
 
 from pipeline import read_paths
-from pipeline.shards import run_folder
+from pipeline.errors import UserError
+from pipeline.shards import read_settings, reader, run_config, run_folder, schema
+from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.run_folder import RunFolder
-from pipeline.shards.schema import COLUMNS, SCHEMA, schema_of
+from pipeline.shards.schema import COLUMNS, SCHEMA, Column, schema_of
 from pipeline.storage import LocalWriter
 
 
@@ -33,7 +38,7 @@ def test_every_shard_has_exactly_the_schema(run, odd):
     schema = pq.read_schema(run.root / "paths" / "group-000000.parquet")
     assert schema.equals(SCHEMA, check_metadata=True)
     assert schema.serialize().to_pybytes() == SCHEMA.serialize().to_pybytes()
-    assert set(COLUMNS) == {*SCHEMA.names, *schema_of({"permutations": 4}).names}
+    assert [column.name for column in COLUMNS] == schema_of({"permutations": 4}, version=SCHEMA_VERSION).names
 
 
 def test_the_record_counts_what_was_committed(run):
@@ -167,3 +172,102 @@ def test_pandas_and_datasets_read_the_folder(run, tmp_path):
     loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.column_names == SCHEMA.names
     assert loaded[2]["counts"] is None and loaded[0]["program"] == [0, 2]
+
+
+# -- versions -----------------------------------------------------------------------------
+
+SECOND = SCHEMA_VERSION + 1
+ADDED = {
+    "note": Column(name="note", type=pa.string(), meaning="a text", nullable=True, since=1),
+    "cost": Column(name="cost", type=pa.int32(), meaning="a number", default=-1, since=1),
+}
+
+
+def with_settings(run: RunFolder, **changes) -> Path:
+    file = run.root / "run.json"
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({**stored, "settings": {**stored["settings"], **changes}}))
+    return run.root
+
+
+@pytest.fixture
+def upgraded(monkeypatch):
+    """Lets the schema have two columns more from its second version on."""
+
+    def upgrade() -> None:
+        for module in (run_config, schema, reader):
+            monkeypatch.setattr(module, "SCHEMA_VERSION", SECOND)
+        newer = [dataclasses.replace(column, since=SECOND) for column in ADDED.values()]
+        monkeypatch.setattr(schema, "COLUMNS", (*COLUMNS[:3], newer[0], *COLUMNS[3:], newer[1]))
+
+    return upgrade
+
+
+def test_rows_of_an_older_run_have_newer_columns_at_their_defaults(run, upgraded):
+    """Catches runs that nothing can read any more once a column is added, and columns in another order."""
+    run.commit(0, rows("a"))
+    older = read_paths(run.root)
+    upgraded()
+    frame = read_paths(run.root)
+    assert frame.columns.tolist() == [column.name for column in schema.columns_of({}, version=SECOND)]
+    assert frame.note.isna().all() and frame.cost.tolist() == [-1, -1]
+    assert frame[SCHEMA.names].equals(older)
+
+
+def test_a_resumed_run_keeps_its_columns_and_its_id(run, upgraded):
+    """Catches shards of two schemas in one run, and a run that cannot be resumed after an upgrade."""
+    run.commit(0, rows("a"))
+    upgraded()
+    config = dataclasses.replace(CONFIG, schema_version=run.peek()["schema_version"])
+    assert set(reopened(run, config)) == {0} and config.run_id == CONFIG.run_id
+    run.commit(1, [{**row, "note": "x", "cost": 3} for row in rows("b")])
+    assert pq.read_schema(run.root / "paths" / "group-000001.parquet").equals(SCHEMA)
+    assert read_paths(run.root).cost.tolist() == [-1] * 4
+
+
+def test_a_new_run_has_the_newer_columns(tmp_path, upgraded):
+    """Catches a column that is declared and never written, and one that every run is read to have at its default."""
+    upgraded()
+    folder = RunFolder(tmp_path / "new")
+    folder.open(dataclasses.replace(CONFIG, schema_version=SECOND), provenance={})
+    folder.commit(0, [{**row, "note": "x", "cost": 3} for row in rows("a")])
+    frame = read_paths(folder.root)
+    assert frame.note.tolist() == ["x", "x"] and frame.cost.tolist() == [3, 3]
+
+
+def test_a_run_that_lacks_a_column_of_its_own_version_is_refused(run, upgraded):
+    """Catches a default in place of what a damaged or foreign shard has lost."""
+    run.commit(0, rows("a"))
+    upgraded()
+    with_settings(run, schema_version=SECOND)
+    with pytest.raises(UserError, match="has other columns than a run with its settings"):
+        read_paths(run.root)
+
+
+@pytest.mark.parametrize("read", [read_paths, read_settings, lambda root: RunFolder(root).peek()])
+def test_a_run_of_a_newer_version_is_refused_by_name(run, read):
+    """Catches an older program that takes a newer run for damaged, or that writes into it."""
+    with_settings(run, schema_version=SCHEMA_VERSION + 1)
+    with pytest.raises(UserError, match=rf"is a run of schema version {SCHEMA_VERSION + 1}; .*upgrade"):
+        read(run.root)
+
+
+@pytest.mark.parametrize("version", [0, -1, "1", True, None, 1.0])
+def test_what_is_no_version_is_refused(run, version):
+    """Catches a damaged version that is taken for the first one."""
+    with_settings(run, schema_version=version)
+    with pytest.raises(UserError, match="holds the schema version"):
+        read_settings(run.root)
+
+
+def test_a_column_is_not_newer_than_the_schema():
+    """Catches a column that was added while the version was forgotten: old runs would be said to lack it."""
+    with pytest.raises(ValueError, match="'late' is of schema version"):
+        Column(name="late", type=pa.string(), meaning="", since=SCHEMA_VERSION + 1)
+
+
+def test_the_first_schema_version_never_changes():
+    """Catches a change of what runs have on disk already: name, type, order or nullability of a column."""
+    digest = hashlib.sha256(schema_of({}, version=1).serialize().to_pybytes()).hexdigest()
+    both = hashlib.sha256(schema_of({"permutations": 2}, version=1).serialize().to_pybytes()).hexdigest()
+    assert (digest[:16], both[:16]) == ("0cc70ff056ee13c4", "d9c6b1ab42a887ed")

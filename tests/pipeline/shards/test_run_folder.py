@@ -171,8 +171,8 @@ def test_calibration_questions_are_searched_by_single_layers():
     cola = dataclasses.replace(CONFIG, search=DEFAULTS["cola"], calibration=8)
     assert cola.calibration_search == dataclasses.replace(DEFAULTS["cola"], action_space="drllm")
     assert cola.settings()["calibration_space"] == "drllm"
-    untaught = dataclasses.replace(cola, calibration=0)
-    assert untaught.calibration_search == DEFAULTS["cola"] and "calibration_space" not in untaught.settings()
+    uncalibrated = dataclasses.replace(cola, calibration=0)
+    assert uncalibrated.calibration_search == DEFAULTS["cola"] and "calibration_space" not in uncalibrated.settings()
     assert "calibration_space" not in dataclasses.replace(CONFIG, calibration=8).settings()
 
 
@@ -214,7 +214,7 @@ def test_a_finished_run_is_marked_and_tidy(run):
 
 
 def test_a_deleted_shard_is_searched_again(run):
-    """Catches a run that ends well without the rows that somebody deleted, and one that cannot be read until then."""
+    """Catches a run that ends well without the rows that were deleted, and one that cannot be read until then."""
     run.commit(0, rows("a"))
     run.commit(1, rows("b"))
     (run.root / "paths" / "group-000000.parquet").unlink()
@@ -223,7 +223,7 @@ def test_a_deleted_shard_is_searched_again(run):
 
 
 def test_a_changed_shard_is_no_part_of_a_complete_run(run):
-    """Catches a run that is called complete, and gone on with, though somebody edited its rows."""
+    """Catches a run that is called complete, and gone on with, though its rows were edited."""
     run.commit(0, rows("a"))
     run.commit(1, rows("b"))
     run.mark_complete()
@@ -290,7 +290,7 @@ LESSON = [
 ]
 
 
-def test_lessons_read_back_in_the_order_of_the_groups(run):
+def test_evaluations_read_back_in_the_order_of_the_groups(run):
     """Catches a prior that depends on who finished first, and margins that lose a bit or break at infinity."""
     other = [dataclasses.replace(evaluation, example_id="b") for evaluation in LESSON]
     run.commit(1, rows("b"), evaluations=other)
@@ -298,8 +298,8 @@ def test_lessons_read_back_in_the_order_of_the_groups(run):
     assert run.evaluations([1, 0]) == [*LESSON, *other]
 
 
-def test_a_calibration_group_without_its_lesson_is_searched_again(tmp_path):
-    """Catches a prior that is fitted on less than it should be after somebody deleted a file."""
+def test_a_calibration_group_without_its_evaluations_is_searched_again(tmp_path):
+    """Catches a prior that is fitted on less than it should be after a file was deleted."""
     run = RunFolder(tmp_path / "run")
     run.open(TEACHING, provenance={})
     for group, name in enumerate("abc"):
@@ -322,7 +322,7 @@ def test_a_calibration_group_without_its_lesson_is_searched_again(tmp_path):
         lambda file: pq.write_table(pq.read_table(file).drop_columns("score"), file),
     ],
 )
-def test_a_damaged_lesson_is_named(run, damage):
+def test_damaged_evaluations_are_named(run, damage):
     """Catches a traceback of pyarrow, or a prior from half of what was tried."""
     run.commit(0, rows("a"), evaluations=LESSON)
     damage(run.root / "calibration" / "group-000000.parquet")

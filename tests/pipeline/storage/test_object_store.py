@@ -32,9 +32,7 @@ from pipeline.storage import (
     is_there,
     lease,
     locate,
-)
-from pipeline.storage import (
-    retry as patience,
+    retry,
 )
 from pipeline.tasks.rows import read_rows
 
@@ -42,7 +40,7 @@ EVALUATIONS = [Evaluation(example_id="a", program=LayerProgram((0, 2), 3), corre
 
 
 class Crash(BaseException):
-    """What nobody handles."""
+    """An error that no code handles."""
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +54,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:UPath 'fardisk'")
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(S3FileSystem, "retries", 1)  # our own patience is what is tested
-    monkeypatch.setattr(patience, "READ_PAUSES", (0.01, 0.02))
-    monkeypatch.setattr(patience, "WRITE_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(S3FileSystem, "retries", 1)  # our own retries are tested
+    monkeypatch.setattr(retry, "READ_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(retry, "WRITE_PAUSES", (0.01, 0.02))
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
-    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -156,7 +154,7 @@ def test_a_run_under_way_waits_for_what_it_reads_as_long_as_for_what_it_writes(s
     """Catches an outage that a commit would outlast, and a look at what was put does not."""
     run = opened(url)
     run.write_prior(fit_prior(EVALUATIONS, compare_margins=True))
-    monkeypatch.setattr(patience, "READ_PAUSES", ())
+    monkeypatch.setattr(retry, "READ_PAUSES", ())
     for name in ("paths/", "run.json", "prior", "calibration/"):
         s3.faults.append(Fault(how="cut", method="GET", name=name, times=2))
     run.commit(0, rows("a"), evaluations=EVALUATIONS)
@@ -188,7 +186,7 @@ def test_an_outage_while_a_run_reads_is_no_wrong_call(s3, url, method, name, rea
 
 
 def test_ctrl_c_while_a_bucket_is_away_says_what_to_do(s3, url, monkeypatch, capsys):
-    """Catches a traceback of whoever asks the store whether anything was begun."""
+    """Catches a traceback of a call that asks the store whether a run was begun."""
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -229,7 +227,7 @@ def test_an_object_that_reads_back_differently_is_not_committed(url, monkeypatch
 
 def test_two_searches_cannot_write_one_folder(url, monkeypatch):
     """Catches two writers where a store has no locks, and a lease that its holder does not renew, or not once more."""
-    # So long only where the lease is not renewed: whoever watches it ends with the first sign.
+    # So long only where the lease is not renewed: a process that waits ends with the first renewal.
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 30.0)
     first = opened(url)
     for _ in range(2):
@@ -254,7 +252,7 @@ def test_a_folder_of_a_search_that_died_is_taken_over(s3, url, monkeypatch):
     second.open(CONFIG, provenance={}, announce=said.append)
     assert "waiting" in said[0]
     second.commit(0, rows("a"))
-    first._store._lease._look()
+    first._store._lease._check_holder()
     with pytest.raises(StorageError, match="another search has taken over") as caught:
         first.commit(1, rows("b"))
     assert caught.value.remedy == "wait for the other's end"
@@ -292,7 +290,7 @@ def test_a_wrong_place_is_named(s3, place, message):
     assert "secret" not in str(caught.value)
 
 
-def test_a_store_that_nobody_may_read_is_named(s3, url):
+def test_a_store_without_permission_is_named(s3, url):
     """Catches a traceback at the first look into a run."""
     opened(url).close()
     s3.faults.append(Fault(how="refuse", method="GET", name="run.json", times=10**6))
@@ -338,7 +336,7 @@ def test_a_listing_that_lags_behind_is_not_believed(url, monkeypatch):
 
 @pytest.mark.parametrize("name", ["run.json", "manifest/group-000000.json", "paths/group-000000.parquet"])
 def test_an_object_that_is_empty_is_named(s3, url, name):
-    """Catches a traceback where somebody's upload broke off."""
+    """Catches a traceback where another program's upload broke off."""
     run = opened(url)
     run.commit(0, rows("a"))
     run.close()
@@ -373,7 +371,7 @@ def test_a_folder_made_in_a_console_is_empty(s3, url):
 
 
 def test_a_folder_that_is_none_of_ours_is_refused(s3, url):
-    """Catches somebody's objects among which a run is written."""
+    """Catches a run that is written among the objects of another program."""
     s3.client().put_object(Bucket=url.split("/")[2], Key="runs/one/mine.txt", Body=b"x")
     with pytest.raises(UserError, match="is no run folder"):
         opened(url)

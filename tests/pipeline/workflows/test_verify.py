@@ -113,7 +113,7 @@ def test_a_tolerance_is_a_share_of_what_was_replayed():
 
 
 def test_a_share_is_the_same_in_every_call(run):
-    """Catches a sample that moves, which nobody could look into."""
+    """Catches a sample that differs in every call, which cannot be looked into."""
     rows = read_paths(run)
     request = VerifyRequest(run=run, fraction=0.3)
     drawn = [request.draws(row.example_id, row.program) for row in rows.itertuples()]

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from shard_rows import CONFIG, rows
+from shard_rows import CONFIG, planted_row
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
 from pipeline.cli.main import main
@@ -144,7 +144,7 @@ def test_a_planted_rule_is_learnt_through_the_model(workshop):
         for place in range(8):
             kind = rng.choice(sorted(rules))
             prompt = f"{kind} {rng.randrange(100)} and {rng.randrange(100)}" + rng.choice(["", ", please", ", quickly"])
-            groups[-1].append(planted_row(f"q{number}-{place}", prompt, rules[kind]))
+            groups[-1].append(planted_row(f"q{number}-{place}", LayerProgram.from_counts(rules[kind]), prompt=prompt))
     source = resolve_model(str(workshop.model))
     folder = RunFolder(workshop.folder / "planted")
     folder.open(replace(CONFIG, model=source), provenance={})
@@ -168,20 +168,6 @@ def test_a_planted_rule_is_learnt_through_the_model(workshop):
     )
     made = json.loads((out / "config.json").read_text())["made"]
     assert made["held_out_macro_f1"] > 0.95
-
-
-def planted_row(name, prompt, counts):
-    """A row whose best program is known."""
-    program = [layer for layer, count in enumerate(counts) for _ in range(count)]
-    return {
-        **rows(name)[0],
-        "prompt": prompt,
-        "program": program,
-        "counts": list(counts),
-        "length": len(program),
-        "num_layers": NUM_LAYERS,
-        "saved_layers": NUM_LAYERS - len(program),
-    }
 
 
 def test_what_a_training_leaves(router):

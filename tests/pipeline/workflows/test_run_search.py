@@ -1,0 +1,110 @@
+"""From a request to a run folder, on simulated actors: what is checked when, and what a resumed run keeps."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from simulated_actors import SimulatedActors
+from tiny import save_tiny_model
+
+from pipeline.distributed.cluster import Placement, PoolConfig
+from pipeline.distributed.coordinator import Coordinator
+from pipeline.errors import UserError
+from pipeline.search.config import SearchConfig
+from pipeline.shards import read_settings
+from pipeline.shards.run_config import SCHEMA_VERSION
+from pipeline.workflows import run_search as workflow
+from pipeline.workflows.run_search import SearchRequest, run_search
+
+POOL = PoolConfig(num_actors=2, cpus_per_actor=1, gpus_per_actor=0.0)
+CPU = Placement(device="cpu", dtype="float32", pool=POOL)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def request_of(tmp_path, model):
+    def make(**changes) -> SearchRequest:
+        search = SearchConfig(simulations=5)
+        request = SearchRequest(
+            model=str(model), task="arithmetic", out=tmp_path / "run", limit=8, calibration=0, search=search
+        )
+        return replace(request, **changes)
+
+    return make
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Lets searches run on a placement; None for no cluster at all."""
+
+    def use(placement: Placement | None) -> None:
+        @contextmanager
+        def joined(wanted):
+            assert placement is not None, "a cluster is started"
+            yield placement
+
+        monkeypatch.setattr(workflow, "joined_cluster", joined)
+        monkeypatch.setattr(workflow, "Coordinator", partial(Coordinator, actors=SimulatedActors()))
+
+    return use
+
+
+def test_a_run_has_the_placement_of_its_actors_in_its_settings(on, request_of, tmp_path):
+    """Catches settings that say ``auto``: a run on another device would be taken for the same."""
+    on(CPU)
+    said = []
+    assert run_search(request_of(), announce=said.append).complete
+    settings = read_settings(tmp_path / "run")
+    assert (settings["device"], settings["dtype"], settings["schema_version"]) == ("cpu", "float32", SCHEMA_VERSION)
+    assert "8 questions of task arithmetic; up to 2 actors on cpu in float32; run folder" in said[-1]
+
+
+def test_a_run_is_resumed_by_the_same_request(on, request_of):
+    """Catches a run whose settings differ in every call."""
+    on(CPU)
+    assert run_search(request_of()).resumed_examples == 0
+    assert run_search(request_of()).resumed_examples == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"seed": 3}, "seed: 0 there, 3 now"), ({"keep": "all"}, "keep: 4 there, 'all' now")]
+)
+def test_other_settings_are_refused_before_a_cluster_is_started(on, request_of, changes, said):
+    """Catches minutes of waiting for a cluster, of a call that is refused in any case."""
+    on(CPU)
+    run_search(request_of())
+    on(None)
+    with pytest.raises(UserError, match=said):
+        run_search(request_of(**changes))
+
+
+@pytest.mark.parametrize(
+    ("placement", "said"),
+    [
+        (replace(CPU, device="cuda"), "device: 'cpu' there, 'cuda' now"),
+        (replace(CPU, dtype="bfloat16"), "dtype: 'float32' there, 'bfloat16' now"),
+    ],
+)
+def test_a_run_is_not_resumed_on_another_device(on, request_of, placement, said):
+    """Catches rows of two precisions in one run."""
+    on(CPU)
+    run_search(request_of())
+    on(placement)
+    with pytest.raises(UserError, match=said):
+        run_search(request_of())
+
+
+def test_a_folder_of_something_else_is_refused_before_a_cluster_is_started(on, request_of, tmp_path):
+    """Catches a run that spills into the user's files, and one that is refused only after a cluster was started."""
+    on(None)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("")
+    with pytest.raises(UserError, match="exists and is no run folder"):
+        run_search(request_of())

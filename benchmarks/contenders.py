@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.peers import Peer
+from benchmarks.baselines import Baseline
 from pipeline.engine import FrozenModel
 from pipeline.program import LayerProgram
 from pipeline.search.actions import drllm
@@ -141,7 +141,7 @@ class PeerSearch:
     """
 
     contender: Contender
-    peer: type[Peer]
+    peer: type[Baseline]
     config: RunConfig
     examples: Sequence[Example]
     simulations: int

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.contenders import GROUP_SIZE, UCB, UNAIDED, Contender
 from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.jobs import SearchGroups
+from benchmarks.searches import GROUP_SIZE, UCB, UNAIDED, Contender
 from benchmarks.workloads import NUM_PROCESSES, Workload, held_out_questions
 
 KEY = "layer_executions_ratio"

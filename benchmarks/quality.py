@@ -13,7 +13,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.baselines import Baseline, Released, SinglePass
-from benchmarks.contenders import (
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
+from benchmarks.jobs import RunBaseline, SearchGroups
+from benchmarks.searches import (
     CONTENDERS,
     GROUP_SIZE,
     GUIDED,
@@ -25,8 +27,6 @@ from benchmarks.contenders import (
     PeerSearch,
     Trail,
 )
-from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
-from benchmarks.jobs import RunBaseline, SearchGroups
 from benchmarks.throughput import WAYS
 from benchmarks.workloads import KINDS, NUM_PROCESSES, Workload, held_out_questions, times_and_sums
 from pipeline.prior import Prior, fit_prior

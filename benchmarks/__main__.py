@@ -7,8 +7,19 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks import chaos, coordination, pages, probing, quality, report, routing, scaling, sharing, throughput
-from benchmarks.lab import MODEL, BenchmarkSection, Lab
+from benchmarks import (
+    chaos,
+    coordination,
+    prefix_sharing,
+    probing,
+    quality,
+    report,
+    report_page,
+    routing,
+    scaling,
+    throughput,
+)
+from benchmarks.harness import MODEL, BenchmarkSection, Harness
 from benchmarks.workloads import Sources, Subject, throughput_workloads
 from pipeline.engine.loading import choose_device, choose_dtype
 from pipeline.errors import UserError
@@ -18,11 +29,11 @@ from pipeline.model_source import resolve_model
 SECTIONS: tuple[BenchmarkSection, ...] = (
     quality.SECTION,
     throughput.SECTION,
-    sharing.SECTION,
+    prefix_sharing.SECTION,
     scaling.SECTION,
     coordination.SECTION,
     routing.SECTION,
-    pages.SECTION,
+    report_page.SECTION,
     probing.SECTION,
     chaos.SECTION,
 )
@@ -94,7 +105,7 @@ def main(
         precision = str(choose_dtype(dtype, place)).removeprefix("torch.")
         subject = Subject(source=resolve_model(MODEL), device=place.type, dtype=precision)
         repeats = repeats or (1 if quick else 3)
-        with Lab(subject=subject, sources=sources, quick=quick, repeats=repeats, seed=seed) as lab:
+        with Harness(subject=subject, sources=sources, quick=quick, repeats=repeats, seed=seed) as harness:
             settings = {
                 "quick": quick,
                 "repeats": repeats,
@@ -106,9 +117,9 @@ def main(
                 "gsm8k": gsm8k and Path(gsm8k).name,
             }
             for section in chosen:
-                found = section.measure(lab)
+                found = section.measure(harness)
                 figures.update(found.figures)
-                # After every section: whoever stops a long run keeps what it measured.
+                # After every section, so that a run that is stopped keeps what it measured.
                 report.add(out, section.name, report.report(section.targets, found, settings=settings))
     except UserError as error:
         raise click.ClickException(str(error)) from None

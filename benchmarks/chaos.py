@@ -21,7 +21,7 @@ from unittest import mock
 
 import psutil
 
-from benchmarks.lab import MODEL, BenchmarkSection, Findings, Lab, Target
+from benchmarks.harness import MODEL, BenchmarkSection, Findings, Harness, Target
 from pipeline.cli.search import run_and_show
 from pipeline.distributed.cluster import Resources
 from pipeline.distributed.coordinator import Coordinator
@@ -111,24 +111,24 @@ def _actors(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return found
 
 
-def measure(lab: Lab) -> Findings:
+def measure(harness: Harness) -> Findings:
     """Search twice."""
-    questions = QUICK_QUESTIONS if lab.quick else QUESTIONS
+    questions = QUICK_QUESTIONS if harness.quick else QUESTIONS
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as scratch:
         peace, chaos, *counts = (Path(scratch) / name for name in ("peace", "chaos", "peace-counts", "chaos-counts"))
         for folder in counts:
             folder.mkdir()
-        lab.say(f"chaos        {questions} questions in peace")
+        harness.say(f"chaos        {questions} questions in peace")
         process = start(peace, counts[0], questions)
         if process.wait():
             raise RuntimeError(f"the undisturbed search ended with {process.returncode}")
-        lab.say(f"chaos        {questions} questions, an actor killed every {KILL_SECONDS:g} s, the driver twice")
+        harness.say(f"chaos        {questions} questions, an actor killed every {KILL_SECONDS:g} s, the driver twice")
         actors, drivers = disturb(chaos, counts[1], questions)
         wanted, found = data_set(peace), data_set(chaos)
         differing = sum(wanted.get(name) != found.get(name) for name in wanted.keys() | found.keys())
         layers = [layers_run(folder) for folder in counts]
     more = layers[1] / layers[0] - 1
-    lab.say(
+    harness.say(
         f"chaos        {actors} actors and {drivers} drivers killed; {differing} of {len(wanted)} files differ, "
         f"{100 * more:.1f} % more layers"
     )

@@ -13,7 +13,7 @@ from unittest import mock
 
 import ray
 
-from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.scaling import ray_of_our_own
 from benchmarks.stub_evaluator import example_of, stub_evaluator
 from pipeline.distributed.cluster import PoolConfig
@@ -111,17 +111,17 @@ def coordinate(num_examples: int) -> Clock:
     return finished.since(readings[0])
 
 
-def measure(lab: Lab) -> Findings:
+def measure(harness: Harness) -> Findings:
     """Run the coordinator once; its figure is a mean over thousands of examples."""
-    lab.say(f"coordinator  starting {NUM_ACTORS} actors")
+    harness.say(f"coordinator  starting {NUM_ACTORS} actors")
     with ray_of_our_own(num_cpus=NUM_ACTORS):
-        took = coordinate(1000 if lab.quick else 4000)
+        took = coordinate(1000 if harness.quick else 4000)
 
     def cost(seconds: float) -> float:
         return 1000 * seconds / took.examples
 
     busy = cost(took.wall - took.blocked)
-    lab.say(f"coordinator  {busy:.2f} ms an example over {took.examples} examples")
+    harness.say(f"coordinator  {busy:.2f} ms an example over {took.examples} examples")
     details = {
         "examples": took.examples,
         "wall_ms": cost(took.wall),

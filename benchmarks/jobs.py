@@ -1,4 +1,4 @@
-"""The jobs of the lab's processes: search groups of questions as an actor does, or run a peer."""
+"""What the harness's processes are given to do: search groups of questions as an actor does, or run a baseline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.peers import Peer
+from benchmarks.baselines import Baseline
 from benchmarks.workloads import Workload
 from pipeline.engine import FrozenModel, materialize
 from pipeline.prior import Prior
@@ -92,25 +92,25 @@ class SearchGroups:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunPeer:
-    """A peer's side: the same questions and programs.
+class RunBaseline:
+    """A baseline's side: the same questions and programs.
 
     Attributes:
         workload: Whose questions they are.
-        peer: How they are run.
+        baseline: How they are run.
         pairs: Questions with their programs.
     """
 
     workload: Workload
-    peer: type[Peer]
+    baseline: type[Baseline]
     pairs: Sequence[tuple[Example, LayerProgram]]
 
     def __call__(self, model: FrozenModel) -> Callable[[], list[Outcome]]:
         task = self.workload.new_task()
-        peer = self.peer(model, task)
+        baseline = self.baseline(model, task)
         asked = {example.id: task.prepare(example, model.tokenizer) for example, _ in self.pairs}
         questions = [asked[example.id] for example, _ in self.pairs]
         programs = [program for _, program in self.pairs]
-        peer.prepare(programs)
-        peer.score(questions[:1], programs[:1])  # whatever the first call of a kind sets up
-        return lambda: peer.score(questions, programs)
+        baseline.prepare(programs)
+        baseline.score(questions[:1], programs[:1])  # whatever the first call of a kind sets up
+        return lambda: baseline.score(questions, programs)

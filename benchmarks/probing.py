@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.workloads import arc_questions
 from pipeline.engine import FrozenModel
 from pipeline.engine.loading import weights_fingerprint
@@ -28,15 +28,15 @@ LABELS = ("anger", "joy", "optimism", "sadness")
 PUBLISHED = {"pooling": 0.12, "gate": 0.17, "mha": 0.52}
 
 
-def measure(lab: Lab) -> Findings:
+def measure(harness: Harness) -> Findings:
     """Time every kind of probe."""
-    questions = arc_questions(lab.sources, 2 if lab.quick else 12)
-    job = LookOn(questions=questions, repeats=2 * lab.repeats)
-    [seconds] = lab.time([job], wide=not lab.quick).results
+    questions = arc_questions(harness.sources, 2 if harness.quick else 12)
+    job = LookOn(questions=questions, repeats=2 * harness.repeats)
+    [seconds] = harness.time([job], wide=not harness.quick).results
     figures = {}
     for kind in AGGREGATORS:
         figures[f"probe_overhead_{kind}"] = median(watched / plain for plain, watched in seconds[kind]) - 1
-        lab.say(f"probing      {kind} adds {100 * figures[f'probe_overhead_{kind}']:.1f} % to reading a prompt")
+        harness.say(f"probing      {kind} adds {100 * figures[f'probe_overhead_{kind}']:.1f} % to reading a prompt")
     return Findings(figures=figures, details={f"probe_overhead_{kind}": seconds[kind] for kind in AGGREGATORS})
 
 

@@ -12,7 +12,10 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from benchmarks.contenders import (
+from benchmarks.baselines import Baseline, Released, SinglePass
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
+from benchmarks.jobs import RunBaseline, SearchGroups
+from benchmarks.searches import (
     CONTENDERS,
     GROUP_SIZE,
     GUIDED,
@@ -24,9 +27,6 @@ from benchmarks.contenders import (
     PeerSearch,
     Trail,
 )
-from benchmarks.jobs import RunPeer, SearchGroups
-from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
-from benchmarks.peers import Peer, Released, SinglePass
 from benchmarks.throughput import WAYS
 from benchmarks.workloads import KINDS, NUM_PROCESSES, Workload, held_out_questions, times_and_sums
 from pipeline.prior import Prior, fit_prior
@@ -35,7 +35,7 @@ from pipeline.shards.run_config import DEFAULT_CALIBRATION, RunConfig, fingerpri
 from pipeline.tasks import Example
 
 SHOWN = (2, 5, 10, 20, 50)
-#: Pairs by which a peer's faster use of the cores is found.
+#: Pairs by which a baseline's faster use of the cores is found.
 _PROBED = 16
 
 
@@ -72,7 +72,7 @@ def shares(examples: Sequence[Example]) -> list[Sequence[Example]]:
 class Setting:
     """What all searches of this section have in common."""
 
-    lab: Lab
+    harness: Harness
     config: RunConfig
     examples: list[Example]
     simulations: int
@@ -80,28 +80,30 @@ class Setting:
     calibration_seconds: float
 
     @classmethod
-    def prepare(cls, lab: Lab) -> Setting:
+    def prepare(cls, harness: Harness) -> Setting:
         """Choose the questions, and calibrate on others."""
-        examples = held_out_questions(lab.sources, quick=lab.quick)
+        examples = held_out_questions(harness.sources, quick=harness.quick)
         config = RunConfig(
-            model=lab.subject.source,
+            model=harness.subject.source,
             task="arithmetic",
             data_sha256=fingerprint(examples),
-            seed=lab.seed,
-            device=lab.subject.device,
-            dtype=lab.subject.dtype,
+            seed=harness.seed,
+            device=harness.subject.device,
+            dtype=harness.subject.dtype,
         )
-        simulations = 10 if lab.quick else 50
+        simulations = 10 if harness.quick else 50
         lessons = times_and_sums(
-            "train", GROUP_SIZE * NUM_PROCESSES if lab.quick else DEFAULT_CALIBRATION, seed=lab.seed
+            "train", GROUP_SIZE * NUM_PROCESSES if harness.quick else DEFAULT_CALIBRATION, seed=harness.seed
         )
-        timed = lab.time(_jobs(lab, UNAIDED, lessons, simulations))
+        timed = harness.time(_jobs(harness, UNAIDED, lessons, simulations))
         evaluations = [each for found in timed.results for item in found.searched for each in item.evaluations()]
         prior = fit_prior(evaluations, compare_margins=True)
         assert prior is not None
-        lab.say(f"quality      calibrated on {len(lessons)} questions of the training split in {timed.seconds:.0f} s")
+        harness.say(
+            f"quality      calibrated on {len(lessons)} questions of the training split in {timed.seconds:.0f} s"
+        )
         return cls(
-            lab=lab,
+            harness=harness,
             config=config,
             examples=examples,
             simulations=simulations,
@@ -112,24 +114,24 @@ class Setting:
     def search(self, contender: Contender, simulations: int | None = None) -> tuple[list[Trail], float]:
         """Search every question on our engine; returns the trails and the seconds."""
         jobs = _jobs(
-            self.lab,
+            self.harness,
             contender,
             self.examples,
             self.simulations if simulations is None else simulations,
             prior=self.prior if contender.guided else None,
         )
-        timed = self.lab.time(jobs)
+        timed = self.harness.time(jobs)
         done = [item for found in timed.results for item in found.searched]
         return [Trail.of(item.question.example.id, item.tree) for item in done], timed.seconds
 
-    def search_by_peer(
-        self, contender: Contender, peer: type[Peer], examples: Sequence[Example], *, wide: bool
+    def search_by_baseline(
+        self, contender: Contender, baseline: type[Baseline], examples: Sequence[Example], *, wide: bool
     ) -> tuple[list[Trail], float]:
-        """Search questions on a peer; the seconds leave out the making of stock models."""
-        timed = self.lab.time(
+        """Search questions on a baseline; the seconds leave out the making of stock models."""
+        timed = self.harness.time(
             [
                 PeerSearch(
-                    contender=contender, peer=peer, config=self.config, examples=share, simulations=self.simulations
+                    contender=contender, peer=baseline, config=self.config, examples=share, simulations=self.simulations
                 )
                 for share in ([examples] if wide else shares(examples))
             ],
@@ -138,8 +140,8 @@ class Setting:
         making = sum(result.making_seconds for result in timed.results) / len(timed.results)
         return [trail for result in timed.results for trail in result.trails], timed.seconds - making
 
-    def faster_way(self, peer: type[Peer]) -> bool:
-        """Whether a peer is faster in the one process of several threads."""
+    def faster_way(self, baseline: type[Baseline]) -> bool:
+        """Whether a baseline is faster in the one process of several threads."""
         workload = Workload(name="probe", task="arithmetic", examples=tuple(self.examples[:_PROBED]), simulations=1)
         # The identity program of whatever depth the model has is known only where the model is.
         depth = self.prior.num_layers
@@ -147,13 +149,13 @@ class Setting:
         seconds = {}
         for wide in WAYS:
             parts = [pairs] if wide else [pairs[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
-            jobs = [RunPeer(workload=workload, peer=peer, pairs=part) for part in parts]
-            seconds[wide] = self.lab.time(jobs, wide=wide).seconds
+            jobs = [RunBaseline(workload=workload, baseline=baseline, pairs=part) for part in parts]
+            seconds[wide] = self.harness.time(jobs, wide=wide).seconds
         return min(seconds, key=lambda wide: seconds[wide])
 
 
 def _jobs(
-    lab: Lab, contender: Contender, examples: Sequence[Example], simulations: int, *, prior: Prior | None = None
+    harness: Harness, contender: Contender, examples: Sequence[Example], simulations: int, *, prior: Prior | None = None
 ) -> list[SearchGroups]:
     """A contender's searches on our engine, a job for each process."""
     workload = Workload(
@@ -163,32 +165,34 @@ def _jobs(
         simulations=simulations,
         leaves=contender.leaves,
     )
-    config = replace(workload.config(lab.subject, search=contender.config, seed=lab.seed), group_size=GROUP_SIZE)
+    config = replace(
+        workload.config(harness.subject, search=contender.config, seed=harness.seed), group_size=GROUP_SIZE
+    )
     return [
         SearchGroups(workload=workload, config=config, examples=share, selector=contender.selector, prior=prior)
         for share in shares(examples)
     ]
 
 
-def measure(lab: Lab) -> Findings:
+def measure(harness: Harness) -> Findings:
     """Quality at equal evaluations, then the time to the plain searches' quality."""
-    setting = Setting.prepare(lab)
+    setting = Setting.prepare(harness)
     trails: dict[str, list[Trail]] = {}
     for contender in CONTENDERS:
         trails[contender.name], seconds = setting.search(contender)
         reached = Quality.of(trails[contender.name], setting.simulations)
-        lab.say(
+        harness.say(
             f"quality      {contender.name:<32} {reached.saved:5.2f} layers saved, "
             f"{100 * reached.corrected:3.0f} % corrected ({seconds:.0f} s)"
         )
     figures = _at_equal_evaluations(trails, setting.simulations)
     details: dict[str, Any] = {"search_quality": _details(setting, trails)}
-    for key, contender, peer in (
+    for key, contender, baseline in (
         ("time_to_released_quality", RELEASED, Released),
         ("time_to_random50_quality", RANDOM, SinglePass),
     ):
-        figures[key], details[key] = _time_to_quality(setting, trails[GUIDED.name], contender, peer)
-        lab.say(
+        figures[key], details[key] = _time_to_quality(setting, trails[GUIDED.name], contender, baseline)
+        harness.say(
             f"quality      {key} {figures[key]:.1f}; {details[key]['ratio_with_calibration']:.1f} with the calibration"
         )
     return Findings(figures=figures, details=details)
@@ -212,29 +216,31 @@ def _first(trails: list[Trail], goal: Quality, simulations: int) -> int:
 
 
 def _time_to_quality(
-    setting: Setting, guided: list[Trail], contender: Contender, peer: type[Peer]
+    setting: Setting, guided: list[Trail], contender: Contender, baseline: type[Baseline]
 ) -> tuple[float, dict[str, Any]]:
     """A plain search's time over ours to its quality.
 
     It searches a part of the questions in each repeat, which takes it minutes; we search all of them.
     """
-    lab = setting.lab
-    wide = setting.faster_way(peer)
+    harness = setting.harness
+    wide = setting.faster_way(baseline)
     theirs: list[Trail] = []
     blocks, ours = [], []
     # From the same searches on our engine, whose verdicts are the same, we know when to stop.
-    for repeat in range(lab.repeats):
-        found, seconds = setting.search_by_peer(contender, peer, setting.examples[repeat :: lab.repeats], wide=wide)
+    for repeat in range(harness.repeats):
+        found, seconds = setting.search_by_baseline(
+            contender, baseline, setting.examples[repeat :: harness.repeats], wide=wide
+        )
         theirs += found
         blocks.append(seconds)
-        lab.say(f"quality      {contender.name}, part {repeat + 1} of {lab.repeats}: {seconds:.0f} s")
+        harness.say(f"quality      {contender.name}, part {repeat + 1} of {harness.repeats}: {seconds:.0f} s")
         if repeat == 0:
             enough = _first(guided, Quality.of(theirs, setting.simulations), setting.simulations)
         ours.append(setting.search(GUIDED, enough)[1])
     goal = Quality.of(theirs, setting.simulations)
     needed = _first(guided, goal, setting.simulations)
     if needed != enough:  # the first part was not like the whole
-        ours = [setting.search(GUIDED, needed)[1] for _ in range(lab.repeats)]
+        ours = [setting.search(GUIDED, needed)[1] for _ in range(harness.repeats)]
     # A quality that we do not reach takes us for ever.
     reached = needed <= setting.simulations
     return sum(blocks) / median(ours) if reached else 0.0, {

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from rich.table import Table
 
-from benchmarks.lab import Findings, Target
+from benchmarks.harness import Findings, Target
 from pipeline import __version__
 
 _NOTED_PACKAGES = ("torch", "transformers", "ray")

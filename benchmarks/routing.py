@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.workloads import arc_questions, arithmetic_questions
 from pipeline.engine import FrozenModel
 from pipeline.tasks import Example, get_task
@@ -49,36 +49,36 @@ RERUN_ROWS = 64
 BATCH = 16
 
 
-def measure(lab: Lab) -> Findings:
+def measure(harness: Harness) -> Findings:
     """Compare routed and base forward passes, then training with and without kept features."""
     figures, details = {}, {}
-    letters = arc_questions(lab.sources, 2 if lab.quick else 8)
-    sums = arithmetic_questions(lab.sources, 2 if lab.quick else 8)
+    letters = arc_questions(harness.sources, 2 if harness.quick else 8)
+    sums = arithmetic_questions(harness.sources, 2 if harness.quick else 8)
     for name, asked in ((OVERHEAD, ASKED), (OVERHEAD_ALL, None)):
-        overhead = _turns(lab, [("arc", letters), ("arithmetic", sums)], share=1.0, new_tokens=0, asked=asked)
+        overhead = _turns(harness, [("arc", letters), ("arithmetic", sums)], share=1.0, new_tokens=0, asked=asked)
         figures[name] = median(base_routed[1] / base_routed[0] for base_routed in overhead) - 1
         details[name] = {"seconds": overhead, "asked": asked}
-        lab.say(f"routing      {asked or 'all'} routers add {100 * figures[name]:.2f} % to a forward pass")
-    speed = _turns(lab, [("arithmetic", sums)], share=0.8, new_tokens=NEW_TOKENS)
+        harness.say(f"routing      {asked or 'all'} routers add {100 * figures[name]:.2f} % to a forward pass")
+    speed = _turns(harness, [("arithmetic", sums)], share=0.8, new_tokens=NEW_TOKENS)
     figures[SPEED] = median(base_routed[0] / base_routed[1] for base_routed in speed)
     details[SPEED] = {"seconds": speed}
-    lab.say(f"routing      generate with 80 % of the layers is {figures[SPEED]:.2f} times as fast")
+    harness.say(f"routing      generate with 80 % of the layers is {figures[SPEED]:.2f} times as fast")
 
-    rows = 160 if lab.quick else 4000
-    questions = arithmetic_questions(lab.sources, rows)
-    job = TrainBothWays(questions=questions, epochs=2 if lab.quick else FitConfig().epochs)
-    [trained] = lab.time([job], wide=not lab.quick).results
+    rows = 160 if harness.quick else 4000
+    questions = arithmetic_questions(harness.sources, rows)
+    job = TrainBothWays(questions=questions, epochs=2 if harness.quick else FitConfig().epochs)
+    [trained] = harness.time([job], wide=not harness.quick).results
     figures[SECONDS] = trained["training_seconds"]
     figures[RATIO] = trained["rerun_seconds_an_epoch"] / trained["seconds_an_epoch"]
     details[SECONDS] = details[RATIO] = trained
-    lab.say(
+    harness.say(
         f"routing      training on {rows} rows: {figures[SECONDS]:.0f} s, an epoch {figures[RATIO]:.0f} times faster"
     )
     return Findings(figures=figures, details=details)
 
 
 def _turns(
-    lab: Lab,
+    harness: Harness,
     tasks: list[tuple[str, tuple[Example, ...]]],
     *,
     share: float,
@@ -87,11 +87,11 @@ def _turns(
 ) -> list[tuple[float, float]]:
     jobs = [
         TakeTurns(
-            task=task, questions=questions, share=share, new_tokens=new_tokens, asked=asked, repeats=2 * lab.repeats
+            task=task, questions=questions, share=share, new_tokens=new_tokens, asked=asked, repeats=2 * harness.repeats
         )
         for task, questions in tasks
     ]
-    return [pair for job in jobs for pair in lab.time([job], wide=not lab.quick).results[0]]
+    return [pair for job in jobs for pair in harness.time([job], wide=not harness.quick).results[0]]
 
 
 @dataclass(frozen=True, kw_only=True)

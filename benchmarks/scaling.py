@@ -13,8 +13,8 @@ from typing import Any
 import ray
 from ray.util import ActorPool
 
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.jobs import SearchGroups
-from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
 from benchmarks.workloads import Workload, arc_questions, arithmetic_questions
 from pipeline.distributed.evaluator import SearchEvaluator
 
@@ -26,62 +26,64 @@ SIMULATIONS = (10, 25, 50)
 FEW_SIMULATIONS = 20
 
 
-def measure(lab: Lab) -> Findings:
+def measure(harness: Harness) -> Findings:
     """Compare actors, then vary one thing at a time on one core."""
-    figure, details = _actors(lab)
-    most = 4 if lab.quick else 8
+    figure, details = _actors(harness)
+    most = 4 if harness.quick else 8
     return Findings(
         figures={KEY: figure},
         details={
             KEY: details,
-            "cost_by_layers": {depth: _cost(lab, questions=most, depth=depth) for depth in DEPTHS},
-            "cost_by_questions": {questions: _cost(lab, questions=questions) for questions in QUESTIONS},
+            "cost_by_layers": {depth: _cost(harness, questions=most, depth=depth) for depth in DEPTHS},
+            "cost_by_questions": {questions: _cost(harness, questions=questions) for questions in QUESTIONS},
             "cost_by_simulations": {
-                simulations: _cost(lab, questions=most, simulations=simulations) for simulations in SIMULATIONS
+                simulations: _cost(harness, questions=most, simulations=simulations) for simulations in SIMULATIONS
             },
         },
     )
 
 
-def _cost(lab: Lab, *, questions: int, simulations: int = FEW_SIMULATIONS, depth: int | None = None) -> float:
+def _cost(harness: Harness, *, questions: int, simulations: int = FEW_SIMULATIONS, depth: int | None = None) -> float:
     """Milliseconds a program, for one group of questions by letter on one core.
 
     A letter is one pass whatever the program makes of the question; an answer that is written has more
     passes where it is half right, which depth changes.
     """
     workload = Workload(
-        name="arc_letters", task="arc", examples=arc_questions(lab.sources, questions), simulations=simulations
+        name="arc_letters", task="arc", examples=arc_questions(harness.sources, questions), simulations=simulations
     )
-    config = replace(workload.config(lab.subject, seed=lab.seed), group_size=questions)
+    config = replace(workload.config(harness.subject, seed=harness.seed), group_size=questions)
     job = SearchGroups(workload=workload, config=config, examples=workload.examples, depth=depth)
-    timed = lab.time([job])
+    timed = harness.time([job])
     cost = 1000 * timed.seconds / len(timed.results[0].pairs)
     layers = "all layers" if depth is None else f"{depth} layers"
-    lab.say(f"cost         {questions:2} questions, {simulations} simulations, {layers:<10} {cost:8.2f} ms a program")
+    harness.say(
+        f"cost         {questions:2} questions, {simulations} simulations, {layers:<10} {cost:8.2f} ms a program"
+    )
     return cost
 
 
-def _actors(lab: Lab) -> tuple[float, dict[str, Any]]:
+def _actors(harness: Harness) -> tuple[float, dict[str, Any]]:
     """Wall time of one actor over that of two, on the same groups, which they pull one by one.
 
     Many groups, for at the end one of two actors waits for the other, half a group's time on average.
     """
-    num_groups, size, first_groups = (4, 2, 1) if lab.quick else (30, 4, 2)
+    num_groups, size, first_groups = (4, 2, 1) if harness.quick else (30, 4, 2)
     workload = Workload(
         name="arithmetic",
         task="arithmetic",
-        examples=arithmetic_questions(lab.sources, num_groups * size),
+        examples=arithmetic_questions(harness.sources, num_groups * size),
         simulations=10,
     )
-    config = replace(workload.config(lab.subject, seed=lab.seed), group_size=size)
+    config = replace(workload.config(harness.subject, seed=harness.seed), group_size=size)
     groups = [workload.examples[start : start + size] for start in range(0, num_groups * size, size)]
     seconds: dict[int, list[float]] = {1: [], 2: []}
-    gpus = 0.5 if lab.subject.device == "cuda" else 0
+    gpus = 0.5 if harness.subject.device == "cuda" else 0
     with ray_of_our_own(num_cpus=2):
         actor_class = ray.remote(num_cpus=1, num_gpus=gpus, concurrency_groups={"progress": 1})(SearchEvaluator)
         actors = [actor_class.remote(config) for _ in range(2)]
         ray.get([actor.load.remote() for actor in actors])
-        for repeat in range(lab.repeats):
+        for repeat in range(harness.repeats):
             actors.reverse()  # neither is always the one that works alone
             for num_actors in (1, 2):
                 # Untimed: an actor that was idle lost memory to the system, and taking it back is slow.
@@ -92,7 +94,7 @@ def _actors(lab: Lab) -> tuple[float, dict[str, Any]]:
                     pass
                 seconds[num_actors].append(time.perf_counter() - began)
             ratio = seconds[1][-1] / seconds[2][-1]
-            lab.say(f"actors       {repeat + 1}/{lab.repeats}  2 actors are {ratio:.2f} times as fast as 1")
+            harness.say(f"actors       {repeat + 1}/{harness.repeats}  2 actors are {ratio:.2f} times as fast as 1")
     ratios = [one / two for one, two in zip(seconds[1], seconds[2])]
     details = {"ratios": ratios, "seconds_of_1": seconds[1], "seconds_of_2": seconds[2], "groups": num_groups}
     return median(ratios), details

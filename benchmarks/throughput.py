@@ -1,7 +1,7 @@
-"""Programs a second: our search against the peers, on questions and programs that our search ran.
+"""Programs a second: our search against the baselines, on questions and programs that our search ran.
 
-In each repeat our search runs whole and each peer runs a part of the same pairs, one after the other.
-A peer may use the cores as processes of one thread or as one process of several: both are tried on a few
+In each repeat our search runs whole and each baseline runs a part of the same pairs, one after the other.
+A baseline may use the cores as processes of one thread or as one process of several: both are tried on a few
 pairs first, and the faster way is measured.
 """
 
@@ -15,9 +15,9 @@ from itertools import chain, product
 from statistics import median
 from typing import Any, TypeVar
 
-from benchmarks.jobs import RunPeer, SearchGroups
-from benchmarks.lab import BenchmarkSection, Findings, Lab, Target, Timed
-from benchmarks.peers import Peer, ProgramMajor, Released, SinglePass
+from benchmarks.baselines import Baseline, ProgramMajor, Released, SinglePass
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target, Timed
+from benchmarks.jobs import RunBaseline, SearchGroups
 from benchmarks.workloads import NUM_PROCESSES, Workload, throughput_workloads
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, Outcome
@@ -31,8 +31,8 @@ Pairs = list[tuple[Example, LayerProgram, Outcome]]
 OURS = "ours"
 #: Pairs of each process on which the two ways are tried.
 TRIED_PAIRS = 2
-PEERS: dict[str, type[Peer]] = {"released": Released, "single_pass": SinglePass, "program_major": ProgramMajor}
-#: Whether a peer runs in the one process of several threads.
+BASELINES: dict[str, type[Baseline]] = {"released": Released, "single_pass": SinglePass, "program_major": ProgramMajor}
+#: Whether a baseline runs in the one process of several threads.
 WAYS = {False: f"{NUM_PROCESSES} processes of 1 thread", True: f"1 process of {NUM_PROCESSES} threads"}
 
 
@@ -42,8 +42,8 @@ class Contest:
 
     Attributes:
         workload: The workload.
-        rates: Programs a second of ours and of each peer, repeat by repeat.
-        wide: Whether a peer is faster in one process of several threads.
+        rates: Programs a second of ours and of each baseline, repeat by repeat.
+        wide: Whether a baseline is faster in one process of several threads.
         compared: Verdicts of ours that were compared with those of single passes.
         different: Of those, the ones that differ.
         margin_difference: The largest difference between their margins.
@@ -56,17 +56,17 @@ class Contest:
     different: int = 0
     margin_difference: float = 0.0
 
-    def ratio(self, peer: str) -> float:
-        """Our programs a second over a peer's."""
-        return median(self._ratios(peer))
+    def ratio(self, baseline: str) -> float:
+        """Our programs a second over a baseline's."""
+        return median(self._ratios(baseline))
 
-    def details(self, peer: str) -> dict[str, Any]:
+    def details(self, baseline: str) -> dict[str, Any]:
         """The numbers behind a ratio."""
         return {
-            "ratios": self._ratios(peer),
+            "ratios": self._ratios(baseline),
             "our_programs_a_second": self.rates[OURS],
-            "peer_programs_a_second": self.rates[peer],
-            "peer_ran_as": WAYS[self.wide[peer]],
+            "peer_programs_a_second": self.rates[baseline],
+            "peer_ran_as": WAYS[self.wide[baseline]],
         }
 
     def verdicts(self) -> dict[str, Any]:
@@ -77,80 +77,84 @@ class Contest:
             "largest_margin_difference": self.margin_difference,
         }
 
-    def _ratios(self, peer: str) -> list[float]:
-        return [ours / theirs for ours, theirs in zip(self.rates[OURS], self.rates[peer])]
+    def _ratios(self, baseline: str) -> list[float]:
+        return [ours / theirs for ours, theirs in zip(self.rates[OURS], self.rates[baseline])]
 
 
-def measure(lab: Lab) -> Findings:
-    """Run every workload against every peer."""
+def measure(harness: Harness) -> Findings:
+    """Run every workload against every baseline."""
     contests = {}
-    for workload in throughput_workloads(lab.sources, quick=lab.quick):
+    for workload in throughput_workloads(harness.sources, quick=harness.quick):
         contest = contests[workload.name] = Contest(workload=workload)
-        for repeat in range(lab.repeats):
-            _run(lab, contest, repeat)
+        for repeat in range(harness.repeats):
+            _run(harness, contest, repeat)
     figures: dict[str, float] = {}
     details: dict[str, Any] = {}
     for name, contest in contests.items():
-        for peer in PEERS:
-            key = f"{name}_over_{peer}"
-            details[key] = contest.details(peer)
+        for baseline in BASELINES:
+            key = f"{name}_over_{baseline}"
+            details[key] = contest.details(baseline)
             if any(target.key == key for target in TARGETS):
-                figures[key] = contest.ratio(peer)
+                figures[key] = contest.ratio(baseline)
     figures["least_over_program_major"] = min(contest.ratio("program_major") for contest in contests.values())
     details["verdicts"] = {name: contest.verdicts() for name, contest in contests.items()}
     for key in ("verdicts_compared", "verdicts_different"):
         details[key] = sum(verdicts[key] for verdicts in details["verdicts"].values())
-    lab.say(f"{details['verdicts_different']} of {details['verdicts_compared']} verdicts differ from single passes")
+    harness.say(f"{details['verdicts_different']} of {details['verdicts_compared']} verdicts differ from single passes")
     return Findings(figures=figures, details=details)
 
 
-def _run(lab: Lab, contest: Contest, repeat: int) -> None:
-    """One repeat: ours, then each peer."""
+def _run(harness: Harness, contest: Contest, repeat: int) -> None:
+    """One repeat: ours, then each baseline."""
     workload = contest.workload
-    config = workload.config(lab.subject, seed=lab.seed)
-    ours = lab.time([SearchGroups(workload=workload, config=config, examples=group) for group in workload.groups])
+    config = workload.config(harness.subject, seed=harness.seed)
+    ours = harness.time([SearchGroups(workload=workload, config=config, examples=group) for group in workload.groups])
     found = [result.pairs for result in ours.results]
-    _note(lab, contest, repeat, OURS, sum(map(len, found)) / ours.seconds)
-    rng = random.Random(f"{workload.name} {lab.seed} {repeat}")
-    for name, peer in PEERS.items():
+    _note(harness, contest, repeat, OURS, sum(map(len, found)) / ours.seconds)
+    rng = random.Random(f"{workload.name} {harness.seed} {repeat}")
+    for name, baseline in BASELINES.items():
         shares = _shares(workload, name, found, rng)
-        outcomes = _run_peer(lab, contest, repeat, name, peer, shares)
+        outcomes = _run_baseline(harness, contest, repeat, name, baseline, shares)
         if name == "single_pass":
             _compare(contest, found, list(chain(*shares)), outcomes)
 
 
-def _run_peer(
-    lab: Lab, contest: Contest, repeat: int, name: str, peer: type[Peer], shares: list[Share]
+def _run_baseline(
+    harness: Harness, contest: Contest, repeat: int, name: str, baseline: type[Baseline], shares: list[Share]
 ) -> list[Outcome]:
-    """Run a peer in its faster way; the outcomes are in the order of the shares."""
+    """Run a baseline in its faster way; the outcomes are in the order of the shares."""
 
     def run(shares: list[Share], *, wide: bool) -> Timed[list[Outcome]]:
         parts = [list(chain(*shares))] if wide else shares
-        return lab.time([RunPeer(workload=contest.workload, peer=peer, pairs=part) for part in parts], wide=wide)
+        return harness.time(
+            [RunBaseline(workload=contest.workload, baseline=baseline, pairs=part) for part in parts], wide=wide
+        )
 
     if name not in contest.wide:
-        # Threads that must share their cores with somebody else can take for ever; a quick run does not try.
-        few = [share[: len(contest.workload.groups[0]) if peer is ProgramMajor else TRIED_PAIRS] for share in shares]
-        contest.wide[name] = not lab.quick and run(few, wide=True).seconds < run(few, wide=False).seconds
+        # Threads on cores that other processes use can take for ever; a quick run does not try.
+        few = [
+            share[: len(contest.workload.groups[0]) if baseline is ProgramMajor else TRIED_PAIRS] for share in shares
+        ]
+        contest.wide[name] = not harness.quick and run(few, wide=True).seconds < run(few, wide=False).seconds
     wide = contest.wide[name]
     timed = run(shares, wide=wide)
-    _note(lab, contest, repeat, name, sum(map(len, shares)) / timed.seconds, f" ({WAYS[wide]})")
+    _note(harness, contest, repeat, name, sum(map(len, shares)) / timed.seconds, f" ({WAYS[wide]})")
     return list(chain(*timed.results))
 
 
-def _note(lab: Lab, contest: Contest, repeat: int, name: str, rate: float, way: str = "") -> None:
+def _note(harness: Harness, contest: Contest, repeat: int, name: str, rate: float, way: str = "") -> None:
     contest.rates.setdefault(name, []).append(rate)
-    lab.say(f"{contest.workload.name:<12} {repeat + 1}/{lab.repeats}  {name:<14} {rate:8.2f} programs/s{way}")
+    harness.say(f"{contest.workload.name:<12} {repeat + 1}/{harness.repeats}  {name:<14} {rate:8.2f} programs/s{way}")
 
 
-def _shares(workload: Workload, peer: str, found: list[Pairs], rng: random.Random) -> list[Share]:
+def _shares(workload: Workload, baseline: str, found: list[Pairs], rng: random.Random) -> list[Share]:
     """What each process is given: a part of what its group's search ran."""
-    if peer == "program_major":
+    if baseline == "program_major":
         # Its best case: all questions in flight want the same programs at the same time.
         programs = list(dict.fromkeys(program for part in found for _, program, _ in part))
         chosen = spread(programs, workload.shared_programs, rng)
         return [[(example, program) for program, example in product(chosen, group)] for group in workload.groups]
-    count = workload.released_pairs if peer == "released" else workload.single_pass_pairs
+    count = workload.released_pairs if baseline == "released" else workload.single_pass_pairs
     return [[(example, program) for example, program, _ in spread(part, count // len(found), rng)] for part in found]
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks: peers that judge as we do, made questions as long as real ones, and an honest report."""
+"""The benchmarks: baselines that judge as we do, made questions as long as real ones, and an honest report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
 from benchmarks import report
 from benchmarks.__main__ import SECTIONS, main
-from benchmarks.jobs import RunPeer, SearchGroups
-from benchmarks.lab import Findings
-from benchmarks.peers import ProgramMajor, Released, SinglePass
+from benchmarks.baselines import ProgramMajor, Released, SinglePass
+from benchmarks.harness import Findings
+from benchmarks.jobs import RunBaseline, SearchGroups
 from benchmarks.throughput import spread
 from benchmarks.workloads import Sources, Subject, Workload, arc_questions, gsm8k_questions
 from pipeline import FrozenModel, LayerProgram
@@ -68,15 +68,15 @@ def random_programs(count: int) -> list[LayerProgram]:
     return programs
 
 
-@pytest.mark.parametrize("peer", [SinglePass, ProgramMajor])
+@pytest.mark.parametrize("baseline", [SinglePass, ProgramMajor])
 @pytest.mark.parametrize("name", ["arc", "arithmetic", "gsm8k"])
-def test_peers_judge_as_the_engine_does(model, tasks, name, peer):
+def test_peers_judge_as_the_engine_does(model, tasks, name, baseline):
     """Catches padding that shifts positions, rows that swap places in a batch, and a text cut too late or too soon."""
     task, examples = tasks[name]
     questions = [task.prepare(example, model.tokenizer) for example in examples for _ in range(4)]
     programs = random_programs(len(questions))
     ours = task.scoring.score(model, questions, programs, need_response=False)
-    theirs = peer(model, task).score(questions, programs)
+    theirs = baseline(model, task).score(questions, programs)
     assert [outcome.correct for outcome in theirs] == [outcome.correct for outcome in ours]
     assert [outcome.margin for outcome in theirs] == pytest.approx([outcome.margin for outcome in ours], abs=1e-3)
     assert [outcome.layer_executions for outcome in theirs] == [outcome.layer_executions for outcome in ours]
@@ -96,7 +96,7 @@ def test_the_released_search_reads_its_texts_as_the_task_does(model, tasks, name
 
 
 def test_the_released_search_writes_every_token(model, tasks):
-    """Catches a peer that is made faster than it was released, or slower, by its number of tokens."""
+    """Catches a baseline that is made faster than it was released, or slower, by its number of tokens."""
     task, examples = tasks["arc"]
     question = task.prepare(examples[0], model.tokenizer)
     identity = LayerProgram.identity(NUM_LAYERS)
@@ -115,12 +115,12 @@ def test_jobs_run_our_search_and_a_peer_on_the_same_pairs(model, tasks):
     assert found.layers_asked == 4 * sum(len(program) for _, program, _ in found.pairs)
     assert 0 < found.layers_run < found.layers_asked
     pairs = [(example, program) for example, program, _ in found.pairs]
-    outcomes = RunPeer(workload=workload, peer=SinglePass, pairs=pairs)(model)()
+    outcomes = RunBaseline(workload=workload, baseline=SinglePass, pairs=pairs)(model)()
     assert [outcome.correct for outcome in outcomes] == [outcome.correct for _, _, outcome in found.pairs]
 
 
 def test_a_sample_is_spread_over_all_there_is():
-    """Catches a peer that is given the first programs alone, which are the model's own depth."""
+    """Catches a baseline that is given the first programs alone, which are the model's own depth."""
     chosen = spread(range(100), 5, random.Random(0))
     assert [later - earlier for earlier, later in pairwise(chosen)] == [20] * 4
     assert spread(range(3), 5, random.Random(0)) == [0, 1, 2]

@@ -30,7 +30,7 @@ def test_logits_equal_the_materialized_model(engine, program, prompt, stock_logi
     assert_close(engine.logits([ids], [program])[0], stock_logits(materialize(engine.hf_model, program), ids))
 
 
-def test_identity_equals_the_untouched_model(engine, prompt, stock_logits):
+def test_identity_equals_the_base_model(engine, prompt, stock_logits):
     """Would catch an engine and an oracle that agree with each other and both differ from the real model."""
     ids = prompt(LONG)
     identity = LayerProgram.identity(engine.num_layers)
@@ -133,7 +133,7 @@ def test_no_pass_exceeds_the_batch_limit(llama, programs, prompt, monkeypatch):
 
 
 def test_a_pass_that_finds_no_room_is_halved(llama, programs, prompt, monkeypatch):
-    """Would catch rows lost or mixed up where memory ran out, and a limit that stays small for whoever comes next."""
+    """Would catch rows lost or mixed up where memory ran out, and a limit that stays small after `forget`."""
     rows = [prompt(length, seed=3) for length in (9, 1, 20, 6, 3, 2, 7, 17, 5, 10)]
     wanted = list(programs.values()) * 2
     expected = llama.logits(rows, wanted)

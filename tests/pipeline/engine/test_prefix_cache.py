@@ -1,4 +1,4 @@
-"""Programs that begin alike share their beginning: with and without it, the logits are the same."""
+"""The prefix cache: programs that share a prefix run it once, and with and without it the logits are the same."""
 
 from __future__ import annotations
 

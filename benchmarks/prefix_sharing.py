@@ -1,4 +1,4 @@
-"""How many layers are really run, where programs that begin alike run their beginning once.
+"""How many layers are really run, where programs that share a prefix run it once.
 
 Running a program whole is what a single pass does: every layer on the text with its reference, and, where
 that does not settle the verdict, every layer again for each token that is written. A layer counts once
@@ -10,36 +10,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.contenders import GROUP_SIZE, UCB, UNAIDED, Contender
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.jobs import SearchGroups
-from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
+from benchmarks.searches import GROUP_SIZE, UCB, UNAIDED, Contender
 from benchmarks.workloads import NUM_PROCESSES, Workload, held_out_questions
 
 KEY = "layer_executions_ratio"
 
 
-def measure(lab: Lab) -> Findings:
+def measure(harness: Harness) -> Findings:
     """Count layers in searches of held-out questions; a count is the same in every repeat."""
-    details = {contender.name: _count(lab, contender) for contender in (UCB, UNAIDED)}
+    details = {contender.name: _count(harness, contender) for contender in (UCB, UNAIDED)}
     for name, counted in details.items():
-        lab.say(f"sharing      {name}: {counted['layers_run']:,} layers run of {counted['layers_asked']:,} asked for")
+        harness.say(
+            f"sharing      {name}: {counted['layers_run']:,} layers run of {counted['layers_asked']:,} asked for"
+        )
     return Findings(figures={KEY: details[UCB.name]["ratio"]}, details={KEY: details})
 
 
-def _count(lab: Lab, contender: Contender) -> dict[str, Any]:
+def _count(harness: Harness, contender: Contender) -> dict[str, Any]:
     run = asked = programs = 0
-    examples = held_out_questions(lab.sources, quick=lab.quick)
+    examples = held_out_questions(harness.sources, quick=harness.quick)
     size = GROUP_SIZE * NUM_PROCESSES
     for start in range(0, len(examples), size):
         workload = Workload(
             name="arithmetic",
             task="arithmetic",
             examples=tuple(examples[start : start + size]),
-            simulations=20 if lab.quick else 50,
+            simulations=20 if harness.quick else 50,
         )
-        config = workload.config(lab.subject, search=contender.config, seed=lab.seed)
+        config = workload.config(harness.subject, search=contender.config, seed=harness.seed)
         jobs = [SearchGroups(workload=workload, config=config, examples=group) for group in workload.groups]
-        for found in lab.time(jobs).results:
+        for found in harness.time(jobs).results:
             run += found.layers_run
             asked += found.layers_asked
             programs += len(found.pairs)

@@ -1,4 +1,4 @@
-"""The peers: three plain ways to run a search's programs, written from their published descriptions.
+"""The baselines: three plain ways to run a search's programs, written from their published descriptions.
 
 Each has ``prepare``, which may be left out of what is timed, and ``score``, which takes questions with
 their programs and gives outcomes. How many threads they use is for the owner of the process to say.
@@ -24,7 +24,7 @@ from pipeline.tasks.scoring.graded import Graded
 LETTER_TOKENS = 10
 
 
-class Peer(Protocol):
+class Baseline(Protocol):
     """A way to run programs on questions."""
 
     def __init__(self, model: FrozenModel, task: Task) -> None: ...

@@ -1,4 +1,4 @@
-"""The lab: processes that hold the model, a clock around what they do, and what sections have in common.
+"""The harness: processes that hold the model, a clock around what they do, and what sections have in common.
 
 Nothing else runs while something is timed: a process without work waits at its pipe.
 """
@@ -94,7 +94,7 @@ def _serve(pipe: Connection, subject: Subject, threads: int) -> None:
         while True:
             _work(pipe, model)
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
-        return  # the lab is closed, or interrupted
+        return  # the harness is closed, or interrupted
     except Exception:  # whatever a job raises: it is raised again where its answer is received, see ``receive``
         pipe.send((True, traceback.format_exc()))
 
@@ -110,7 +110,7 @@ def _work(pipe: Connection, model: FrozenModel) -> None:
 
 
 @dataclass(kw_only=True)
-class Lab:
+class Harness:
     """Where sections measure; use as a context manager, which ends its processes.
 
     Attributes:
@@ -130,7 +130,7 @@ class Lab:
     console: Console = field(default_factory=Console)
     _open: ExitStack = field(default_factory=ExitStack, init=False)
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Harness:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -227,4 +227,4 @@ class BenchmarkSection:
     name: str
     summary: str
     targets: tuple[Target, ...]
-    measure: Callable[[Lab], Findings]
+    measure: Callable[[Harness], Findings]

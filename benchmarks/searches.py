@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.peers import Peer
+from benchmarks.baselines import Baseline
 from pipeline.engine import FrozenModel
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
@@ -154,7 +154,7 @@ class PeerSearch:
     """
 
     contender: Contender
-    peer: type[Peer]
+    peer: type[Baseline]
     config: RunConfig
     examples: Sequence[Example]
     simulations: int

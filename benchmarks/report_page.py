@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.browser import chromium, chromium_is_here
-from benchmarks.lab import BenchmarkSection, Findings, Lab, Target
+from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.report.write_report import write_report
@@ -22,23 +22,23 @@ QUESTIONS, KEPT, DEPTH = 10_000, 8, 30
 GROUP = 500
 
 
-def measure(lab: Lab) -> Findings:
+def measure(harness: Harness) -> Findings:
     """Write a made-up run of 10,000 questions and its report, and open that in headless Chromium."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        make_run(run, questions=QUESTIONS // (20 if lab.quick else 1))
+        make_run(run, questions=QUESTIONS // (20 if harness.quick else 1))
         began = time.perf_counter()
         page = Path(scratch) / "page.html"
         write_report(run, page)
         writing = time.perf_counter() - began
         figures = {SIZE: page.stat().st_size / 1e6}
-        lab.say(f"pages        a report of {figures[SIZE]:.2f} MB, written in {writing:.1f} s")
-        opening = opened(page, lab.repeats) if chromium_is_here() else []
+        harness.say(f"pages        a report of {figures[SIZE]:.2f} MB, written in {writing:.1f} s")
+        opening = opened(page, harness.repeats) if chromium_is_here() else []
     if opening:
         figures[SECONDS] = median(opening)
-        lab.say(f"pages        opened in {figures[SECONDS]:.2f} s")
+        harness.say(f"pages        opened in {figures[SECONDS]:.2f} s")
     else:
-        lab.say("pages        not opened: Debian's chromium and chromium-driver are not here")
+        harness.say("pages        not opened: Debian's chromium and chromium-driver are not here")
     details = {"writing_seconds": writing, "opening_seconds": opening, "questions": QUESTIONS, "kept": KEPT}
     return Findings(figures=figures, details={SIZE: details})
 

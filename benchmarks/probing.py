@@ -19,8 +19,9 @@ from pipeline.engine.state_hooks import weights_fingerprint
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, get_task
 from router.artifact.base_model import BaseModelRef
-from router.probes.network import AGGREGATORS, ProbeConfig, ProbeNetwork
+from router.probes.network import ProbeConfig, ProbeNetwork
 from router.probes.probe import Probe
+from router.probes.probe_requests import AGGREGATORS
 
 LABELS = ("anger", "joy", "optimism", "sadness")
 #: What the paper (2601.13288) measured on Llama-3.2-3B.
@@ -90,7 +91,7 @@ def made_probe(model: FrozenModel, kind: str) -> Probe:
         base=BaseModelRef(name="smollm2", revision="measured"),
         network=ProbeNetwork(shape).eval().requires_grad_(False),
         labels=LABELS,
-        mark=weights_fingerprint(model.hf_model),
+        weights_fingerprint=weights_fingerprint(model.hf_model),
     )
 
 

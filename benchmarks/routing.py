@@ -25,8 +25,9 @@ from benchmarks.workloads import arc_questions, arithmetic_questions
 from pipeline.engine import FrozenModel
 from pipeline.tasks import Example, get_task
 from router.features.window_features import FeatureStore, pooled_along
-from router.heads.per_layer.fit import FitConfig, fit
+from router.heads.per_layer.fit import fit
 from router.heads.per_layer.per_layer_head import PerLayerHead
+from router.heads.per_layer.per_layer_request import FitConfig
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.heads.per_layer.train import StoredRows
 from router.labels.labelled import Labelled
@@ -160,7 +161,7 @@ def decided_routers(model: FrozenModel, share: float, *, asked: int | None = Non
     if asked is not None:
         settled = torch.ones(model.num_layers, dtype=torch.bool)
         settled[[int((place + 0.5) * model.num_layers / asked) for place in range(asked)]] = False
-        routers.settle(settled, routers.bias_out.clone())
+        routers.make_constant(settled, routers.bias_out.clone())
     return routers.to(model.device)
 
 

@@ -52,8 +52,9 @@ def evaluate(
     router: AnyPath, against: tuple[AnyPath, ...], task: str, curve: str, runs: tuple[AnyPath, ...], **options: Any
 ) -> None:
     """Judge a router."""
-    from router.evaluation.evaluate import EvaluateRequest, results_folder, write
     from router.evaluation.evaluate import evaluate as run
+    from router.evaluation.evaluate import results_folder, write
+    from router.evaluation.evaluate_request import EvaluateRequest
     from router.evaluation.results import PICTURE_FILE, RESULTS_FILE
     from router.evaluation.table import show_evaluation
 

@@ -192,7 +192,8 @@ Example:
 @resource_options
 def evaluate(source: str, max_states_gib: float, out: AnyPath | None, **options: Any) -> None:
     """Judge a probe."""
-    from router.probes.apply import ProbeRequest, evaluate_probe, write_metrics
+    from router.probes.apply import evaluate_probe, write_metrics
+    from router.probes.probe_requests import ProbeRequest
 
     _check_file(out)
     resources = _resources(options)
@@ -226,8 +227,8 @@ Example:
 @resource_options
 def predict(source: str, max_states_gib: float, out: AnyPath, **options: Any) -> None:
     """Label texts."""
-    from router.probes.apply import ProbeRequest
     from router.probes.apply import predict as run
+    from router.probes.probe_requests import ProbeRequest
 
     resources = _resources(options)
     request = ProbeRequest(probe=source, most_gib=max_states_gib, resources=resources, **options)
@@ -286,8 +287,8 @@ def compare(
 ) -> None:
     """Compare kinds of probes."""
     from router.probes.apply import write_metrics
-    from router.probes.compare import CONTENDERS, CompareRequest
     from router.probes.compare import compare as run
+    from router.probes.probe_requests import CONTENDERS, CompareRequest
 
     try:
         learning_rates = tuple(float(rate) for rate in rates.split(",") if rate.strip())
@@ -326,10 +327,8 @@ def compare(
 
 def _train_request(options: dict[str, Any], *, out: AnyPath) -> Any:
     """A training as the options say it; takes what it uses out of them."""
-    from router.features.hidden_states import Form
-    from router.probes.fit import ProbeFitConfig
-    from router.probes.network import ProbeKind
-    from router.probes.train import ProbeTrainRequest
+    from router.features.prompt_template import PromptTemplate
+    from router.probes.probe_requests import ProbeFitConfig, ProbeKind, ProbeTrainRequest
 
     names = {"lr": "learning_rate"} | {
         name: name for name in ("epochs", "batch_size", "weight_decay", "balance", "patience", "seed")
@@ -344,9 +343,11 @@ def _train_request(options: dict[str, Any], *, out: AnyPath) -> Any:
     except ValueError as error:
         said = str(error)
         raise UserError(said if said.startswith("unknown") else f"--{said.replace('_', '-')}") from None
-    form = Form(template=options.pop("template"), max_tokens=options.pop("max_tokens"))
+    prompt_template = PromptTemplate(template=options.pop("template"), max_tokens=options.pop("max_tokens"))
     most_gib, resources = options.pop("max_states_gib"), _resources(options)
-    return ProbeTrainRequest(out=out, form=form, kind=kind, fit=fit, most_gib=most_gib, resources=resources, **options)
+    return ProbeTrainRequest(
+        out=out, prompt_template=prompt_template, kind=kind, fit=fit, most_gib=most_gib, resources=resources, **options
+    )
 
 
 def _table(results: Sequence[Any]) -> Table:

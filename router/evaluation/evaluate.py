@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from pipeline.distributed.actor_pool import ActorPool
-from pipeline.distributed.cluster import Resources, check_output, find_placement
+from pipeline.distributed.cluster import check_output, find_placement
 from pipeline.engine.loading import load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
@@ -25,8 +25,9 @@ from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, is_folder, locate, uploaded, without_secrets
 from pipeline.tasks import DataRequest, Example, Task, get_task
-from router.artifact.base_model import find_base, mark
+from router.artifact.base_model import find_base, text_fingerprint
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
+from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_plot import draw_evaluation
 from router.evaluation.results import (
     BASE,
@@ -47,52 +48,6 @@ from router.routed.checkpoint import Router
 GROUP = 8
 #: Questions whose answers are timed.
 TIMED_QUESTIONS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateRequest:
-    """What ``drllm-pipeline evaluate`` was asked for.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    router: AnyPath
-    """Router folder, or hub id."""
-    against: tuple[AnyPath, ...] = ()
-    """Other routers of the same base, on the same questions."""
-    task: str
-    """Name of the task."""
-    data: str | None = None
-    """Where its questions come from."""
-    split: str = "test"
-    """Split of a hub data set or of a made task."""
-    limit: int | None = None
-    """At most this many questions."""
-    seed: int = 0
-    """Of made questions, random programs and the search."""
-    max_new_tokens: int | None = None
-    """Most tokens of a generated answer; None for the task's own default."""
-    budget: float | None = None
-    """Most layers of any sequence, as a fraction of the depth; None for no bound."""
-    average: float | None = None
-    """Layers on average, as a fraction of the depth; None for what the routers find likeliest."""
-    curve: tuple[float, ...] = (0.95, 0.9, 0.85, 0.8, 0.7)
-    """Budgets at which the routed model is evaluated too."""
-    simulations: int = 50
-    """Programs that the search tries on a question; 0 leaves it out."""
-    runs: tuple[AnyPath, ...] | None = None
-    """Run folders of the training, for the single program; None for those that the router names."""
-    base: str | None = None
-    """Where the base model lies, if not where the router was trained."""
-    out: AnyPath | None = None
-    """Folder of the results; None for the router's own."""
-    resources: Resources = field(default_factory=Resources)
-    """What actors run on."""
-
-    def __post_init__(self) -> None:
-        if self.simulations < 0:
-            raise UserError(f"--simulations must not be below 0 (0 leaves the search out), got {self.simulations}")
 
 
 def evaluate(
@@ -249,8 +204,8 @@ def _unseen(
             reason = f"cannot be asked ({type(error).__name__})"
         else:
             # The id of a made question is the question itself; in a file it may be a line's number.
-            known = mark(question.prompt) in trained_on
-            known |= not task.needs_data and mark(example.task, example.id) in trained_on
+            known = text_fingerprint(question.prompt) in trained_on
+            known |= not task.needs_data and text_fingerprint(example.task, example.id) in trained_on
             too_long = task.tokens(question) > model.max_position_embeddings
             if not known and not too_long:
                 examples.append(example)

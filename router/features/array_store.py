@@ -1,6 +1,6 @@
 """Arrays on disk under keys: what a frozen model made of texts, computed once and mapped into memory.
 
-    FOLDER/*.safetensors    arrays in float16, one behind the other, a file for each piece of work that an actor did
+    FOLDER/*.safetensors    arrays in float16, one behind the other, a file for each chunk of work that an actor did
 
 A file is written under another name and moved into place, so work that is interrupted goes on where it stopped.
 """

@@ -9,11 +9,12 @@ from pathlib import Path
 from pipeline.distributed.cluster import Resources, find_placement
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
-from router.features.hidden_states import Form, StateStore
+from router.features.hidden_states import StateStore
+from router.features.prompt_template import PromptTemplate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class StateRequest:
     """What is read of texts, and how.
 
     Attributes:
@@ -26,15 +27,15 @@ class Reading:
     """
 
     source: ModelSource
-    form: Form
-    reading: str
+    prompt_template: PromptTemplate
+    state_selection: str
     features: Path
     resources: Resources
     most_gib: float
 
 
 def read_states(
-    wanted: Reading,
+    wanted: StateRequest,
     texts: Sequence[str],
     *,
     announce: Callable[[str], None],
@@ -61,7 +62,11 @@ def read_states(
         # Which one that is, the cluster decides; where there is none yet, what this machine would take.
         dtype = "bfloat16" if _has_gpu(wanted.resources) else "float32"
     store = StateStore(
-        wanted.features, revision=wanted.source.revision, dtype=dtype, form=wanted.form, reading=wanted.reading
+        wanted.features,
+        revision=wanted.source.revision,
+        dtype=dtype,
+        prompt_template=wanted.prompt_template,
+        state_selection=wanted.state_selection,
     )
     absent = store.absent(texts)
     if not absent:
@@ -88,7 +93,7 @@ def read_states(
     finally:
         ray.shutdown()
     if cut:
-        most = "the model's context" if wanted.form.max_tokens is None else "--max-tokens"
+        most = "the model's context" if wanted.prompt_template.max_tokens is None else "--max-tokens"
         announce(f"warning: {cut} of {len(absent)} texts were longer than {most}, and their ends were cut off.")
     return store, dtype
 

@@ -4,60 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.distributed.cluster import Resources, check_output
+from pipeline.distributed.cluster import check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.storage import AnyPath, is_folder, write_whole
 from router.artifact.base_model import find_base
-from router.features.hidden_states import MOST_GIB
-from router.features.read_hidden_states import Reading, read_states
+from router.features.read_hidden_states import StateRequest, read_states
 from router.probes.fit import logits_of
 from router.probes.metrics import metrics_of
 from router.probes.probe import Label, Probe
+from router.probes.probe_requests import ProbeRequest
 from router.probes.texts import LabelledText, check_labels, read_texts
 from router.probes.train import StoredTexts
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeRequest:
-    """What ``drllm-pipeline probe evaluate`` or ``predict`` was asked for.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    probe: str
-    """Probe folder, or hub id."""
-    data: str
-    """Texts: a file, a folder or a hub data set."""
-    text_column: str | None = None
-    """Column of the texts; None for that of the training."""
-    label_column: str | None = None
-    """Column of their labels; None for that of the training."""
-    split: str = "test"
-    """Split of a hub data set."""
-    limit: int | None = None
-    """At most this many texts."""
-    base: str | None = None
-    """Where the base model lies, if not where the probe was trained."""
-    features: Path | None = None
-    """Where states are kept; None for the user's cache folder."""
-    most_gib: float = MOST_GIB
-    """Most that the states may take on the disk."""
-    resources: Resources = field(default_factory=Resources)
-    """What actors that read texts run on."""
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit must be at least 1, got {self.limit}")
-        if not self.most_gib > 0:
-            raise UserError(f"--max-states-gib must be above 0, got {self.most_gib:g}")
 
 
 def evaluate_probe(
@@ -135,10 +97,10 @@ def _asked(
 ) -> tuple[StoredTexts, torch.Tensor]:
     """The texts with their states, and what the probe says of them."""
     store, _ = read_states(
-        Reading(
+        StateRequest(
             source=find_base(probe.base, request.base, kind="probe"),
-            form=probe.form,
-            reading=probe.config.reading,
+            prompt_template=probe.prompt_template,
+            state_selection=probe.config.state_selection,
             features=request.features or cache_folder() / "features",
             resources=request.resources,
             most_gib=request.most_gib,

@@ -32,7 +32,8 @@ from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import Example
 from router.features.array_store import ArrayStore
-from router.features.hidden_states import PIECE, TEXT
+from router.features.hidden_states import CHUNK
+from router.features.prompt_template import TEXT
 from router.probes.metrics import macro_f1
 from router.probes.texts import LABELS
 
@@ -41,16 +42,6 @@ _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 _ITERATIONS = 200
 
 Array = np.ndarray[Any, Any]
-
-
-def check_question(question: str) -> None:
-    """Refuse a question without a place for the text.
-
-    Raises:
-        UserError: It has none, or several.
-    """
-    if question.count(TEXT) != 1:
-        raise UserError(f"--question must contain {TEXT} once, got {question!r}")
 
 
 class AskingActor(ModelActor):
@@ -150,16 +141,16 @@ def asked(
     """
     store = ArrayStore(features, ["asked", _VERSION, model.revision, dtype, question, labels])
     absent = sorted({text for text in texts if _key(text) not in store}, key=len, reverse=True)
-    pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
-    if pieces:
+    chunks = [absent[start : start + CHUNK] for start in range(0, len(absent), CHUNK)]
+    if chunks:
         actors: ActorPool[list[str]] = ActorPool(
             AskingActor, (model, device, dtype, pool.cpus_per_actor, question, labels), pool
         )
         done = 0
         with actors:
-            for piece, found in actors.map(pieces):
-                store.add([_key(text) for text in piece], found, names=[repr(text[:40]) for text in piece])
-                done += len(piece)
+            for chunk, found in actors.map(chunks):
+                store.add([_key(text) for text in chunk], found, names=[repr(text[:40]) for text in chunk])
+                done += len(chunk)
                 show(done, len(absent))
     whole = np.concatenate([store.read(_key(text)) for text in texts])
     return whole[:, : -len(labels)], whole[:, -len(labels) :].astype(np.float32)

@@ -16,56 +16,15 @@ from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from pipeline.storage import without_secrets
-from router.features.read_hidden_states import Reading, read_states
-from router.probes.baselines import asked, check_question, first_token_features, logistic_regression, word_features
+from router.features.read_hidden_states import StateRequest, read_states
+from router.probes.baselines import asked, first_token_features, logistic_regression, word_features
 from router.probes.fit import FittedProbe, fit_probe, logits_of
 from router.probes.metrics import metrics_of
-from router.probes.network import AGGREGATORS, SCOPES, ProbeKind
-from router.probes.texts import QUESTION, LabelledText, check_labels, labels_of, read_texts
-from router.probes.train import ProbeTrainRequest, StoredTexts, read_split, shape_on
+from router.probes.probe_requests import CompareRequest, ProbeKind
+from router.probes.texts import LabelledText, check_labels, labels_of, read_texts
+from router.probes.train import StoredTexts, read_split, shape_on
 
-#: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
-CONTENDERS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
 _PLAIN = ("first-token", "tf-idf", "zero-shot")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareRequest:
-    """What ``drllm-pipeline probe compare`` was asked for.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    train: ProbeTrainRequest
-    """Texts to learn from, and how; its kind of probe does not matter."""
-    test: str
-    """Labelled texts to be judged on."""
-    test_split: str = "test"
-    """Split of a hub data set."""
-    contenders: tuple[str, ...] = CONTENDERS
-    """Which are compared."""
-    seeds: int = 3
-    """Trainings of each probe."""
-    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """Each probe is trained with the one that is best on the held-out texts, for the first seed."""
-    question: str = QUESTION
-    """How the model is asked for a label."""
-
-    def __post_init__(self) -> None:
-        check_question(self.question)
-        unknown = [name for name in self.contenders if name not in CONTENDERS]
-        if unknown or not self.contenders:
-            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(CONTENDERS)}")
-        if self.seeds < 1:
-            raise UserError(f"--seeds must be at least 1, got {self.seeds}")
-        if not self.learning_rates:
-            raise UserError("--lr needs at least one learning rate")
-        for rate in self.learning_rates:
-            try:
-                replace(self.train.fit, learning_rate=rate)
-            except ValueError as error:
-                raise UserError(f"--lr: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +138,10 @@ class _Contest:
         source = resolve_model(given.model)
         shape = shape_on(source, kind, num_classes=len(self.labels))
         store, _ = read_states(
-            Reading(
+            StateRequest(
                 source=source,
-                form=given.form,
-                reading=kind.reading,
+                prompt_template=given.prompt_template,
+                state_selection=kind.state_selection,
                 features=self._features,
                 resources=given.resources,
                 most_gib=given.most_gib,

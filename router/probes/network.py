@@ -24,45 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-AGGREGATORS = ("pooling", "gate", "mha")
-POOLINGS = ("mean", "max")
-#: What a probe reads: every token of all layers, or of the last; the last token in all layers, or in the last.
-SCOPES = ("all", "tokens", "layers", "last")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeKind:
-    """What a probe is, on whatever model.
-
-    Raises:
-        ValueError: A field is out of its range.
-    """
-
-    aggregator: str = "gate"
-    """``pooling``, ``gate`` or ``mha``."""
-    pooling: str = "mean"
-    """``mean`` or ``max``: the whole of ``pooling``, and the end of ``mha``."""
-    scope: str = "all"
-    """What is read; see ``SCOPES``."""
-    downcast: int = 32
-    """What ``mha`` divides the width by."""
-    num_heads: int = 2
-    """Heads of ``mha``."""
-
-    def __post_init__(self) -> None:
-        for name, known in (("aggregator", AGGREGATORS), ("pooling", POOLINGS), ("scope", SCOPES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(known)}")
-        for name in ("downcast", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-    @property
-    def reading(self) -> str:
-        """What such a probe must be given of a text; see ``router.features.hidden_states``."""
-        if self.scope == "all":
-            return self.pooling if self.aggregator == "pooling" else "tokens"
-        return "top" if self.scope == "tokens" else "last"
+from router.probes.probe_requests import ProbeKind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from itertools import islice
 from pipeline.errors import UserError
 from pipeline.storage import without_secrets
 from pipeline.tasks.rows import Row, read_rows
-from router.features.hidden_states import TEXT
+from router.features.prompt_template import TEXT
 
 #: Stands for the labels in a question.
 LABELS = "{labels}"

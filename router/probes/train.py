@@ -11,83 +11,30 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.distributed.cluster import Resources, check_output
+from pipeline.distributed.cluster import check_output
 from pipeline.engine.loading import cache_folder, load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
-from pipeline.storage import AnyPath, is_there, uploaded, without_secrets
+from pipeline.storage import is_there, uploaded, without_secrets
 from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import check_folder, make_early
-from router.features.hidden_states import MOST_GIB, Form, StateStore
-from router.features.read_hidden_states import Reading, read_states
-from router.probes.fit import ProbeFitConfig, fit_probe
+from router.features.hidden_states import StateStore
+from router.features.read_hidden_states import StateRequest, read_states
+from router.probes.fit import fit_probe
 from router.probes.metrics import best_threshold, metrics_of
-from router.probes.network import ProbeConfig, ProbeKind
-from router.probes.probe import Probe
+from router.probes.network import ProbeConfig
+from router.probes.probe import Probe, chosen_labels
 from router.probes.probe_plot import draw_probe
-from router.probes.texts import LabelledText, check_labels, check_template, labels_of, read_texts
+from router.probes.probe_requests import ProbeKind, ProbeTrainRequest
+from router.probes.texts import LabelledText, check_labels, labels_of, read_texts
 
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeTrainRequest:
-    """What ``drllm-pipeline probe train`` was asked for.
-
-    Raises:
-        UserError: A field is out of its range.
-    """
-
-    model: str
-    """Hub id, folder, ``.gguf`` file or embedded name."""
-    data: str
-    """Labelled texts: a file, a folder or a hub data set."""
-    out: AnyPath
-    """Probe folder."""
-    text_column: str = "text"
-    """Column of the texts."""
-    label_column: str = "label"
-    """Column of their labels."""
-    split: str = "train"
-    """Split of a hub data set."""
-    validation: str | None = None
-    """Labelled texts to stop by; None for a share of the others."""
-    validation_split: str = "validation"
-    """Split of a hub data set to stop by, where ``validation`` is one."""
-    held_out: float = 0.1
-    """That share."""
-    limit: int | None = None
-    """At most this many texts."""
-    form: Form = field(default_factory=Form)
-    """How texts are put to the model."""
-    kind: ProbeKind = field(default_factory=ProbeKind)
-    """What the probe is."""
-    fit: ProbeFitConfig = field(default_factory=ProbeFitConfig)
-    """How the probe is fitted."""
-    features: Path | None = None
-    """Where states are kept; None for the user's cache folder."""
-    most_gib: float = MOST_GIB
-    """Most that the states may take on the disk."""
-    resources: Resources = field(default_factory=Resources)
-    """What actors that read texts run on."""
-
-    def __post_init__(self) -> None:
-        check_template(self.form.template)
-        if self.form.max_tokens is not None and self.form.max_tokens < 1:
-            raise UserError(f"--max-tokens must be at least 1, got {self.form.max_tokens}")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"--held-out must be between 0 and 1, got {self.held_out:g}")
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit must be at least 1, got {self.limit}")
-        if not self.most_gib > 0:
-            raise UserError(f"--max-states-gib must be above 0, got {self.most_gib:g}")
 
 
 @dataclass(frozen=True)
@@ -140,28 +87,29 @@ def train_probe(
     if is_there(request.out / "run.json"):
         raise UserError(f"{request.out} is a run folder; give another one to --out")
     check_folder(request.out, "probe")
-    learnt, held_out = read_split(request)
-    labels = labels_of(learnt, request.data)
+    train, held_out = read_split(request)
+    labels = labels_of(train, request.data)
     check_labels(held_out, labels, request.validation or request.data)
     source = resolve_model(request.model)
     shape = shape_on(source, request.kind, num_classes=len(labels))
     make_early(request.out, "probe")
-    announce(_described(learnt, held_out, labels))
+    announce(_described(train, held_out, labels))
     store, dtype = read_states(
-        Reading(
+        StateRequest(
             source=source,
-            form=request.form,
-            reading=request.kind.reading,
+            prompt_template=request.prompt_template,
+            state_selection=request.kind.state_selection,
             features=request.features or cache_folder() / "features",
             resources=request.resources,
             most_gib=request.most_gib,
         ),
-        [text.text for text in (*learnt, *held_out)],
+        [text.text for text in (*train, *held_out)],
         announce=announce,
         show=show,
     )
-    _, mark = store.model()
-    train, stop = StoredTexts.of(store, learnt, labels), StoredTexts.of(store, held_out, labels)
+    _, fingerprint = store.model()
+    train_texts = StoredTexts.of(store, train, labels)
+    held_out_texts = StoredTexts.of(store, held_out, labels)
     records: list[str] = []
 
     def write(record: dict[str, float]) -> None:
@@ -169,36 +117,37 @@ def train_probe(
         on_epoch(record)
 
     try:
-        fitted = fit_probe(train, stop, shape, request.fit, on_epoch=write)
+        fitted = fit_probe(train_texts, held_out_texts, shape, request.fit, on_epoch=write)
     except ValueError as error:
         raise UserError(f"no probe can be trained on {without_secrets(request.data)}: {error}") from None
     scores = fitted.logits.double().softmax(-1).numpy()
+    threshold = best_threshold(held_out_texts.labels, scores[:, 1]) if len(labels) == 2 else None
+    metrics = metrics_of(held_out_texts.labels, chosen_labels(scores, threshold), scores, labels)
     probe = Probe(
         base=BaseModelRef(name=source.location, revision=source.revision),
         network=fitted.network,
         labels=labels,
-        mark=mark,
-        form=request.form,
-        threshold=best_threshold(stop.labels, scores[:, 1]) if len(labels) == 2 else None,
-    )
-    metrics = metrics_of(stop.labels, probe.chosen(scores), scores, labels)
-    probe.made.update(
-        data=without_secrets(request.data),
-        text_column=request.text_column,
-        label_column=request.label_column,
-        texts=len(learnt),
-        held_out_texts=len(held_out),
-        dtype=dtype,
-        fit=asdict(request.fit),
-        epoch=fitted.best["epoch"],
-        **{f"held_out_{name}": metrics[name] for name in ("accuracy", "macro_f1", "auprc", "calibration_error")},
+        weights_fingerprint=fingerprint,
+        prompt_template=request.prompt_template,
+        threshold=threshold,
+        made={
+            "data": without_secrets(request.data),
+            "text_column": request.text_column,
+            "label_column": request.label_column,
+            "texts": len(train),
+            "held_out_texts": len(held_out),
+            "dtype": dtype,
+            "fit": asdict(request.fit),
+            "epoch": fitted.best["epoch"],
+            **{f"held_out_{name}": metrics[name] for name in ("accuracy", "macro_f1", "auprc", "calibration_error")},
+        },
     )
     probe.save_pretrained(request.out)
     try:
         with uploaded(request.out) as folder:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / METRICS_FILE).write_text("".join(records), encoding="utf-8")
-            draw_probe(fitted, metrics, labels, stop, folder / PICTURE_FILE)
+            draw_probe(fitted, metrics, labels, held_out_texts, folder / PICTURE_FILE)
     except OSError as error:
         announce(f"The records and the picture cannot be written: {error.strerror or error}")
     return metrics
@@ -221,17 +170,17 @@ def read_split(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[Lab
     if request.validation is not None:
         return texts, read(request.validation, request.validation_split, None)
     held_out = [text for text in texts if _draw(text.text) < request.held_out]
-    learnt = [text for text in texts if _draw(text.text) >= request.held_out]
-    # A label that is so rare that chance holds all of it out is there to be learnt, and not to stop by.
-    missing = {text.label for text in held_out} - {text.label for text in learnt}
-    learnt += [text for text in held_out if text.label in missing]
+    train = [text for text in texts if _draw(text.text) >= request.held_out]
+    # A label that is so rare that chance holds all of it out is there to be train, and not to stop by.
+    missing = {text.label for text in held_out} - {text.label for text in train}
+    train += [text for text in held_out if text.label in missing]
     held_out = [text for text in held_out if text.label not in missing]
-    if not learnt or not held_out:
+    if not train or not held_out:
         raise UserError(
-            f"{len(texts)} texts are too few: {len(learnt)} to train on and {len(held_out)} held out; give more, "
+            f"{len(texts)} texts are too few: {len(train)} to train on and {len(held_out)} held out; give more, "
             "or another share with --held-out"
         )
-    return learnt, held_out
+    return train, held_out
 
 
 def _draw(text: str) -> float:
@@ -239,10 +188,10 @@ def _draw(text: str) -> float:
     return int.from_bytes(hashlib.sha256(f"held out\n{text}".encode()).digest()[:8]) / 2**64
 
 
-def _described(learnt: Sequence[LabelledText], held_out: Sequence[LabelledText], labels: Sequence[str]) -> str:
-    counted = Counter(text.label for text in learnt)
-    shares = ", ".join(f"{label} {100 * counted[label] / len(learnt):.1f} %" for label in labels)
-    return f"{len(learnt)} texts to learn from, {len(held_out)} held out; {len(labels)} labels: {shares}."
+def _described(train: Sequence[LabelledText], held_out: Sequence[LabelledText], labels: Sequence[str]) -> str:
+    counted = Counter(text.label for text in train)
+    shares = ", ".join(f"{label} {100 * counted[label] / len(train):.1f} %" for label in labels)
+    return f"{len(train)} texts to learn from, {len(held_out)} held out; {len(labels)} labels: {shares}."
 
 
 def shape_on(source: ModelSource, kind: ProbeKind, *, num_classes: int) -> ProbeConfig:

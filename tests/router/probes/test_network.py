@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from router.probes.network import AGGREGATORS, SCOPES, Attention, Gate, ProbeConfig, ProbeNetwork
+from router.probes.network import Attention, Gate, ProbeConfig, ProbeNetwork
+from router.probes.probe_requests import AGGREGATORS, SCOPES
 
 LAYERS, SIZE, TOKENS, CLASSES = 5, 24, 7, 3
 KINDS = [("pooling", "mean"), ("pooling", "max"), ("gate", "mean"), ("mha", "mean"), ("mha", "max")]

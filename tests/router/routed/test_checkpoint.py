@@ -83,14 +83,14 @@ def test_stock_generation_options_work(folder):
     assert sampled[0] != sampled[1] and len(lm.last_programs) == 2
     several = lm.generate([prompt], max_new_tokens=3, do_sample=True, num_return_sequences=3)
     assert len(several) == len(lm.last_programs) == 3 and len(set(lm.last_programs)) == 1
-    pieces = []
+    chunks = []
 
     class Listener(TextStreamer):
         def on_finalized_text(self, text, stream_end=False):
-            pieces.append(text)
+            chunks.append(text)
 
     [plain] = lm.generate([prompt], max_new_tokens=16, streamer=Listener(lm.tokenizer, skip_prompt=True))
-    assert "".join(pieces) == plain
+    assert "".join(chunks) == plain
     stop = next(letter for letter in plain[1:] if letter.isascii())
     [stopped] = lm.generate([prompt], max_new_tokens=16, stop_strings=[stop])
     assert stopped == plain[: plain.index(stop) + len(stop)]

@@ -1,0 +1,57 @@
+"""How a text is put to the model whose hidden states are read. The module imports no framework."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+
+#: Stands for the text in a template.
+TEXT = "{text}"
+#: Most that new states take on the disk by default, in GiB.
+MOST_GIB = 32.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptTemplate:
+    """How a text is put to the model.
+
+    Attributes:
+        template: What stands around the text.
+        max_tokens: Most tokens of the whole; None for as many as the model was made for.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+    """
+
+    template: str = TEXT
+    max_tokens: int | None = None
+    add_special_tokens: bool = True
+
+    def key(self, text: str) -> str:
+        """Names a text's states within a store."""
+        put = [self.max_tokens, self.template, self.add_special_tokens, text]
+        return hashlib.sha256(json.dumps(put).encode()).hexdigest()[:32]
+
+    def tokens(self, tokenizer: Any, text: str, context: int) -> tuple[list[int], bool]:
+        """A text's token ids, and whether its end was cut off to make room."""
+        most = min(self.max_tokens or context, context)
+        tokens, cut = self._tokens(tokenizer, text), text
+        while len(tokens) > most and cut:
+            # What stands behind the text stays. Where tokens are long a second round may be needed.
+            keep = int(len(cut) * most / len(tokens))
+            cut = cut[: min(keep, len(cut) - 1)]
+            tokens = self._tokens(tokenizer, cut)
+        if not tokens or len(tokens) > most:
+            raise UserError(
+                f"the text {text[:40]!r} cannot be read within {most} tokens: the template alone is longer"
+                if tokens
+                else f"the text {text[:40]!r} has no tokens"
+            )
+        return tokens, cut != text
+
+    def _tokens(self, tokenizer: Any, text: str) -> list[int]:
+        put = self.template.replace(TEXT, text)
+        tokens: list[int] = tokenizer(put, add_special_tokens=self.add_special_tokens).input_ids
+        return tokens

@@ -1,0 +1,60 @@
+"""The kinds of routers: one table, the only place that lists them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from router.heads.early_exit.early_exit_head import EarlyExitHead, early_exit_card
+from router.heads.early_exit.early_exit_request import EarlyExitRequest
+from router.heads.early_exit.train import draw_early_exit, extract_early_exit, fit_early_exit, label_early_exit
+from router.heads.head_request import HeadRequest
+from router.heads.kind import HeadKind
+from router.heads.per_layer.per_layer_head import PerLayerHead, per_layer_card
+from router.heads.per_layer.per_layer_request import PerLayerRequest
+from router.heads.per_layer.train import draw_per_layer, extract_per_layer, fit_per_layer, label_per_layer
+
+_PER_LAYER = HeadKind(
+    head=PerLayerHead,
+    request=PerLayerRequest,
+    label=label_per_layer,
+    extract=extract_per_layer,
+    fit=fit_per_layer,
+    draw=draw_per_layer,
+    card=per_layer_card,
+)
+_EARLY_EXIT = HeadKind(
+    head=EarlyExitHead,
+    request=EarlyExitRequest,
+    label=label_early_exit,
+    extract=extract_early_exit,
+    fit=fit_early_exit,
+    draw=draw_early_exit,
+    card=early_exit_card,
+)
+
+#: Every kind of router by its name; the first is the default.
+HEAD_KINDS: dict[str, HeadKind[Any, Any, Any, Any]] = {
+    _PER_LAYER.name: _PER_LAYER,
+    _EARLY_EXIT.name: _EARLY_EXIT,
+}
+#: Names that routers and commands of earlier releases have.
+_OLD_NAMES = {"probe": _EARLY_EXIT.name}
+#: The kind of routers that were saved without a kind.
+UNNAMED_KIND = _PER_LAYER.name
+
+
+def find_kind(name: str) -> HeadKind[Any, Any, Any, Any]:
+    """The kind of a name, also an old one.
+
+    Raises:
+        ValueError: There is none.
+    """
+    kind = HEAD_KINDS.get(_OLD_NAMES.get(name, name)) if isinstance(name, str) else None
+    if kind is None:
+        raise ValueError(f"unknown head {name!r}; choose one of: {', '.join(HEAD_KINDS)}")
+    return kind
+
+
+def kind_of(request: HeadRequest) -> HeadKind[Any, Any, Any, Any]:
+    """The kind that a request configures."""
+    return next(kind for kind in HEAD_KINDS.values() if kind.request is type(request))

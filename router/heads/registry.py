@@ -32,10 +32,13 @@ _EARLY_EXIT = HeadKind(
     card=early_exit_card,
 )
 
-#: Every kind of router by its name; the first is the default.
+#: Every kind of router by its name.
 HEAD_KINDS: dict[str, HeadKind[Any, Any, Any, Any]] = {
-    _PER_LAYER.name: _PER_LAYER,
-    _EARLY_EXIT.name: _EARLY_EXIT,
+    kind.name: kind
+    for kind in (
+        _PER_LAYER,
+        _EARLY_EXIT,
+    )
 }
 #: Names that routers and commands of earlier releases have.
 _OLD_NAMES = {"probe": _EARLY_EXIT.name}

@@ -83,14 +83,14 @@ def test_stock_generation_options_work(folder):
     assert sampled[0] != sampled[1] and len(lm.last_programs) == 2
     several = lm.generate([prompt], max_new_tokens=3, do_sample=True, num_return_sequences=3)
     assert len(several) == len(lm.last_programs) == 3 and len(set(lm.last_programs)) == 1
-    chunks = []
+    pieces = []
 
     class Listener(TextStreamer):
         def on_finalized_text(self, text, stream_end=False):
-            chunks.append(text)
+            pieces.append(text)
 
     [plain] = lm.generate([prompt], max_new_tokens=16, streamer=Listener(lm.tokenizer, skip_prompt=True))
-    assert "".join(chunks) == plain
+    assert "".join(pieces) == plain
     stop = next(letter for letter in plain[1:] if letter.isascii())
     [stopped] = lm.generate([prompt], max_new_tokens=16, stop_strings=[stop])
     assert stopped == plain[: plain.index(stop) + len(stop)]
@@ -179,7 +179,7 @@ def test_weights_that_are_no_numbers_are_refused(router, tmp_path):
 def test_nothing_else_is_written_over(router, folder, base):
     """Catches a router that takes the place of a model's weights, which have the same file names."""
     before = (base / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match="no router"):
+    with pytest.raises(UserError, match="not a router"):
         router.save(base)
     assert (base / "model.safetensors").read_bytes() == before
     router.save(folder)

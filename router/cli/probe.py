@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -288,7 +287,7 @@ def compare(
     """Compare kinds of probes."""
     from router.probes.apply import write_metrics
     from router.probes.compare import compare as run
-    from router.probes.probe_requests import CONTENDERS, CompareRequest
+    from router.probes.probe_requests import METHODS, CompareRequest
 
     try:
         learning_rates = tuple(float(rate) for rate in rates.split(",") if rate.strip())
@@ -299,7 +298,7 @@ def compare(
         learning_rates=learning_rates,
         test=test,
         test_split=test_split,
-        contenders=contenders or CONTENDERS,
+        methods=contenders or METHODS,
         seeds=seeds,
         question=question,
     )
@@ -310,12 +309,12 @@ def compare(
     def on_result(one: Any) -> None:
         judged.append(one)
         console.print(
-            f"{one.contender}: accuracy {one.mean('accuracy'):.3f}, macro-F1 {one.mean('macro_f1'):.3f}",
+            f"{one.method}: accuracy {one.mean('accuracy'):.3f}, macro-F1 {one.mean('macro_f1'):.3f}",
             highlight=False,
         )
         # After each: whoever stops a long comparison keeps what was judged.
         if out is not None:
-            write_metrics({one.contender: asdict(one) for one in judged}, out)
+            write_metrics({one.method: one.to_json() for one in judged}, out)
 
     with interruptible(console, _STOPPED):
         with StepReporter(console) as steps:
@@ -363,7 +362,7 @@ def _table(results: Sequence[Any]) -> Table:
             figures.append(f"{100 * one.mean(figure):.1f}{spread}")
         rate = "" if one.learning_rate is None else f"{one.learning_rate:g}"
         seconds = "" if one.seconds is None else f"{one.seconds:.0f}"
-        table.add_row(one.contender, *figures, rate, seconds)
+        table.add_row(one.method, *figures, rate, seconds)
     return table
 
 

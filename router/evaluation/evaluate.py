@@ -1,8 +1,8 @@
 """Pass@1 of a routed model on questions that its routers never saw, beside what it must be compared with.
 
-Five contenders answer the same questions, greedily: the base model; the routed one; the best single program, chosen
+Five methods answer the same questions, greedily: the base model; the routed one; the best single program, chosen
 on training questions; a random program of the routed one's length for each question; and the search itself, which
-knows the answers and is no contender but the ceiling. Other routers of the same base can be set against the routed one.
+knows the answers and is the ceiling. Other routers of the same base can be compared with the routed one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, is_folder, locate, uploaded, without_secrets
 from pipeline.tasks import DataRequest, Example, Task, get_task
-from router.artifact.base_model import find_base, text_fingerprint
+from router.artifact.base_model import find_base, short_revision, text_fingerprint
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
 from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_plot import draw_evaluation
@@ -54,14 +54,14 @@ def evaluate(
     request: EvaluateRequest,
     *,
     announce: Callable[[str], None] = lambda line: None,
-    show: Callable[[str, int, int], None] = lambda contender, done, total: None,
+    show: Callable[[str, int, int], None] = lambda method, done, total: None,
 ) -> EvaluationResults:
     """Evaluate a router; ``write`` keeps the results.
 
     Args:
         request: What to do.
-        announce: Told, in a line each, what is about to happen.
-        show: Told of each contender how many of its questions are done, of how many.
+        announce: Receives a line for the user.
+        show: Receives for each method how many of its questions are done, of how many.
 
     Raises:
         UserError: Something in the request is wrong.
@@ -129,8 +129,9 @@ def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:
         other = Router.load(place)
         if other.base.revision != router.base.revision:
             raise UserError(
-                f"{place} was trained on {other.base.name} (revision {other.base.revision[:19]}…), {request.router} on "
-                f"{router.base.name} ({router.base.revision[:19]}…): they cannot be set against each other"
+                f"{place} was trained on {other.base.name} (revision {short_revision(other.base.revision)}), "
+                f"{request.router} on {router.base.name} ({short_revision(router.base.revision)}): "
+                "they cannot be compared"
             )
         if place.name in others:
             raise UserError(f"two routers of --against are called {place.name!r}: give their folders other names")
@@ -271,11 +272,11 @@ def _evaluate(
     )
 
 
-def _result(contender: str, answers: list[Answer], base: list[Answer]) -> Result:
+def _result(method: str, answers: list[Answer], base: list[Answer]) -> Result:
     right = [answer.correct for answer in answers]
     lost, won, p_value = mcnemar([answer.correct for answer in base], right)
     return Result(
-        contender=contender,
+        method=method,
         accuracy=float(np.mean(right)),
         interval=bootstrap_interval(right),
         layers=float(np.mean([len(answer.program) for answer in answers])),
@@ -320,7 +321,7 @@ class _Asking:
 
     def answers(
         self,
-        contender: str,
+        method: str,
         examples: Sequence[Example],
         *,
         programs: Sequence[LayerProgram] | None = None,
@@ -329,10 +330,10 @@ class _Asking:
         search: bool = False,
         router: int = 0,
     ) -> list[Answer]:
-        """A contender's answers, in the order of the questions."""
+        """A method's answers, in the order of the questions."""
         asks = [
             Ask(
-                contender=contender,
+                method=method,
                 examples=examples[start : start + GROUP],
                 programs=None if programs is None else programs[start : start + GROUP],
                 budget=budget,
@@ -347,12 +348,12 @@ class _Asking:
         for ask, answers in self._actors.map(asks):
             by_ask[id(ask)] = answers
             done += len(answers)
-            self._show(contender, done, len(examples))
+            self._show(method, done, len(examples))
         return [answer for ask in asks for answer in by_ask[id(ask)]]
 
     def times(self, examples: Sequence[Example], *, budget: float | None, average: float | None) -> tuple[float, float]:
         """Median seconds of an answer, base and routed."""
-        ask = Ask(contender="latency", examples=examples, budget=budget, average=average, timed=True)
+        ask = Ask(method="latency", examples=examples, budget=budget, average=average, timed=True)
         [(_, seconds)] = list(self._actors.map([ask]))
         base, routed = seconds
         return float(base), float(routed)

@@ -77,7 +77,7 @@ class ArrayStore:
         ends = np.cumsum([len(array) for array in arrays]).tolist()
         file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"
         staged = self.folder / f"{uuid.uuid4().hex}.part"
-        # Residual streams rarely leave float16's range, and nobody need tell 70,000 from 65,504.
+        # Residual streams rarely leave float16's range, and clipping them there loses nothing that matters.
         stored = np.concatenate([np.clip(array, -_LARGEST, _LARGEST).astype(np.float16) for array in arrays])
         try:
             save_file({_TENSOR: stored}, staged, metadata={"arrays": json.dumps({"keys": list(keys), "ends": ends})})

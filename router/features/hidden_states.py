@@ -1,6 +1,6 @@
 """What probes read of a text, computed once on Ray actors: the residual stream as it enters and leaves every layer.
 
-Every state is divided by its root mean square. A probe is given no more than it needs (its *reading*):
+Every state is divided by its root mean square. A probe is given no more than it needs (its *state selection*):
 
     tokens   every token in all layers
     top      every token in the last
@@ -47,7 +47,7 @@ _GIB = 1 << 30
 
 
 def pool_states(state: torch.Tensor, state_selection: str) -> torch.Tensor:
-    """One layer's states ``[T, D]`` as a probe of a reading is given them, ``[T or 1, D]`` in float16."""
+    """One layer's states ``[T, D]`` as a probe of a state selection is given them, ``[T or 1, D]`` in float16."""
     state = state.float()
     state = state * state.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
     if state_selection == "mean":
@@ -60,7 +60,7 @@ def pool_states(state: torch.Tensor, state_selection: str) -> torch.Tensor:
 
 
 def stack_states(states: torch.Tensor, state_selection: str) -> torch.Tensor:
-    """All layers' reduced states ``[S, T, D]`` as they are kept: ``[T, S, D]``, or ``[T, 1, D]`` of the last."""
+    """All layers' pooled states ``[S, T, D]`` as they are kept: ``[T, S, D]``, or ``[T, 1, D]`` of the last."""
     return (states[-1:] if state_selection == "top" else states).transpose(0, 1)
 
 
@@ -139,7 +139,7 @@ class StateStore:
         self.folder = self._arrays.folder
 
     def model(self) -> tuple[int, str | None]:
-        """The model's depth L, and the mark of its weights; None where they are not compared.
+        """The model's depth L, and the fingerprint of its weights; None where they are not compared.
 
         Raises:
             UserError: Nothing was read yet, or the note is damaged.
@@ -182,7 +182,7 @@ class StateStore:
             dtype: The weights' precision.
             pool: How many actors, and on what.
             most_gib: Most that these texts' states may take on the disk.
-            show: Told how many texts were read.
+            show: Receives how many texts were read.
 
         Returns:
             How many of the texts that were read now were longer than there is room for, and cut.

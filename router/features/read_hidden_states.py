@@ -1,4 +1,4 @@
-"""Texts' states for whoever needs them: from the store, and what it has not from Ray actors that start for it."""
+"""Texts' hidden states: from the store, and missing ones from Ray actors, which start for them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from router.features.prompt_template import PromptTemplate
 
 @dataclass(frozen=True, kw_only=True)
 class StateRequest:
-    """What is read of texts, and how.
+    """Which states of texts are read, and how.
 
     Attributes:
         source: The frozen model.
-        form: How texts are put to it.
-        reading: What is kept of them; see ``router.features.hidden_states``.
+        prompt_template: How texts are put to the model.
+        state_selection: Which states are kept; see ``router.features.hidden_states``.
         features: Folder of all states.
         resources: What actors run on.
         most_gib: Most that new states may take on the disk.
@@ -46,8 +46,8 @@ def read_states(
     Args:
         wanted: What is read, and how.
         texts: The texts.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
+        announce: Receives a line for the user.
+        show: Receives what is being done, how much of it is done, of how much.
 
     Returns:
         A store that has them, and the precision that they were read in.

@@ -56,8 +56,8 @@ def predict(
     Args:
         request: What to do.
         out: The file.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
+        announce: Receives a line for the user.
+        show: Receives what is being done, how much of it is done, of how much.
 
     Raises:
         UserError: Something in the request, the probe or the texts is wrong, or the file cannot be written.
@@ -95,7 +95,7 @@ def _asked(
     announce: Callable[[str], None],
     show: Callable[[str, int, int], None],
 ) -> tuple[StoredTexts, torch.Tensor]:
-    """The texts with their states, and what the probe says of them."""
+    """The texts with their states, and the probe's logits."""
     store, _ = read_states(
         StateRequest(
             source=find_base(probe.base, request.base, kind="probe"),

@@ -130,7 +130,7 @@ def asked(
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         pool: How many actors, and on what.
-        show: Told how many texts were asked about, of how many.
+        show: Receives how many texts are done, of how many.
 
     Returns:
         Log-probabilities of the first token ``[N, V]`` in float16, and of the labels, but for a constant of each text,

@@ -17,12 +17,12 @@ POOLINGS = ("mean", "max")
 #: What a probe reads: every token of all layers, or of the last; the last token in all layers, or in the last.
 SCOPES = ("all", "tokens", "layers", "last")
 #: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
-CONTENDERS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
+METHODS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeKind:
-    """What a probe is, on whatever model.
+    """What a probe is, on any model.
 
     Raises:
         ValueError: A field is out of its range.
@@ -33,7 +33,7 @@ class ProbeKind:
     pooling: str = "mean"
     """``mean`` or ``max``: the whole of ``pooling``, and the end of ``mha``."""
     scope: str = "all"
-    """What is read; see ``SCOPES``."""
+    """States that are read; see ``SCOPES``."""
     downcast: int = 32
     """What ``mha`` divides the width by."""
     num_heads: int = 2
@@ -125,7 +125,7 @@ class ProbeTrainRequest:
     validation_split: str = "validation"
     """Split of a hub data set to stop by, where ``validation`` is one."""
     held_out: float = 0.1
-    """That share."""
+    """Fraction of ``data`` that is held out, without ``validation``."""
     limit: int | None = None
     """At most this many texts."""
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
@@ -200,24 +200,24 @@ class CompareRequest:
     train: ProbeTrainRequest
     """Texts to learn from, and how; its kind of probe does not matter."""
     test: str
-    """Labelled texts to be judged on."""
+    """Labelled texts to evaluate on."""
     test_split: str = "test"
     """Split of a hub data set."""
-    contenders: tuple[str, ...] = CONTENDERS
+    methods: tuple[str, ...] = METHODS
     """Which are compared."""
     seeds: int = 3
     """Trainings of each probe."""
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
     """Each probe is trained with the one that is best on the held-out texts, for the first seed."""
     question: str = QUESTION
-    """How the model is asked for a label."""
+    """The question that zero-shot prompting asks."""
 
     def __post_init__(self) -> None:
         if self.question.count(TEXT) != 1:
             raise UserError(f"--question must contain {TEXT} once, got {self.question!r}")
-        unknown = [name for name in self.contenders if name not in CONTENDERS]
-        if unknown or not self.contenders:
-            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(CONTENDERS)}")
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(METHODS)}")
         if self.seeds < 1:
             raise UserError(f"--seeds must be at least 1, got {self.seeds}")
         if not self.learning_rates:

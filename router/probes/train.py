@@ -72,9 +72,9 @@ def train_probe(
 
     Args:
         request: What to do.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
-        on_epoch: Told of every epoch's record.
+        announce: Receives a line for the user.
+        show: Receives what is being done, how much of it is done, of how much.
+        on_epoch: Receives every epoch's record.
 
     Returns:
         The probe's metrics on the held-out texts; see ``router.probes.metrics``.

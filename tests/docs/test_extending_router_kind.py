@@ -99,8 +99,9 @@ def test_the_recipe_gives_a_router_that_trains_loads_and_keeps_its_budget(tmp_pa
     assert (router / "training.png").read_bytes().startswith(b"\x89PNG")
     # Another kind's option is refused beside it, by the table alone.
     refused = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "train", "--data", "runs/demo", "--out", "x"]
-        + ["--head", "nearest-centroid", "--gamma", "1"],
+        shlex.split(
+            f"{sys.executable} -m pipeline.cli train --data runs/demo --out x --head nearest-centroid --gamma 1"
+        ),
         cwd=checkout,
         env=environment,
         capture_output=True,

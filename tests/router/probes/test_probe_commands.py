@@ -375,7 +375,7 @@ def test_a_baseline_does_not_see_the_answers(tmp_path):
     request = CompareRequest(
         train=ProbeTrainRequest(model="", data=str(tmp_path / "train.jsonl"), out=tmp_path),
         test=str(tmp_path / "test.jsonl"),
-        contenders=("tf-idf",),
+        methods=("tf-idf",),
     )
     [compared] = compare(request)
     assert compared.runs[0]["accuracy"] == 0

@@ -152,8 +152,7 @@ def test_the_base_model_is_left_as_it_was():
     hf_model = build("llama")
     ids = torch.tensor([ROWS[0]])
     before = hf_model(ids).logits
-    routed = steered(hf_model)
-    routed.default_steering = steering(opinionated(hf_model))
+    routed = steered(hf_model, steering(opinionated(hf_model)))
     assert not torch.equal(routed(ids).logits, before)
     assert torch.equal(hf_model(ids).logits, before)
     shared = {tensor.data_ptr() for tensor in hf_model.parameters()}
@@ -164,8 +163,7 @@ def test_the_base_model_is_left_as_it_was():
 def test_what_a_routed_model_cannot_do_is_said():
     """Catches decisions over a stock cache that holds another program's keys, and models outside the contract."""
     hf_model = build("llama")
-    routed = steered(hf_model)
-    routed.default_steering = steering(opinionated(hf_model))
+    routed = steered(hf_model, steering(opinionated(hf_model)))
     stock_cache = hf_model(torch.tensor([ROWS[0]]), use_cache=True).past_key_values
     with pytest.raises(ValueError, match="its own cache"):
         routed(torch.tensor([[7]]), past_key_values=stock_cache)

@@ -278,8 +278,8 @@ def test_a_name_is_shown_as_it_is():
     """Catches a router whose folder's name is taken for markup: it vanishes from the table, or ends in a traceback."""
     answers = [Answer(example_id="q", program=LayerProgram.identity(3), correct=True)]
     base = _result(BASE, answers, answers)
-    other = replace(base, contender="[/b]", against=(0, 1, 1.0))
-    results = [base, replace(base, contender=ROUTED), other]
+    other = replace(base, method="[/b]", against=(0, 1, 1.0))
+    results = [base, replace(base, method=ROUTED), other]
     console = Console(file=StringIO(), width=200)
     show_evaluation(EvaluationResults(results=results, curve={}, questions=1, left_out={}, num_layers=3), console)
     assert console.file.getvalue().count("[/b]") == 2

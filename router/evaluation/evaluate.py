@@ -91,7 +91,7 @@ def evaluate(
         search = replace(search, margin_scale=None)
         prior = prior and replace(prior, margin_scale=None)
     try:
-        place = find_placement(request.resources)
+        placement = find_placement(request.resources)
         config = RunConfig(
             model=source,
             task=request.task,
@@ -99,17 +99,17 @@ def evaluate(
             max_new_tokens=request.max_new_tokens,
             search=replace(search, simulations=max(request.simulations, 1)),
             seed=request.seed,
-            device=place.device,
-            dtype=place.dtype,
-            cpus_per_actor=place.pool.cpus_per_actor,
+            device=placement.device,
+            dtype=placement.dtype,
+            cpus_per_actor=placement.pool.cpus_per_actor,
             leaves=task.scoring.leaves,
         )
         announce(
             f"{len(examples)} questions of {request.task}{_reasons(left_out)}; "
-            f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
+            f"up to {placement.pool.num_actors} actors on {placement.device} in {placement.dtype}."
         )
         actors: ActorPool[Ask] = ActorPool(
-            AnsweringActor, ([router, *others.values()], source, config, prior), place.pool
+            AnsweringActor, ([router, *others.values()], source, config, prior), placement.pool
         )
         with actors:
             asking = _Asking(router, config, actors, show)
@@ -125,17 +125,17 @@ def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:
         UserError: One cannot be read, is of another base, or has another's name.
     """
     others: dict[str, Router] = {}
-    for place in request.against:
-        other = Router.load(place)
+    for path in request.against:
+        other = Router.load(path)
         if other.base.revision != router.base.revision:
             raise UserError(
-                f"{place} was trained on {other.base.name} (revision {short_revision(other.base.revision)}), "
+                f"{path} was trained on {other.base.name} (revision {short_revision(other.base.revision)}), "
                 f"{request.router} on {router.base.name} ({short_revision(router.base.revision)}): "
                 "they cannot be compared"
             )
-        if place.name in others:
-            raise UserError(f"two routers of --against are called {place.name!r}: give their folders other names")
-        others[place.name] = other
+        if path.name in others:
+            raise UserError(f"two routers of --against are called {path.name!r}: give their folders other names")
+        others[path.name] = other
     return others
 
 
@@ -170,10 +170,10 @@ def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
         UserError: The folder cannot be written.
     """
     try:
-        with uploaded(folder) as place:
-            place.mkdir(parents=True, exist_ok=True)
-            (place / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
-            draw_evaluation(evaluation, place / PICTURE_FILE)
+        with uploaded(folder) as written:
+            written.mkdir(parents=True, exist_ok=True)
+            (written / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
+            draw_evaluation(evaluation, written / PICTURE_FILE)
     except OSError as error:
         raise UserError(f"results cannot be written to {folder}: {error.strerror or error}") from None
 
@@ -187,8 +187,8 @@ def _read(task: Task, request: EvaluateRequest) -> list[Example]:
     try:
         return task.read(DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed))
     except OSError as error:
-        place = without_secrets(str(error.filename or request.data))
-        raise UserError(f"{place} cannot be read: {error.strerror or error}") from None
+        source = without_secrets(str(error.filename or request.data))
+        raise UserError(f"{source} cannot be read: {error.strerror or error}") from None
 
 
 def _unseen(

@@ -2,7 +2,7 @@
 
     FOLDER/*.safetensors    arrays in float16, one behind the other, a file for each chunk of work that an actor did
 
-A file is written under another name and moved into place, so work that is interrupted goes on where it stopped.
+A file is written under another name and moved into place, so interrupted work is continued where it stopped.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class ArrayStore:
         except OSError as error:
             raise UserError(f"features cannot be kept in {root}: {error.strerror or error}") from None
         self._files: dict[Path, Any] = {}
-        #: Where each key's array is: the file, and its first and last place there.
-        self._places: dict[str, tuple[Path, int, int]] = {}
+        #: Where each key's array is: the file, and its first and last index there.
+        self._slices: dict[str, tuple[Path, int, int]] = {}
         for file in sorted(self.folder.glob("*.safetensors")):
             self._note(file)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._slices
 
     def lengths(self, keys: Sequence[str]) -> list[int]:
         """The first dimension of each key's array."""
-        return [end - start for _, start, end in (self._places[key] for key in keys)]
+        return [end - start for _, start, end in (self._slices[key] for key in keys)]
 
     def add(self, keys: Sequence[str], arrays: Sequence[Array], *, names: Sequence[str]) -> None:
         """Keep arrays that differ in their first dimension at most.
@@ -90,7 +90,7 @@ class ArrayStore:
 
     def read(self, key: str) -> Array:
         """An array that is kept, in float16, straight from the mapped file."""
-        file, start, end = self._places[key]
+        file, start, end = self._slices[key]
         found: Array = self._files[file].get_slice(_TENSOR)[start:end]
         return found
 
@@ -108,4 +108,4 @@ class ArrayStore:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return
         self._files[file] = mapped
-        self._places.update(places)
+        self._slices.update(places)

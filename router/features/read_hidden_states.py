@@ -72,21 +72,21 @@ def read_states(
     if not absent:
         announce(f"All states are in {store.folder} already.")
         return store, dtype
-    place = find_placement(wanted.resources)
+    placement = find_placement(wanted.resources)
     try:
-        if place.dtype != dtype:
-            raise UserError(f"the cluster runs {place.dtype}; say --dtype {place.dtype}")
+        if placement.dtype != dtype:
+            raise UserError(f"the cluster runs {placement.dtype}; say --dtype {placement.dtype}")
         known = len(set(texts)) - len(absent)
         announce(
-            f"Reading {len(absent)} texts, {known} known already; up to {place.pool.num_actors} actors on "
-            f"{place.device} in {dtype}."
+            f"Reading {len(absent)} texts, {known} known already; up to {placement.pool.num_actors} actors on "
+            f"{placement.device} in {dtype}."
         )
         cut = store.fill(
             absent,
             model=wanted.source,
-            device=place.device,
+            device=placement.device,
             dtype=dtype,
-            pool=place.pool,
+            pool=placement.pool,
             most_gib=wanted.most_gib,
             show=lambda done: show("texts read", done, len(absent)),
         )

@@ -169,7 +169,7 @@ def first_token_features(log_probs: Array) -> Array:
 
 
 def word_features(train: Sequence[str], *others: Sequence[str]) -> list[Any]:
-    """TF-IDF of words and pairs of words, learnt on the first texts; sparse ``[N, words]`` for each."""
+    """TF-IDF of words and pairs of words, fitted to the first texts; sparse ``[N, words]`` for each."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     try:
         return [vectorizer.fit_transform(train), *(vectorizer.transform(some) for some in others)]

@@ -181,7 +181,7 @@ class _Comparison:
         )
 
     def _asking(self, name: str) -> Compared:
-        place = find_placement(self.request.train.resources)
+        placement = find_placement(self.request.train.resources)
         # The model's own answer learns nothing: only those that are judged are asked about.
         asked_about = (self.test,) if name == "zero-shot" else self._texts
         texts = [text.text for part in asked_about for text in part]
@@ -193,9 +193,9 @@ class _Comparison:
                 question=self.request.question,
                 features=self._features,
                 model=resolve_model(self.request.train.model),
-                device=place.device,
-                dtype=place.dtype,
-                pool=place.pool,
+                device=placement.device,
+                dtype=placement.dtype,
+                pool=placement.pool,
                 show=lambda done, total: self.show("texts asked about", done, total),
             )
         finally:

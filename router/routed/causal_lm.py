@@ -119,9 +119,9 @@ class RoutedCausalLM:
             UserError: A file is missing or damaged, or the base model is not the one that the router was trained on.
         """
         loaded = Router.load(router)
-        source, place = find_base(loaded.base, base, kind="router"), choose_device(device)
+        source, on = find_base(loaded.base, base, kind="router"), choose_device(device)
         hf_model, tokenizer = load_transformers(
-            source.location, device=place, dtype=choose_dtype(dtype, place), revision=source.hub_revision
+            source.location, device=on, dtype=choose_dtype(dtype, on), revision=source.hub_revision
         )
         return cls(hf_model, tokenizer, loaded, budget=budget, average=average)
 

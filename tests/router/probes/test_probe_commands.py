@@ -311,7 +311,7 @@ def test_a_probe_for_another_model_is_refused_by_name(gate, service, tmp_path, r
     with torch.no_grad():
         other.model.layers[-1].self_attn.q_proj.weight.add_(0.1)
     stranger, probe = FrozenModel(other), Probe.from_pretrained(gate)
-    with pytest.raises(UserError, match=r"was trained on .*model at revision sha256:.*other weights"):
+    with pytest.raises(UserError, match=r"was trained on .*model .revision sha256:.*other weights"):
         stranger.generate([[1, 2]], [IDENTITY], probes=[probe])
     other.save_pretrained(tmp_path / "other")
     given = ["--probe", gate, "--data", service.test_texts, "--out", tmp_path / "x.jsonl"]
@@ -409,13 +409,13 @@ def test_what_is_saved_is_what_was_trained(tmp_path):
         base=BaseModelRef(name="x", revision="y"),
         network=network,
         labels=("a", "b"),
-        mark="m",
+        weights_fingerprint="m",
         prompt_template=prompt_template,
         threshold=0.3,
     )
     probe.save_pretrained(tmp_path / "probe")
     again = Probe.from_pretrained(tmp_path / "probe")
-    assert (again.base, again.labels, again.mark, again.prompt_template, again.threshold) == (
+    assert (again.base, again.labels, again.weights_fingerprint, again.prompt_template, again.threshold) == (
         probe.base,
         probe.labels,
         "m",
@@ -425,7 +425,7 @@ def test_what_is_saved_is_what_was_trained(tmp_path):
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], tensor)
     assert again.prompt("x") == "<x>"
-    with pytest.raises(UserError, match="are no numbers"):
+    with pytest.raises(UserError, match="are not finite"):
         again.label(torch.full((3, 1, 8), math.nan))
 
 

@@ -91,7 +91,7 @@ def made_probe(model: FrozenModel, kind: Aggregator) -> Probe:
         base=BaseModelRef(name="smollm2", revision="measured"),
         network=ProbeNetwork(shape).eval().requires_grad_(False),
         labels=LABELS,
-        mark=weights_fingerprint(model.hf_model),
+        weights_fingerprint=weights_fingerprint(model.hf_model),
     )
 
 

@@ -161,7 +161,7 @@ def decided_routers(model: FrozenModel, share: float, *, asked: int | None = Non
     if asked is not None:
         settled = torch.ones(model.num_layers, dtype=torch.bool)
         settled[[int((place + 0.5) * model.num_layers / asked) for place in range(asked)]] = False
-        routers.settle(settled, routers.bias_out.clone())
+        routers.make_constant(settled, routers.bias_out.clone())
     return routers.to(model.device)
 
 

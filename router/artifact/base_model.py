@@ -1,4 +1,4 @@
-"""The frozen model that something was trained on: by name and revision, and no other will do."""
+"""The base model that a router or a probe was trained on, by name and revision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline.model_source import ModelSource, resolve_model
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModelRef:
-    """Which frozen model a router or a probe belongs to.
+    """Which base model a router or a probe belongs to.
 
     Attributes:
-        name: A hub id, an embedded name, or a folder where it was trained.
+        name: A hub id, an embedded name, or the folder where it lay in training.
         revision: Pins its weights: the hub's commit, or a SHA-256 over local files.
     """
 
@@ -23,15 +23,15 @@ class BaseModelRef:
 
 
 def find_base(base: BaseModelRef, elsewhere: str | None = None, *, kind: str) -> ModelSource:
-    """The base model of a router or a probe, at the very revision that it was trained on.
+    """Find the base model of a router or a probe, at the revision of its training.
 
     Args:
         base: The base model.
-        elsewhere: Where it lies, if not where that was trained.
+        elsewhere: Where it lies, if not where it lay in training.
         kind: What was trained on it, for messages: ``router`` or ``probe``.
 
     Raises:
-        UserError: It cannot be found, or is another one.
+        UserError: The model cannot be found, or has another revision.
     """
     name = elsewhere or base.name
     try:
@@ -44,20 +44,40 @@ def find_base(base: BaseModelRef, elsewhere: str | None = None, *, kind: str) ->
     if trained_on_hub != (source.hub_revision is not None):
         where = ("on the hub", "from local files")
         raise UserError(
-            f"{name!r} cannot be told to be the model that the {kind} was trained on: that was {base.name!r} "
-            f"{where[not trained_on_hub]}, this one comes {where[trained_on_hub]}, and their revisions do not compare"
+            f"{name!r} cannot be compared with the model that the {kind} was trained on: that was {base.name!r} "
+            f"{where[not trained_on_hub]}, this one comes {where[trained_on_hub]}, and their revisions differ in kind"
         )
     if trained_on_hub and name == base.name:
         return replace(source, revision=base.revision)  # the hub keeps older ones
-    if source.revision != base.revision:
-        raise UserError(
-            f"{name!r} is not the model that the {kind} was trained on: its revision is {source.revision[:19]}…, "
-            f"the {kind}'s base ({base.name}) has {base.revision[:19]}…"
-        )
+    require_revision(source, base, what=f"the model that the {kind} was trained on")
     return source
 
 
-def mark(*parts: str) -> int:
-    """A number that stands for a text: which prompts a router knows can be told without handing them out."""
+def require_revision(source: ModelSource, base: BaseModelRef, *, what: str, hint: str | None = None) -> None:
+    """Refuse a model with other weights than the base model.
+
+    Args:
+        source: The model that was found.
+        base: The base model.
+        what: What the base model is, for the message: ``the model that was searched``.
+        hint: What to try, for the end of the message.
+
+    Raises:
+        UserError: The revisions differ.
+    """
+    if source.revision != base.revision:
+        raise UserError(
+            f"{source.name!r} is not {what}: its revision is {short_revision(source.revision)}, that of {base.name} "
+            f"is {short_revision(base.revision)}" + ("" if hint is None else f"; {hint}")
+        )
+
+
+def short_revision(revision: str) -> str:
+    """The beginning of a revision, for messages."""
+    return f"{revision[:19]}…"
+
+
+def text_fingerprint(*parts: str) -> int:
+    """A 64-bit number of a text: a router keeps those of the prompts it was trained on, instead of the prompts."""
     digest = hashlib.sha256("\n".join(parts).encode()).digest()
     return int.from_bytes(digest[:8], signed=True)

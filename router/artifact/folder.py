@@ -1,17 +1,19 @@
-"""Folders that hold something trained: ``config.json``, ``model.safetensors`` and a card, here or on the hub.
+"""The folder of a router or a probe: ``config.json``, ``model.safetensors`` and a card, here or on the hub.
 
-Routers and probes are both kept so; each refuses the other's by name.
+Routers and probes share the format; each refuses the other's folder by name.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.storage import (
@@ -32,33 +34,34 @@ FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-#: Something that each kind's configuration has, and the other's has not.
-_SIGNS = {"router": "head", "probe": "labels"}
+_Described = TypeVar("_Described")
+#: A key that is in each kind's configuration only.
+_SIGNATURE_KEYS = {"router": "head", "probe": "labels"}
 
 
 def check_folder(folder: AnyPath, kind: str) -> None:
     """Refuse a folder in which something else would be written over.
 
     Args:
-        folder: Where something is to be written.
-        kind: What: ``router`` or ``probe``.
+        folder: The folder to write to.
+        kind: What is to be written: ``router`` or ``probe``.
 
     Raises:
-        UserError: It has files of these names that are none of that kind.
+        UserError: The folder has files of these names that are not of that kind.
     """
     if not any(is_there(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)):
         return
     try:
         read_config(folder, kind)
     except UserError:
-        raise UserError(f"{folder} holds something that is no {kind}; give another folder") from None
+        raise UserError(f"{folder} holds something that is not a {kind}; give another folder") from None
 
 
 def make_early(folder: AnyPath, kind: str) -> None:
-    """Make a folder before long work is done for it, and so know that it can be written; a far one is made by writing.
+    """Make a local folder before a long computation, which would be lost if the folder could not be written.
 
     Raises:
-        UserError: It cannot.
+        UserError: The folder cannot be written.
     """
     if isinstance(folder, Path):
         try:
@@ -70,34 +73,34 @@ def make_early(folder: AnyPath, kind: str) -> None:
 def write_folder(
     folder: PathOrUrl, kind: str, *, config: dict[str, Any], tensors: dict[str, torch.Tensor], card: str
 ) -> None:
-    """Write something trained: into a new folder, or over one of its kind.
+    """Write a router or a probe: into a new folder, or over one of its kind.
 
     Raises:
         UserError: The folder holds something else, or cannot be written.
     """
-    place = locate(folder)
-    check_folder(place, kind)
+    path = locate(folder)
+    check_folder(path, kind)
     try:
-        # Without its configuration the folder holds nothing: none may stand beside weights that it does not describe.
-        remove(place / CONFIG_FILE)
-        with uploaded(place) as written:
+        # The configuration is removed first: it must never lie beside weights that it does not describe.
+        remove(path / CONFIG_FILE)
+        with uploaded(path) as written:
             written.mkdir(parents=True, exist_ok=True)
             kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             save_file(kept, written / WEIGHTS_FILE, metadata={"format": "pt"})
             (written / CARD_FILE).write_text(card, encoding="utf-8")
         described = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2) + "\n"
-        write_whole(place / CONFIG_FILE, described.encode())
+        write_whole(path / CONFIG_FILE, described.encode())
     except (OSError, SafetensorError) as error:
         raise UserError(f"{kind} folder {folder} cannot be written: {error}") from None
 
 
-def find_folder(place: PathOrUrl, kind: str) -> AnyPath:
-    """The folder of something trained; a hub id is downloaded.
+def find_folder(where: PathOrUrl, kind: str) -> AnyPath:
+    """The folder of a router or a probe; a hub id is downloaded.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such folder.
     """
-    path, source = locate(place), str(place)
+    path, source = locate(where), str(where)
     if is_folder(path):
         return path
     if "://" in source or is_there(path) or source.startswith((".", "/", "~")) or source.count("/") != 1:
@@ -111,15 +114,15 @@ def find_folder(place: PathOrUrl, kind: str) -> AnyPath:
         return Path(snapshot_download(source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
     except Exception as error:  # any failure of the network, in whatever library raised it
         raise UserError(
-            f"{kind} {source!r} is no folder here and cannot be read from the hub ({type(error).__name__})"
+            f"{kind} {source!r} is not a folder here and cannot be read from the hub ({type(error).__name__})"
         ) from None
 
 
 def read_config(folder: AnyPath, kind: str) -> dict[str, Any]:
-    """The configuration of something trained.
+    """The configuration of a router or a probe.
 
     Raises:
-        UserError: There is none, it is damaged, or it is of another kind.
+        UserError: There is no configuration, it is damaged, or it is of another kind.
     """
     file = folder / CONFIG_FILE
     try:
@@ -130,7 +133,7 @@ def read_config(folder: AnyPath, kind: str) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise UserError(f"{file} does not hold a JSON object")
-    for other, sign in _SIGNS.items():
+    for other, sign in _SIGNATURE_KEYS.items():
         if other != kind and sign in config and "base_model" in config:
             raise UserError(f"{folder} holds a {other}, and not a {kind}")
     if "base_model" not in config:
@@ -139,11 +142,11 @@ def read_config(folder: AnyPath, kind: str) -> dict[str, Any]:
 
 
 def check_version(config: dict[str, Any], folder: AnyPath) -> None:
-    """Refuse what another release wrote.
+    """Refuse a format version that this release does not read.
 
     Raises:
-        KeyError: It does not say which.
-        UserError: Its format is another.
+        KeyError: The configuration has no format version.
+        UserError: The format version is another.
     """
     if config["format_version"] != FORMAT_VERSION:
         raise UserError(
@@ -153,14 +156,14 @@ def check_version(config: dict[str, Any], folder: AnyPath) -> None:
 
 
 def read_tensors(file: AnyPath, kind: str) -> dict[str, torch.Tensor]:
-    """The tensors of something trained; what is no whole number in float32.
+    """The tensors of a router or a probe; those that are not integers in float32.
 
     Raises:
-        UserError: There is no such file, it is damaged, or a number in it is none.
+        UserError: There is no such file, it is damaged, or a weight in it is not finite.
     """
     try:
         with local_copy(file) as copy, safe_open(copy, framework="pt") as tensors:
-            found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (no mapping)
+            found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118  (not a mapping)
     except FileNotFoundError:
         raise UserError(f"{file.parent} is no {kind} folder: it has no {file.name}") from None
     except (OSError, SafetensorError) as error:
@@ -169,3 +172,43 @@ def read_tensors(file: AnyPath, kind: str) -> dict[str, torch.Tensor]:
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
         raise UserError(f"{file} holds weights that are no numbers")
     return found
+
+
+def read_described(
+    where: PathOrUrl, kind: str, describe: Callable[[dict[str, Any]], _Described]
+) -> tuple[_Described, AnyPath]:
+    """Find the folder of a router or a probe, and build what its configuration describes.
+
+    Args:
+        where: A folder, or a hub id.
+        kind: ``router`` or ``probe``.
+        describe: Builds it, with weights that are yet to be loaded, from the configuration.
+
+    Returns:
+        What was built, and the folder.
+
+    Raises:
+        UserError: There is no such folder, or its configuration is damaged; the message says which.
+    """
+    folder = find_folder(where, kind)
+    config = read_config(folder, kind)
+    try:
+        check_version(config, folder)
+        return describe(config), folder
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for the sizes
+        raise UserError(f"{folder / CONFIG_FILE} is no {kind}'s configuration: {error!r}") from None
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, torch.Tensor], file: AnyPath) -> None:
+    """Fill a network with weights, for use alone: nothing of it is trained any more.
+
+    Raises:
+        UserError: Names or shapes of the weights differ from the network's.
+    """
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+        raise UserError(f"{file} does not hold the weights that {CONFIG_FILE} describes")
+    network.load_state_dict(tensors)
+    network.eval().requires_grad_(False)

@@ -1,17 +1,23 @@
-"""The model cards of a router and of a probe: what it is, how to use it, how it was made."""
+"""The model cards of routers and probes: what they are, how to use them, how they were made."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def model_card(config: dict[str, Any]) -> str:
-    """A router's README.md, in the form that the hub reads, from its ``config.json``."""
+def model_card(config: dict[str, Any], *, describe: Callable[[Mapping[str, Any]], str]) -> str:
+    """A router's README.md, in the form that the hub reads.
+
+    Args:
+        config: The router's ``config.json``.
+        describe: Writes what the router's kind does.
+    """
     base = config["base_model"]
     return f"""{_header(base, "layer-programs")}
 
-{_head_of(config)}
-The base model is not included: it is `{base["name"]}` at revision `{base["revision"]}`, and no other will do.
+{describe(config)}
+The base model is not included: it is `{base["name"]}` at revision `{base["revision"]}`; other weights are refused.
 
 ```python
 from router import RoutedCausalLM
@@ -25,28 +31,6 @@ lm.last_programs  # which layers ran
 """
 
 
-def _head_of(config: dict[str, Any]) -> str:
-    """What a router's head does."""
-    if config["head"] == "probe":
-        programs = "\n".join(f"| {name} | `{program}` |" for name, program in config["programs"].items())
-        return f"""# A probe that steers the depth of {config["base_model"]["name"]}
-
-A small classifier that reads what the frozen model's first {config["early"]} layers make of a prompt, and says which of
-these programs of its {config["num_layers"]} layers runs, for the whole answer. Made by
-`drllm-pipeline train --head probe` (arXiv 2601.13288 and 2510.12773).
-
-| class | layers |
-| --- | --- |
-{programs}
-"""
-    return f"""# Per-layer routers for {config["base_model"]["name"]}
-
-Small networks that read a prompt as it passes through the frozen model and decide for each of its
-{config["num_layers"]} layers whether it is skipped, run, or run twice, for the whole answer. Made by
-`drllm-pipeline train` (Dr.LLM, arXiv 2510.12773).
-"""
-
-
 def probe_card(config: dict[str, Any]) -> str:
     """A probe's README.md, in the form that the hub reads, from its ``config.json``."""
     base = config["base_model"]
@@ -54,9 +38,10 @@ def probe_card(config: dict[str, Any]) -> str:
 
 # A probe on {base["name"]}
 
-A small classifier of texts ({", ".join(config["labels"])}) that reads the hidden states of a frozen model, which its
-forward pass leaves anyway. Made by `drllm-pipeline probe train` (arXiv 2601.13288). The base model is not included: it
-is `{base["name"]}` at revision `{base["revision"]}`, and no other will do.
+A small classifier of texts ({", ".join(config["labels"])}) that reads the hidden states that the forward pass of a
+frozen model already computes.
+Made by `drllm-pipeline probe train` (arXiv 2601.13288). The base model is not included: it
+is `{base["name"]}` at revision `{base["revision"]}`; other weights are refused.
 
 ```python
 from pipeline import FrozenModel, LayerProgram

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +172,11 @@ def compare(out: AnyPath | None, **options: Any) -> None:
     def on_result(one: Any) -> None:
         evaluated.append(one)
         console.say(
-            f"{one.contender}: accuracy {one.mean('accuracy'):.3f}, macro-F1 {one.mean('macro_f1'):.3f}",
+            f"{one.method}: accuracy {one.mean('accuracy'):.3f}, macro-F1 {one.mean('macro_f1'):.3f}",
         )
         # After each: a long comparison that is stopped keeps the figures of the contenders before.
         if out is not None:
-            write_metrics({one.contender: asdict(one) for one in evaluated}, out)
+            write_metrics({one.method: one.to_json() for one in evaluated}, out)
 
     with interruptible(console, _STOPPED):
         with StepReporter(console) as steps:
@@ -200,7 +199,7 @@ def _table(results: Sequence[Any]) -> Table:
             figures.append(f"{100 * one.mean(figure):.1f}{spread}")
         rate = "" if one.learning_rate is None else f"{one.learning_rate:g}"
         seconds = "" if one.seconds is None else f"{one.seconds:.0f}"
-        table.add_row(one.contender, *figures, rate, seconds)
+        table.add_row(one.method, *figures, rate, seconds)
     return table
 
 

@@ -14,15 +14,11 @@ from pipeline.cli.request_options import RequestCommand, filled, option_names, r
 from pipeline.errors import UserError
 from pipeline.storage import AnyPath
 from router.heads.early_exit.early_exit_request import EarlyExitRequest
+from router.heads.head_request import HeadRequest
 from router.heads.per_layer.per_layer_request import PerLayerRequest
+from router.heads.requests import HEAD_REQUESTS, OLD_NAMES
 from router.probes.probe_requests import ProbeKind
 from router.training.train_request import TrainRequest
-
-#: What can be trained, by the name that ``--head`` takes.
-HEADS: dict[str, type[PerLayerRequest] | type[EarlyExitRequest]] = {
-    "per-layer": PerLayerRequest,
-    "probe": EarlyExitRequest,
-}
 
 
 @click.command(
@@ -31,9 +27,9 @@ HEADS: dict[str, type[PerLayerRequest] | type[EarlyExitRequest]] = {
     help="""Train a router on the path data sets that `search` wrote.
 
 Each layer gets a small network that reads the prompt as it enters that layer and says whether the layer is
-skipped, run, or run twice (--head per-layer). Or one probe reads what the first layers make of the prompt, and says
-whether a short program will do, whether the base model should go on, or whether a correction is needed (--head probe);
-each class has one program.
+skipped, run, or run twice (--head per-layer). Or one classifier reads the hidden states behind the first layers, and
+predicts whether a short program suffices, whether the base model is needed, or whether a correction is (--head
+early-exit); each class has one program.
 
 On Ray, programs are run on all examples to label them (--labels), and prompts are read. All of it is kept
 (--features): a second training with the same labels runs nothing.
@@ -42,7 +38,7 @@ On Ray, programs are run on all examples to label them (--labels), and prompts a
 Examples:
   drllm-pipeline train --data runs/sums --out routers/sums
   drllm-pipeline train --data runs/arc --data runs/gsm8k --out routers/mixed --epochs 40
-  drllm-pipeline train --data runs/sums --out routers/sums-probe --head probe --short 0.9
+  drllm-pipeline train --data runs/sums --out routers/sums-exit --head early-exit --short 0.9
 
 A search for training should keep more programs than the default four (search --keep 64): there are then more
 that many examples share, which routers can learn.
@@ -54,15 +50,16 @@ that many examples share, which routers can learn.
     "--head",
     default="per-layer",
     show_default=True,
-    metavar="|".join(HEADS),
-    help="A router for every layer, or one probe behind the first layers.",
+    metavar="|".join(HEAD_REQUESTS),
+    help="A router for every layer, or one classifier behind the first layers.",
 )
 @request_options(PerLayerRequest)
 @request_options(EarlyExitRequest, "early", "short")
-@request_options(ProbeKind, "aggregator", aggregator={"help": "Of --head probe; see probe train."})
+@request_options(ProbeKind, "aggregator", aggregator={"help": "Of --head early-exit; see probe train."})
 @request_options(TrainRequest, "features", "base", "wandb", "resources")
 def train(data: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], head: str, **options: Any) -> None:
     """Train a router."""
+    _check_price(options["labels"])
     request = filled(TrainRequest, options, data=(*data, *more_runs), head=_head_request(head, options))
     from router.training.train import train as run
 
@@ -79,29 +76,46 @@ def train(data: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], head: str, 
         console, "Stopped. Features and verdicts that were computed are kept; run the same command again."
     ):
         with StepReporter(console) as steps:
-            learnt = run(request, announce=console.say, show=steps, on_epoch=on_epoch)
-        by_class = ", ".join(f"{name} {score:.3f}" for name, score in learnt.f1.items())
+            trained = run(request, announce=console.say, show=steps, on_epoch=on_epoch)
+        by_class = ", ".join(f"{name} {score:.3f}" for name, score in trained.f1.items())
         console.say(
-            f"Kept epoch {learnt.best['epoch']:.0f}: held-out macro-F1 {learnt.best['macro_f1']:.3f} ({by_class}).\n"
+            f"Kept epoch {trained.best['epoch']:.0f}: held-out macro-F1 {trained.best['macro_f1']:.3f} ({by_class}).\n"
             f"Router:  {request.out}\n"
             f"Picture: {request.out / 'training.png'}\n"
             f"Use:     router.RoutedCausalLM.from_pretrained({str(request.out)!r})"
         )
 
 
-def _head_request(head: str, options: dict[str, Any]) -> PerLayerRequest | EarlyExitRequest:
-    """What is to be trained, as the options say it.
+def _is_given(field: str) -> bool:
+    """Whether the option of a field is on the command line."""
+    return click.get_current_context().get_parameter_source(field) is ParameterSource.COMMANDLINE
+
+
+def _check_price(labels: str) -> None:
+    """Refuse a price in the unit of other labels.
 
     Raises:
-        UserError: There is no such head, an option goes with another one, or is out of its range.
+        UserError: The price has no effect on these labels.
     """
-    if head not in HEADS:
-        raise UserError(f"--head {head!r} is unknown; choose one of: {', '.join(HEADS)}")
-    request = HEADS[head]
-    context = click.get_current_context()
-    for other, of_other in HEADS.items():
+    if labels == "consensus" and _is_given("layer_price"):
+        raise UserError("--layer-price has no effect on --labels consensus; give --consensus-price (in nats)")
+    if labels != "consensus" and _is_given("consensus_price"):
+        raise UserError(
+            f"--consensus-price has no effect on --labels {labels}; give --layer-price (in right answers per example)"
+        )
+
+
+def _head_request(head: str, options: dict[str, Any]) -> HeadRequest:
+    """The request of the kind of router that the options name.
+
+    Raises:
+        UserError: There is no such kind, an option goes with another one, or is out of its range.
+    """
+    request = HEAD_REQUESTS.get(OLD_NAMES.get(head, head))
+    if request is None:
+        raise UserError(f"--head {head!r} is unknown; choose one of: {', '.join(HEAD_REQUESTS)}")
+    for other, of_other in HEAD_REQUESTS.items():
         for field, name in option_names(of_other).items():
-            given = context.get_parameter_source(field) is ParameterSource.COMMANDLINE
-            if given and field not in option_names(request):
-                raise UserError(f"{name} goes with --head {other}, not with {head}")
+            if _is_given(field) and field not in option_names(request):
+                raise UserError(f"{name} goes with --head {other}, not with {request.name}")
     return filled(request, options)

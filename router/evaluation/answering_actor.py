@@ -1,4 +1,4 @@
-"""The Ray actor of an evaluation: one frozen model with one router or more, asked in four ways."""
+"""The Ray actor of an evaluation: one base model with one router or more, in four ways."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Ask:
     """Some questions, and what is to be done with them.
 
     Attributes:
-        contender: Whose answers these are.
+        method: The method that answers.
         examples: The questions.
         programs: The program of each; None where the routers or a search choose.
-        budget: Of the routers.
-        average: Of the routers.
-        router: Which router.
+        budget: Budget of the router; see ``RoutedCausalLM``.
+        average: Average of the router; see ``RoutedCausalLM``.
+        router: Index of the router.
         search: Search with the gold answers, instead of routing.
         timed: Compare the time of answers, instead of judging them.
     """
 
-    contender: str
+    method: str
     examples: Sequence[Example]
     programs: Sequence[LayerProgram] | None = None
     budget: float | None = None
@@ -49,11 +49,11 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one question came to.
+    """The answer to one question.
 
     Attributes:
-        example_id: The question.
-        program: What ran.
+        example_id: Id of the example.
+        program: The program that ran.
         correct: Whether the answer is right.
     """
 
@@ -66,7 +66,7 @@ class AnsweringActor(ModelActor):
     """One copy of the base model with its routers.
 
     Args:
-        routers: They; the first is whose times are taken.
+        routers: The routers; times are measured with the first.
         source: The base model.
         config: The settings under which a search is the ceiling: model, task, device and the rest.
         prior: What guides that search.
@@ -87,7 +87,7 @@ class AnsweringActor(ModelActor):
         """Load the model.
 
         Raises:
-            UserError: It cannot be loaded, or is not the router's.
+            UserError: The model cannot be loaded, or is not the router's base.
         """
         from router.routed.causal_lm import RoutedCausalLM
 
@@ -141,7 +141,7 @@ class AnsweringActor(ModelActor):
             self._routed[ask.router].generate(ids.tolist(), budget=ask.budget, average=ask.average, **plain)
 
         with torch.inference_mode():
-            # The first question once more: whatever a first call sets up is in nobody's time.
+            # The first question runs twice: the setup of a first call is not timed.
             for turn, question in enumerate([questions[0], *questions]):
                 ids = torch.tensor([question.prompt_ids], device=self._model.device)
                 for answer in (base, routed) if turn % 2 else (routed, base):

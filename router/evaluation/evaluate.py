@@ -1,8 +1,8 @@
 """Pass@1 of a routed model on questions that its routers never saw, beside what it must be compared with.
 
-Five contenders answer the same questions, greedily: the base model; the routed one; the best single program, chosen
+Five methods answer the same questions, greedily: the base model; the routed one; the best single program, chosen
 on training questions; a random program of the routed one's length for each question; and the search itself, which
-knows the answers and is no contender but the ceiling. Other routers of the same base can be set against the routed one.
+knows the answers and is the ceiling. Other routers of the same base can be compared with the routed one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, is_folder, locate, uploaded
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
-from router.artifact.base_model import find_base, mark
+from router.artifact.base_model import find_base, short_revision, text_fingerprint
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
 from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_plot import draw_evaluation
@@ -54,14 +54,14 @@ def evaluate(
     request: EvaluateRequest,
     *,
     announce: Callable[[str], None] = lambda line: None,
-    show: Callable[[str, int, int], None] = lambda contender, done, total: None,
+    show: Callable[[str, int, int], None] = lambda method, done, total: None,
 ) -> EvaluationResults:
     """Evaluate a router; ``write`` keeps the results.
 
     Args:
         request: What to do.
-        announce: Told, in a line each, what is about to happen.
-        show: Told of each contender how many of its questions are done, of how many.
+        announce: Receives a line for the user.
+        show: Receives for each method how many of its questions are done, of how many.
 
     Raises:
         UserError: Something in the request is wrong.
@@ -91,7 +91,7 @@ def evaluate(
         search = replace(search, margin_scale=None)
         prior = prior and replace(prior, margin_scale=None)
     try:
-        place = find_placement(request.resources)
+        placement = find_placement(request.resources)
         config = RunConfig(
             model=source,
             task=request.task,
@@ -99,17 +99,17 @@ def evaluate(
             max_new_tokens=request.max_new_tokens,
             search=replace(search, simulations=max(request.simulations, 1)),
             seed=request.seed,
-            device=place.device,
-            dtype=place.dtype,
-            cpus_per_actor=place.pool.cpus_per_actor,
+            device=placement.device,
+            dtype=placement.dtype,
+            cpus_per_actor=placement.pool.cpus_per_actor,
             leaves=task.scoring.leaves,
         )
         announce(
             f"{len(examples)} questions of {request.task}{_reasons(left_out)}; "
-            f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
+            f"up to {placement.pool.num_actors} actors on {placement.device} in {placement.dtype}."
         )
         actors: ActorPool[Ask] = ActorPool(
-            AnsweringActor, ([router, *others.values()], source, config, prior), place.pool
+            AnsweringActor, ([router, *others.values()], source, config, prior), placement.pool
         )
         with actors:
             asking = _Asking(router, config, actors, show)
@@ -125,16 +125,17 @@ def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:
         UserError: One cannot be read, is of another base, or has another's name.
     """
     others: dict[str, Router] = {}
-    for place in request.against:
-        other = Router.load(place)
+    for path in request.against:
+        other = Router.load(path)
         if other.base.revision != router.base.revision:
             raise UserError(
-                f"{place} was trained on {other.base.name} (revision {other.base.revision[:19]}…), {request.router} on "
-                f"{router.base.name} ({router.base.revision[:19]}…): they cannot be set against each other"
+                f"{path} was trained on {other.base.name} (revision {short_revision(other.base.revision)}), "
+                f"{request.router} on {router.base.name} ({short_revision(router.base.revision)}): "
+                "they cannot be compared"
             )
-        if place.name in others:
-            raise UserError(f"two routers of --against are called {place.name!r}: give their folders other names")
-        others[place.name] = other
+        if path.name in others:
+            raise UserError(f"two routers of --against are called {path.name!r}: give their folders other names")
+        others[path.name] = other
     return others
 
 
@@ -169,10 +170,10 @@ def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
         UserError: The folder cannot be written.
     """
     try:
-        with uploaded(folder) as place:
-            place.mkdir(parents=True, exist_ok=True)
-            (place / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
-            draw_evaluation(evaluation, place / PICTURE_FILE)
+        with uploaded(folder) as written:
+            written.mkdir(parents=True, exist_ok=True)
+            (written / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
+            draw_evaluation(evaluation, written / PICTURE_FILE)
     except OSError as error:
         raise UserError(f"results cannot be written to {folder}: {error.strerror or error}") from None
 
@@ -200,8 +201,8 @@ def _unseen(
             reason = f"cannot be asked ({type(error).__name__})"
         else:
             # The id of a made question is the question itself; in a file it may be a line's number.
-            known = mark(question.prompt) in trained_on
-            known |= not task.needs_data and mark(example.task, example.id) in trained_on
+            known = text_fingerprint(question.prompt) in trained_on
+            known |= not task.needs_data and text_fingerprint(example.task, example.id) in trained_on
             too_long = task.tokens(question) > model.max_position_embeddings
             if not known and not too_long:
                 examples.append(example)
@@ -267,11 +268,11 @@ def _evaluate(
     )
 
 
-def _result(contender: str, answers: list[Answer], base: list[Answer]) -> Result:
+def _result(method: str, answers: list[Answer], base: list[Answer]) -> Result:
     right = [answer.correct for answer in answers]
     lost, won, p_value = mcnemar([answer.correct for answer in base], right)
     return Result(
-        contender=contender,
+        method=method,
         accuracy=float(np.mean(right)),
         interval=bootstrap_interval(right),
         layers=float(np.mean([len(answer.program) for answer in answers])),
@@ -316,7 +317,7 @@ class _Asking:
 
     def answers(
         self,
-        contender: str,
+        method: str,
         examples: Sequence[Example],
         *,
         programs: Sequence[LayerProgram] | None = None,
@@ -325,10 +326,10 @@ class _Asking:
         search: bool = False,
         router: int = 0,
     ) -> list[Answer]:
-        """A contender's answers, in the order of the questions."""
+        """A method's answers, in the order of the questions."""
         asks = [
             Ask(
-                contender=contender,
+                method=method,
                 examples=examples[start : start + GROUP],
                 programs=None if programs is None else programs[start : start + GROUP],
                 budget=budget,
@@ -343,12 +344,12 @@ class _Asking:
         for ask, answers in self._actors.map(asks):
             by_ask[id(ask)] = answers
             done += len(answers)
-            self._show(contender, done, len(examples))
+            self._show(method, done, len(examples))
         return [answer for ask in asks for answer in by_ask[id(ask)]]
 
     def times(self, examples: Sequence[Example], *, budget: float | None, average: float | None) -> tuple[float, float]:
         """Median seconds of an answer, base and routed."""
-        ask = Ask(contender="latency", examples=examples, budget=budget, average=average, timed=True)
+        ask = Ask(method="latency", examples=examples, budget=budget, average=average, timed=True)
         [(_, seconds)] = list(self._actors.map([ask]))
         base, routed = seconds
         return float(base), float(routed)

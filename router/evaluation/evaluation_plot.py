@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def draw_evaluation(evaluation: EvaluationResults, file: Path) -> None:
-    """Accuracy against layers: every contender with its interval, and the routed model's curve by budget."""
+    """Accuracy against layers: every method with its interval, and the routed model's curve by budget."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -20,7 +20,7 @@ def draw_evaluation(evaluation: EvaluationResults, file: Path) -> None:
         low, high = result.interval
         errors = [[100 * (result.accuracy - low)], [100 * (high - result.accuracy)]]
         axes.errorbar(
-            [result.layers], [100 * result.accuracy], yerr=errors, fmt="o", capsize=3, label=_named(result.contender)
+            [result.layers], [100 * result.accuracy], yerr=errors, fmt="o", capsize=3, label=_named(result.method)
         )
     curve = sorted(evaluation.curve.items())
     if curve:
@@ -38,5 +38,5 @@ def draw_evaluation(evaluation: EvaluationResults, file: Path) -> None:
     FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
 
 
-def _named(contender: str) -> str:
-    return f"{contender} (knows the answers)" if contender == "search" else contender
+def _named(method: str) -> str:
+    return f"{method} (knows the answers)" if method == "search" else method

@@ -1,4 +1,4 @@
-"""What an evaluation came to."""
+"""The results of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ BASE, ROUTED, SINGLE, RANDOM, SEARCH = "base", "routed", "best single program", 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How one contender did.
+    """The results of one method.
 
     Attributes:
-        contender: Who.
+        method: Name of the method.
         accuracy: Share of right answers.
         interval: Its 95 % bootstrap interval.
         layers: Mean layers of a program.
         lost: Questions that only the base gets right.
         won: Questions that only this one gets right.
-        p_value: Of McNemar's exact test against the base.
+        p_value: p-value of McNemar's exact test against the base.
         programs: Different programs that ran.
-        identity: Share of questions on which the untouched model ran.
+        identity: Share of questions on which the identity program ran.
         latency: Time of an answer over the base's; None where it was not measured.
         against: Questions that only the routed one gets right, questions that only this one does, and the p-value; None
-            for whoever is no other router.
+            for methods that are not other routers.
         answers: Each question's program and verdict.
     """
 
-    contender: str
+    method: str
     accuracy: float
     interval: tuple[float, float]
     layers: float
@@ -52,9 +52,9 @@ class EvaluationResults:
     """An evaluation's outcome.
 
     Attributes:
-        results: The contenders'.
-        curve: The routed model's, by budget.
-        questions: How many were asked.
+        results: The results of each method.
+        curve: The results of the routed model, by budget.
+        questions: Number of questions.
         left_out: Questions left out, by the reason.
         num_layers: Depth of the base.
     """
@@ -70,7 +70,8 @@ class EvaluationResults:
 
         def record(result: Result) -> dict[str, Any]:
             return {
-                **{name: value for name, value in vars(result).items() if name != "answers"},
+                "contender": result.method,  # the key of earlier releases
+                **{name: value for name, value in vars(result).items() if name not in ("method", "answers")},
                 "answers": {answer.example_id: [str(answer.program), answer.correct] for answer in result.answers},
             }
 

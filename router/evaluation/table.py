@@ -1,4 +1,4 @@
-"""Showing an evaluation: the table, and what it says in words."""
+"""An evaluation on the terminal: tables, and sentences on them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from router.evaluation.results import BASE, ROUTED, SEARCH, EvaluationResults, R
 
 
 def show_evaluation(evaluation: EvaluationResults, console: Console) -> None:
-    """Print the contenders side by side, the curve by budget, and a sentence on the identity program."""
+    """Print the methods side by side, the curve by budget, and a sentence on the identity program."""
     table = _table(
         f"Right answers on {evaluation.questions} held-out questions",
         ["", "right", "95 % CI", "won/lost", "McNemar p", "layers", "latency"],
@@ -21,8 +21,8 @@ def show_evaluation(evaluation: EvaluationResults, console: Console) -> None:
     for result in evaluation.results:
         table.add_row(*_cells(result))
     console.print(table)
-    if any(result.contender == SEARCH for result in evaluation.results):
-        console.print("* The search knows the right answers: it is a ceiling, and no contender.", highlight=False)
+    if any(result.method == SEARCH for result in evaluation.results):
+        console.print("* The search knows the right answers: it is a ceiling, not a method.", highlight=False)
     if evaluation.curve:
         curve = _table("The routed model by budget", ["at most", "right", "95 % CI", "layers", "programs"])
         for budget, result in sorted(evaluation.curve.items(), reverse=True):
@@ -33,13 +33,13 @@ def show_evaluation(evaluation: EvaluationResults, console: Console) -> None:
         if result.against is not None:
             lost, won, p_value = result.against
             console.print(
-                f"{result.contender} against the routed one: {won} questions won, {lost} lost (p = {p_value:.2g}).",
+                f"{result.method} against the routed one: {won} questions won, {lost} lost (p = {p_value:.2g}).",
                 highlight=False,
                 markup=False,
             )
-    routed = next(result for result in evaluation.results if result.contender == ROUTED)
+    routed = next(result for result in evaluation.results if result.method == ROUTED)
     console.print(
-        f"The routers fall back to the untouched model on {100 * routed.identity:.0f} % of the questions.",
+        f"The routers fall back to the base model on {100 * routed.identity:.0f} % of the questions.",
         highlight=False,
     )
 
@@ -54,9 +54,9 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 def _cells(result: Result) -> list[str]:
     low, high = result.interval
-    base = result.contender == BASE
+    base = result.method == BASE
     return [
-        escape(result.contender) + (" *" if result.contender == SEARCH else ""),
+        escape(result.method) + (" *" if result.method == SEARCH else ""),
         f"{100 * result.accuracy:.1f} %",
         f"{100 * low:.1f}–{100 * high:.1f}",
         "" if base else f"+{result.won}/−{result.lost}",

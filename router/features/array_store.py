@@ -1,8 +1,8 @@
 """Arrays on disk under keys: what a frozen model made of texts, computed once and mapped into memory.
 
-    FOLDER/*.safetensors    arrays in float16, one behind the other, a file for each piece of work that an actor did
+    FOLDER/*.safetensors    arrays in float16, one behind the other, a file for each chunk of work that an actor did
 
-A file is written under another name and moved into place, so work that is interrupted goes on where it stopped.
+A file is written under another name and moved into place, so interrupted work is continued where it stopped.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class ArrayStore:
         except OSError as error:
             raise UserError(f"features cannot be kept in {root}: {error.strerror or error}") from None
         self._files: dict[Path, Any] = {}
-        #: Where each key's array is: the file, and its first and last place there.
-        self._places: dict[str, tuple[Path, int, int]] = {}
+        #: Where each key's array is: the file, and its first and last index there.
+        self._slices: dict[str, tuple[Path, int, int]] = {}
         for file in sorted(self.folder.glob("*.safetensors")):
             self._note(file)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return key in self._slices
 
     def lengths(self, keys: Sequence[str]) -> list[int]:
         """The first dimension of each key's array."""
-        return [end - start for _, start, end in (self._places[key] for key in keys)]
+        return [end - start for _, start, end in (self._slices[key] for key in keys)]
 
     def add(self, keys: Sequence[str], arrays: Sequence[Array], *, names: Sequence[str]) -> None:
         """Keep arrays that differ in their first dimension at most.
@@ -77,7 +77,7 @@ class ArrayStore:
         ends = np.cumsum([len(array) for array in arrays]).tolist()
         file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"
         staged = self.folder / f"{uuid.uuid4().hex}.part"
-        # Residual streams rarely leave float16's range, and nobody need tell 70,000 from 65,504.
+        # Residual streams rarely leave float16's range, and clipping them there loses nothing that matters.
         stored = np.concatenate([np.clip(array, -_LARGEST, _LARGEST).astype(np.float16) for array in arrays])
         try:
             save_file({_TENSOR: stored}, staged, metadata={"arrays": json.dumps({"keys": list(keys), "ends": ends})})
@@ -90,7 +90,7 @@ class ArrayStore:
 
     def read(self, key: str) -> Array:
         """An array that is kept, in float16, straight from the mapped file."""
-        file, start, end = self._places[key]
+        file, start, end = self._slices[key]
         found: Array = self._files[file].get_slice(_TENSOR)[start:end]
         return found
 
@@ -108,4 +108,4 @@ class ArrayStore:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return
         self._files[file] = mapped
-        self._places.update(places)
+        self._slices.update(places)

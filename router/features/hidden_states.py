@@ -1,6 +1,6 @@
 """What probes read of a text, computed once on Ray actors: the residual stream as it enters and leaves every layer.
 
-Every state is divided by its root mean square. A probe is given no more than it needs (its *reading*):
+Every state is divided by its root mean square. A probe is given no more than it needs (its *state selection*):
 
     tokens   every token in all layers
     top      every token in the last
@@ -31,37 +31,37 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from router.features.array_store import ArrayStore
-from router.features.prompt_template import Form
+from router.features.prompt_template import PromptTemplate
 
 if TYPE_CHECKING:
     import torch
 
-READINGS = ("tokens", "top", "mean", "max", "last")
+STATE_SELECTIONS = ("tokens", "top", "mean", "max", "last")
 #: Changes whenever the same text would give other states.
 _VERSION = 2
 #: Texts that an actor is handed at once, and so in a file; where every token is kept, also no more characters.
-PIECE, PIECE_CHARACTERS = 64, 32_768
+CHUNK, CHUNK_CHARACTERS = 64, 32_768
 #: What a reader must know of the model beside its states.
 _NOTE = "model.json"
 _GIB = 1 << 30
 
 
-def reduced(state: torch.Tensor, reading: str) -> torch.Tensor:
-    """One layer's states ``[T, D]`` as a probe of a reading is given them, ``[T or 1, D]`` in float16."""
+def pool_states(state: torch.Tensor, state_selection: str) -> torch.Tensor:
+    """One layer's states ``[T, D]`` as a probe of a state selection is given them, ``[T or 1, D]`` in float16."""
     state = state.float()
     state = state * state.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
-    if reading == "mean":
+    if state_selection == "mean":
         state = state.mean(0, keepdim=True)
-    elif reading == "max":
+    elif state_selection == "max":
         state = state.amax(0, keepdim=True)
-    elif reading == "last":
+    elif state_selection == "last":
         state = state[-1:]
     return state.half()
 
 
-def together(states: torch.Tensor, reading: str) -> torch.Tensor:
-    """All layers' reduced states ``[S, T, D]`` as they are kept: ``[T, S, D]``, or ``[T, 1, D]`` of the last."""
-    return (states[-1:] if reading == "top" else states).transpose(0, 1)
+def stack_states(states: torch.Tensor, state_selection: str) -> torch.Tensor:
+    """All layers' pooled states ``[S, T, D]`` as they are kept: ``[T, S, D]``, or ``[T, 1, D]`` of the last."""
+    return (states[-1:] if state_selection == "top" else states).transpose(0, 1)
 
 
 class StateActor(ModelActor):
@@ -72,8 +72,8 @@ class StateActor(ModelActor):
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        form: How texts are put.
-        reading: What is kept of them.
+        prompt_template: How texts are put to the model.
+        state_selection: Which states are kept; see ``STATE_SELECTIONS``.
         early: Layers that run; None for all.
     """
 
@@ -83,13 +83,13 @@ class StateActor(ModelActor):
         device: str,
         dtype: str,
         threads: int,
-        form: Form,
-        reading: str,
+        prompt_template: PromptTemplate,
+        state_selection: str,
         early: int | None,
     ) -> None:
         # Every text is read once: nothing of it is worth keeping.
         super().__init__(source, device=device, dtype=dtype, threads=threads, cache_gib=0.0)
-        self._form, self._reading, self._early = form, reading, early
+        self._prompt_template, self._state_selection, self._early = prompt_template, state_selection, early
 
     def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, dict[str, Any]]:
         """States of texts, ``[T, S, D]`` each; how many texts were cut; what is noted of the model."""
@@ -97,14 +97,14 @@ class StateActor(ModelActor):
 
         self._begin()
         model = self._model
-        asked = [self._form.tokens(model.tokenizer, text, model.context_length) for text in texts]
+        asked = [self._prompt_template.tokens(model.tokenizer, text, model.context_length) for text in texts]
         program = LayerProgram(range(self._early or model.num_layers), model.num_layers)
         states = model.hidden_states(
             [tokens for tokens, _ in asked],
             [program] * len(asked),
-            lambda state: reduced(state, self._reading).cpu(),
+            lambda state: pool_states(state, self._state_selection).cpu(),
         )
-        kept = [together(of_text, self._reading).contiguous().numpy() for of_text in states]
+        kept = [stack_states(of_text, self._state_selection).contiguous().numpy() for of_text in states]
         note = {"num_layers": model.num_layers, "mark": weights_fingerprint(model.hf_model)}
         return kept, sum(cut for _, cut in asked), note
 
@@ -116,8 +116,8 @@ class StateStore:
         root: The folder of all models' features.
         revision: Of the model's weights.
         dtype: Its precision.
-        form: How texts are put.
-        reading: What is kept of them.
+        prompt_template: How texts are put to the model.
+        state_selection: Which states are kept; see ``STATE_SELECTIONS``.
         early: Layers after which reading ends, for a probe behind an early exit; None for all.
 
     Raises:
@@ -125,14 +125,21 @@ class StateStore:
     """
 
     def __init__(
-        self, root: Path, *, revision: str, dtype: str, form: Form, reading: str, early: int | None = None
+        self,
+        root: Path,
+        *,
+        revision: str,
+        dtype: str,
+        prompt_template: PromptTemplate,
+        state_selection: str,
+        early: int | None = None,
     ) -> None:
-        self.form, self.reading, self.early = form, reading, early
-        self._arrays = ArrayStore(root, ["states", _VERSION, revision, dtype, reading, early])
+        self.prompt_template, self.state_selection, self.early = prompt_template, state_selection, early
+        self._arrays = ArrayStore(root, ["states", _VERSION, revision, dtype, state_selection, early])
         self.folder = self._arrays.folder
 
     def model(self) -> tuple[int, str | None]:
-        """The model's depth L, and the mark of its weights; None where they are not compared.
+        """The model's depth L, and the fingerprint of its weights; None where they are not compared.
 
         Raises:
             UserError: Nothing was read yet, or the note is damaged.
@@ -145,15 +152,15 @@ class StateStore:
 
     def absent(self, texts: Sequence[str]) -> list[str]:
         """Texts whose states are not kept, each once."""
-        return [text for text in dict.fromkeys(texts) if self.form.key(text) not in self._arrays]
+        return [text for text in dict.fromkeys(texts) if self.prompt_template.key(text) not in self._arrays]
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """How many tokens are kept of each."""
-        return self._arrays.lengths([self.form.key(text) for text in texts])
+        return self._arrays.lengths([self.prompt_template.key(text) for text in texts])
 
     def read(self, text: str) -> np.ndarray[Any, Any]:
         """A text's states ``[T, S, D]`` in float16, from the mapped file."""
-        return self._arrays.read(self.form.key(text))
+        return self._arrays.read(self.prompt_template.key(text))
 
     def fill(
         self,
@@ -175,7 +182,7 @@ class StateStore:
             dtype: The weights' precision.
             pool: How many actors, and on what.
             most_gib: Most that these texts' states may take on the disk.
-            show: Told how many texts were read.
+            show: Receives how many texts were read.
 
         Returns:
             How many of the texts that were read now were longer than there is room for, and cut.
@@ -183,23 +190,27 @@ class StateStore:
         Raises:
             UserError: The model cannot be loaded, its states are no numbers, or they will not fit on the disk.
         """
-        # Texts of a length together, as far as characters tell, and the longest first: then the first piece tells
+        # Texts of a length together, as far as characters tell, and the longest first: then the first chunk tells
         # whether there is room for all.
         absent = sorted(self.absent(texts), key=len, reverse=True)
-        pieces = _pieces(absent, PIECE_CHARACTERS if self._whole else math.inf)
+        chunks = _chunks(absent, CHUNK_CHARACTERS if self._whole else math.inf)
         actors: ActorPool[list[str]] = ActorPool(
-            StateActor, (model, device, dtype, pool.cpus_per_actor, self.form, self.reading, self.early), pool
+            StateActor,
+            (model, device, dtype, pool.cpus_per_actor, self.prompt_template, self.state_selection, self.early),
+            pool,
         )
         done, read, cut, size = 0, 0, 0, 0
         characters = sum(map(len, absent))
         with actors:
-            for piece, (states, cut_now, note) in actors.map(pieces):
+            for chunk, (states, cut_now, note) in actors.map(chunks):
                 if not done:
                     self._note(note)
-                self._arrays.add([self.form.key(text) for text in piece], states, names=[repr(t[:40]) for t in piece])
-                done += len(piece)
+                self._arrays.add(
+                    [self.prompt_template.key(text) for text in chunk], states, names=[repr(t[:40]) for t in chunk]
+                )
+                done += len(chunk)
                 cut += cut_now
-                read += sum(map(len, piece))
+                read += sum(map(len, chunk))
                 size += sum(array.nbytes for array in states)
                 # What is kept of a text grows with it at most: by texts where it does not, by characters where it does.
                 needed = size + size / read * (characters - read) if self._whole else size / done * len(absent)
@@ -210,7 +221,7 @@ class StateStore:
     @property
     def _whole(self) -> bool:
         """Whether every token is kept."""
-        return self.reading in ("tokens", "top")
+        return self.state_selection in ("tokens", "top")
 
     def _note(self, note: dict[str, Any]) -> None:
         staged = self.folder / f"{uuid.uuid4().hex}.part"
@@ -231,14 +242,14 @@ class StateStore:
             )
 
 
-def _pieces(texts: Sequence[str], most_characters: float) -> list[list[str]]:
+def _chunks(texts: Sequence[str], most_characters: float) -> list[list[str]]:
     """Texts in their order, so many together."""
-    pieces: list[list[str]] = []
+    chunks: list[list[str]] = []
     characters = 0
     for text in texts:
-        if not pieces or characters + len(text) > most_characters or len(pieces[-1]) == PIECE:
-            pieces.append([])
+        if not chunks or characters + len(text) > most_characters or len(chunks[-1]) == CHUNK:
+            chunks.append([])
             characters = 0
-        pieces[-1].append(text)
+        chunks[-1].append(text)
         characters += len(text)
-    return pieces
+    return chunks

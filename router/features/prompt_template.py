@@ -1,4 +1,4 @@
-"""How a text is put to the model whose states are read."""
+"""How a text is put to the model whose hidden states are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_GIB = 32.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Form:
+class PromptTemplate:
     """How a text is put to the model.
 
     Raises:

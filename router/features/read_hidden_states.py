@@ -1,4 +1,4 @@
-"""Texts' states for whoever needs them: from the store, and what it has not from Ray actors that start for it."""
+"""Texts' hidden states: from the store, and missing ones from Ray actors, which start for them."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pipeline.distributed.cluster import Resources, find_placement
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from router.features.hidden_states import StateStore
-from router.features.prompt_template import Form
+from router.features.prompt_template import PromptTemplate
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What is read of texts, and how.
+class StateRequest:
+    """Which states of texts are read, and how.
 
     Attributes:
         source: The frozen model.
-        form: How texts are put to it.
-        reading: What is kept of them; see ``router.features.hidden_states``.
+        prompt_template: How texts are put to the model.
+        state_selection: Which states are kept; see ``router.features.hidden_states``.
         features: Folder of all states.
         resources: What actors run on.
         most_gib: Most that new states may take on the disk.
     """
 
     source: ModelSource
-    form: Form
-    reading: str
+    prompt_template: PromptTemplate
+    state_selection: str
     features: Path
     resources: Resources
     most_gib: float
 
 
 def read_states(
-    wanted: Reading,
+    wanted: StateRequest,
     texts: Sequence[str],
     *,
     announce: Callable[[str], None],
@@ -46,8 +46,8 @@ def read_states(
     Args:
         wanted: What is read, and how.
         texts: The texts.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
+        announce: Receives a line for the user.
+        show: Receives what is being done, how much of it is done, of how much.
 
     Returns:
         A store that has them, and the precision that they were read in.
@@ -62,34 +62,38 @@ def read_states(
         # Which one that is, the cluster decides; where there is none yet, what this machine would take.
         dtype = "bfloat16" if _has_gpu(wanted.resources) else "float32"
     store = StateStore(
-        wanted.features, revision=wanted.source.revision, dtype=dtype, form=wanted.form, reading=wanted.reading
+        wanted.features,
+        revision=wanted.source.revision,
+        dtype=dtype,
+        prompt_template=wanted.prompt_template,
+        state_selection=wanted.state_selection,
     )
     absent = store.absent(texts)
     if not absent:
         announce(f"All states are in {store.folder} already.")
         return store, dtype
-    place = find_placement(wanted.resources)
+    placement = find_placement(wanted.resources)
     try:
-        if place.dtype != dtype:
-            raise UserError(f"the cluster runs {place.dtype}; say --dtype {place.dtype}")
+        if placement.dtype != dtype:
+            raise UserError(f"the cluster runs {placement.dtype}; say --dtype {placement.dtype}")
         known = len(set(texts)) - len(absent)
         announce(
-            f"Reading {len(absent)} texts, {known} known already; up to {place.pool.num_actors} actors on "
-            f"{place.device} in {dtype}."
+            f"Reading {len(absent)} texts, {known} known already; up to {placement.pool.num_actors} actors on "
+            f"{placement.device} in {dtype}."
         )
         cut = store.fill(
             absent,
             model=wanted.source,
-            device=place.device,
+            device=placement.device,
             dtype=dtype,
-            pool=place.pool,
+            pool=placement.pool,
             most_gib=wanted.most_gib,
             show=lambda done: show("texts read", done, len(absent)),
         )
     finally:
         ray.shutdown()
     if cut:
-        most = "the model's context" if wanted.form.max_tokens is None else "--max-tokens"
+        most = "the model's context" if wanted.prompt_template.max_tokens is None else "--max-tokens"
         announce(f"warning: {cut} of {len(absent)} texts were longer than {most}, and their ends were cut off.")
     return store, dtype
 

@@ -1,8 +1,8 @@
-"""What the routers read, computed once: windows of what enters each layer, on the way of the labelled program.
+"""What the routers read, computed once: windows of what enters each layer, along the labelled program.
 
-Execution follows the label (teacher forcing): the router of layer l sees the prompt as the program's own earlier
-layers left it, also where the layer itself is skipped. An extraction that is interrupted goes on where it stopped,
-and a second training computes nothing; see ``router.features.array_store``.
+Execution follows the label (teacher forcing): the router of layer l reads the prompt as the program's own earlier
+layers left it, also where the layer itself is skipped. An interrupted extraction is continued where it stopped, and a
+second training computes nothing; see ``router.features.array_store``.
 
 Shapes: N prompts, L layers, W windows, D hidden size.
 """
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 #: Changes whenever the same prompt would give other features.
 _VERSION = 2
-#: Prompts that an actor is handed at once, and so in a file.
-PIECE = 64
+#: Prompts that an actor is given at once, and so in a file.
+CHUNK = 64
 
 
 class FeatureStore:
@@ -39,8 +39,8 @@ class FeatureStore:
 
     Args:
         root: The folder of all models' features.
-        revision: Of the model's weights.
-        dtype: Its precision.
+        revision: Revision of the model's weights.
+        dtype: Precision of the weights.
         num_windows: W.
         add_special_tokens: Whether the tokenizer adds its special tokens.
 
@@ -61,11 +61,15 @@ class FeatureStore:
         """Keep features ``[N, L, W, D]`` of rows.
 
         Raises:
-            UserError: A feature is no number, or the disk does not take them.
+            UserError: A feature is not finite, or the disk is full.
         """
         self._arrays.add(
             [feature_key(row) for row in rows], list(pooled), names=[f"example {row.example_id!r}" for row in rows]
         )
+
+    def absent(self, rows: Sequence[Labelled]) -> list[Labelled]:
+        """The rows whose features are not kept, each once."""
+        return list({feature_key(row): row for row in rows if row not in self}.values())
 
     def read(self, rows: Sequence[Labelled]) -> np.ndarray[Any, Any]:
         """The features of rows that are kept, ``[N, L, W, D]`` in float16."""
@@ -107,7 +111,7 @@ class FeatureActor(ModelActor):
 def pooled_along(
     model: FrozenModel, rows: Sequence[Labelled], *, num_windows: int, add_special_tokens: bool
 ) -> np.ndarray[Any, Any]:
-    """Windows of what enters each layer on the way of each row's program, ``[N, L, W, D]`` in float32."""
+    """Windows of what enters each layer along each row's program, ``[N, L, W, D]`` in float32."""
     import torch
 
     from router.features.windows import pool_windows, window_weights
@@ -138,24 +142,23 @@ def extract(
     pool: PoolConfig,
     show: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Compute what a store has not, on Ray actors.
+    """Compute features on Ray actors, and keep them.
 
     Args:
-        store: Where features are kept, and looked up.
-        rows: Whose features are wanted.
+        store: Keeps the features.
+        rows: The rows, each once; see ``FeatureStore.absent``.
         model: The frozen model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
-        pool: How many actors, and on what.
-        show: Told how many rows were computed.
+        pool: How many actors, and on what resources.
+        show: Receives how many rows were computed.
 
     Raises:
-        UserError: The model cannot be loaded, or its states are no numbers.
+        UserError: The model cannot be loaded, or its states are not finite.
     """
-    absent = list({feature_key(row): row for row in rows if row not in store}.values())
-    # Prompts of a length together, as far as characters tell: then a call holds many.
-    absent.sort(key=lambda row: len(row.prompt))
-    pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
+    # Prompts of about the same length together: a batch then holds more of them.
+    by_length = sorted(rows, key=lambda row: len(row.prompt))
+    chunks = [by_length[start : start + CHUNK] for start in range(0, len(by_length), CHUNK)]
     actors: ActorPool[list[Labelled]] = ActorPool(
         FeatureActor,
         (model, device, dtype, pool.cpus_per_actor, store.num_windows, store.add_special_tokens),
@@ -163,7 +166,7 @@ def extract(
     )
     done = 0
     with actors:
-        for piece, pooled in actors.map(pieces):
-            store.add(piece, pooled)
-            done += len(piece)
+        for chunk, pooled in actors.map(chunks):
+            store.add(chunk, pooled)
+            done += len(chunk)
             show(done)

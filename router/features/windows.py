@@ -28,8 +28,8 @@ def window_weights(
     window = np.arange(num_windows)
     first = window * lengths[:, None] // num_windows
     last = np.maximum((window + 1) * lengths[:, None] // num_windows, first + 1)
-    place = np.arange(num_tokens) - starts[:, None, None]
-    inside = (place >= first[:, :, None]) & (place < last[:, :, None])
+    position = np.arange(num_tokens) - starts[:, None, None]
+    inside = (position >= first[:, :, None]) & (position < last[:, :, None])
     weights: np.ndarray[Any, Any] = inside / (last - first).astype(np.float32)[:, :, None]
     return weights
 

@@ -1,15 +1,12 @@
-"""What a router is trained to be: a network that reads prompts as they pass, and the programs that it makes of them.
+"""What every kind of router is once it is trained: a network, its settings, and the programs it makes of prompts.
 
-There are two: a router for every layer (``per_layer``, the paper's), and one probe behind an early exit
-(``early_exit``).
+``registry`` lists the kinds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,14 +18,23 @@ Array = np.ndarray[Any, Any]
 
 
 class Head(Protocol):
-    """A router's networks, and how programs come of what they say."""
+    """A trained kind of router, without the base model."""
 
     name: ClassVar[str]
-    """What ``--head`` calls it."""
+    """Name of the kind, in ``--head`` and in ``config.json``."""
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """A head of the sizes that ``settings`` gave, with weights that are yet to be loaded.
+
+        Raises:
+            KeyError, TypeError, ValueError: The settings are not valid.
+        """
+        ...
 
     @property
     def network(self) -> nn.Module:
-        """What is learnt."""
+        """The trained network: its state is what is saved."""
         ...
 
     @property
@@ -43,19 +49,19 @@ class Head(Protocol):
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """The shape of what it says of one prompt."""
+        """Shape of the log-probabilities of one prompt."""
         ...
 
     @property
     def least_layers(self) -> int:
-        """Layers below which it can keep no sequence."""
+        """Length of the shortest program that the head can choose."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """All but its weights, as JSON takes it."""
+        """Everything but the weights, as JSON values for ``config.json``."""
         ...
 
-    def on(self, device: torch.device) -> Head:
+    def on(self, device: torch.device) -> Self:
         """A copy on a device."""
         ...
 
@@ -63,30 +69,8 @@ class Head(Protocol):
         """What decides under a budget.
 
         Args:
-            sample: Log-probabilities that it gave on held-out prompts, ``[N, *sample_shape]``.
+            sample: The head's log-probabilities on held-out prompts, ``[N, *sample_shape]``.
             limit: Most layers that a sequence may run, at least ``least_layers``; None for no bound.
-            average: Layers on average, as a fraction of L, as far as the held-out prompts tell; None for what is
-                likeliest.
+            average: Mean layers over the held-out prompts, as a fraction of L; None for the likeliest programs.
         """
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learnt:
-    """What a training came to.
-
-    Attributes:
-        head: The head.
-        sample: Log-probabilities that it gave on held-out prompts, ``[N, *sample_shape]``.
-        best: The record of the epoch that was kept.
-        f1: F1 on the held-out questions, by class.
-        made: What its card and configuration tell of it, beside what all heads tell.
-        draw: Draws its training into a file.
-    """
-
-    head: Head
-    sample: torch.Tensor
-    best: dict[str, float]
-    f1: dict[str, float]
-    made: dict[str, Any]
-    draw: Callable[[Path], None]

@@ -1,4 +1,4 @@
-"""What a routed model asks while it reads prompts: how often does this layer run, in each row?"""
+"""How a routed model learns which layers to run while it reads prompts: protocols that every kind of router fulfils."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Array = np.ndarray[Any, Any]
 
 
 class Decisions(Protocol):
-    """One batch of prompts on its way through the layers, asked about them in order."""
+    """The decisions for one batch of prompts, made layer by layer in order."""
 
     @property
     def known(self) -> Mapping[int, int]:
-        """How often layers run of which that is known before anything is read; nobody is asked about those."""
+        """Runs of the layers that are decided before anything is read; ``decide`` is not called for those."""
         ...
 
     def decide(self, layer: int, hidden: torch.Tensor) -> Array:
@@ -33,5 +33,5 @@ class Steering(Protocol):
         ...
 
     def begin(self, mask: torch.Tensor) -> Decisions:
-        """A batch comes whose tokens are no padding where the mask ``[B, T]`` is 1."""
+        """Start the decisions of a batch; the mask ``[B, T]`` is 0 at padding."""
         ...

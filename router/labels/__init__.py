@@ -1,1 +1,1 @@
-"""From path data sets to what routers learn: a label for each question."""
+"""From path data sets to what routers learn: a label for each example."""

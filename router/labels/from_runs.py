@@ -1,14 +1,13 @@
-"""From path data sets to what routers learn: a prompt, and how often each layer should run on it.
+"""What runs hold for training: each example's prompt and right programs, and labels chosen among those.
 
-A search keeps several right programs a question. Which of them is the label matters: the shortest ones differ from
-question to question by what is hardly more than chance, and nothing can learn that. ``consensus`` picks, among a
-question's right programs, the one that is most like what the other questions settle on. What they settle on is the
-untouched model, which is right more often than any other program, unless a layer has a price.
+A search keeps several right programs an example. Which of them is the label matters: the shortest ones differ from
+example to example by little more than chance, and nothing can learn that. ``consensus`` picks, among an example's right
+programs, the one that is most like the choices of the other examples. Where the base model is right, the identity
+program is among the right ones, so a consensus is mostly the identity program, unless a layer has a price.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,95 +15,162 @@ from typing import TYPE_CHECKING
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_json, read_paths, read_settings
 from pipeline.storage import AnyPath
-from router.artifact.base_model import BaseModelRef, mark
+from router.artifact.base_model import BaseModelRef, text_fingerprint
+from router.labels.consensus import consensus
+from router.labels.labelled import Labelled, expressible_as_counts
 
 if TYPE_CHECKING:
     import pandas as pd
-from router.labels.consensus import consensus
-from router.labels.labelled import Labelled, LabelledData, sayable
 
-#: How a question's label is chosen among its right programs; ``expected`` looks at others too, see ``router.menu``.
-CHOICES = ("shortest", "consensus", "expected")
+#: Settings that runs must share to be trained on together.
+_OF_THE_MODEL = ("revision", "num_layers", "dtype", "add_special_tokens")
 
 
-def read_labels(runs: Sequence[AnyPath], *, choice: str = "consensus", layer_price: float = 0.0) -> LabelledData:
-    """Read path data sets and give each question its label.
+@dataclass(frozen=True, kw_only=True)
+class SolvedExample:
+    """An example with the right programs that its searches found.
 
-    Args:
-        runs: Run folders, of the same model.
-        choice: One of ``CHOICES``; ``expected`` is a consensus here, until programs are run.
-        layer_price: Nats that a layer costs a program where a consensus is sought.
+    Attributes:
+        example_id: Id of the example.
+        task: Name of its task.
+        prompt: The exact text given to the tokenizer.
+        programs: Counts of the right programs that counts express, the shortest first.
+    """
+
+    example_id: str
+    task: str
+    prompt: str
+    programs: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """What one or more runs of one model hold for training.
+
+    Attributes:
+        base: The base model that was searched.
+        dtype: The precision in which it was searched.
+        num_layers: Its depth L.
+        add_special_tokens: Whether the tokenizer adds special tokens to the prompts.
+        solved: The examples with a right program, in the order of the runs.
+        left_out: Number of the other examples, by the reason.
+        fingerprints: Fingerprints (see ``text_fingerprint``) of every prompt and every example that was searched.
+    """
+
+    base: BaseModelRef
+    dtype: str
+    num_layers: int
+    add_special_tokens: bool
+    solved: list[SolvedExample]
+    left_out: dict[str, int]
+    fingerprints: frozenset[int]
+
+
+def read_runs(runs: Sequence[AnyPath]) -> RunData:
+    """Read run folders of one model.
 
     Raises:
         UserError: A folder is no run, the runs are of different models or were searched with another number of
-            permutations, or no question has a label.
+            permutations, or no example has a right program.
     """
-    if choice not in CHOICES:
-        raise UserError(f"labels {choice!r} are unknown; choose one of: {', '.join(CHOICES)}")
-    if not 0 <= layer_price < math.inf:
-        raise UserError(f"--layer-price must be a number and not below 0, got {layer_price:g}")
-    sources = [_Source.read(run) for run in runs]
-    first = sources[0]
+    sources = [_Run.read(run) for run in runs]
     for other in sources[1:]:
-        differing = [
-            f"{name}: {getattr(first, name)!r} in {first.run}, {getattr(other, name)!r} in {other.run}"
-            for name in ("revision", "num_layers", "dtype", "add_special_tokens")
-            if getattr(first, name) != getattr(other, name)
-        ]
-        if differing:
-            raise UserError(
-                f"the runs are of different models ({first.model} and {other.model}):\n  " + "\n  ".join(differing)
-            )
-        if first.permutations != other.permutations:
-            raise UserError(
-                f"{first.run} was searched with --permutations {first.permutations}, {other.run} with "
-                f"{other.permutations}: what is right in fewer ways is luck more often; train on runs of one number"
-            )
-    left_out: dict[str, int] = {}
-    marks: set[int] = set()
-    found: dict[tuple[str, str], tuple[Labelled, list[tuple[int, ...]]]] = {}
-    for source in sources:
-        for _, kept in source.rows.groupby(["example_id", "prompt"], sort=False):
-            example_id, prompt, task = (str(kept[name].iloc[0]) for name in ("example_id", "prompt", "task"))
-            marks |= {mark(prompt), mark(task, example_id)}
-            right = kept[kept.correct & (kept["rank"] > 0)].sort_values("rank", kind="stable")
-            candidates = [tuple(map(int, counts)) for counts in right.counts if sayable(counts)]
-            if candidates:
-                label = Labelled(example_id=example_id, task=task, prompt=prompt, counts=candidates[0])
-                # The same question in two runs: the shorter programs of both.
-                known = found.get((example_id, prompt))
-                found[example_id, prompt] = (label, candidates + (known[1] if known else []))
-            else:
-                reason = "counts cannot say their programs" if len(right) else "no right program was found"
-                left_out[reason] = left_out.get(reason, 0) + 1
-    if not found:
+        _check_together(sources[0], other)
+    solved, left_out = _solved_examples(sources)
+    if not solved:
         raise UserError(
             f"no question of {', '.join(str(source.run) for source in sources)} has a label: "
             + ("; ".join(f"{reason}: {number}" for reason, number in left_out.items()) or "nothing is committed yet")
         )
-    labels = [label for label, _ in found.values()]
-    candidates_of = [sorted(set(candidates), key=lambda c: (sum(c), c)) for _, candidates in found.values()]
-    chosen = [candidates[0] for candidates in candidates_of]
-    if choice != "shortest":
-        chosen = consensus(candidates_of, layer_price)
-    rows = [
-        Labelled(example_id=label.example_id, task=label.task, prompt=label.prompt, counts=counts)
-        for label, counts in zip(labels, chosen)
-    ]
-    return LabelledData(
+    first = sources[0]
+    return RunData(
         base=BaseModelRef(name=first.model, revision=first.revision),
         dtype=first.dtype,
         num_layers=first.num_layers,
         add_special_tokens=first.add_special_tokens,
-        rows=rows,
-        marks=frozenset(marks),
+        solved=solved,
         left_out=left_out,
+        fingerprints=frozenset().union(*(_fingerprints(source.rows) for source in sources)),
     )
 
 
+def shortest_labels(solved: Sequence[SolvedExample]) -> list[Labelled]:
+    """Each example with the shortest of its right programs."""
+    return [_labelled(example, example.programs[0]) for example in solved]
+
+
+def consensus_labels(solved: Sequence[SolvedExample], *, consensus_price: float) -> list[Labelled]:
+    """Each example with the one of its right programs that is most like the other examples' choices.
+
+    Args:
+        solved: The examples.
+        consensus_price: Nats that a layer costs.
+    """
+    chosen = consensus([example.programs for example in solved], consensus_price)
+    return [_labelled(example, counts) for example, counts in zip(solved, chosen)]
+
+
+def _labelled(example: SolvedExample, counts: tuple[int, ...]) -> Labelled:
+    return Labelled(example_id=example.example_id, task=example.task, prompt=example.prompt, counts=counts)
+
+
+def _check_together(first: _Run, other: _Run) -> None:
+    """Refuse two runs that cannot be trained on together.
+
+    Raises:
+        UserError: The models or the numbers of permutations differ.
+    """
+    differing = [
+        f"{name}: {getattr(first, name)!r} in {first.run}, {getattr(other, name)!r} in {other.run}"
+        for name in _OF_THE_MODEL
+        if getattr(first, name) != getattr(other, name)
+    ]
+    if differing:
+        raise UserError(
+            f"the runs are of different models ({first.model} and {other.model}):\n  " + "\n  ".join(differing)
+        )
+    if first.permutations != other.permutations:
+        raise UserError(
+            f"{first.run} was searched with --permutations {first.permutations}, {other.run} with "
+            f"{other.permutations}: what is right in fewer ways is luck more often; train on runs of one number"
+        )
+
+
+def _solved_examples(sources: Sequence[_Run]) -> tuple[list[SolvedExample], dict[str, int]]:
+    """The examples with a right program that counts express, each once; the number of the others, by the reason."""
+    left_out: dict[str, int] = {}
+    found: dict[tuple[str, str], SolvedExample] = {}
+    for source in sources:
+        for _, of_example in source.rows.groupby(["example_id", "prompt"], sort=False):
+            right = of_example[of_example.correct & (of_example["rank"] > 0)]
+            programs = [tuple(map(int, counts)) for counts in right.counts if expressible_as_counts(counts)]
+            if not programs:
+                reason = "counts cannot say their programs" if len(right) else "no right program was found"
+                left_out[reason] = left_out.get(reason, 0) + 1
+                continue
+            example_id, prompt, task = (str(of_example[name].iloc[0]) for name in ("example_id", "prompt", "task"))
+            known = found.get((example_id, prompt))
+            both = {*programs, *(known.programs if known else ())}
+            shortest_first = tuple(sorted(both, key=lambda counts: (sum(counts), counts)))
+            found[example_id, prompt] = SolvedExample(
+                example_id=example_id, task=task, prompt=prompt, programs=shortest_first
+            )
+    return list(found.values()), left_out
+
+
+def _fingerprints(rows: pd.DataFrame) -> set[int]:
+    """Fingerprints of every prompt, and of every example by its task and id."""
+    examples = rows[["task", "example_id", "prompt"]].drop_duplicates().itertuples(index=False)
+    return {
+        fingerprint
+        for task, example_id, prompt in examples
+        for fingerprint in (text_fingerprint(str(prompt)), text_fingerprint(str(task), str(example_id)))
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Source:
-    """A run and what decides whether it goes with another."""
+class _Run:
+    """A run, and what decides whether it goes with another."""
 
     run: AnyPath
     model: str
@@ -116,7 +182,7 @@ class _Source:
     rows: pd.DataFrame
 
     @classmethod
-    def read(cls, run: AnyPath) -> _Source:
+    def read(cls, run: AnyPath) -> _Run:
         settings = read_settings(run)
         loaded = read_json(run / "run.json").get("loaded_model")
         rows = read_paths(run)

@@ -1,17 +1,13 @@
-"""A question with its label."""
+"""An example with its label, and the labels of one training."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from pipeline.errors import UserError
 from pipeline.program import LayerProgram
-from router.artifact.base_model import BaseModelRef
-
-if TYPE_CHECKING:
-    pass
 
 #: How often a layer may run: skip, execute, repeat. A class is its own count.
 NUM_CLASSES = 3
@@ -19,11 +15,11 @@ NUM_CLASSES = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
-    """One question with its label.
+    """One example with its label.
 
     Attributes:
-        example_id: The question.
-        task: Its task.
+        example_id: Id of the example.
+        task: Name of its task.
         prompt: The exact text given to the tokenizer.
         counts: How often each layer should run, 0 to 2.
     """
@@ -40,34 +36,51 @@ class Labelled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledData:
-    """What one or more path data sets teach.
+class TrainingLabels:
+    """The labels of one training.
 
     Attributes:
-        base: The frozen model that was searched.
-        dtype: The precision in which it was searched.
-        num_layers: Its depth L.
-        add_special_tokens: Whether the tokenizer adds special tokens to the prompts.
-        rows: A row for each question, in the order of the data sets.
-        marks: Of every prompt, and of every example, that was searched; see ``router.artifact.base_model.mark``.
-        left_out: Questions without a label, by the reason.
+        rows: All labelled examples, in the order of the runs.
+        train: Those to train on.
+        held_out: Those that decide when training stops.
+        left_out: Number of examples without a label, by the reason.
+        description: What is fitted to the labels, for messages.
     """
 
-    base: BaseModelRef
-    dtype: str
-    num_layers: int
-    add_special_tokens: bool
     rows: list[Labelled]
-    marks: frozenset[int]
+    train: list[Labelled]
+    held_out: list[Labelled]
     left_out: dict[str, int] = field(default_factory=dict)
+    description: str
 
 
-def sayable(counts: Sequence[int] | None) -> bool:
-    """Whether routers can say a program: by counts, and none above a repeat."""
+def expressible_as_counts(counts: Sequence[int] | None) -> bool:
+    """Whether routers can express a program: it keeps the layers' order, and runs none more than twice."""
     return counts is not None and max(counts) < NUM_CLASSES
 
 
 def is_held_out(row: Labelled, fraction: float, *, seed: int = 0) -> bool:
-    """Whether a question is held out: decided by its prompt, so that it is the same in every run and order."""
+    """Whether an example is held out: decided by its prompt, so that it is the same in every run and order."""
     digest = hashlib.sha256(f"{seed} {row.prompt}".encode()).digest()
     return int.from_bytes(digest[:8]) < fraction * 2**64
+
+
+def split(rows: Sequence[Labelled], fraction: float, *, seed: int) -> tuple[list[Labelled], list[Labelled]]:
+    """The rows to train on, and the held-out ones.
+
+    Raises:
+        UserError: One of the two is empty.
+    """
+    held_out = [row for row in rows if is_held_out(row, fraction, seed=seed)]
+    train = [row for row in rows if not is_held_out(row, fraction, seed=seed)]
+    if not held_out or not train:
+        raise UserError(
+            f"{len(rows)} questions are too few: {len(train)} to train on and {len(held_out)} held out; "
+            "search more of them, or hold out another share with --held-out"
+        )
+    return train, held_out
+
+
+def describe_left_out(left_out: dict[str, int]) -> str:
+    """The examples without a label, for the end of a message."""
+    return "".join(f"; left out, {reason}: {number}" for reason, number in left_out.items())

@@ -1,1 +1,1 @@
-"""Sets of programs that questions share: which programs, who is right under them, and what to expect of each."""
+"""Candidate sets: programs that examples share, whether they are right on them, and what to expect of each."""

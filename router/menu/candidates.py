@@ -1,46 +1,82 @@
-"""Programs that are worth running on every question of a search."""
+"""Candidate sets: the programs that are worth running on every example of a search."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
+from pipeline.errors import UserError
 from pipeline.program import LayerProgram
+from pipeline.shards.reader import read_paths, read_settings
+from pipeline.shards.source_examples import questions_of
+from pipeline.storage import AnyPath
 from pipeline.tasks import Example
-from router.labels.labelled import Labelled, sayable
-from router.menu.ridge import Array
+from router.labels.labelled import Labelled, expressible_as_counts
 
-#: Programs that are tried on some questions, and how many of each search for the menu there are.
-CANDIDATES, SCREENING_QUESTIONS = 32, 128
-#: Programs of the menu, the untouched model among them.
-MENU = 8
+Array = np.ndarray[Any, Any]
 
-
-#: From questions and programs to whether each program is right on each question, ``[questions, programs]``.
-Judge = Callable[[Sequence[Example], Sequence[LayerProgram]], Array]
+#: Programs that are screened, and examples of each search that screen them.
+NUM_SCREENED, SCREENING_EXAMPLES = 32, 128
+#: Programs of a candidate set, the identity program among them.
+NUM_CANDIDATES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchedRun:
-    """What one search left, and somebody who runs further programs on its questions.
+    """One run: its rows, and its examples to run further programs on.
 
     Attributes:
+        run: The run folder.
         rows: Its rows.
-        examples: Its questions, those that have rows.
-        judge: Runs programs on them.
+        examples: Its examples that have rows.
+        task: Name of its task.
+        max_new_tokens: Most tokens of a generated answer; None for the task's default.
     """
 
+    run: AnyPath
     rows: pd.DataFrame
     examples: Sequence[Example]
-    judge: Judge
+    task: str
+    max_new_tokens: int | None = None
+
+    @classmethod
+    def read(cls, run: AnyPath) -> SearchedRun:
+        """Read a run, and its examples from their source.
+
+        Raises:
+            UserError: The examples cannot be read again, or are too few.
+        """
+        rows, settings = read_paths(run), read_settings(run)
+        known = set(rows.example_id)
+        if len(known) < 2:
+            raise UserError(
+                f"{run} has {len(known)} questions: too few to predict one from the others; leave it out, or train "
+                "with --labels consensus"
+            )
+        try:
+            examples = [example for example in questions_of(run) if example.id in known]
+        except UserError as error:
+            raise UserError(
+                f"the questions of {run} cannot be read again ({error}), and no further program can be evaluated on "
+                "them; train on the run's own programs, with --labels consensus"
+            ) from None
+        return cls(
+            run=run,
+            rows=rows,
+            examples=examples,
+            task=settings["task"],
+            max_new_tokens=settings.get("max_new_tokens"),
+        )
 
     @property
-    def untouched(self) -> list[Labelled]:
-        """Its questions, each with the untouched model as its label."""
+    def base_labels(self) -> list[Labelled]:
+        """The examples, each with the identity program as its label."""
         depth = int(self.rows.num_layers.iloc[0])
         prompts = self.rows.groupby("example_id").prompt.first()
         return [
@@ -49,25 +85,49 @@ class SearchedRun:
         ]
 
 
-def choose_menu(candidates: Sequence[LayerProgram], examples: Sequence[Example], judge: Judge) -> list[LayerProgram]:
-    """Those of the candidates that are right on most of some questions; the first of them stays in any case."""
-    some = list(examples)
-    random.Random("screening questions").shuffle(some)
-    right = judge(some[:SCREENING_QUESTIONS], candidates).sum(0)
-    order = sorted(range(1, len(candidates)), key=lambda place: (-right[place], len(candidates[place]), place))
-    return [candidates[0], *(candidates[place] for place in order[: MENU - 1])]
+class LabelService(Protocol):
+    """What labelling asks of the base model. An implementation keeps its results, and computes what is not kept."""
+
+    def verdicts(self, run: SearchedRun, examples: Sequence[Example], programs: Sequence[LayerProgram]) -> Array:
+        """Whether each program is right on each example of a run, bool ``[N, M]``."""
+        ...
+
+    def summaries(self, rows: Sequence[Labelled], *, num_windows: int) -> Array:
+        """Summaries of the base model's hidden states on prompts, ``[N, …]``; see ``router.menu.ridge.summarize``."""
+        ...
 
 
-def candidate_programs(rows: pd.DataFrame, identity: LayerProgram) -> list[LayerProgram]:
-    """The untouched model, and the programs that were found right most often."""
+def screening_examples(examples: Sequence[Example]) -> list[Example]:
+    """The examples of a run that screen its candidates; the same ones each time."""
+    shuffled = list(examples)
+    random.Random("screening questions").shuffle(shuffled)
+    return shuffled[:SCREENING_EXAMPLES]
+
+
+def choose_candidates(screened: Sequence[LayerProgram], right: Array) -> list[LayerProgram]:
+    """The candidate set: the first program, and those of the others that are right on most screening examples.
+
+    Args:
+        screened: The programs.
+        right: Whether each is right on each screening example, ``[N, M]``.
+    """
+    totals = right.sum(0)
+    order = sorted(range(1, len(screened)), key=lambda index: (-totals[index], len(screened[index]), index))
+    return [screened[0], *(screened[index] for index in order[: NUM_CANDIDATES - 1])]
+
+
+def frequent_programs(rows: pd.DataFrame, identity: LayerProgram) -> list[LayerProgram]:
+    """The identity program, and the programs that a search found right most often."""
     found = rows[rows.correct & (rows["rank"] > 0)]
-    counted: Counter[tuple[int, ...]] = Counter(tuple(map(int, counts)) for counts in found.counts if sayable(counts))
+    counted: Counter[tuple[int, ...]] = Counter(
+        tuple(map(int, counts)) for counts in found.counts if expressible_as_counts(counts)
+    )
     counted.pop(counts_of(identity), None)
     ranked = sorted(counted, key=lambda counts: (-counted[counts], sum(counts), counts))
-    return [identity, *map(LayerProgram.from_counts, ranked[: CANDIDATES - 1])]
+    return [identity, *map(LayerProgram.from_counts, ranked[: NUM_SCREENED - 1])]
 
 
 def counts_of(program: LayerProgram) -> tuple[int, ...]:
-    """How often the program runs each layer; it keeps the layers' order."""
+    """How often the program runs each layer; the program keeps the layers' order."""
     assert program.counts is not None
     return program.counts

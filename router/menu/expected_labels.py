@@ -1,14 +1,15 @@
-"""Labels that questions share: a few programs, run on every question, and the one that each should expect most of.
+"""Labels that examples share: a candidate set is run on all examples, and each gets the program to expect most of.
 
-The programs that a search finds for a question are right there, often by luck; a router that learns them learns the
-luck. Here the programs that are right on most questions make a menu, which is run on all of them, wrong or right; a
-question's label is the program of the menu whose chance of being right, as far as other questions like it tell
-(``router.menu.ridge``), is highest. A question on which nothing was found has a label too.
+The programs that a search finds for an example are right there, often by luck; a router that learns them learns the
+luck. Here the programs that are right on most examples make a candidate set, which is run on all of them. An example's
+label is the candidate with the highest predicted probability of being right, predicted by leave-one-out ridge
+regression from the base model's hidden states (``router.menu.ridge``). An example without a right program has a label
+too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,25 +17,32 @@ import numpy as np
 
 from pipeline.program import LayerProgram
 from router.labels.labelled import Labelled
-from router.menu.candidates import SearchedRun, candidate_programs, choose_menu, counts_of
+from router.menu.candidates import (
+    LabelService,
+    SearchedRun,
+    choose_candidates,
+    counts_of,
+    frequent_programs,
+    screening_examples,
+)
 from router.menu.ridge import leave_one_out
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Menu:
-    """What one search's questions are expected to be best served by.
+class ExpectedLabels:
+    """The labels of one run's examples.
 
     Attributes:
-        programs: The menu; the untouched model is the first.
-        rows: A label for each question.
-        right: Share of the questions on which their labels are right.
-        base_right: The same of the untouched model.
+        candidates: The candidate set; the identity program is the first.
+        rows: A label for each example.
+        right: Share of the examples on which their labels are right.
+        base_right: Share of the examples on which the base model is right.
         layers: Mean layers of the labels.
     """
 
-    programs: list[LayerProgram]
+    candidates: list[LayerProgram]
     rows: list[Labelled]
     right: float
     base_right: float
@@ -42,52 +50,54 @@ class Menu:
 
 
 def expected_labels(
-    searched: SearchedRun, *, summaries: Callable[[Sequence[Labelled]], Array], layer_price: float = 0.0
-) -> Menu:
-    """Give every question of a search the label that it should expect most of.
+    run: SearchedRun, service: LabelService, *, num_windows: int, layer_price: float = 0.0
+) -> ExpectedLabels:
+    """Give every example of a run the label that is expected to be right most.
 
     Args:
-        searched: The search.
-        summaries: What the untouched model makes of prompts, ``[N, …]``; see ``router.menu.ridge.summarize``.
-        layer_price: Share of right answers that a layer is worth.
+        run: The run.
+        service: Runs programs on the examples, and reads their prompts.
+        num_windows: Windows of a prompt that its summary is made of.
+        layer_price: Price of a layer, in right answers an example.
 
     Returns:
-        The labels, in the order of the questions.
+        The labels, in the order of the examples.
     """
-    untouched = searched.untouched
-    identity = untouched[0].program
-    menu = choose_menu(candidate_programs(searched.rows, identity), searched.examples, searched.judge)
-    right = searched.judge(searched.examples, menu)
-    chosen = expected_choice(right, menu, summaries(untouched), layer_price=layer_price)
-    return Menu(
-        programs=menu,
-        rows=[relabelled(row, menu[choice]) for row, choice in zip(untouched, chosen)],
+    base_labels = run.base_labels
+    screened = frequent_programs(run.rows, base_labels[0].program)
+    candidates = choose_candidates(screened, service.verdicts(run, screening_examples(run.examples), screened))
+    right = service.verdicts(run, run.examples, candidates)
+    summaries = service.summaries(base_labels, num_windows=num_windows)
+    chosen = expected_choice(right, candidates, summaries, layer_price=layer_price)
+    return ExpectedLabels(
+        candidates=candidates,
+        rows=[relabelled(row, candidates[choice]) for row, choice in zip(base_labels, chosen)],
         right=float(right[np.arange(len(right)), chosen].mean()),
         base_right=float(right[:, 0].mean()),
-        layers=float(np.mean([len(menu[choice]) for choice in chosen])),
+        layers=float(np.mean([len(candidates[choice]) for choice in chosen])),
     )
 
 
 def expected_choice(
     right: Array, programs: Sequence[LayerProgram], summaries: Array, *, layer_price: float
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """For each question the program that it should expect most of, as far as questions like it tell.
+    """For each example the program with the highest predicted value.
 
     Args:
-        right: Whether each program is right on each question, ``[N, M]``; the first one is the untouched model.
-        programs: They.
-        summaries: What the untouched model makes of the questions' prompts, ``[N, …]``.
-        layer_price: Share of right answers that a layer is worth.
+        right: Whether each program is right on each example, ``[N, M]``; the first is the identity program.
+        programs: The M programs.
+        summaries: Summaries of the base model's hidden states on the prompts, ``[N, …]``.
+        layer_price: Price of a layer, in right answers an example.
 
     Returns:
-        Numbers of programs, ``[N]``.
+        Indices of programs, ``[N]``.
     """
-    verdicts = right.astype(np.float64)
-    # What is to be gained over the untouched model differs less by chance than what is right.
-    gain = leave_one_out(summaries, verdicts - verdicts[:, :1])
+    outcomes = right.astype(np.float64)
+    # Gains over the base model vary less by chance than the outcomes themselves.
+    gain = leave_one_out(summaries, outcomes - outcomes[:, :1])
     return np.asarray((gain + layer_price * np.array([program.saved_layers for program in programs])).argmax(1))
 
 
 def relabelled(row: Labelled, program: LayerProgram) -> Labelled:
-    """The same question with another label."""
+    """The same example with another label."""
     return replace(row, counts=counts_of(program))

@@ -1,10 +1,10 @@
-"""What a question can expect of each program, as far as other questions like it tell.
+"""The predicted probability that a program is right on an example: leave-one-out ridge regression.
 
-One verdict says little: on a question that the model answers by luck any program may be right. Ridge regression
-from what the frozen model makes of a prompt to the programs' verdicts averages over questions that the model
-itself finds alike; each question's own verdict is left out of what is expected of it.
+One result says little: on an example that the model answers by luck any program may be right. Ridge regression from
+the base model's hidden states on a prompt to the programs' results averages over examples whose hidden states are
+alike; each example's own result is left out of its prediction.
 
-Shapes: N questions, M programs, L layers, W windows, D hidden size.
+Shapes: N examples, M programs, L layers, W windows, D hidden size.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-#: Directions in which prompts are told apart, at most.
+#: Most principal components of the inputs.
 COMPONENTS = 256
-#: How much the regression is drawn to the mean over all questions; in terms of the inputs' mean variance.
+#: Ridge penalties that are tried, in units of the inputs' mean variance.
 RIDGES = np.geomspace(1e-3, 1e4, 22)
 
 
 def summarize(features: Array) -> Array:
-    """What a regression reads of prompts: ``[N, L, W, D]`` to ``[N, 8·D]``.
+    """The regression's inputs from window features of the base model: ``[N, L, W, D]`` to ``[N, 8·D]``.
 
-    The mean over the windows, and the last window, at four depths of the untouched model.
+    The mean over the windows, and the last window, at four depths.
     """
     depth = features.shape[1]
     layers = [depth // 6, depth // 2, 3 * depth // 4, depth - 1]
@@ -33,14 +33,14 @@ def summarize(features: Array) -> Array:
 
 
 def leave_one_out(inputs: Array, outcomes: Array) -> Array:
-    """Expected outcomes of each question from all other questions.
+    """Predict each example's outcomes from all other examples.
 
     Args:
-        inputs: What is known of each question, ``[N, …]``, N at least 2.
-        outcomes: What was seen, ``[N, M]``.
+        inputs: Inputs of each example, ``[N, …]``, N at least 2.
+        outcomes: Outcomes of each example, ``[N, M]``.
 
     Returns:
-        ``[N, M]``, by the ridge of the least squared error, the same for all programs.
+        Predictions ``[N, M]``, by the penalty of the least squared error, the same for all programs.
     """
     scores = components(inputs)
     mean = outcomes.mean(0)
@@ -50,7 +50,7 @@ def leave_one_out(inputs: Array, outcomes: Array) -> Array:
     for ridge in RIDGES * max(variance.mean(), 1e-12):
         hat = left * (variance / (variance + ridge))
         fitted = mean + hat @ (left.T @ (outcomes - mean))
-        # What a question's own outcome has to say in its fitted value; the mean counts too.
+        # The leverage: how much an example's own outcome counts in its fitted value, through the mean too.
         own = np.minimum((hat * left).sum(1) + 1 / len(outcomes), 1 - 1e-6)
         expected = outcomes - (outcomes - fitted) / (1 - own)[:, None]
         error = float(np.square(outcomes - expected).mean())
@@ -64,7 +64,7 @@ def components(inputs: Array) -> Array:
     from sklearn.decomposition import PCA
 
     deviation = inputs.std(0)
-    # A unit that says the same of every prompt says nothing of any: do not blow up its rounding.
+    # A unit that is the same for every prompt holds no information: do not blow up its rounding.
     standardized = (inputs - inputs.mean(0)) / np.maximum(deviation, 1e-3 * deviation.mean() + 1e-9)
     number = min(COMPONENTS, *standardized.shape)
     scores = PCA(number, svd_solver="randomized", random_state=0).fit_transform(standardized)

@@ -1,6 +1,6 @@
-"""Whether given programs are right on given questions: run once on Ray, by the search's own scoring, and kept.
+"""Whether given programs are right on given examples: run once on Ray, by the search's own scoring, and kept.
 
-FEATURES/verdicts/<model and task>/*.parquet    verdicts, a file for each piece of work that an actor did
+FEATURES/verdicts/<model and task>/*.parquet    verdicts, a file for each chunk that an actor ran
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example
 
-#: Questions that an actor is handed at once.
-PIECE = 8
+#: Examples that an actor is given at once.
+CHUNK = 8
 _SCHEMA = pa.schema([("question", pa.string()), ("program", pa.string()), ("correct", pa.bool_())])
 
-#: Some questions, each with the programs to run on it.
-Piece = list[tuple[Example, list[LayerProgram]]]
+#: Some examples, each with the programs to run on it.
+Chunk = list[tuple[Example, list[LayerProgram]]]
 
 
 class VerdictStore:
@@ -37,9 +37,9 @@ class VerdictStore:
 
     Args:
         root: The folder of all models' verdicts.
-        revision: Of the model's weights.
-        dtype: Its precision.
-        task: The task's name.
+        revision: Revision of the model's weights.
+        dtype: Precision of the weights.
+        task: Name of the task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
 
     Raises:
@@ -58,23 +58,23 @@ class VerdictStore:
             try:
                 kept = pq.read_table(file, schema=_SCHEMA).to_pylist()
             except (OSError, pa.ArrowException):
-                continue  # damaged is as good as absent
+                continue  # a damaged file counts as absent
             self._remember(kept)
 
     def absent(self, example: Example, programs: Sequence[LayerProgram]) -> list[LayerProgram]:
-        """The programs that have no verdict on a question."""
+        """The programs that have no verdict on an example."""
         key = _key(example)
         return [program for program in programs if (key, str(program)) not in self._known]
 
-    def add(self, piece: Piece, correct: Sequence[Sequence[bool]]) -> None:
-        """Keep the verdicts on a piece of work, a list for each of its questions.
+    def add(self, chunk: Chunk, correct: Sequence[Sequence[bool]]) -> None:
+        """Keep the verdicts of a chunk, a list for each of its examples.
 
         Raises:
-            UserError: The disk does not take them.
+            UserError: They cannot be written.
         """
         rows: list[dict[str, Any]] = [
             {"question": _key(example), "program": str(program), "correct": verdict}
-            for (example, programs), verdicts in zip(piece, correct, strict=True)
+            for (example, programs), verdicts in zip(chunk, correct, strict=True)
             for program, verdict in zip(programs, verdicts, strict=True)
         ]
         named = "\n".join(f"{row['question']} {row['program']}" for row in rows)
@@ -89,12 +89,12 @@ class VerdictStore:
         self._remember(rows)
 
     def read(self, examples: Sequence[Example], programs: Sequence[LayerProgram]) -> np.ndarray[Any, Any]:
-        """Verdicts that are kept, ``[questions, programs]``, bool."""
+        """Verdicts that are kept, bool ``[examples, programs]``."""
         return np.array([[self._known[_key(example), str(program)] for program in programs] for example in examples])
 
     def _remember(self, rows: Sequence[dict[str, Any]]) -> None:
         for row in rows:
-            # A verdict stays, should another training have made it too.
+            # The first verdict holds, should another training have written one too.
             self._known.setdefault((row["question"], row["program"]), row["correct"])
 
 
@@ -103,13 +103,13 @@ def _key(example: Example) -> str:
 
 
 class VerdictActor(TaskActor):
-    """The Ray actor that judges programs."""
+    """The Ray actor that runs programs on examples."""
 
-    def work(self, piece: Piece) -> list[list[bool]]:
-        """For each question whether each of its programs is right on it."""
+    def work(self, chunk: Chunk) -> list[list[bool]]:
+        """For each example whether each of its programs is right on it."""
         self._begin()
-        questions = [self._task.prepare(example, self._model.tokenizer) for example, _ in piece]
-        pairs = [(question, program) for question, (_, programs) in zip(questions, piece) for program in programs]
+        questions = [self._task.prepare(example, self._model.tokenizer) for example, _ in chunk]
+        pairs = [(question, program) for question, (_, programs) in zip(questions, chunk) for program in programs]
         outcomes = iter(
             self._task.score(
                 self._model,
@@ -118,10 +118,10 @@ class VerdictActor(TaskActor):
                 need_response=False,
             )
         )
-        return [[next(outcomes).correct for _ in programs] for _, programs in piece]
+        return [[next(outcomes).correct for _ in programs] for _, programs in chunk]
 
 
-def judge(
+def run_programs(
     store: VerdictStore,
     examples: Sequence[Example],
     programs: Sequence[LayerProgram],
@@ -133,35 +133,34 @@ def judge(
     task: str,
     max_new_tokens: int | None,
     show: Callable[[int, int], None] = lambda done, total: None,
-) -> np.ndarray[Any, Any]:
-    """Verdicts on every question and program, ``[questions, programs]``; those that the store has not are made.
+) -> None:
+    """Run programs on examples on Ray actors, where the store has no verdict yet.
 
     Args:
-        store: Where verdicts are kept, and looked up.
-        examples: The questions.
+        store: Keeps the verdicts.
+        examples: The examples.
         programs: The programs.
         model: The frozen model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
-        pool: How many actors, and on what.
-        task: The questions' task.
+        pool: How many actors, and on what resources.
+        task: Name of the examples' task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
-        show: Told how many programs were run, of how many.
+        show: Receives how many programs were run, of how many.
 
     Raises:
-        UserError: The model cannot be loaded, or a question cannot be asked.
+        UserError: The model cannot be loaded, or an example cannot be prepared.
     """
-    asked = [(example, absent) for example in examples if (absent := store.absent(example, programs))]
-    pieces = [asked[start : start + PIECE] for start in range(0, len(asked), PIECE)]
-    total = sum(len(absent) for _, absent in asked)
-    if pieces:
-        actors: ActorPool[Piece] = ActorPool(
+    missing = [(example, absent) for example in examples if (absent := store.absent(example, programs))]
+    chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+    total = sum(len(absent) for _, absent in missing)
+    if chunks:
+        actors: ActorPool[Chunk] = ActorPool(
             VerdictActor, (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens), pool
         )
         done = 0
         with actors:
-            for piece, correct in actors.map(pieces):
-                store.add(piece, correct)
-                done += sum(len(absent) for _, absent in piece)
+            for chunk, correct in actors.map(chunks):
+                store.add(chunk, correct)
+                done += sum(len(absent) for _, absent in chunk)
                 show(done, total)
-    return store.read(examples, programs)

@@ -1,1 +1,1 @@
-"""Training, judging and using probes (``router.probes``): from labelled texts to a folder that anyone loads."""
+"""Probes: from labelled texts to a trained classifier of hidden states, its evaluation and its use."""

@@ -13,7 +13,7 @@ from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.storage import AnyPath, is_folder, write_whole
 from router.artifact.base_model import find_base
-from router.features.read_hidden_states import Reading, read_states
+from router.features.read_hidden_states import StateRequest, read_states
 from router.probes.fit import logits_of
 from router.probes.metrics import metrics_of
 from router.probes.probe import Label, Probe
@@ -56,8 +56,8 @@ def predict(
     Args:
         request: What to do.
         out: The file.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
+        announce: Receives a line for the user.
+        show: Receives what is being done, how much of it is done, of how much.
 
     Raises:
         UserError: Something in the request, the probe or the texts is wrong, or the file cannot be written.
@@ -95,12 +95,12 @@ def _asked(
     announce: Callable[[str], None],
     show: Callable[[str, int, int], None],
 ) -> tuple[StoredTexts, torch.Tensor]:
-    """The texts with their states, and what the probe says of them."""
+    """The texts with their states, and the probe's logits."""
     store, _ = read_states(
-        Reading(
+        StateRequest(
             source=find_base(probe.base, request.base, kind="probe"),
-            form=probe.form,
-            reading=probe.config.reading,
+            prompt_template=probe.prompt_template,
+            state_selection=probe.config.state_selection,
             features=request.features or cache_folder() / "features",
             resources=request.resources,
             most_gib=request.most_gib,

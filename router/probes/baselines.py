@@ -32,7 +32,7 @@ from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import Example
 from router.features.array_store import ArrayStore
-from router.features.hidden_states import PIECE
+from router.features.hidden_states import CHUNK
 from router.features.prompt_template import TEXT
 from router.probes.metrics import macro_f1
 from router.probes.texts import LABELS
@@ -130,7 +130,7 @@ def asked(
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         pool: How many actors, and on what.
-        show: Told how many texts were asked about, of how many.
+        show: Receives how many texts are done, of how many.
 
     Returns:
         Log-probabilities of the first token ``[N, V]`` in float16, and of the labels, but for a constant of each text,
@@ -141,16 +141,16 @@ def asked(
     """
     store = ArrayStore(features, ["asked", _VERSION, model.revision, dtype, question, labels])
     absent = sorted({text for text in texts if _key(text) not in store}, key=len, reverse=True)
-    pieces = [absent[start : start + PIECE] for start in range(0, len(absent), PIECE)]
-    if pieces:
+    chunks = [absent[start : start + CHUNK] for start in range(0, len(absent), CHUNK)]
+    if chunks:
         actors: ActorPool[list[str]] = ActorPool(
             AskingActor, (model, device, dtype, pool.cpus_per_actor, question, labels), pool
         )
         done = 0
         with actors:
-            for piece, found in actors.map(pieces):
-                store.add([_key(text) for text in piece], found, names=[repr(text[:40]) for text in piece])
-                done += len(piece)
+            for chunk, found in actors.map(chunks):
+                store.add([_key(text) for text in chunk], found, names=[repr(text[:40]) for text in chunk])
+                done += len(chunk)
                 show(done, len(absent))
     whole = np.concatenate([store.read(_key(text)) for text in texts])
     return whole[:, : -len(labels)], whole[:, -len(labels) :].astype(np.float32)
@@ -169,7 +169,7 @@ def first_token_features(log_probs: Array) -> Array:
 
 
 def word_features(train: Sequence[str], *others: Sequence[str]) -> list[Any]:
-    """TF-IDF of words and pairs of words, learnt on the first texts; sparse ``[N, words]`` for each."""
+    """TF-IDF of words and pairs of words, fitted to the first texts; sparse ``[N, words]`` for each."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     try:
         return [vectorizer.fit_transform(train), *(vectorizer.transform(some) for some in others)]

@@ -1,11 +1,11 @@
-"""``probe compare``: kinds of probes and plain classifiers, trained on the same texts and judged on the same others."""
+"""``probe compare``: kinds of probes and plain classifiers, trained and evaluated on the same texts."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from pipeline.storage import without_secrets
-from router.features.read_hidden_states import Reading, read_states
+from router.features.read_hidden_states import StateRequest, read_states
 from router.probes.baselines import asked, first_token_features, logistic_regression, word_features
 from router.probes.fit import FittedProbe, fit_probe, logits_of
 from router.probes.metrics import metrics_of
@@ -31,7 +31,7 @@ from router.probes.probe_requests import (
 from router.probes.texts import LabelledText, check_labels, labels_of, read_texts
 from router.probes.train import StoredTexts, read_split, shape_on
 
-#: The contenders that are probes.
+#: The methods that are probes.
 _KINDS: dict[str, tuple[Aggregator, Scope]] = {
     **{aggregator: (aggregator, "all") for aggregator in AGGREGATORS},
     **{f"gate-{scope}": ("gate", scope) for scope in SCOPES[1:-1]},
@@ -42,21 +42,26 @@ _PLAIN = ("first-token", "tf-idf", "zero-shot")
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One contender's figures.
+    """One method's figures.
 
     Attributes:
-        contender: Its name.
+        method: Name of the method.
         runs: Metrics of each seed; see ``router.probes.metrics``. One where there is no chance in it.
         learning_rate: Of a probe.
-        parameters: Numbers that were learnt; None where that says little.
+        parameters: Number of trained parameters; None for plain classifiers.
         seconds: Of a training, on average; None where nothing was timed.
     """
 
-    contender: str
+    method: str
     runs: list[dict[str, Any]]
     learning_rate: float | None = None
     parameters: int | None = None
     seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, under the keys of earlier releases."""
+        figures = asdict(self)
+        return {"contender": figures.pop("method"), **figures}
 
     def mean(self, figure: str) -> float:
         """A figure's mean over the seeds; not a number where the texts do not tell it."""
@@ -76,56 +81,56 @@ def compare(
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
     on_result: Callable[[Compared], None] = lambda compared: None,
 ) -> list[Compared]:
-    """Train and judge the contenders.
+    """Train and evaluate the methods.
 
     Args:
         request: What to do.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
-        on_result: Told of each contender when it is judged.
+        announce: Receives a line for the user.
+        show: Receives what is being done, how much of it is done, of how much.
+        on_result: Receives each method's figures once they are known.
 
     Raises:
         UserError: Something in the request, or in the texts, is wrong.
     """
-    learnt, held_out = read_split(request.train)
+    train, held_out = read_split(request.train)
     test = read_texts(
         request.test,
         text_column=request.train.text_column,
         label_column=request.train.label_column,
         split=request.test_split,
     )
-    labels = labels_of(learnt, request.train.data)
+    labels = labels_of(train, request.train.data)
     check_labels(held_out, labels, request.train.validation or request.train.data)
     check_labels(test, labels, request.test)
-    known = {text.text for text in (*learnt, *held_out)}
+    known = {text.text for text in (*train, *held_out)}
     repeated = sum(text.text in known for text in test)
     said = f"; {repeated} of them are among the others too" if repeated else ""
-    announce(f"{len(learnt)} texts to learn from, {len(held_out)} held out, {len(test)} to be judged on{said}.")
-    for name in request.contenders:
+    announce(f"{len(train)} texts to train on, {len(held_out)} held out, {len(test)} to be judged on{said}.")
+    for name in request.methods:
         if name not in _PLAIN:
             # A shape that does not go with the model is better found before the others are trained.
             shape_on(resolve_model(request.train.model), _kind(request.train.kind, name), num_classes=len(labels))
-    contest = _Contest(request, learnt, held_out, test, labels, announce, show)
+    comparison = _Comparison(request, train, held_out, test, labels, announce, show)
     results = []
-    for name in request.contenders:
-        result = contest.judged(name)
+    for name in request.methods:
+        result = comparison.judged(name)
         results.append(result)
         on_result(result)
     return results
 
 
 def _kind(given: ProbeKind, name: str) -> ProbeKind:
-    """A contender's kind of probe; what its name leaves open is as given."""
+    """A method's kind of probe; what its name leaves open is as given."""
     aggregator, scope = _KINDS[name]
     return replace(given, aggregator=aggregator, scope=scope)
 
 
 @dataclass(frozen=True)
-class _Contest:
-    """The texts, and everything that all contenders have in common."""
+class _Comparison:
+    """The texts, and everything that all methods have in common."""
 
     request: CompareRequest
-    learnt: Sequence[LabelledText]
+    train: Sequence[LabelledText]
     held_out: Sequence[LabelledText]
     test: Sequence[LabelledText]
     labels: tuple[str, ...]
@@ -137,22 +142,22 @@ class _Contest:
             return self._asking(name)
         if name == "tf-idf":
             parts = word_features(*([text.text for text in texts] for texts in self._texts))
-            return Compared(contender=name, runs=[self._metrics(self._regression(parts))])
+            return Compared(method=name, runs=[self._metrics(self._regression(parts))])
         return self._probe(name)
 
     @property
     def _texts(self) -> tuple[Sequence[LabelledText], ...]:
-        return self.learnt, self.held_out, self.test
+        return self.train, self.held_out, self.test
 
     def _probe(self, name: str) -> Compared:
         given, kind = self.request.train, _kind(self.request.train.kind, name)
         source = resolve_model(given.model)
         shape = shape_on(source, kind, num_classes=len(self.labels))
         store, _ = read_states(
-            Reading(
+            StateRequest(
                 source=source,
-                form=given.form,
-                reading=kind.reading,
+                prompt_template=given.prompt_template,
+                state_selection=kind.state_selection,
                 features=self._features,
                 resources=given.resources,
                 most_gib=given.most_gib,
@@ -161,13 +166,13 @@ class _Contest:
             announce=self.announce,
             show=self.show,
         )
-        learnt, held_out, test = (StoredTexts.of(store, texts, self.labels) for texts in self._texts)
+        train, held_out, test = (StoredTexts.of(store, texts, self.labels) for texts in self._texts)
         seconds: list[float] = []
 
         def fitted(rate: float, seed: int) -> FittedProbe:
             began = time.perf_counter()
             try:
-                found = fit_probe(learnt, held_out, shape, replace(given.fit, learning_rate=rate, seed=seed))
+                found = fit_probe(train, held_out, shape, replace(given.fit, learning_rate=rate, seed=seed))
             except ValueError as error:
                 raise UserError(f"{name} cannot be trained on {without_secrets(given.data)}: {error}") from None
             seconds.append(time.perf_counter() - began)
@@ -179,7 +184,7 @@ class _Contest:
         rate, first = max(tried, key=lambda of: of[1].best["macro_f1"])
         networks = [first.network, *(fitted(rate, seed).network for seed in range(1, self.request.seeds))]
         return Compared(
-            contender=name,
+            method=name,
             runs=[self._metrics(logits_of(network, test).double().softmax(-1).numpy()) for network in networks],
             learning_rate=rate,
             parameters=sum(parameter.numel() for parameter in first.network.parameters()),
@@ -187,7 +192,7 @@ class _Contest:
         )
 
     def _asking(self, name: str) -> Compared:
-        place = find_placement(self.request.train.resources)
+        placement = find_placement(self.request.train.resources)
         # The model's own answer learns nothing: only those that are judged are asked about.
         asked_about = (self.test,) if name == "zero-shot" else self._texts
         texts = [text.text for part in asked_about for text in part]
@@ -199,23 +204,23 @@ class _Contest:
                 question=self.request.question,
                 features=self._features,
                 model=resolve_model(self.request.train.model),
-                device=place.device,
-                dtype=place.dtype,
-                pool=place.pool,
+                device=placement.device,
+                dtype=placement.dtype,
+                pool=placement.pool,
                 show=lambda done, total: self.show("texts asked about", done, total),
             )
         finally:
             ray.shutdown()
         if name == "zero-shot":
             likely = np.exp(scores)
-            return Compared(contender=name, runs=[self._metrics(likely / likely.sum(1, keepdims=True))])
+            return Compared(method=name, runs=[self._metrics(likely / likely.sum(1, keepdims=True))])
         ends = np.cumsum([len(part) for part in self._texts])
         parts = np.split(first_token_features(first), ends[:-1])
-        return Compared(contender=name, runs=[self._metrics(self._regression(parts))])
+        return Compared(method=name, runs=[self._metrics(self._regression(parts))])
 
     def _regression(self, parts: Sequence[Any]) -> np.ndarray[Any, Any]:
-        learnt, held_out, test = parts
-        return logistic_regression(learnt, self._numbers(self.learnt), held_out, self._numbers(self.held_out), test)
+        train, held_out, test = parts
+        return logistic_regression(train, self._numbers(self.train), held_out, self._numbers(self.held_out), test)
 
     def _metrics(self, scores: np.ndarray[Any, Any]) -> dict[str, Any]:
         """Of the test texts; the likeliest label is chosen."""

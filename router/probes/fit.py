@@ -1,13 +1,10 @@
-"""Fitting a probe: cross-entropy with balanced classes, AdamW, cosine with warm-up, early stopping on macro-F1.
+"""Fitting a probe: cross-entropy with balanced classes, early stopping on macro-F1.
 
 Nothing here knows where states come from. On a CPU the same seed gives the same bits.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,15 +13,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from router.fitting import cosine_with_warmup
+from router.fitting import EpochRecord, fit_with_early_stopping
 from router.probes.metrics import macro_f1
 from router.probes.network import ProbeConfig, ProbeNetwork
 from router.probes.probe_requests import ProbeFitConfig
 
 #: Steps' worth of texts that are sorted by their length, so that a step has little padding.
 _SORTED_STEPS = 16
-#: Texts, and tokens with padding, that are read at once where nothing is learnt from them.
-_EVALUATED, _EVALUATED_TOKENS = 64, 4096
+#: Most texts of a batch, and most tokens with padding, outside of training.
+_EVALUATED_TEXTS, _EVALUATED_TOKENS = 64, 4096
 
 
 class Texts(Protocol):
@@ -47,11 +44,11 @@ class Texts(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FittedProbe:
-    """What came of fitting.
+    """A fitted probe, and the course of the fitting.
 
     Attributes:
-        network: The best one by macro-F1 on the held-out texts.
-        logits: What it says of those, ``[N, classes]``.
+        network: The best network by macro-F1 on the held-out texts.
+        logits: Its logits on those, ``[N, classes]``.
         history: A record for each epoch: ``epoch``, ``train_loss``, ``loss``, ``accuracy``, ``macro_f1``,
             ``learning_rate``, ``seconds``; all but ``train_loss`` of the held-out texts.
         best: The record of the epoch that was kept.
@@ -70,7 +67,7 @@ def fit_probe(
     config: ProbeFitConfig,
     *,
     device: torch.device | str = "cpu",
-    on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
 ) -> FittedProbe:
     """Fit a probe.
 
@@ -79,8 +76,8 @@ def fit_probe(
         held_out: Texts to stop by.
         shape: The probe's shape.
         config: How to fit.
-        device: Where.
-        on_epoch: Told of every epoch's record.
+        device: Device of the fitting.
+        on_epoch: Receives every epoch's record.
 
     Raises:
         ValueError: There are no texts, the training texts have one label only, or training diverges.
@@ -92,63 +89,49 @@ def fit_probe(
     totals = np.bincount(train.labels, minlength=shape.num_classes)
     if (totals > 0).sum() < 2:
         raise ValueError("every text has the same label: there is nothing to tell apart")
-    loss_of = nn.CrossEntropyLoss(weight=_class_weights(totals, config.balance).to(device))
+    cross_entropy = nn.CrossEntropyLoss(weight=_class_weights(totals, config.balance).to(device))
     network = ProbeNetwork(shape, seed=config.seed).to(device)
-    steps = config.epochs * math.ceil(len(train.labels) / config.batch_size)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine_with_warmup(steps, round(config.warmup * steps)))
-    random = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(config.seed)
     targets = torch.from_numpy(held_out.labels)
-    history: list[dict[str, float]] = []
-    best: dict[str, float] = {}
-    best_weights, best_logits = network.state_dict(), torch.empty(0)
-    for epoch in range(1, config.epochs + 1):
-        began, total = time.perf_counter(), 0.0
-        network.train()
-        for rows in _batches(train.lengths, config.batch_size, random):
-            states, valid = collated([train.states(row) for row in rows])
-            loss = loss_of(
-                network(states.to(device), valid.to(device)), torch.from_numpy(train.labels[rows]).to(device)
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach()) * len(rows)
-        if not math.isfinite(total):
-            raise ValueError(f"the loss is no number any more at a learning rate of {config.learning_rate:g}")
+
+    def loss(rows: np.ndarray[Any, Any]) -> tuple[torch.Tensor, int]:
+        states, valid = collated([train.states(row) for row in rows])
+        labels = torch.from_numpy(train.labels[rows]).to(device)
+        return cross_entropy(network(states.to(device), valid.to(device)), labels), len(rows)
+
+    def evaluate() -> EpochRecord:
         logits = logits_of(network, held_out, device=device)
         chosen = logits.argmax(1).numpy()
-        record = {
-            "epoch": float(epoch),
-            "train_loss": total / len(train.labels),
-            "loss": float(loss_of(logits.to(device), targets.to(device))),
+        return {
+            "loss": float(cross_entropy(logits.to(device), targets.to(device))),
             "accuracy": float((chosen == held_out.labels).mean()),
             "macro_f1": macro_f1(held_out.labels, chosen),
-            "learning_rate": float(schedule.get_last_lr()[0]),
-            "seconds": time.perf_counter() - began,
         }
-        history.append(record)
-        on_epoch(record)
-        if not best or record["macro_f1"] > best["macro_f1"]:
-            best, best_weights, best_logits = record, copy.deepcopy(network.state_dict()), logits
-        elif epoch - best["epoch"] >= config.patience:
-            break
-    network.load_state_dict(best_weights)
+
+    course = fit_with_early_stopping(
+        network,
+        config,
+        num_rows=len(train.labels),
+        batches=lambda: _batches(train.lengths, config.batch_size, rng),
+        loss=loss,
+        evaluate=evaluate,
+        on_epoch=on_epoch,
+    )
+    logits = logits_of(network, held_out, device=device)
     return FittedProbe(
-        network=network.cpu().eval().requires_grad_(False), logits=best_logits, history=history, best=best
+        network=network.cpu().eval().requires_grad_(False), logits=logits, history=course.history, best=course.best
     )
 
 
 @torch.inference_mode()
 def logits_of(network: ProbeNetwork, texts: Texts, *, device: torch.device | str = "cpu") -> torch.Tensor:
-    """What a probe says of texts, ``[N, classes]``."""
+    """A probe's logits on texts, ``[N, classes]``."""
     network.eval()
     logits = torch.empty(len(texts.lengths), network.config.num_classes)
     order = np.argsort(-texts.lengths, kind="stable")
     while len(order):
-        together = int(np.clip(_EVALUATED_TOKENS // max(1, texts.lengths[order[0]]), 1, _EVALUATED))
-        rows, order = order[:together], order[together:]
+        size = int(np.clip(_EVALUATED_TOKENS // max(1, texts.lengths[order[0]]), 1, _EVALUATED_TEXTS))
+        rows, order = order[:size], order[size:]
         states, valid = collated([texts.states(row) for row in rows])
         logits[torch.from_numpy(rows)] = network(states.to(device), valid.to(device)).float().cpu()
     return logits

@@ -1,7 +1,7 @@
-"""Probes: small classifiers on a frozen model's hidden states, which the forward pass leaves anyway (2601.13288).
+"""Probes: small classifiers on a frozen model's hidden states, which the forward pass already computes (2601.13288).
 
 A probe reads what every layer makes of every token and sums it up in two stages, both by the same mechanism: the
-tokens of a layer become one vector, then the layers' vectors become one, and a linear head says the label.
+tokens of a layer become one vector, then the layers' vectors become one, and a linear head predicts the label.
 
 Three mechanisms, with the paper's numbers of parameters for L layers and hidden size d:
 
@@ -90,7 +90,7 @@ class Pooling(nn.Module):
 
 
 class Gate(nn.Module):
-    """A weighted sum whose weights a state says of itself.
+    """A weighted sum; each state predicts its own weight.
 
     Args:
         groups: Groups G with weights of their own.
@@ -143,7 +143,7 @@ class Attention(nn.Module):
 
     def _project(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values, ``[3, B, G, H, N, d'/H]``."""
-        # A state that is not valid may hold anything, and is neither asked nor heard.
+        # A state that is not valid may hold anything, and must not count.
         states = states.masked_fill(~valid[:, None, :, None], 0.0)
         projected = torch.einsum("bgnd,gkdi->kbgni", states, self.inward)
         heads = projected.view(*projected.shape[:-1], self.num_heads, -1)

@@ -10,7 +10,7 @@ from pipeline.distributed.cluster import Resources
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
 from pipeline.storage import AnyPath
-from router.features.prompt_template import MOST_GIB, TEXT, Form
+from router.features.prompt_template import MOST_GIB, TEXT, PromptTemplate
 from router.probes.texts import QUESTION
 
 Aggregator = Literal["pooling", "gate", "mha"]
@@ -20,7 +20,7 @@ AGGREGATORS: tuple[Aggregator, ...] = get_args(Aggregator)
 #: What a probe reads: every token of all layers, or of the last; the last token in all layers, or in the last.
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 #: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
-CONTENDERS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
+METHODS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class ProbeKind:
         check_fields(self)
 
     @property
-    def reading(self) -> str:
+    def state_selection(self) -> str:
         """What such a probe must be given of a text; see ``router.features.hidden_states``."""
         if self.scope == "all":
             return self.pooling if self.aggregator == "pooling" else "tokens"
@@ -83,6 +83,10 @@ class ProbeFitConfig:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def warmup_of(self, num_steps: int) -> int:
+        """Warm-up steps of a training of so many steps."""
+        return round(self.warmup * num_steps)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeTrainRequest:
@@ -112,7 +116,7 @@ class ProbeTrainRequest:
     """Share of --data that early stopping is decided on, without --validation."""
     limit: int | None = field(default=None, metadata=option(at_least=1))
     """Only the first N rows of --data."""
-    form: Form = field(default_factory=Form)
+    prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
     """How texts are put to the model."""
     kind: ProbeKind = field(default_factory=ProbeKind)
     """What the probe is."""
@@ -171,7 +175,7 @@ class CompareRequest:
     """What ``drllm-pipeline probe compare`` was asked for.
 
     Raises:
-        UserError: A field is out of its range, or a contender is unknown.
+        UserError: A field is out of its range, or a method is unknown.
     """
 
     train: ProbeTrainRequest
@@ -180,7 +184,7 @@ class CompareRequest:
     """Labelled texts to evaluate on, as --data."""
     test_split: str = "test"
     """Split of --test, if it is a hub data set."""
-    contenders: tuple[str, ...] = field(default=CONTENDERS, metadata=option("--contender", unset="all"))
+    methods: tuple[str, ...] = field(default=METHODS, metadata=option("--contender", unset="all"))
     """Only this one; may be repeated."""
     seeds: int = field(default=3, metadata=option(at_least=1))
     """Trainings of each probe."""
@@ -193,8 +197,8 @@ class CompareRequest:
         check_fields(self)
         if self.question.count(TEXT) != 1:
             raise UserError(f"--question must contain {TEXT} once, got {self.question!r}")
-        unknown = [name for name in self.contenders if name not in CONTENDERS]
-        if unknown or not self.contenders:
-            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(CONTENDERS)}")
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(METHODS)}")
         if not self.learning_rates:
             raise UserError("--lr needs at least one learning rate")

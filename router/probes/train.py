@@ -24,11 +24,11 @@ from pipeline.storage import is_there, uploaded, without_secrets
 from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import check_folder, make_early
 from router.features.hidden_states import StateStore
-from router.features.read_hidden_states import Reading, read_states
+from router.features.read_hidden_states import StateRequest, read_states
 from router.probes.fit import fit_probe
 from router.probes.metrics import best_threshold, metrics_of
 from router.probes.network import ProbeConfig
-from router.probes.probe import Probe
+from router.probes.probe import Probe, chosen_labels
 from router.probes.probe_plot import draw_probe
 from router.probes.probe_requests import ProbeKind, ProbeTrainRequest
 from router.probes.texts import LabelledText, check_labels, labels_of, read_texts
@@ -72,9 +72,9 @@ def train_probe(
 
     Args:
         request: What to do.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
-        on_epoch: Told of every epoch's record.
+        announce: Receives a line for the user.
+        show: Receives what is being done, how much of it is done, of how much.
+        on_epoch: Receives every epoch's record.
 
     Returns:
         The probe's metrics on the held-out texts; see ``router.probes.metrics``.
@@ -87,28 +87,29 @@ def train_probe(
     if is_there(request.out / "run.json"):
         raise UserError(f"{request.out} is a run folder; give another one to --out")
     check_folder(request.out, "probe")
-    learnt, held_out = read_split(request)
-    labels = labels_of(learnt, request.data)
+    train, held_out = read_split(request)
+    labels = labels_of(train, request.data)
     check_labels(held_out, labels, request.validation or request.data)
     source = resolve_model(request.model)
     shape = shape_on(source, request.kind, num_classes=len(labels))
     make_early(request.out, "probe")
-    announce(_described(learnt, held_out, labels))
+    announce(_described(train, held_out, labels))
     store, dtype = read_states(
-        Reading(
+        StateRequest(
             source=source,
-            form=request.form,
-            reading=request.kind.reading,
+            prompt_template=request.prompt_template,
+            state_selection=request.kind.state_selection,
             features=request.features or cache_folder() / "features",
             resources=request.resources,
             most_gib=request.most_gib,
         ),
-        [text.text for text in (*learnt, *held_out)],
+        [text.text for text in (*train, *held_out)],
         announce=announce,
         show=show,
     )
-    _, mark = store.model()
-    train, stop = StoredTexts.of(store, learnt, labels), StoredTexts.of(store, held_out, labels)
+    _, fingerprint = store.model()
+    train_texts = StoredTexts.of(store, train, labels)
+    held_out_texts = StoredTexts.of(store, held_out, labels)
     records: list[str] = []
 
     def write(record: dict[str, float]) -> None:
@@ -116,36 +117,37 @@ def train_probe(
         on_epoch(record)
 
     try:
-        fitted = fit_probe(train, stop, shape, request.fit, on_epoch=write)
+        fitted = fit_probe(train_texts, held_out_texts, shape, request.fit, on_epoch=write)
     except ValueError as error:
         raise UserError(f"no probe can be trained on {without_secrets(request.data)}: {error}") from None
     scores = fitted.logits.double().softmax(-1).numpy()
+    threshold = best_threshold(held_out_texts.labels, scores[:, 1]) if len(labels) == 2 else None
+    metrics = metrics_of(held_out_texts.labels, chosen_labels(scores, threshold), scores, labels)
     probe = Probe(
         base=BaseModelRef(name=source.location, revision=source.revision),
         network=fitted.network,
         labels=labels,
-        mark=mark,
-        form=request.form,
-        threshold=best_threshold(stop.labels, scores[:, 1]) if len(labels) == 2 else None,
-    )
-    metrics = metrics_of(stop.labels, probe.chosen(scores), scores, labels)
-    probe.made.update(
-        data=without_secrets(request.data),
-        text_column=request.text_column,
-        label_column=request.label_column,
-        texts=len(learnt),
-        held_out_texts=len(held_out),
-        dtype=dtype,
-        fit=asdict(request.fit),
-        epoch=fitted.best["epoch"],
-        **{f"held_out_{name}": metrics[name] for name in ("accuracy", "macro_f1", "auprc", "calibration_error")},
+        weights_fingerprint=fingerprint,
+        prompt_template=request.prompt_template,
+        threshold=threshold,
+        made={
+            "data": without_secrets(request.data),
+            "text_column": request.text_column,
+            "label_column": request.label_column,
+            "texts": len(train),
+            "held_out_texts": len(held_out),
+            "dtype": dtype,
+            "fit": asdict(request.fit),
+            "epoch": fitted.best["epoch"],
+            **{f"held_out_{name}": metrics[name] for name in ("accuracy", "macro_f1", "auprc", "calibration_error")},
+        },
     )
     probe.save_pretrained(request.out)
     try:
         with uploaded(request.out) as folder:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / METRICS_FILE).write_text("".join(records), encoding="utf-8")
-            draw_probe(fitted, metrics, labels, stop, folder / PICTURE_FILE)
+            draw_probe(fitted, metrics, labels, held_out_texts, folder / PICTURE_FILE)
     except OSError as error:
         announce(f"The records and the picture cannot be written: {error.strerror or error}")
     return metrics
@@ -168,17 +170,17 @@ def read_split(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[Lab
     if request.validation is not None:
         return texts, read(request.validation, request.validation_split, None)
     held_out = [text for text in texts if _draw(text.text) < request.held_out]
-    learnt = [text for text in texts if _draw(text.text) >= request.held_out]
-    # A label that is so rare that chance holds all of it out is there to be learnt, and not to stop by.
-    missing = {text.label for text in held_out} - {text.label for text in learnt}
-    learnt += [text for text in held_out if text.label in missing]
+    train = [text for text in texts if _draw(text.text) >= request.held_out]
+    # A label that is so rare that chance holds all of it out is there to be train, and not to stop by.
+    missing = {text.label for text in held_out} - {text.label for text in train}
+    train += [text for text in held_out if text.label in missing]
     held_out = [text for text in held_out if text.label not in missing]
-    if not learnt or not held_out:
+    if not train or not held_out:
         raise UserError(
-            f"{len(texts)} texts are too few: {len(learnt)} to train on and {len(held_out)} held out; give more, "
+            f"{len(texts)} texts are too few: {len(train)} to train on and {len(held_out)} held out; give more, "
             "or another share with --held-out"
         )
-    return learnt, held_out
+    return train, held_out
 
 
 def _draw(text: str) -> float:
@@ -186,10 +188,10 @@ def _draw(text: str) -> float:
     return int.from_bytes(hashlib.sha256(f"held out\n{text}".encode()).digest()[:8]) / 2**64
 
 
-def _described(learnt: Sequence[LabelledText], held_out: Sequence[LabelledText], labels: Sequence[str]) -> str:
-    counted = Counter(text.label for text in learnt)
-    shares = ", ".join(f"{label} {100 * counted[label] / len(learnt):.1f} %" for label in labels)
-    return f"{len(learnt)} texts to learn from, {len(held_out)} held out; {len(labels)} labels: {shares}."
+def _described(train: Sequence[LabelledText], held_out: Sequence[LabelledText], labels: Sequence[str]) -> str:
+    counted = Counter(text.label for text in train)
+    shares = ", ".join(f"{label} {100 * counted[label] / len(train):.1f} %" for label in labels)
+    return f"{len(train)} texts to learn from, {len(held_out)} held out; {len(labels)} labels: {shares}."
 
 
 def shape_on(source: ModelSource, kind: ProbeKind, *, num_classes: int) -> ProbeConfig:

@@ -4,8 +4,8 @@
     lm.generate(["2 + 2 ="], max_new_tokens=8)
     lm.last_programs
 
-The routers decide while the prompt is read; what they decide holds for every token that follows. Underneath is
-transformers' own ``generate``, so that sampling, streaming and stop strings are what they always are.
+The router decides while the prompt is read; its decisions hold for every token that follows. Underneath is
+transformers' own ``generate``, so that sampling, streaming and stop strings work as usual.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from router.probes.probe import Label, Probe
 from router.routed.checkpoint import Router
 from router.routed.layers import RoutedCache, steered
 
-#: What ``generate`` cannot be asked for: it would read the layers' decisions wrongly, or feed whole texts again.
+#: Options of ``generate`` that are refused: they would bypass the layers' decisions, or feed whole texts again.
 _REFUSED = (
     "assistant_model",
     "output_attentions",
@@ -46,21 +46,20 @@ MOST_BUDGET = 2.0
 
 
 class RoutedCausalLM:
-    """A frozen causal language model with its routers.
+    """A frozen causal language model with a router.
 
     Args:
         hf_model: The base model, inside the decoder-layer contract; its weights are shared, not changed.
         tokenizer: Its tokenizer.
-        router: The routers that were trained on it.
+        router: The router that was trained on it.
         budget: Most layers that any sequence runs, as a fraction of the depth; None for no bound.
-        average: Layers run on average, as a fraction of the depth, as far as held-out prompts tell; None for
-            whatever the routers find likeliest.
+        average: Mean layers over the held-out prompts, as a fraction of the depth; None for the likeliest programs.
 
     Attributes:
-        base: The base model, as it was.
-        model: A transformers model of the base's class, for whoever wants stock ``generate`` itself; its layers
-            ask the routers.
-        last_programs: What each sequence of the last call ran.
+        base: The base model, unchanged.
+        model: A transformers model of the base's class, with transformers' own ``generate``; its layers run as the
+            router decides under the budget that was given here.
+        last_programs: The program of each sequence of the last call.
 
     Raises:
         UserError: The model is another than the router's, or a budget is out of range.
@@ -88,13 +87,12 @@ class RoutedCausalLM:
         self.budget = budget
         self.average = average
         self.last_programs: list[LayerProgram] = []
-        # A copy: another device may have the caller's.
+        # A copy: the caller's head may be on another device.
         self._head = head.on(hf_model.device)
         self._held_out = router.held_out.numpy()
         self._switch = DecoderStack(hf_model).rope_switch
         self._steering = lru_cache(maxsize=16)(self._make_steering)
-        self.model = steered(hf_model)
-        self.model.default_steering = self.steering()
+        self.model = steered(hf_model, self.steering())
 
     @classmethod
     def from_pretrained(
@@ -111,9 +109,9 @@ class RoutedCausalLM:
 
         Args:
             router: A folder, or a hub id.
-            base: Where the base model lies, if not where the router was trained; its weights must be the same.
-            budget: See the class.
-            average: See the class.
+            base: Where the base model lies, if not where it lay in training; its weights must be the same.
+            budget: Most layers that any sequence runs, as a fraction of the depth; None for no bound.
+            average: Mean layers, as a fraction of the depth; see the class.
             device: ``auto``, ``cpu`` or ``cuda``.
             dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16``, ``float16``.
 
@@ -121,9 +119,9 @@ class RoutedCausalLM:
             UserError: A file is missing or damaged, or the base model is not the one that the router was trained on.
         """
         loaded = Router.load(router)
-        source, place = find_base(loaded.base, base, kind="router"), choose_device(device)
+        source, on = find_base(loaded.base, base, kind="router"), choose_device(device)
         hf_model, tokenizer = load_transformers(
-            source.location, device=place, dtype=choose_dtype(dtype, place), revision=source.hub_revision
+            source.location, device=on, dtype=choose_dtype(dtype, on), revision=source.hub_revision
         )
         return cls(hf_model, tokenizer, loaded, budget=budget, average=average)
 
@@ -191,24 +189,24 @@ class RoutedCausalLM:
         probes: Sequence[Probe] | None = None,
         **options: Any,
     ) -> list[str] | tuple[list[str], list[list[Label]]]:
-        """Answer prompts, each under the program that its routers choose.
+        """Answer prompts, each with the program that the router chooses.
 
         Args:
             prompts: Texts as they are (no chat template is applied), or token ids.
             max_new_tokens: Most tokens of an answer.
             budget: For this call, instead of the model's.
-            average: Likewise.
-            probes: Who looks on while the prompts are read, on the way that the routers choose; that costs no second
-                pass. The prompts should have the form that its texts were given in training (``Probe.prompt``).
-            options: What transformers' ``generate`` takes: ``do_sample``, ``temperature``, ``streamer``,
+            average: For this call, instead of the model's.
+            probes: Probes that read the hidden states of the prompts, along the programs that the router chooses; no
+                second pass runs. Put the prompts as in the probe's training (``Probe.prompt``).
+            options: Options of transformers' ``generate``: ``do_sample``, ``temperature``, ``streamer``,
                 ``stop_strings``, ``num_beams``, ``num_return_sequences``, ….
 
         Returns:
-            The answers' texts, without the prompts; ``num_return_sequences`` for each prompt. With probes, also what
-            each of them says of each prompt.
+            The answers' texts, without the prompts; ``num_return_sequences`` for each prompt. With probes, also the
+            label of each probe for each prompt.
 
         Raises:
-            UserError: A prompt is empty, a budget is out of range, an option is none that a routed model has, prompt
+            UserError: A prompt is empty, a budget is out of range, an option is refused, prompt
                 and answer would cross the length at which the model's rotary embedding changes, or a probe was made
                 for another model.
         """
@@ -227,10 +225,10 @@ class RoutedCausalLM:
         if self._switch is not None and min(map(len, tokens)) <= self._switch < longest + max_new_tokens:
             raise UserError(
                 f"the model's rotary embedding changes at {self._switch} tokens; prompts of up to {longest} tokens "
-                f"with {max_new_tokens} new ones cross it, and their programs would have to be chosen anew"
+                f"with {max_new_tokens} new ones cross it, and their programs would have to be chosen again"
             )
-        onlooker = _Onlooker(probes or (), [len(row) for row in tokens])
-        cache = RoutedCache(self.steering(budget, average), on_state=onlooker.note if probes else None)
+        hook = _ProbeHook(probes or (), [len(row) for row in tokens])
+        cache = RoutedCache(self.steering(budget, average), on_state=hook.note if probes else None)
         if "stop_strings" in options:
             options.setdefault("tokenizer", self.tokenizer)
         batch = self._padded(tokens)
@@ -238,7 +236,7 @@ class RoutedCausalLM:
         # Beams of a prompt share its program.
         self._note(cache, every=max(1, cache.num_rows // len(written)))
         new: list[str] = self.tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)
-        return new if probes is None else (new, onlooker.labels())
+        return new if probes is None else (new, hook.labels())
 
     @torch.inference_mode()
     def route(
@@ -249,13 +247,13 @@ class RoutedCausalLM:
         average: float | None = None,
         batch_size: int = 16,
     ) -> list[LayerProgram]:
-        """The programs that the routers choose, without an answer.
+        """The programs that the router chooses, without an answer.
 
         Args:
             prompts: As for ``generate``.
             budget: As for ``generate``.
             average: As for ``generate``.
-            batch_size: Prompts read at once; those of like lengths go together.
+            batch_size: Prompts read at once; prompts of similar length share a batch.
 
         Returns:
             A program for each prompt.
@@ -272,15 +270,15 @@ class RoutedCausalLM:
             for start in range(0, len(part), batch_size):
                 rows = part[start : start + batch_size]
                 batch = self._padded([tokens[row] for row in rows])
-                places = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)  # as ``generate`` counts them
+                positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)  # as ``generate`` counts them
                 cache = RoutedCache(self.steering(budget, average))
-                self.model.model(**batch, position_ids=places, past_key_values=cache)
+                self.model.model(**batch, position_ids=positions, past_key_values=cache)
                 programs.update(zip(rows, self._note(cache)))
         self.last_programs = [programs[row] for row in range(len(tokens))]
         return list(self.last_programs)
 
     def steering(self, budget: float | None = None, average: float | None = None) -> Steering:
-        """What decides under a budget; what is not given is the model's own.
+        """What decides under a budget; by default the budget and the average of the model.
 
         Raises:
             UserError: A budget is out of range.
@@ -327,11 +325,11 @@ class RoutedCausalLM:
         return self.last_programs
 
 
-class _Onlooker:
-    """Probes that look on while a batch of prompts is read.
+class _ProbeHook:
+    """Hands a batch's hidden states to probes while the prompts are read.
 
     Args:
-        probes: They.
+        probes: The probes.
         lengths: Tokens of each prompt; padding is on the left.
     """
 
@@ -340,14 +338,14 @@ class _Onlooker:
         self._taken: list[list[list[torch.Tensor]]] = [[[] for _ in probes] for _ in lengths]
 
     def note(self, hidden: torch.Tensor) -> None:
-        """A layer's states ``[B, T, D]``; beams of a prompt lie together, and all read the same."""
+        """Note a layer's states ``[B, T, D]``; the beams of a prompt are adjacent and equal."""
         beams = len(hidden) // len(self._lengths)
         for state, length, taken in zip(hidden[::beams], self._lengths, self._taken):
             for probe, parts in zip(self._probes, taken):
                 parts.append(probe.take(state[-length:]))
 
     def labels(self) -> list[list[Label]]:
-        """For each prompt, what each probe says."""
+        """For each prompt, the label of each probe."""
         return [[probe.label(torch.stack(parts)) for probe, parts in zip(self._probes, taken)] for taken in self._taken]
 
 
@@ -355,7 +353,7 @@ def limit_of(head: Head, budget: float | None) -> int | None:
     """The most layers that a budget allows; None for no bound.
 
     Raises:
-        UserError: It is out of range, or allows fewer layers than the head needs.
+        UserError: The budget is out of range, or allows fewer layers than the head needs.
     """
     if budget is None:
         return None
@@ -368,17 +366,16 @@ def limit_of(head: Head, budget: float | None) -> int | None:
     if limit < head.least_layers:
         raise UserError(
             f"a budget of {budget:g} allows {limit} layers, and the shortest program of this router has "
-            f"{head.least_layers} of {head.num_layers}; train one for smaller budgets (train --short), or with "
-            "--head per-layer"
+            f"{head.least_layers} of {head.num_layers}; give a larger budget, or train a router with shorter programs"
         )
     return limit
 
 
 def check_average(head: Head, average: float) -> None:
-    """Refuse an average that no programs have.
+    """Refuse an average that the head's programs cannot have.
 
     Raises:
-        UserError: It is out of range.
+        UserError: The average is out of range.
     """
     least = head.least_layers / head.num_layers
     if not least <= average <= MOST_BUDGET:

@@ -1,53 +1,49 @@
 """A router on disk: ``config.json``, ``model.safetensors`` and a model card. The base model is named, not copied.
 
-ROUTER/config.json         sizes, the base model by name and revision, how prompts are tokenized, how it was made
-ROUTER/model.safetensors   the routers' weights, and what they said of held-out prompts
+ROUTER/config.json         kind, sizes, the base model by name and revision, how prompts are tokenized, how it was made
+ROUTER/model.safetensors   the weights, and the log-probabilities on held-out prompts
 ROUTER/README.md           model card
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 
 from pipeline.errors import UserError
-from pipeline.storage import AnyPath, PathOrUrl
+from pipeline.storage import PathOrUrl
 from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
-    check_version,
-    find_folder,
-    read_config,
+    load_weights,
+    read_described,
     read_tensors,
     write_folder,
 )
 from router.artifact.model_card import model_card
-from router.heads.early_exit.early_exit_head import EarlyExitHead
 from router.heads.head import Head
-from router.heads.per_layer.per_layer_head import PerLayerHead
+from router.heads.registry import UNNAMED_KIND, find_kind
 
 _KIND = "router"
 _SAMPLE = "held_out_log_probs"
-_SEEN = "trained_on"
-#: What a router can be, by its name.
-HEADS: dict[str, type[PerLayerHead | EarlyExitHead]] = {head.name: head for head in (PerLayerHead, EarlyExitHead)}
+_TRAINED_ON = "trained_on"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Router:
-    """A trained router with everything that using it takes, but for the base model.
+    """A trained router with everything that its use needs, but for the base model.
 
     Attributes:
         base: The base model.
-        head: What was learnt.
-        held_out: Log-probabilities that it gave on held-out prompts, ``[N, …]``: budgets are planned on them.
-        trained_on: Marks (see ``mark``) of the prompts and examples that were searched for training: a fair evaluation
-            leaves them out.
+        head: The trained head.
+        held_out: The head's log-probabilities on held-out prompts, ``[N, …]``: budgets are planned on them.
+        trained_on: Fingerprints (see ``text_fingerprint``) of the prompts and examples that were searched for training:
+            a fair evaluation leaves them out.
         add_special_tokens: Whether the tokenizer adds its special tokens to a prompt, as it did in training.
-        made: How it was made: settings and metrics, as the training noted them.
+        made: Settings and metrics of the training.
     """
 
     base: BaseModelRef
@@ -73,46 +69,45 @@ class Router:
         tensors = {
             **self.head.network.state_dict(),
             _SAMPLE: self.held_out,
-            _SEEN: torch.tensor(sorted(self.trained_on), dtype=torch.int64),
+            _TRAINED_ON: torch.tensor(sorted(self.trained_on), dtype=torch.int64),
         }
-        write_folder(folder, _KIND, config=config, tensors=tensors, card=model_card(config))
+        write_folder(
+            folder,
+            _KIND,
+            config=config,
+            tensors=tensors,
+            card=model_card(config, describe=find_kind(self.head.name).card),
+        )
 
     @classmethod
     def load(cls, source: PathOrUrl) -> Router:
         """Read a router from a folder, or from the hub by its id.
 
         Raises:
-            UserError: There is none, or its files are damaged; the message says which.
+            UserError: There is no such router, or its files are damaged; the message says which.
         """
-        folder = find_folder(source, _KIND)
-        config = read_config(folder, _KIND)
-        try:
-            check_version(config, folder)
-            base = BaseModelRef(**config["base_model"])
-            name = config.get("head", PerLayerHead.name)
-            if name not in HEADS:
-                raise ValueError(f"an unknown head, {name!r}")
-            head = HEADS[name].from_settings(config)
-            special, made = bool(config["add_special_tokens"]), dict(config["made"])
-        # Torch has no memory for what is too large.
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{folder / CONFIG_FILE} is no router's configuration: {error!r}") from None
-        held_out, seen = _read_weights(folder / WEIGHTS_FILE, head)
-        return cls(base=base, head=head, held_out=held_out, trained_on=seen, add_special_tokens=special, made=made)
+        router, folder = read_described(source, _KIND, cls._described)
+        file = folder / WEIGHTS_FILE
+        tensors = read_tensors(file, _KIND)
+        trained_on = tensors.pop(_TRAINED_ON, torch.empty(0, dtype=torch.int64))
+        held_out = tensors.pop(_SAMPLE, torch.empty(0))
+        has_sample = held_out.ndim > 0 and len(held_out) > 0 and held_out.shape[1:] == router.head.sample_shape
+        if not has_sample or trained_on.ndim != 1 or trained_on.dtype != torch.int64:
+            raise UserError(f"{file} does not hold the weights that {CONFIG_FILE} describes")
+        load_weights(router.head.network, tensors, file)
+        return replace(router, held_out=held_out, trained_on=frozenset(trained_on.tolist()))
 
+    @classmethod
+    def _described(cls, config: dict[str, Any]) -> Router:
+        """The router of a configuration, with weights that are yet to be loaded.
 
-def _read_weights(file: AnyPath, head: Head) -> tuple[torch.Tensor, frozenset[int]]:
-    """Fill a head's network; what it said of held-out prompts, and the marks of what it was trained on."""
-    expected = {name: tuple(tensor.shape) for name, tensor in head.network.state_dict().items()}
-    found = read_tensors(file, _KIND)
-    seen = found.pop(_SEEN, torch.empty(0, dtype=torch.int64))
-    held_out = found.pop(_SAMPLE, torch.empty(0))
-    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    sample = held_out.ndim > 0 and len(held_out) > 0 and held_out.shape[1:] == head.sample_shape
-    if shapes != expected or not sample or seen.ndim != 1 or seen.dtype != torch.int64:
-        raise UserError(f"{file} does not hold the weights that {CONFIG_FILE} describes")
-    head.network.load_state_dict(found)
-    head.network.eval().requires_grad_(False)
-    return held_out, frozenset(seen.tolist())
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: The configuration is not valid.
+        """
+        return cls(
+            base=BaseModelRef(**config["base_model"]),
+            head=find_kind(config.get("head", UNNAMED_KIND)).head.from_settings(config),
+            held_out=torch.empty(0),
+            add_special_tokens=bool(config["add_special_tokens"]),
+            made=dict(config["made"]),
+        )

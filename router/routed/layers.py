@@ -1,9 +1,9 @@
-"""A stock model whose layers ask before they run: transformers' own forward, masks and ``generate`` on top.
+"""A stock model whose layers run as often as a router decides, under transformers' own forward, masks and ``generate``.
 
 ``steered`` gives a model that shares every weight with the base and has each layer wrapped. When a text is read for
-the first time the wrapper shows what enters its layer to whoever decides (``heads.steering``), and runs the layer on
-the rows that want it, once or twice. The decisions live in the cache, and with it hold for every token that is
-generated; each run of a layer has a slot of its own there, for the rows that have that run.
+the first time the wrapper passes what enters its layer to the decisions (``router.heads.steering``), and runs the layer
+once or twice on the rows for which that is decided. The decisions are stored in the cache, and so hold for every token
+that is generated; each run of a layer has a slot of its own there, for the rows that have that run.
 
 Shapes: B rows, T tokens, D hidden size.
 """
@@ -22,16 +22,16 @@ from pipeline.engine.decoder_stack import DecoderStack
 from pipeline.engine.weight_sharing import share_weights
 from router.heads.steering import Decisions, Steering
 
-#: Told of states ``[B, T, D]`` while prompts are read.
+#: Receives states ``[B, T, D]`` while prompts are read.
 OnState = Callable[[torch.Tensor], None]
 
 
 class RoutedCache(Cache):  # type: ignore[misc]
-    """One batch on its way: its decisions, and keys and values by layer, run and row.
+    """The cache of one batch: its decisions, and keys and values by layer, run and row.
 
     Args:
-        steering: Decides.
-        on_state: Told, while the prompts are read, of what enters each layer ``[B, T, D]`` and what leaves the last.
+        steering: Decides how often layers run.
+        on_state: Receives, while the prompts are read, what enters each layer ``[B, T, D]`` and what leaves the last.
     """
 
     def __init__(self, steering: Steering, *, on_state: OnState | None = None) -> None:
@@ -43,7 +43,7 @@ class RoutedCache(Cache):  # type: ignore[misc]
         self._tokens = 0
         self._slots: dict[tuple[int, int], _Slot] = {}
         self._rows: dict[int, list[torch.Tensor | None]] = {}
-        #: Asked while the prompts are read.
+        #: The decisions, while the prompts are read.
         self._decisions: Decisions | None = None
 
     @property
@@ -57,7 +57,7 @@ class RoutedCache(Cache):  # type: ignore[misc]
         """A call begins; the first one brings the prompts.
 
         Args:
-            mask: Which of its tokens are no padding, ``[B, T]``.
+            mask: 0 at padding, ``[B, T]``.
         """
         if self._tokens:
             return
@@ -71,39 +71,39 @@ class RoutedCache(Cache):  # type: ignore[misc]
     def end(self, num_tokens: int) -> None:
         """A call with so many tokens is done."""
         self._tokens += num_tokens
-        self._decisions = None  # decided once, at the prompt
+        self._decisions = None  # the prompt alone decides
 
     def runs(self, layer: int, hidden: torch.Tensor) -> list[torch.Tensor | None]:
         """For each run of a layer its rows; None for all of them.
 
         Args:
-            layer: Its index.
-            hidden: What enters it, ``[B, T, D]``: where nothing is decided yet, it is decided by that.
+            layer: Index of the layer.
+            hidden: What enters it, ``[B, T, D]``; the decision is made by it where there is none yet.
         """
         rows = self._rows.get(layer)
         if rows is None:
             if self._decisions is not None:
                 self.counts[:, layer] = self._decisions.decide(layer, hidden)
             counts = self.counts[:, layer]
-            listed = counts.tolist()  # of a few rows the least is found sooner so
+            listed = counts.tolist()  # min and max of a short list are faster than numpy's
             every, any_row = min(listed), max(listed)
             some = [torch.from_numpy((counts > run).nonzero()[0]) for run in range(every, any_row)]
             rows = self._rows[layer] = [None] * every + [part.to(hidden.device) for part in some]
         return rows
 
     def saw(self, hidden: torch.Tensor) -> None:
-        """A state ``[B, T, D]`` lies before the next layer, or behind the last."""
+        """Note a state ``[B, T, D]`` before the next layer, or behind the last."""
         if self._on_state is not None and self._decisions is not None:
             self._on_state(hidden)
 
     def slot(self, layer: int, run: int) -> _Slot:
-        """Where one run of a layer keeps its keys and values."""
+        """The keys and values of one run of a layer."""
         slot = self._slots.get((layer, run))
         if slot is None:
             slot = self._slots[layer, run] = _Slot()
         return slot
 
-    # -- what transformers asks of a cache -------------------------------------------------
+    # -- transformers' cache protocol ------------------------------------------------------
 
     def update(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         raise AssertionError("keys and values go to the slot of a run")
@@ -136,42 +136,42 @@ class RoutedCache(Cache):  # type: ignore[misc]
         self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Row b becomes what row ``indices[b]`` was."""
+        """Make row b a copy of row ``indices[b]``."""
         chosen = indices.numpy(force=True)
         before, self.counts = self.counts, self.counts[chosen]
         self._rows.clear()
         for (layer, run), slot in self._slots.items():
-            place = (before[:, layer] > run).cumsum() - 1
-            rows = place[chosen[self.counts[:, layer] > run]]
+            slot_row = (before[:, layer] > run).cumsum() - 1
+            rows = slot_row[chosen[self.counts[:, layer] > run]]
             slot.kept.batch_select_indices(torch.from_numpy(rows).to(indices.device))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         self.batch_select_indices(torch.arange(self.num_rows).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
-        # Only assisted decoding takes tokens back, and it reads prompts in pieces, for which no program can be decided.
+        # Only assisted decoding takes tokens back, and it reads prompts in chunks, for which no program can be decided.
         raise ValueError("a routed model does not take back tokens: leave out assisted decoding and prompt lookup")
 
 
 class _Slot:
-    """One run's keys and values, under whatever number the layer's attention asks for."""
+    """One run's keys and values; the layer index that attention passes is ignored."""
 
     def __init__(self) -> None:
         self.kept = DynamicLayer()
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add what a call made; all there is, ``[rows, heads, tokens, head_dim]`` each."""
+        """Add a call's keys and values; returns all of them, ``[rows, heads, tokens, head_dim]`` each."""
         keys, values = self.kept.update(keys, values)
         return keys, values
 
 
 class RoutedLayer(nn.Module):
-    """A decoder layer that runs as often as is decided.
+    """A decoder layer that runs as often as the decisions say.
 
     Args:
         layer: The base model's layer, whose weights are shared.
-        index: Its place.
-        is_last: Whether none is behind it.
+        index: Index of the layer.
+        is_last: Whether it is the last layer.
         cache_argument: The name under which the layer takes its cache.
     """
 
@@ -183,7 +183,7 @@ class RoutedLayer(nn.Module):
         self.cache_argument = cache_argument
 
     def __getattr__(self, name: str) -> Any:
-        # A model may ask its layers for what they are (Gemma 3: ``attention_type``).
+        # A model may read attributes of its layers (Gemma 3: ``attention_type``).
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -214,7 +214,7 @@ def _state(output: Any) -> torch.Tensor:
 
 
 def _of_rows(value: Any, rows: torch.Tensor, batch: int) -> Any:
-    """The part of a layer's argument that belongs to some rows: what has the batch as its first dimension."""
+    """Some rows of a layer's argument, where its first dimension is the batch."""
     if isinstance(value, torch.Tensor):
         return value[rows] if value.ndim > 1 and len(value) == batch else value
     if isinstance(value, tuple):
@@ -222,14 +222,15 @@ def _of_rows(value: Any, rows: torch.Tensor, batch: int) -> Any:
     return value
 
 
-def steered(hf_model: Any) -> Any:
-    """A model of the same class whose layers ask how often they run, sharing every weight with ``hf_model``.
+def steered(hf_model: Any, default_steering: Steering | None = None) -> Any:
+    """A model of the same class that shares every weight with ``hf_model``, and whose layers run as is decided.
 
-    A call without a cache, or with an empty one, reads prompts and decides; ``model.default_steering`` says how,
-    unless a ``RoutedCache`` is given as ``past_key_values``.
+    A call without a cache, or with an empty one, reads prompts and decides.
 
     Args:
         hf_model: A transformers causal language model inside the contract.
+        default_steering: Decides in calls that bring no ``RoutedCache`` as ``past_key_values``; None where every call
+            brings one.
 
     Raises:
         UserError: The model is outside the contract.
@@ -237,18 +238,20 @@ def steered(hf_model: Any) -> Any:
     cache_argument = DecoderStack(hf_model).cache_argument  # a model outside the contract is refused here
     model = share_weights(hf_model)
     last = len(model.model.layers) - 1
-    model.model.layers = nn.ModuleList(
+    layers = [
         RoutedLayer(layer, index, is_last=index == last, cache_argument=cache_argument)
         for index, layer in enumerate(model.model.layers)
-    )
-    model.default_steering = None
+    ]
+    model.model.layers = nn.ModuleList(layers)
 
     def begin(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         cache = kwargs.get("past_key_values")
         if not isinstance(cache, RoutedCache):
             if cache is not None and cache.get_seq_length() > 0:
                 raise ValueError("a routed model goes on from its own cache (RoutedCache) alone, not from a stock one")
-            cache = kwargs["past_key_values"] = RoutedCache(model.default_steering)
+            if default_steering is None:
+                raise ValueError("give a RoutedCache as past_key_values: the model has no default steering")
+            cache = kwargs["past_key_values"] = RoutedCache(default_steering)
         tokens, mask = _inputs(args, kwargs)[:2], kwargs.get("attention_mask")
         if mask is None:
             mask = torch.ones(tokens, dtype=torch.long, device=model.device)
@@ -264,7 +267,7 @@ def steered(hf_model: Any) -> Any:
 
 
 def _inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Size:
-    """The shape ``[B, T, …]`` of what a call brings."""
+    """The shape ``[B, T, …]`` of a call's inputs."""
     given = args[0] if args else kwargs.get("input_ids")
     shape: torch.Size = (kwargs["inputs_embeds"] if given is None else given).shape
     return shape

@@ -1,4 +1,4 @@
-"""One program as a stock transformers checkpoint, for whoever serves models with other software.
+"""One program as a stock transformers checkpoint, for use with other software.
 
 The checkpoint has as many layers as the program and needs none of our code: ``AutoModelForCausalLM`` loads it, and what
 reads such checkpoints (vLLM, llama.cpp's converter) can too. A repeated layer is written twice, for a checkpoint of
@@ -68,7 +68,7 @@ def export_program(
     """Find the program that was asked for, and write it; see ``drllm-pipeline export --help``.
 
     Raises:
-        UserError: It was not said which one, or something that was named is wrong.
+        UserError: No program or several programs were named, or an argument is wrong.
     """
     if (program is not None) + best + (prompt is not None) != 1:
         raise UserError("say which program: one of --program, --best (with --router), --prompt (with --router)")
@@ -102,7 +102,7 @@ def check_new(out: AnyPath) -> None:
     """Refuse a folder that has something in it.
 
     Raises:
-        UserError: It has.
+        UserError: The folder is not empty.
     """
     if is_there(out) and (not is_folder(out) or entries(out)):
         raise UserError(f"{out} has something in it; give a new folder to --out")

@@ -1,4 +1,8 @@
-"""The searched model at work for a training: on Ray actors that start when something is first missing."""
+"""The base model at work for a training: it reads prompts and runs programs, and keeps all results.
+
+Every method looks up what is kept first. Ray starts in ``_on_ray``, at the first result that is missing, and nowhere
+else; a training whose results are all kept starts none.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,15 @@ from pipeline.distributed.cluster import Placement, Resources, find_placement
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
-from pipeline.shards.reader import read_paths, read_settings
-from pipeline.shards.source_examples import questions_of
-from pipeline.storage import AnyPath
 from pipeline.tasks import Example
-from router.artifact.base_model import BaseModelRef
+from router.artifact.base_model import BaseModelRef, require_revision
 from router.features.hidden_states import StateStore
-from router.features.prompt_template import MOST_GIB, Form
-from router.features.window_features import FeatureStore, extract, feature_key
+from router.features.prompt_template import MOST_GIB, PromptTemplate
+from router.features.window_features import FeatureStore, extract
 from router.labels.labelled import Labelled
 from router.menu.candidates import SearchedRun
 from router.menu.ridge import summarize
-from router.menu.verdict_store import VerdictStore, judge
+from router.menu.verdict_store import VerdictStore, run_programs
 
 #: Rows whose features are in memory at once.
 _BATCH = 256
@@ -36,167 +37,181 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(kw_only=True)
 class FrozenModelService(AbstractContextManager["FrozenModelService"]):
-    """Reads prompts along their programs, and judges programs; use as a context manager.
+    """Reads prompts and runs programs on Ray actors; use as a context manager.
 
     Attributes:
         base: The model that was searched.
-        location: Where it lies, if not where it was.
-        dtype: Its precision.
-        resources: What actors run on.
-        store: The features that there are.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
+        location: Where it lies, if not where it was searched.
+        dtype: Precision of its weights.
+        add_special_tokens: Whether the tokenizer adds its special tokens.
+        resources: Resources of the actors.
+        folder: Folder of everything that is kept.
+        announce: Receives a line for the user.
+        show: Receives what is being done, how much of it is done, of how much.
     """
 
     base: BaseModelRef
     location: str | None
     dtype: str
+    add_special_tokens: bool
     resources: Resources
-    store: FeatureStore
+    folder: Path
     announce: Callable[[str], None]
     show: Callable[[str, int, int], None]
-    _found: tuple[ModelSource, Placement] | None = field(default=None, init=False)
+    _started: tuple[ModelSource, Placement] | None = field(default=None, init=False)
+    _feature_stores: dict[int, FeatureStore] = field(default_factory=dict, init=False)
+    _verdict_stores: dict[tuple[str, int | None], VerdictStore] = field(default_factory=dict, init=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._found is not None:
+        if self._started is not None:
             import ray
 
             ray.shutdown()
 
-    def fill(self, rows: Sequence[Labelled]) -> None:
-        """Compute the features of rows that the store has not.
+    def features(self, rows: Sequence[Labelled], *, num_windows: int) -> FeatureStore:
+        """A store that has the window features of the rows' prompts along their programs.
 
         Raises:
-            UserError: The model is not there, or its states are no numbers.
+            UserError: The model is not there, or its states are not finite.
         """
-        absent = len({feature_key(row) for row in rows if row not in self.store})
+        store = self._feature_store(num_windows)
+        absent = store.absent(rows)
         if not absent:
-            self.announce(f"All features are in {self.store.folder} already.")
-            return
-        source, place = self._model()
+            self.announce(f"All features are in {store.folder} already.")
+            return store
+        source, placement = self._on_ray()
         self.announce(
-            f"Reading {absent} prompts along their programs, {len(rows) - absent} known already; "
-            f"up to {place.pool.num_actors} actors on {place.device} in {self.dtype}."
+            f"Reading {len(absent)} prompts along their programs, {len(rows) - len(absent)} known already; "
+            f"up to {placement.pool.num_actors} actors on {placement.device} in {self.dtype}."
         )
         extract(
-            self.store,
-            rows,
+            store,
+            absent,
             model=source,
-            device=place.device,
+            device=placement.device,
             dtype=self.dtype,
-            pool=place.pool,
-            show=lambda done: self.show("prompts read", done, absent),
+            pool=placement.pool,
+            show=lambda done: self.show("prompts read", done, len(absent)),
         )
+        return store
 
-    def searched(self, run: AnyPath, verdicts: Path) -> SearchedRun:
-        """A run's rows and questions, on which further programs can be run.
-
-        Args:
-            run: The run.
-            verdicts: Folder of the verdicts that are kept.
+    def summaries(self, rows: Sequence[Labelled], *, num_windows: int) -> Array:
+        """Summaries of the hidden states on the rows' prompts, ``[N, …]``; see ``router.menu.ridge.summarize``.
 
         Raises:
-            UserError: The questions cannot be read again, or are too few.
+            UserError: The model is not there, or its states are not finite.
         """
-        rows, settings = read_paths(run), read_settings(run)
-        known = set(rows.example_id)
-        if len(known) < 2:
-            raise UserError(
-                f"{run} has {len(known)} questions: too few to tell what others should expect; leave it out, or train "
-                "with --labels consensus"
+        store = self.features(rows, num_windows=num_windows)
+        starts = range(0, len(rows), _BATCH)
+        return np.concatenate([summarize(store.read(rows[start : start + _BATCH])) for start in starts])
+
+    def verdicts(self, run: SearchedRun, examples: Sequence[Example], programs: Sequence[LayerProgram]) -> Array:
+        """Whether each program is right on each example of a run, bool ``[N, M]``.
+
+        Raises:
+            UserError: The model is not there, or an example cannot be prepared.
+        """
+        store = self._verdict_store(run.task, run.max_new_tokens)
+        if any(store.absent(example, programs) for example in examples):
+            source, placement = self._on_ray()
+            self.announce(f"Running {len(programs)} programs on {len(examples)} questions of {run.run}.")
+            run_programs(
+                store,
+                examples,
+                programs,
+                model=source,
+                device=placement.device,
+                dtype=self.dtype,
+                pool=placement.pool,
+                task=run.task,
+                max_new_tokens=run.max_new_tokens,
+                show=lambda done, total: self.show("programs run", done, total),
             )
-        try:
-            examples = [example for example in questions_of(run) if example.id in known]
-        except UserError as error:
-            raise UserError(
-                f"the questions of {run} cannot be read again ({error}), and no program can be judged on them; "
-                "train with --labels consensus or shortest, and --head per-layer"
-            ) from None
-        task, max_new_tokens = settings["task"], settings.get("max_new_tokens")
-        store = VerdictStore(
-            verdicts, revision=self.base.revision, dtype=self.dtype, task=task, max_new_tokens=max_new_tokens
-        )
+        return store.read(examples, programs)
 
-        def run_programs(some: Sequence[Example], programs: Sequence[LayerProgram]) -> Array:
-            if any(store.absent(example, programs) for example in some):
-                source, place = self._model()
-                self.announce(f"Running {len(programs)} programs on {len(some)} questions of {run}.")
-                judge(
-                    store,
-                    some,
-                    programs,
-                    model=source,
-                    device=place.device,
-                    dtype=self.dtype,
-                    pool=place.pool,
-                    task=task,
-                    max_new_tokens=max_new_tokens,
-                    show=lambda done, total: self.show("programs judged", done, total),
-                )
-            return store.read(some, programs)
-
-        return SearchedRun(rows=rows, examples=examples, judge=run_programs)
-
-    def states(self, rows: Sequence[Labelled], *, form: Form, reading: str, early: int) -> StateStore:
-        """The states that the first layers make of rows' prompts.
+    def states(
+        self, rows: Sequence[Labelled], *, prompt_template: PromptTemplate, state_selection: str, early: int
+    ) -> StateStore:
+        """A store that has the hidden states of the rows' prompts up to layer ``early``.
 
         Args:
             rows: The rows.
-            form: How prompts are put.
-            reading: What is kept of them.
+            prompt_template: How prompts are put to the model.
+            state_selection: Which states are kept; see ``router.features.hidden_states``.
             early: Layers that run.
 
         Raises:
-            UserError: The model is not there, its states are no numbers, or there is no room for them.
+            UserError: The model is not there, its states are not finite, or there is no room for them.
         """
         store = StateStore(
-            self.store.folder.parent,
+            self.folder,
             revision=self.base.revision,
             dtype=self.dtype,
-            form=form,
-            reading=reading,
+            prompt_template=prompt_template,
+            state_selection=state_selection,
             early=early,
         )
         absent = store.absent([row.prompt for row in rows])
         if not absent:
             self.announce(f"All states are in {store.folder} already.")
             return store
-        source, place = self._model()
+        source, placement = self._on_ray()
         self.announce(
-            f"Reading {len(absent)} prompts with the first {early} layers; up to {place.pool.num_actors} actors on "
-            f"{place.device} in {self.dtype}."
+            f"Reading {len(absent)} prompts with the first {early} layers; up to {placement.pool.num_actors} actors "
+            f"on {placement.device} in {self.dtype}."
         )
         store.fill(
             absent,
             model=source,
-            device=place.device,
+            device=placement.device,
             dtype=self.dtype,
-            pool=place.pool,
+            pool=placement.pool,
             most_gib=MOST_GIB,
             show=lambda done: self.show("prompts read", done, len(absent)),
         )
         return store
 
-    def summaries(self, rows: Sequence[Labelled]) -> Array:
-        """What the untouched model makes of rows' prompts, ``[N, …]``; see ``router.menu.ridge.summarize``."""
-        self.fill(rows)
-        starts = range(0, len(rows), _BATCH)
-        return np.concatenate([summarize(self.store.read(rows[start : start + _BATCH])) for start in starts])
+    # -- inside ----------------------------------------------------------------------------
 
-    def _model(self) -> tuple[ModelSource, Placement]:
-        """The searched model, and where actors run it."""
-        if self._found is None:
+    def _feature_store(self, num_windows: int) -> FeatureStore:
+        if num_windows not in self._feature_stores:
+            self._feature_stores[num_windows] = FeatureStore(
+                self.folder,
+                revision=self.base.revision,
+                dtype=self.dtype,
+                num_windows=num_windows,
+                add_special_tokens=self.add_special_tokens,
+            )
+        return self._feature_stores[num_windows]
+
+    def _verdict_store(self, task: str, max_new_tokens: int | None) -> VerdictStore:
+        key = task, max_new_tokens
+        if key not in self._verdict_stores:
+            self._verdict_stores[key] = VerdictStore(
+                self.folder / "verdicts",
+                revision=self.base.revision,
+                dtype=self.dtype,
+                task=task,
+                max_new_tokens=max_new_tokens,
+            )
+        return self._verdict_stores[key]
+
+    def _on_ray(self) -> tuple[ModelSource, Placement]:
+        """The base model, and where actors run it. The first call joins or starts Ray.
+
+        Raises:
+            UserError: The model is not the one that was searched, or cannot run in its precision.
+        """
+        if self._started is None:
             source = resolve_model(self.location or self.base.name)
-            if source.revision != self.base.revision:
-                raise UserError(
-                    f"{source.name!r} is not the model that was searched: its revision is {source.revision[:19]}…, "
-                    f"the runs have {self.base.revision[:19]}…; say where that one lies with --base"
-                )
+            require_revision(
+                source, self.base, what="the model that was searched", hint="say where it lies with --base"
+            )
             if self.resources.dtype not in ("auto", self.dtype):
                 raise UserError(
                     f"--dtype {self.resources.dtype}, but the runs were searched in {self.dtype}; leave it out"
                 )
-            self._found = source, find_placement(self.resources)
-        return self._found
+            self._started = source, find_placement(self.resources)
+        return self._started

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
@@ -17,10 +18,13 @@ class EarlyExitRequest:
         UserError: A field is out of its range.
     """
 
+    name: ClassVar[str] = "early-exit"
+    label_choices: ClassVar[tuple[str, ...]] = ("shortest", "expected")
+
     early: int | None = field(default=None, metadata=option(at_least=1, unset="a quarter of them"))
-    """Of --head probe: layers that always run."""
+    """Of --head early-exit: layers that always run."""
     short: tuple[float, ...] = (0.9,)
-    """Of --head probe: most layers of the short program, as a fraction of the depth; several with commas between."""
+    """Of --head early-exit: most layers of the short program, as a fraction of the depth; several by commas."""
     kind: ProbeKind = field(default_factory=ProbeKind)
     """What the probe is."""
     fit: ProbeFitConfig = field(default_factory=lambda: ProbeFitConfig(balance=0.0))
@@ -32,6 +36,10 @@ class EarlyExitRequest:
             raise UserError(f"--short takes fractions of the depth between 0 and 1, got {list(self.short)}")
         if len(set(self.short)) < len(self.short):
             raise UserError(f"--short has a fraction twice: {list(self.short)}")
+
+    @property
+    def seed(self) -> int:
+        return self.fit.seed
 
     def exit_of(self, depth: int) -> int:
         """The layers before the exit of a model of some depth.

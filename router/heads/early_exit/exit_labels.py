@@ -1,44 +1,47 @@
-"""How deep questions need to go: the label of the probe that steers depth, and the program of each class.
+"""The classes of an early exit: the program of each class, and the class that each example needs.
 
-Three classes or more: a short program of at most so many layers will do; the untouched model is needed; it is wrong
-and a correction is not. What may run begins with the untouched first layers, whose states are what the probe sees.
+Three classes or more: a short program of at most so many layers suffices; the base model is needed; the base model is
+wrong and a correction is right. Every class's program begins with each of the first layers once: those run before the
+probe decides.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
-from router.labels.labelled import Labelled, sayable
-from router.menu.candidates import SCREENING_QUESTIONS, SearchedRun
+from router.labels.labelled import Labelled, expressible_as_counts
+from router.menu.candidates import SCREENING_EXAMPLES, LabelService, SearchedRun
 from router.menu.expected_labels import expected_choice, relabelled
 
 SHORT, FULL, CORRECTION = "short", "full", "correction"
 #: Programs among which that of a class is chosen.
-_CANDIDATES = 16
+_NUM_SCREENED = 16
 
 Array = np.ndarray[Any, Any]
+#: How often a program runs each layer.
+Counts = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExitLabels:
-    """What questions need, and what is run for them.
+    """The classes of an early exit, and a label for each example.
 
     Attributes:
-        programs: Each class's program: the short ones by their length, the untouched model, the correction.
-        rows: A label for each question, one of those programs.
-        worth: For each class its questions' mean worth of each program, ``[C, C]``: right answers, and what the layers
-            that it saves are worth.
-        left_out: Questions without a label.
-        right: Share of the labelled questions on which their labels are right.
-        base_right: The same of the untouched model.
+        programs: Each class's program: the short ones by their length, the identity program, the correction.
+        rows: A label for each example, one of those programs.
+        worth: The mean value of each program on the examples of each class, ``[C, C]``: the share of right answers,
+            plus the price of the layers that the program saves.
+        left_out: Number of examples without a label, by the reason.
+        right: Share of the labelled examples on which their labels are right.
+        base_right: Share of the labelled examples on which the base model is right.
         layers: Mean layers of the labels.
     """
 
@@ -52,47 +55,48 @@ class ExitLabels:
 
 
 def exit_labels(
-    searched: Sequence[SearchedRun],
+    runs: Sequence[SearchedRun],
+    service: LabelService,
     *,
     early: int,
     shares: Sequence[float],
     choice: str,
-    summaries: Callable[[Sequence[Labelled]], Array],
+    num_windows: int,
     layer_price: float = 0.0,
 ) -> ExitLabels:
-    """Choose the classes' programs and say which of them every question needs.
+    """Choose the classes' programs, and the class of every example.
 
     Args:
-        searched: The searches; a question of two of them counts once.
+        runs: The searched runs; an example of two of them counts once.
+        service: Runs programs on the examples, and reads their prompts.
         early: Layers before the exit.
         shares: For each short class the most layers, as a fraction of the depth.
-        choice: ``expected`` for the program that a question should expect most of, as far as questions like it tell;
-            ``shortest`` for its own verdicts: the first class that is right, the untouched model before a correction.
-        summaries: What the untouched model makes of prompts; see ``router.menu.ridge.summarize``.
-        layer_price: Share of right answers that a layer is worth.
+        choice: ``expected`` for the program with the highest predicted value; ``shortest`` for the first class whose
+            program is right on the example, the base model before a correction.
+        num_windows: Windows of a prompt that its summary is made of.
+        layer_price: Price of a layer, in right answers an example.
 
     Raises:
-        UserError: The searches found no short program that begins with the untouched layers.
+        UserError: The searches found no short program that begins with each of the first layers once.
     """
-    untouched, places = _questions(searched)
-    identity = untouched[0].program
-    base_right = _judged(searched, places, [identity])[:, 0]
-    found = [_found(one, early) for one in searched]
-    programs = _class_programs(searched, found, identity, shares=shares, early=early)
+    base_labels, positions = _all_examples(runs)
+    identity = base_labels[0].program
+    base_right = _verdicts(runs, positions, [identity], service)[:, 0]
+    programs = _class_programs(runs, service, identity, shares=shares, early=early)
     names, chosen_from = list(programs), list(programs.values())
-    right = _judged(searched, places, chosen_from)
+    right = _verdicts(runs, positions, chosen_from, service)
     if choice == "expected":
-        # The untouched model first: what is gained is gained over it.
-        order = sorted(range(len(names)), key=lambda place: names[place] != FULL)
-        chosen = np.array(order)[
-            expected_choice(
-                right[:, order], [chosen_from[place] for place in order], summaries(untouched), layer_price=layer_price
-            )
-        ]
+        # The identity program first: gains are predicted over it.
+        order = sorted(range(len(names)), key=lambda index: names[index] != FULL)
+        summaries = service.summaries(base_labels, num_windows=num_windows)
+        of_order = expected_choice(
+            right[:, order], [chosen_from[index] for index in order], summaries, layer_price=layer_price
+        )
+        chosen = np.array(order)[of_order]
     else:
         chosen = np.where(right.any(1), right.argmax(1), -1)
     kept = (chosen >= 0).nonzero()[0]
-    rows = [relabelled(untouched[place], chosen_from[chosen[place]]) for place in kept]
+    rows = [relabelled(base_labels[index], chosen_from[chosen[index]]) for index in kept]
     return ExitLabels(
         programs=programs,
         rows=rows,
@@ -105,7 +109,7 @@ def exit_labels(
 
 
 def _worth(right: Array, labels: Array, programs: Sequence[LayerProgram], *, layer_price: float) -> Array:
-    """What each program is worth to each class's questions on average, ``[C, C]``; alike to a class that nobody has."""
+    """The mean value of each program on each class's examples, ``[C, C]``; the same for a class without examples."""
     saved = layer_price * np.array([program.saved_layers for program in programs])
     means = [
         right[labels == one].mean(0) if (labels == one).any() else np.zeros(len(programs))
@@ -115,92 +119,119 @@ def _worth(right: Array, labels: Array, programs: Sequence[LayerProgram], *, lay
 
 
 def short_names(shares: Sequence[float]) -> list[str]:
-    """What the short classes are called, the shortest first."""
+    """Names of the short classes, the shortest first."""
     return [SHORT if len(shares) == 1 else f"{SHORT} {share:g}" for share in sorted(shares)]
 
 
-def _questions(searched: Sequence[SearchedRun]) -> tuple[list[Labelled], list[tuple[int, int]]]:
-    """All questions once, and where each is: its search, and its place there."""
-    found: dict[tuple[str, str], tuple[Labelled, tuple[int, int]]] = {}
-    for number, one in enumerate(searched):
-        for place, row in enumerate(one.untouched):
-            found.setdefault((row.example_id, row.prompt), (row, (number, place)))
-    return [row for row, _ in found.values()], [place for _, place in found.values()]
+class _Position(NamedTuple):
+    """Where an example is: the index of its run, and its index there."""
+
+    run: int
+    example: int
 
 
-def _judged(
-    searched: Sequence[SearchedRun], places: Sequence[tuple[int, int]], programs: Sequence[LayerProgram]
+def _all_examples(runs: Sequence[SearchedRun]) -> tuple[list[Labelled], list[_Position]]:
+    """All examples once, labelled with the identity program, and where each is."""
+    found: dict[tuple[str, str], tuple[Labelled, _Position]] = {}
+    for run_index, run in enumerate(runs):
+        for example_index, row in enumerate(run.base_labels):
+            found.setdefault((row.example_id, row.prompt), (row, _Position(run_index, example_index)))
+    return [row for row, _ in found.values()], [position for _, position in found.values()]
+
+
+def _verdicts(
+    runs: Sequence[SearchedRun],
+    positions: Sequence[_Position],
+    programs: Sequence[LayerProgram],
+    service: LabelService,
 ) -> Array:
-    """Whether programs are right on the questions at some places, ``[N, M]``."""
-    verdicts = np.zeros((len(places), len(programs)), dtype=bool)
-    for number, one in enumerate(searched):
-        mine = [row for row, (of, _) in enumerate(places) if of == number]
-        if mine:
-            verdicts[mine] = one.judge([one.examples[places[row][1]] for row in mine], programs)
+    """Whether programs are right on the examples at some positions, ``[N, M]``."""
+    verdicts = np.zeros((len(positions), len(programs)), dtype=bool)
+    for run_index, run in enumerate(runs):
+        of_run = [row for row, position in enumerate(positions) if position.run == run_index]
+        if of_run:
+            examples = [run.examples[positions[row].example] for row in of_run]
+            verdicts[of_run] = service.verdicts(run, examples, programs)
     return verdicts
 
 
-def _found(searched: SearchedRun, early: int) -> dict[str, list[tuple[int, ...]]]:
-    """For each question its right programs, with the layers before the exit as in the untouched model."""
-    right = searched.rows[searched.rows.correct & (searched.rows["rank"] > 0)]
-    found: dict[str, list[tuple[int, ...]]] = {}
+def _found_programs(run: SearchedRun, early: int) -> dict[str, list[Counts]]:
+    """For each example its right programs, with each of the layers before the exit run once."""
+    right = run.rows[run.rows.correct & (run.rows["rank"] > 0)]
+    found: dict[str, list[Counts]] = {}
     for example_id, counts in zip(right.example_id, right.counts):
-        if sayable(counts):
+        if expressible_as_counts(counts):
             found.setdefault(str(example_id), []).append((1,) * early + tuple(map(int, counts[early:])))
     return found
 
 
+def _screening_positions(runs: Sequence[SearchedRun]) -> list[_Position]:
+    """The examples that screen the classes' programs; the same ones each time."""
+    positions = []
+    for run_index, run in enumerate(runs):
+        indices = list(range(len(run.examples)))
+        random.Random("screening questions").shuffle(indices)
+        positions += [_Position(run_index, index) for index in indices[:SCREENING_EXAMPLES]]
+    return positions
+
+
 def _class_programs(
-    searched: Sequence[SearchedRun],
-    found: Sequence[dict[str, list[tuple[int, ...]]]],
+    runs: Sequence[SearchedRun],
+    service: LabelService,
     identity: LayerProgram,
     *,
     shares: Sequence[float],
     early: int,
 ) -> dict[str, LayerProgram]:
-    """Each class's program: of those that were found most often, the one that is right on most screening questions.
+    """Each class's program: of those that were found most often, the one that is right on most screening examples.
 
-    A correction is judged by the questions on which the untouched model is wrong.
+    A correction is chosen by the examples on which the base model is wrong.
     """
-    places = []
-    for number, one in enumerate(searched):
-        some = list(range(len(one.examples)))
-        random.Random("screening questions").shuffle(some)
-        places += [(number, place) for place in some[:SCREENING_QUESTIONS]]
-    wrong = ~_judged(searched, places, [identity])[:, 0]
-    anywhere = Counter(counts for of_run in found for programs in of_run.values() for counts in programs)
-    missed = [
-        found[number].get(searched[number].examples[place].id, [])
-        for (number, place), is_wrong in zip(places, wrong)
+    found = [_found_programs(run, early) for run in runs]
+    positions = _screening_positions(runs)
+    base_wrong = ~_verdicts(runs, positions, [identity], service)[:, 0]
+    everywhere = Counter(counts for of_run in found for of_example in of_run.values() for counts in of_example)
+    where_wrong = Counter(
+        counts
+        for position, is_wrong in zip(positions, base_wrong)
         if is_wrong
-    ]
-    on_missed = Counter(counts for programs in missed for counts in programs)
+        for counts in found[position.run].get(runs[position.run].examples[position.example].id, [])
+    )
     depth = identity.num_layers
+    taken = {identity.counts}
     programs: dict[str, LayerProgram] = {}
-
-    def best(name: str, counted: Counter[tuple[int, ...]], most: int, where: Array) -> None:
-        taken = {program.counts for program in programs.values()} | {identity.counts}
-        fitting = [counts for counts in counted if 0 < sum(counts) <= most and counts not in taken]
-        ranked = sorted(fitting, key=lambda counts: (-counted[counts], sum(counts), counts))[:_CANDIDATES]
-        if ranked:
-            candidates = [LayerProgram.from_counts(counts) for counts in ranked]
-            right = _judged(searched, places, candidates)
-            on_class, in_all = right[where].sum(0), right.sum(0)
-            order = sorted(
-                range(len(ranked)), key=lambda place: (-on_class[place], -in_all[place], len(candidates[place]), place)
-            )
-            programs[name] = candidates[order[0]]
-
-    everywhere = np.ones(len(places), dtype=bool)
     for name, share in zip(short_names(shares), sorted(shares)):
         most = int(share * depth + 1e-9)
-        best(name, anywhere, most, everywhere)
-        if name not in programs:
+        screened = _most_frequent(everywhere, most=most, taken=taken)
+        if not screened:
             raise UserError(
                 f"the searches found no program of at most {most} layers beside the first {early}, which run always; "
                 "give a larger --short or a smaller --early, or search with more --simulations"
             )
+        right = _verdicts(runs, positions, screened, service)
+        programs[name] = _best(screened, right, right.sum(0))
+        taken.add(programs[name].counts)
     programs[FULL] = identity
-    if wrong.any():
-        best(CORRECTION, on_missed, 2 * depth, wrong)
+    corrections = _most_frequent(where_wrong, most=2 * depth, taken=taken)
+    if corrections:
+        right = _verdicts(runs, positions, corrections, service)
+        programs[CORRECTION] = _best(corrections, right, right[base_wrong].sum(0))
     return programs
+
+
+def _most_frequent(found: Counter[Counts], *, most: int, taken: set[Counts | None]) -> list[LayerProgram]:
+    """The programs that were found most often, of at most so many layers, and in no other class."""
+    fitting = [counts for counts in found if 0 < sum(counts) <= most and counts not in taken]
+    ranked = sorted(fitting, key=lambda counts: (-found[counts], sum(counts), counts))[:_NUM_SCREENED]
+    return [LayerProgram.from_counts(counts) for counts in ranked]
+
+
+def _best(programs: Sequence[LayerProgram], right: Array, right_in_class: Array) -> LayerProgram:
+    """The program with the most right examples of its class, then of all, then the shortest."""
+    in_all = right.sum(0)
+    return programs[
+        min(
+            range(len(programs)),
+            key=lambda index: (-right_in_class[index], -in_all[index], len(programs[index]), index),
+        )
+    ]

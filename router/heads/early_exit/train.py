@@ -1,76 +1,169 @@
-"""Training the probe that steers depth: from questions that say how deep they need to go to a ``Learnt``."""
+"""Training an early exit: classes and labels, the first layers' states, and the fit of the probe."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pipeline.errors import UserError
 from router.features.hidden_states import StateStore
+from router.features.prompt_template import PromptTemplate
+from router.fitting import EpochRecord
 from router.heads.early_exit.early_exit_head import EarlyExitHead
 from router.heads.early_exit.early_exit_request import EarlyExitRequest
-from router.heads.early_exit.exit_labels import ExitLabels
-from router.heads.head import Learnt
+from router.heads.early_exit.exit_labels import ExitLabels, exit_labels
+from router.heads.kind import ModelService, TrainedHead
 from router.heads.per_layer.fit import KEPT_HELD_OUT
-from router.labels.labelled import Labelled
-from router.probes.fit import fit_probe
+from router.labels.from_runs import RunData
+from router.labels.label_request import LabelRequest
+from router.labels.labelled import Labelled, TrainingLabels, describe_left_out, split
+from router.menu.candidates import SearchedRun
+from router.probes.fit import FittedProbe, fit_probe
 from router.probes.metrics import metrics_of
 from router.probes.network import ProbeConfig
 from router.probes.probe_plot import draw_probe
 from router.probes.texts import LabelledText
 from router.probes.train import StoredTexts
 
+#: Windows of a prompt that its summary is made of, where labels are expected ones.
+_SUMMARY_WINDOWS = 8
 
-def train_early_exit(
-    learnt: Sequence[Labelled],
-    held_out: Sequence[Labelled],
-    labels: ExitLabels,
-    request: EarlyExitRequest,
-    store: StateStore,
-    *,
-    on_epoch: Callable[[dict[str, float]], None],
-) -> Learnt:
-    """Train the probe.
 
-    Args:
-        learnt: Questions to learn from, each with one of the programs as its label.
-        held_out: Questions to stop by.
-        labels: The classes, their programs, and what those are worth.
-        request: What is trained, and how.
-        store: Has the states of all prompts.
-        on_epoch: Told of every epoch's record.
+@dataclass(frozen=True, kw_only=True)
+class EarlyExitLabels(TrainingLabels):
+    """The labels of an early exit.
+
+    Attributes:
+        early: Layers before the exit.
+        classes: The classes: their programs, and the value of each.
+        prompt_template: How prompts are put to the model.
+    """
+
+    early: int
+    classes: ExitLabels
+    prompt_template: PromptTemplate
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedEarlyExit(TrainedHead):
+    """A trained early exit, and the course of its fitting.
+
+    Attributes:
+        fitted: The fitting.
+        metrics: Metrics on the held-out texts; see ``router.probes.metrics``.
+        held_out: The held-out texts.
+    """
+
+    fitted: FittedProbe
+    metrics: dict[str, Any]
+    held_out: StoredTexts
+
+
+def label_early_exit(
+    runs: RunData, request: LabelRequest, head: EarlyExitRequest, service: ModelService
+) -> EarlyExitLabels:
+    """Step 1: the classes' programs, and a class for each example. The programs are run on all examples.
 
     Raises:
-        ValueError: There is nothing to learn, the probe does not go with the model, or the loss is no number any more.
+        UserError: The exit does not go with the model, there are too few examples, or there is nothing to learn.
     """
-    programs, names = labels.programs, list(labels.programs)
-    of_program = {program.counts: name for name, program in programs.items()}
+    try:
+        early = head.exit_of(runs.num_layers)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
+    found = exit_labels(
+        [SearchedRun.read(path) for path in request.data],
+        service,
+        early=early,
+        shares=head.short,
+        choice=request.labels,
+        num_windows=_SUMMARY_WINDOWS,
+        layer_price=request.layer_price,
+    )
+    counted = Counter(row.counts for row in found.rows)
+    for name, program in found.programs.items():
+        share = counted[program.counts or ()] / max(1, len(found.rows))
+        service.announce(f"{name}: {len(program)} layers ({program}), the label of {100 * share:.1f} %.")
+    service.announce(
+        f"{len(found.rows)} questions{describe_left_out(found.left_out)}; their labels are right on "
+        f"{100 * found.right:.1f} % with {found.layers:.2f} layers, the base model on {100 * found.base_right:.1f} %."
+    )
+    train, held_out = split(found.rows, request.held_out, seed=head.seed)
+    if len({row.counts for row in train}) < 2:
+        raise UserError(
+            f"every question of {', '.join(map(str, request.data))} has the same label: there is nothing to learn; "
+            "change --layer-price or --short, or take other --labels"
+        )
+    return EarlyExitLabels(
+        rows=found.rows,
+        train=train,
+        held_out=held_out,
+        left_out=found.left_out,
+        description=f"an early exit behind the first {early} layers",
+        early=early,
+        classes=found,
+        prompt_template=PromptTemplate(add_special_tokens=runs.add_special_tokens),
+    )
 
-    def stored(rows: Sequence[Labelled]) -> StoredTexts:
-        texts = [LabelledText(text=row.prompt, label=of_program[row.counts], where=row.example_id) for row in rows]
-        return StoredTexts.of(store, texts, names)
 
-    train, stop = stored(learnt), stored(held_out)
-    assert store.early is not None
+def extract_early_exit(labels: EarlyExitLabels, head: EarlyExitRequest, service: ModelService) -> StateStore:
+    """Step 2: the first layers' states of all prompts."""
+    return service.states(
+        labels.rows,
+        prompt_template=labels.prompt_template,
+        state_selection=head.kind.state_selection,
+        early=labels.early,
+    )
+
+
+def fit_early_exit(
+    labels: EarlyExitLabels, store: StateStore, head: EarlyExitRequest, on_epoch: Callable[[EpochRecord], None]
+) -> TrainedEarlyExit:
+    """Step 3: fit the probe.
+
+    Raises:
+        ValueError: There is nothing to learn, the probe does not go with the model, or the loss is not finite.
+    """
+    programs, names = labels.classes.programs, list(labels.classes.programs)
+    train = _stored(store, labels.train, labels.classes)
+    held_out = _stored(store, labels.held_out, labels.classes)
     shape = ProbeConfig(
-        **asdict(request.kind),
-        num_layers=store.early,
+        **asdict(head.kind),
+        num_layers=labels.early,
         hidden_size=train.states(0).shape[-1],
         num_classes=len(names),
     )
-    fitted = fit_probe(train, stop, shape, request.fit, on_epoch=on_epoch)
+    fitted = fit_probe(train, held_out, shape, head.fit, on_epoch=on_epoch)
     scores = fitted.logits.double().softmax(-1).numpy()
-    metrics = metrics_of(stop.labels, scores.argmax(1), scores, names)
-    head, sample = EarlyExitHead(fitted.network, programs, labels.worth), fitted.logits.log_softmax(-1)
-    decided = head.steering(sample.numpy()).choose(sample.numpy())
+    metrics = metrics_of(held_out.labels, scores.argmax(1), scores, names)
+    exit_head = EarlyExitHead(fitted.network, programs, labels.classes.worth)
+    sample = fitted.logits.log_softmax(-1)
+    decided = exit_head.steering(sample.numpy()).choose(sample.numpy())
     layers = np.array([len(program) for program in programs.values()])[decided]
-    return Learnt(
-        head=head,
+    return TrainedEarlyExit(
+        head=exit_head,
         sample=sample[:KEPT_HELD_OUT],
         best=fitted.best,
         f1=metrics["f1"],
-        made={"fit": asdict(request.fit), "held_out_layers": float(layers.mean())},
-        draw=partial(draw_probe, fitted, metrics, names, stop),
+        made={"fit": asdict(head.fit), "held_out_layers": float(layers.mean())},
+        fitted=fitted,
+        metrics=metrics,
+        held_out=held_out,
     )
+
+
+def draw_early_exit(trained: TrainedEarlyExit, file: Path) -> None:
+    """Draw the training into a PNG file."""
+    draw_probe(trained.fitted, trained.metrics, list(trained.f1), trained.held_out, file)
+
+
+def _stored(store: StateStore, rows: Sequence[Labelled], classes: ExitLabels) -> StoredTexts:
+    """Labelled rows as the probe's fit reads them."""
+    name_of = {program.counts: name for name, program in classes.programs.items()}
+    texts = [LabelledText(text=row.prompt, label=name_of[row.counts], where=row.example_id) for row in rows]
+    return StoredTexts.of(store, texts, list(classes.programs))

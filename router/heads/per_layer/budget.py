@@ -1,13 +1,13 @@
-"""From the routers' logits to how often each layer runs: the likeliest way, or the likeliest within a budget.
+"""From the routers' logits to how often each layer runs: the likeliest program, or the likeliest within a budget.
 
 A sequence's layers are decided one after the other while its prompt is read, so a bound on their number must
-be kept without knowing what later routers will say. It is kept by planning: with r layers left to spend at layer l,
-a choice c is worth its own log-probability and what the rest is worth with r − c layers left,
+be kept without knowing the logits of later routers. A dynamic program keeps it: with r layers left to spend at layer l,
+the value of a choice c is its own log-probability plus the value of the remaining layers with r − c left,
 
     V_l(r) = E[ max_c  log p_l(c) − price·c + V_{l+1}(r − c) ],    V_L(r) = 0,   never below r = 0,
 
-where the mean is over what the routers said of held-out prompts, layer by layer. The bound holds for every sequence,
-whatever the routers say; nothing is promised by a mixture of probabilities.
+where the mean is over the routers' log-probabilities on held-out prompts, layer by layer. The bound holds for every
+sequence, whatever the logits are.
 
 An average over sequences is kept by a price for every layer that runs, found on the same prompts.
 
@@ -31,11 +31,11 @@ _MOST_EXTREME_PRICE = 32.0
 _BISECTIONS = 24
 
 
-class Policy:
-    """Decides how often layers run.
+class BudgetPlanner:
+    """Decides how often layers run, from the routers' logits and the layers that are left.
 
     Args:
-        sample: Log-probabilities that the routers gave on held-out prompts, ``[N, L, 3]``.
+        sample: The routers' log-probabilities on held-out prompts, ``[N, L, 3]``.
         limit: Most layers that a sequence may run; None for no bound.
         price: Nats that a layer costs.
 
@@ -50,18 +50,18 @@ class Policy:
         self.limit = limit
         self.price = price
         most = self.num_layers * (NUM_CLASSES - 1)
-        # Without a bound, one that nothing can reach: then the rest is worth the same whatever is left.
+        # Without a limit the allowance is one that no program can exceed.
         self._allowance = most if limit is None else min(limit, most)
         self._cost = price * np.arange(NUM_CLASSES)
-        self._rest = None if limit is None or limit >= most else self._plan(sample)
+        self._value = None if limit is None or limit >= most else self._plan(sample)
 
     @property
     def bounded(self) -> bool:
         """Whether a decision depends on those before it."""
-        return self._rest is not None
+        return self._value is not None
 
     def likeliest(self, logits: Array) -> Array:
-        """How often layers run where nothing is bounded: ``[…, 3]`` to counts ``[…]``."""
+        """How often layers run without a limit: logits ``[…, 3]`` to counts ``[…]``."""
         counts: Array = (logits - self._cost).argmax(-1)
         return counts
 
@@ -69,21 +69,21 @@ class Policy:
         """How often one layer runs in each row.
 
         Args:
-            layer: Its index.
-            logits: Its router's, ``[B, 3]``; a constant on all three of a row changes nothing.
+            layer: Index of the layer.
+            logits: Logits of its router, ``[B, 3]``; a constant on all three of a row changes nothing.
             spent: Layers that each row's program has so far, ``[B]``.
 
         Returns:
             Counts ``[B]``, 0 to 2.
         """
         # A prompt waits for this at every layer: no operation that changes nothing.
-        worth = logits - self._cost if self.price else logits
-        if self._rest is not None:
-            worth = worth + _after(self._rest[layer + 1], self._allowance - spent)
+        value = logits - self._cost if self.price else logits
+        if self._value is not None:
+            value = value + _value_after(self._value[layer + 1], self._allowance - spent)
         if layer == self.num_layers - 1 and not spent.all():
-            # Somebody must run: no program is empty.
-            worth = np.where(((spent == 0)[:, None] & [True, False, False]), -math.inf, worth)
-        counts: Array = worth.argmax(1)
+            # No program is empty: the last layer runs where no other layer did.
+            value = np.where(((spent == 0)[:, None] & [True, False, False]), -math.inf, value)
+        counts: Array = value.argmax(1)
         return counts
 
     def decide_all(self, logits: Array) -> Array:
@@ -96,52 +96,52 @@ class Policy:
         return counts
 
     def _plan(self, sample: Array) -> Array:
-        """What the layers from l on are worth with r left to spend, ``[L + 1, NUM_CLASSES - 1 + allowance + 1]``.
+        """The value V of the layers from l on with r left to spend, ``[L + 1, NUM_CLASSES - 1 + allowance + 1]``.
 
-        The first columns stand for having spent too much, which nothing is worth.
+        The first columns stand for having spent too much: minus infinity.
         """
         beyond = NUM_CLASSES - 1
         left = np.arange(self._allowance + 1)
-        rest = np.zeros((self.num_layers + 1, beyond + len(left)))
-        rest[:, :beyond] = -math.inf
+        value = np.zeros((self.num_layers + 1, beyond + len(left)))
+        value[:, :beyond] = -math.inf
         for layer in reversed(range(self.num_layers)):
             # [N, 1, 3] and [r, 3]
-            worth = (sample[:, layer] - self._cost)[:, None] + _after(rest[layer + 1], left)
-            rest[layer, beyond:] = worth.max(-1).mean(0)
-        return rest
+            choices = (sample[:, layer] - self._cost)[:, None] + _value_after(value[layer + 1], left)
+            value[layer, beyond:] = choices.max(-1).mean(0)
+        return value
 
 
-#: Where in a row of ``_plan`` the worth stands that is left after each choice.
+#: Columns of a row of ``_plan`` after each choice, relative to the allowance before it.
 _COLUMNS = NUM_CLASSES - 1 - np.arange(NUM_CLASSES)
 
 
-def _after(rest: Array, left: Array) -> Array:
-    """What is left is worth after each choice: a row of ``_plan`` and allowances ``[B]`` to ``[B, 3]``."""
-    after: Array = rest[left[:, None] + _COLUMNS]
+def _value_after(value: Array, left: Array) -> Array:
+    """The value of the remaining layers after each choice: a row of ``_plan`` and allowances ``[B]`` to ``[B, 3]``."""
+    after: Array = value[left[:, None] + _COLUMNS]
     return after
 
 
-def price_of_average(sample: Array, average: float, *, limit: int | None = None) -> float:
+def price_for_average(sample: Array, average: float, *, limit: int | None = None) -> float:
     """The price at which held-out prompts run a given number of layers on average.
 
     Args:
         sample: Log-probabilities on those prompts, ``[N, L, 3]``.
-        average: Layers wanted, as a fraction of L.
-        limit: A bound that is kept too; see ``Policy``.
+        average: Mean layers, as a fraction of L.
+        limit: A limit for every sequence that is kept too; see ``BudgetPlanner``.
 
     Returns:
-        Nats a layer; the mean is at most what is wanted, as near as prices come to it. 0 where the bound keeps it.
+        Nats a layer; the mean is at most ``average``, as near as prices come to it. 0 where the limit implies it.
     """
     wanted = average * sample.shape[1] + 1e-9
     if limit is not None and limit <= wanted:
-        return 0.0  # the bound sees to it, and whoever wants less than it may
+        return 0.0
     return price_where(
-        lambda price: float(Policy(sample, limit=limit, price=price).decide_all(sample).sum(1).mean()) <= wanted
+        lambda price: float(BudgetPlanner(sample, limit=limit, price=price).decide_all(sample).sum(1).mean()) <= wanted
     )
 
 
 def price_where(cheap_enough: Callable[[float], bool]) -> float:
-    """The lowest price of a layer, in nats, at which what runs is cheap enough."""
+    """The lowest price of a layer at which ``cheap_enough`` holds, by bisection; the bounds are in nats."""
     low, high = -_MOST_EXTREME_PRICE, _MOST_EXTREME_PRICE
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -152,18 +152,18 @@ def price_where(cheap_enough: Callable[[float], bool]) -> float:
     return high
 
 
-def policy_of_average(sample: Array, average: float, *, limit: int | None = None) -> Policy:
-    """What runs at most so many layers on average, and as many of those as it can.
+def planner_for_average(sample: Array, average: float, *, limit: int | None = None) -> BudgetPlanner:
+    """A planner that runs at most so many layers on average, and as many of those as it can.
 
-    A price moves all layers at once whose routers say the same, so that the mean may jump far below what is wanted;
-    then a bound for every sequence comes nearer.
+    A price moves all layers with equal logits at once, so that the mean may jump far below ``average``; a limit for
+    every sequence then comes nearer.
 
     Args:
         sample: Log-probabilities on held-out prompts, ``[N, L, 3]``.
-        average: Layers wanted, as a fraction of L.
-        limit: A bound that is kept too; see ``Policy``.
+        average: Mean layers, as a fraction of L.
+        limit: A limit for every sequence that is kept too; see ``BudgetPlanner``.
     """
-    priced = Policy(sample, limit=limit, price=price_of_average(sample, average, limit=limit))
+    priced = BudgetPlanner(sample, limit=limit, price=price_for_average(sample, average, limit=limit))
     bound = max(1, int(average * sample.shape[1] + 1e-9))
-    bounded = Policy(sample, limit=bound if limit is None else min(bound, limit))
-    return max(priced, bounded, key=lambda policy: float(policy.decide_all(sample).sum(1).mean()))
+    bounded = BudgetPlanner(sample, limit=bound if limit is None else min(bound, limit))
+    return max(priced, bounded, key=lambda planner: float(planner.decide_all(sample).sum(1).mean()))

@@ -1,13 +1,10 @@
-"""Fitting routers to labelled features: focal loss, AdamW, cosine with warm-up, early stopping on macro-F1.
+"""Fitting routers to labelled features: focal loss, early stopping on macro-F1.
 
 Nothing here knows where features come from. On a CPU the same seed gives the same bits.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,15 +13,15 @@ import numpy as np
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
-from router.fitting import cosine_with_warmup
+from router.fitting import EpochRecord, fit_with_early_stopping
 from router.heads.per_layer.losses import effective_number_weights, focal_loss
 from router.heads.per_layer.per_layer_request import FitConfig
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.labels.labelled import NUM_CLASSES
 
 CLASSES = ("skip", "execute", "repeat")
-#: Rows that are read at once where nothing is learnt from them.
-_EVALUATED = 256
+#: Rows of a batch outside of training.
+_EVALUATED_ROWS = 256
 #: Most held-out rows whose log-probabilities a router keeps: budgets are planned on them.
 KEPT_HELD_OUT = 512
 
@@ -45,8 +42,8 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """What came of fitting.
+class FittedRouters:
+    """Fitted routers, and the course of the fitting.
 
     Attributes:
         routers: The best routers by macro-F1 on the held-out rows.
@@ -66,25 +63,25 @@ class Fitted:
 def fit(
     train: Rows,
     held_out: Rows,
-    size: RouterConfig,
+    shape: RouterConfig,
     config: FitConfig,
     *,
     device: torch.device | str = "cpu",
-    on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
-) -> Fitted:
+    on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+) -> FittedRouters:
     """Fit routers.
 
     Inputs are standardized by the training rows' mean and deviation for each layer and unit; the first linear layer
-    takes that in at the end, so that the routers read plain hidden states. The router of a layer that has the same
-    label in every training row says so whatever it reads.
+    takes that in at the end, so that the routers read plain hidden states. A layer that has the same label in every
+    training row gets a constant router.
 
     Args:
         train: Rows to learn from.
         held_out: Rows to stop by.
-        size: The routers' size.
+        shape: The routers' sizes.
         config: How to fit.
-        device: Where.
-        on_epoch: Told of every epoch's record: ``epoch``, ``train_loss``, ``loss``, ``macro_f1``, ``accuracy`` (of
+        device: Device of the fitting.
+        on_epoch: Receives every epoch's record: ``epoch``, ``train_loss``, ``loss``, ``macro_f1``, ``accuracy`` (of
             single decisions), ``f1_skip``, ``f1_execute``, ``f1_repeat``, ``layers`` (the mean length of
             the programs that the likeliest decisions make), ``learning_rate``, ``seconds``; all but
             ``train_loss`` of the held-out rows.
@@ -97,73 +94,62 @@ def fit(
     totals = np.bincount(train.counts.ravel(), minlength=NUM_CLASSES)
     if (totals > 0).sum() < 2:
         raise ValueError(f"every label is '{CLASSES[int(totals.argmax())]}': there is nothing to tell apart")
-    weights = effective_number_weights(torch.from_numpy(totals), beta=config.beta).to(device)
-    mean, deviation = (moment.to(device) for moment in _moments(train))
-    routers = LayerRouters(size, seed=config.seed)
-    # A layer whose labels are all alike has nothing to learn, and a prompt need not wait for its router.
-    alike = torch.from_numpy((train.counts == train.counts[:1]).all(0))
-    routers.settle(alike, _frequencies(train.counts).log())
+    class_weights = effective_number_weights(torch.from_numpy(totals), beta=config.beta).to(device)
+    standardize = Standardization.of(train, device)
+    routers = LayerRouters(shape, seed=config.seed)
+    # A layer with the same label in every row has nothing to learn, and a prompt need not wait for its router.
+    constant = torch.from_numpy((train.counts == train.counts[:1]).all(0))
+    routers.make_constant(constant, _frequencies(train.counts).log())
     routers.to(device)
-    optimizer = torch.optim.AdamW(routers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    num_steps = config.epochs * math.ceil(len(train) / config.batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, cosine_with_warmup(num_steps, min(config.warmup_steps, num_steps // 10))
-    )
-    order = np.random.default_rng(config.seed)
-
-    def batches(rows: Rows, indices: np.ndarray[Any, Any], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for start in range(0, len(indices), size):
-            chosen = indices[start : start + size]
-            features = torch.from_numpy(rows.features(chosen)).to(device).float()
-            targets = torch.from_numpy(rows.counts[chosen]).to(device)
-            yield (features - mean) / deviation, targets
-
-    def told(rows: Rows) -> torch.Tensor:
-        with torch.inference_mode():
-            return torch.cat([routers(features) for features, _ in batches(rows, np.arange(len(rows)), _EVALUATED)])
-
+    rng = np.random.default_rng(config.seed)
     targets = torch.from_numpy(held_out.counts).to(device)
-    history: list[dict[str, float]] = []
-    best: dict[str, float] = {}
-    best_weights: dict[str, torch.Tensor] = {}
-    for epoch in range(1, config.epochs + 1):
-        began, lost = time.monotonic(), 0.0
-        for features, labels in batches(train, order.permutation(len(train)), config.batch_size):
-            loss = focal_loss(routers(features), labels, weights, gamma=config.gamma)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            scheduler.step()
-            lost += float(loss.detach()) * len(labels)
-        if not math.isfinite(lost):
-            raise ValueError(f"the loss is no number any more in epoch {epoch}; a smaller learning rate may help")
-        logits = told(held_out)
-        record: dict[str, float] = {
-            "epoch": float(epoch),
-            "train_loss": lost / len(train),
-            "loss": float(focal_loss(logits, targets, weights, gamma=config.gamma)),
+
+    def loss(indices: np.ndarray[Any, Any]) -> tuple[torch.Tensor, int]:
+        labels = torch.from_numpy(train.counts[indices]).to(device)
+        logits = routers(standardize(train.features(indices)))
+        return focal_loss(logits, labels, class_weights, gamma=config.gamma), len(indices)
+
+    def evaluate() -> EpochRecord:
+        logits = _logits(routers, held_out, standardize)
+        return {
+            "loss": float(focal_loss(logits, targets, class_weights, gamma=config.gamma)),
             **_scores(held_out.counts, logits.argmax(-1).cpu().numpy()),
-            "learning_rate": float(scheduler.get_last_lr()[0]),
-            "seconds": time.monotonic() - began,
         }
-        history.append(record)
-        on_epoch(record)
-        if not best or record["macro_f1"] > best["macro_f1"]:
-            best, best_weights = record, copy.deepcopy(routers.state_dict())
-        elif epoch - best["epoch"] >= config.patience:
-            break
-    routers.load_state_dict(best_weights)
-    logits = told(held_out)
+
+    course = fit_with_early_stopping(
+        routers,
+        config,
+        num_rows=len(train),
+        batches=lambda: _slices(rng.permutation(len(train)), config.batch_size),
+        loss=loss,
+        evaluate=evaluate,
+        on_epoch=on_epoch,
+    )
+    logits = _logits(routers, held_out, standardize)
     confusion = confusion_matrix(
         held_out.counts.ravel(), logits.argmax(-1).cpu().numpy().ravel(), labels=range(NUM_CLASSES)
     )
-    _absorb(routers, mean, deviation)
-    return Fitted(
+    standardize.absorb_into(routers)
+    return FittedRouters(
         routers=routers.cpu().eval().requires_grad_(False),
         held_out=logits[:KEPT_HELD_OUT].log_softmax(-1).cpu(),
-        history=history,
-        best=best,
+        history=course.history,
+        best=course.best,
         confusion=confusion,
+    )
+
+
+def _slices(indices: np.ndarray[Any, Any], size: int) -> Iterator[np.ndarray[Any, Any]]:
+    """Indices in their order, so many at once."""
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
+
+
+@torch.inference_mode()
+def _logits(routers: LayerRouters, rows: Rows, standardize: Standardization) -> torch.Tensor:
+    """The routers' logits on all rows, ``[N, L, 3]``."""
+    return torch.cat(
+        [routers(standardize(rows.features(indices))) for indices in _slices(np.arange(len(rows)), _EVALUATED_ROWS)]
     )
 
 
@@ -173,27 +159,43 @@ def _frequencies(labels: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(counted / counted.sum(1, keepdims=True))
 
 
-def _moments(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of what enters each layer, over rows and windows: ``[L, 1, D]`` each."""
-    number = 0
-    total = squares = torch.zeros(1, dtype=torch.float64)
-    for start in range(0, len(rows), _EVALUATED):
-        features = torch.from_numpy(rows.features(np.arange(start, min(start + _EVALUATED, len(rows))))).double()
-        number += features.shape[0] * features.shape[2]
-        total = total + features.sum((0, 2))
-        squares = squares + features.square().sum((0, 2))
-    mean = total / number
-    deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
-    # A unit that says the same of every prompt says nothing of any: do not blow up its rounding.
-    floor = 1e-3 * deviation.mean(-1, keepdim=True) + 1e-6
-    return mean[:, None].float(), torch.maximum(deviation, floor)[:, None].float()
+@dataclass(frozen=True)
+class Standardization:
+    """Mean and deviation of what enters each layer, over training rows and windows.
 
+    Attributes:
+        mean: ``[L, 1, D]``.
+        deviation: ``[L, 1, D]``.
+    """
 
-@torch.no_grad()
-def _absorb(routers: LayerRouters, mean: torch.Tensor, deviation: torch.Tensor) -> None:
-    """Let the first linear layer standardize: W(x − m)/s + b = (W/s)x + (b − (W/s)m)."""
-    routers.weight_in.div_(deviation.transpose(1, 2))
-    routers.bias_in.sub_(torch.bmm(mean, routers.weight_in)[:, 0])
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: Rows, device: torch.device | str) -> Standardization:
+        """The moments of some rows."""
+        number = 0
+        total = squares = torch.zeros(1, dtype=torch.float64)
+        for indices in _slices(np.arange(len(rows)), _EVALUATED_ROWS):
+            features = torch.from_numpy(rows.features(indices)).double()
+            number += features.shape[0] * features.shape[2]
+            total = total + features.sum((0, 2))
+            squares = squares + features.square().sum((0, 2))
+        mean = total / number
+        deviation = (squares / number - mean.square()).clamp(min=0).sqrt()
+        # A unit that is the same for every prompt holds no information: do not blow up its rounding.
+        floor = 1e-3 * deviation.mean(-1, keepdim=True) + 1e-6
+        return cls(mean[:, None].float().to(device), torch.maximum(deviation, floor)[:, None].float().to(device))
+
+    def __call__(self, features: np.ndarray[Any, Any]) -> torch.Tensor:
+        """Features ``[B, L, W, D]`` with mean 0 and deviation 1, in float32."""
+        return (torch.from_numpy(features).to(self.mean.device).float() - self.mean) / self.deviation
+
+    @torch.no_grad()
+    def absorb_into(self, routers: LayerRouters) -> None:
+        """Let the routers' first linear layer standardize: W(x − m)/s + b = (W/s)x + (b − (W/s)m)."""
+        routers.weight_in.div_(self.deviation.transpose(1, 2))
+        routers.bias_in.sub_(torch.bmm(self.mean, routers.weight_in)[:, 0])
 
 
 def _scores(labels: np.ndarray[Any, Any], decided: np.ndarray[Any, Any]) -> dict[str, float]:

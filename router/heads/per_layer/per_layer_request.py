@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pipeline.errors.fields import check_fields, option
 
@@ -37,6 +38,10 @@ class FitConfig:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def warmup_of(self, num_steps: int) -> int:
+        """Warm-up steps of a training of so many steps."""
+        return min(self.warmup_steps, num_steps // 10)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PerLayerRequest:
@@ -45,6 +50,9 @@ class PerLayerRequest:
     Raises:
         UserError: A field is out of its range.
     """
+
+    name: ClassVar[str] = "per-layer"
+    label_choices: ClassVar[tuple[str, ...]] = ("shortest", "consensus", "expected")
 
     num_windows: int = field(default=8, metadata=option("--windows", at_least=1, advanced=True))
     """Windows that a prompt is cut into."""
@@ -55,3 +63,7 @@ class PerLayerRequest:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    @property
+    def seed(self) -> int:
+        return self.fit.seed

@@ -1,7 +1,7 @@
-"""The per-layer routers: small networks that read what enters a layer and say how often it should run.
+"""The per-layer routers: small networks that read what enters a layer and predict how often it should run.
 
 All L routers are one batched module. Each one splits the prompt's tokens into W contiguous windows, averages
-each, and sends the means through Linear(D → width), GELU, Linear(width → 3); its W answers are averaged
+each, and sends the means through Linear(D → width), GELU, Linear(width → 3); its W outputs are averaged
 (Dr.LLM, arXiv 2510.12773, section 3.2).
 
 Shapes: B rows, T tokens, W windows, L layers, D hidden size.
@@ -47,8 +47,8 @@ class LayerRouters(nn.Module):
     """L routers in one module.
 
     Args:
-        config: Their size.
-        seed: Of the Xavier-uniform weights; biases start at zero.
+        config: Sizes of the routers.
+        seed: Seed of the Xavier-uniform weights; biases start at zero.
     """
 
     def __init__(self, config: RouterConfig, *, seed: int = 0) -> None:
@@ -69,53 +69,53 @@ class LayerRouters(nn.Module):
         rows, layers, windows, hidden = pooled.shape
         by_layer = pooled.permute(1, 0, 2, 3).reshape(layers, rows * windows, hidden)
         inner = nn.functional.gelu(torch.baddbmm(self.bias_in[:, None], by_layer, self.weight_in))
-        answers = torch.baddbmm(self.bias_out[:, None], inner, self.weight_out)
-        return answers.view(layers, rows, windows, NUM_CLASSES).mean(2).transpose(0, 1)
+        logits = torch.baddbmm(self.bias_out[:, None], inner, self.weight_out)
+        return logits.view(layers, rows, windows, NUM_CLASSES).mean(2).transpose(0, 1)
 
     @torch.no_grad()
-    def settle(self, layers: torch.Tensor, logits: torch.Tensor) -> None:
-        """Let routers answer the same whatever they read, as long as nothing but their last bias is trained.
+    def make_constant(self, layers: torch.Tensor, logits: torch.Tensor) -> None:
+        """Give some routers constant logits; training then changes nothing but their last bias.
 
         Args:
-            layers: Which ones, bool ``[L]``.
-            logits: What they answer, ``[L, 3]``; those of other layers are not looked at.
+            layers: Layers whose routers become constant, bool ``[L]``.
+            logits: Their logits, ``[L, 3]``; rows of other layers are not used.
         """
         self.weight_in[layers] = 0
         self.weight_out[layers] = 0
         self.bias_out[layers] = logits[layers].to(self.bias_out)
 
-    def apart(self) -> RoutersApart:
-        """The routers one by one, as they are now, for a model that asks them on the way."""
+    def unstacked(self) -> UnstackedRouters:
+        """A separate router for each layer, for a model that runs layer by layer."""
         windows = self.config.num_windows
-        # The half of GELU, and what makes a mean of the windows' sum.
+        # The half of GELU, and the division that makes a mean of the sum over windows.
         weight_out = self.weight_out.detach() * (0.5 / windows)
         weight_in, bias_in, bias_out = (part.detach() for part in (self.weight_in, self.bias_in, self.bias_out))
-        return RoutersApart(
+        return UnstackedRouters(
             routers=[LayerRouter(*weights) for weights in zip(weight_in, bias_in, weight_out, bias_out)],
-            settled=~weight_out.flatten(1).any(1).numpy(force=True),
-            answers=bias_out.numpy(force=True),
+            constant=~weight_out.flatten(1).any(1).numpy(force=True),
+            constant_logits=bias_out.numpy(force=True),
             num_windows=windows,
         )
 
 
-class RoutersApart(NamedTuple):
-    """A router for each layer, as a model asks them.
+class UnstackedRouters(NamedTuple):
+    """A separate router for each layer.
 
     Attributes:
-        routers: They.
-        settled: Which ones answer the same whatever they read, bool ``[L]``.
-        answers: What those answer, ``[L, 3]``.
-        num_windows: Windows W that all of them read.
+        routers: The routers, by layer.
+        constant: Whether a router's logits are the same for every prompt, bool ``[L]``.
+        constant_logits: Logits of the constant routers, ``[L, 3]``.
+        num_windows: Windows W of every router.
     """
 
     routers: list[LayerRouter]
-    settled: np.ndarray[Any, Any]
-    answers: np.ndarray[Any, Any]
+    constant: np.ndarray[Any, Any]
+    constant_logits: np.ndarray[Any, Any]
     num_windows: int
 
 
 class LayerRouter(NamedTuple):
-    """The router of one layer, in few operations: a prompt waits for every one of them.
+    """The router of one layer, in few operations: a prompt waits for each of them.
 
     Attributes:
         weight_in: ``[D, width]``.

@@ -1,22 +1,28 @@
-"""Training the routers of all layers: from labelled questions to a ``Learnt``."""
+"""Training per-layer routers: labels of every layer, window features along them, and the fit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.errors import UserError
 from router.features.window_features import FeatureStore
-from router.heads.head import Learnt
-from router.heads.per_layer.fit import CLASSES, fit
+from router.fitting import EpochRecord
+from router.heads.kind import ModelService, TrainedHead
+from router.heads.per_layer.fit import CLASSES, FittedRouters, fit
 from router.heads.per_layer.per_layer_head import PerLayerHead
 from router.heads.per_layer.per_layer_request import PerLayerRequest
 from router.heads.per_layer.routers import RouterConfig
 from router.heads.per_layer.training_plot import draw_training
-from router.labels.labelled import Labelled
+from router.labels.from_runs import RunData, consensus_labels, shortest_labels
+from router.labels.label_request import LabelRequest
+from router.labels.labelled import Labelled, TrainingLabels, describe_left_out, split
+from router.menu.candidates import SearchedRun
+from router.menu.expected_labels import expected_labels
 
 
 @dataclass(frozen=True)
@@ -39,39 +45,108 @@ class StoredRows:
         return self.store.read([self.rows[index] for index in indices])
 
 
-def train_per_layer(
-    learnt: Sequence[Labelled],
-    held_out: Sequence[Labelled],
-    request: PerLayerRequest,
-    store: FeatureStore,
-    *,
-    on_epoch: Callable[[dict[str, float]], None],
-) -> Learnt:
-    """Train the routers.
+@dataclass(frozen=True, kw_only=True)
+class TrainedPerLayer(TrainedHead):
+    """Trained routers, and the course of their fitting.
 
-    Args:
-        learnt: Questions to learn from.
-        held_out: Questions to stop by.
-        request: What is trained, and how.
-        store: Has the features of all.
-        on_epoch: Told of every epoch's record.
+    Attributes:
+        fitted: The fitting.
+    """
+
+    fitted: FittedRouters
+
+
+def label_per_layer(
+    runs: RunData, request: LabelRequest, head: PerLayerRequest, service: ModelService
+) -> TrainingLabels:
+    """Step 1: a label for each example. Only ``expected`` labels need the base model.
 
     Raises:
-        ValueError: There is nothing to learn, or the loss is no number any more.
+        UserError: There are too few examples, or nothing to learn.
     """
-    first = store.read(learnt[:1])
-    size = RouterConfig(
+    left_out = runs.left_out
+    if request.labels == "expected":
+        rows, left_out = _expected(request, head, service), {}
+    elif request.labels == "consensus":
+        rows = consensus_labels(runs.solved, consensus_price=request.consensus_price)
+    else:
+        rows = shortest_labels(runs.solved)
+    service.announce(_described(runs.base.name, rows, left_out))
+    train, held_out = split(rows, request.held_out, seed=head.seed)
+    if len({count for row in train for count in row.counts}) < 2:
+        raise UserError(
+            f"every label of {', '.join(map(str, request.data))} is '{CLASSES[train[0].counts[0]]}': there is nothing "
+            "to learn; search with more --simulations, keep more programs, or raise --layer-price"
+        )
+    return TrainingLabels(
+        rows=rows, train=train, held_out=held_out, left_out=left_out, description=f"{runs.num_layers} routers"
+    )
+
+
+def extract_per_layer(labels: TrainingLabels, head: PerLayerRequest, service: ModelService) -> FeatureStore:
+    """Step 2: windows of what enters each layer, along the labels."""
+    return service.features(labels.rows, num_windows=head.num_windows)
+
+
+def fit_per_layer(
+    labels: TrainingLabels, store: FeatureStore, head: PerLayerRequest, on_epoch: Callable[[EpochRecord], None]
+) -> TrainedPerLayer:
+    """Step 3: fit the routers.
+
+    Raises:
+        ValueError: There is nothing to learn, or the loss is not finite.
+    """
+    first = store.read(labels.train[:1])
+    shape = RouterConfig(
         num_layers=first.shape[1],
         hidden_size=first.shape[-1],
-        num_windows=request.num_windows,
-        width=request.width,
+        num_windows=head.num_windows,
+        width=head.width,
     )
-    fitted = fit(StoredRows.of(store, learnt), StoredRows.of(store, held_out), size, request.fit, on_epoch=on_epoch)
-    return Learnt(
+    train, held_out = StoredRows.of(store, labels.train), StoredRows.of(store, labels.held_out)
+    fitted = fit(train, held_out, shape, head.fit, on_epoch=on_epoch)
+    return TrainedPerLayer(
         head=PerLayerHead(fitted.routers),
         sample=fitted.held_out,
         best=fitted.best,
         f1={name: fitted.best[f"f1_{name}"] for name in CLASSES},
-        made={"fit": asdict(request.fit), "held_out_layers": fitted.best["layers"]},
-        draw=partial(draw_training, fitted),
+        made={"fit": asdict(head.fit), "held_out_layers": fitted.best["layers"]},
+        fitted=fitted,
+    )
+
+
+def draw_per_layer(trained: TrainedPerLayer, file: Path) -> None:
+    """Draw the training into a PNG file."""
+    draw_training(trained.fitted, file)
+
+
+def _expected(request: LabelRequest, head: PerLayerRequest, service: ModelService) -> list[Labelled]:
+    """Expected labels of all runs; an example of two runs counts once."""
+    rows: dict[tuple[str, str], Labelled] = {}
+    for path in request.data:
+        run = SearchedRun.read(path)
+        found = expected_labels(run, service, num_windows=head.num_windows, layer_price=request.layer_price)
+        for row in found.rows:
+            rows.setdefault((row.example_id, row.prompt), row)
+        service.announce(
+            f"The labels of {path}, from {len(found.candidates)} candidate programs, are right on "
+            f"{100 * found.right:.1f} % of the questions with {found.layers:.2f} layers, the base model on "
+            f"{100 * found.base_right:.1f} %."
+        )
+    return list(rows.values())
+
+
+def _described(base: str, rows: Sequence[Labelled], left_out: dict[str, int]) -> str:
+    """What the labels are, in a line."""
+    by_task: dict[str, int] = {}
+    for row in rows:
+        by_task[row.task] = by_task.get(row.task, 0) + 1
+    counts = np.array([row.counts for row in rows])
+    shares = ", ".join(f"{name} {100 * (counts == number).mean():.1f} %" for number, name in enumerate(CLASSES))
+    tasks = ", ".join(f"{number} {task}" for task, number in by_task.items())
+    different = len({row.counts for row in rows})
+    fixed = " Every question has the same label: the routers will always choose it." if different == 1 else ""
+    return (
+        f"{len(rows)} questions ({tasks}) of {base}; {different} different labels: {shares}"
+        f"{describe_left_out(left_out)}.{fixed}"
     )

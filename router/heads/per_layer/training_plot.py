@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.heads.per_layer.fit import CLASSES, Fitted
+from router.heads.per_layer.fit import CLASSES, FittedRouters
 
 if TYPE_CHECKING:
     pass
 
 
-def draw_training(fitted: Fitted, file: Path) -> None:
+def draw_training(fitted: FittedRouters, file: Path) -> None:
     """Loss curves, scores and the confusion matrix of the held-out rows, as one PNG."""
     # The object-oriented interface needs no display and no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,8 +1,9 @@
-"""The probe that steers depth: its labels, what it decides, and its files."""
+"""The early exit: its labels, its decisions, and its files."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,11 +22,11 @@ from pipeline.program import LayerProgram
 from pipeline.tasks import Example
 from router import Probe, RoutedCausalLM
 from router.artifact.base_model import BaseModelRef
-from router.features.hidden_states import reduced, together
+from router.features.hidden_states import pool_states, stack_states
 from router.heads.early_exit.early_exit_head import EarlyExitHead
 from router.heads.early_exit.early_exit_request import EarlyExitRequest
 from router.heads.early_exit.exit_labels import exit_labels
-from router.heads.early_exit.train import train_early_exit
+from router.heads.early_exit.train import fit_early_exit
 from router.labels.labelled import Labelled
 from router.menu.candidates import SearchedRun
 from router.probes.network import ProbeConfig, ProbeNetwork
@@ -69,22 +70,22 @@ class World:
             for counts, right in self.right.items()
         )
 
-    def judge(self, examples, programs):
+    def verdicts(self, run, examples, programs):
         numbers = [int(example.id[1:]) for example in examples]
         never = np.zeros(len(self.examples), dtype=bool)
         return np.array([[self.right.get(p.counts, never)[number] for p in programs] for number in numbers])
 
     @property
     def searched(self):
-        return SearchedRun(rows=self.rows, examples=self.examples, judge=self.judge)
+        return SearchedRun(run=Path("run"), rows=self.rows, examples=self.examples, task="made")
 
-    def summaries(self, rows):
+    def summaries(self, rows, *, num_windows):
         kinds = self.kinds[[int(row.example_id[1:]) for row in rows]]
         return np.column_stack([np.eye(3)[kinds], np.random.default_rng(3).normal(size=(len(rows), 4))])
 
     def labels(self, **changed):
-        options = {"early": EARLY, "shares": (0.9,), "choice": "expected", "summaries": self.summaries, **changed}
-        return exit_labels([self.searched], **options)
+        options = {"early": EARLY, "shares": (0.9,), "choice": "expected", "num_windows": 8, **changed}
+        return exit_labels([self.searched], self, **options)
 
 
 def test_every_class_has_a_program_that_begins_untouched():
@@ -148,11 +149,13 @@ def test_a_planted_rule_is_learnt():
         early=EARLY, lengths=lambda texts: [len(states[text]) for text in texts], read=states.__getitem__
     )
     request = EarlyExitRequest(fit=ProbeFitConfig(epochs=12, learning_rate=0.03))
-    labels = SimpleNamespace(programs=PROGRAMS, worth=np.eye(3))
-    learnt = train_early_exit(rows[:240], rows[240:], labels, request, store, on_epoch=lambda record: None)
-    assert list(learnt.f1) == list(PROGRAMS) and min(learnt.f1.values()) > 0.95
-    assert learnt.sample.shape == (60, *learnt.head.sample_shape)
-    said = np.array(list(learnt.head.programs.values()))[learnt.sample.argmax(1)]
+    labels = SimpleNamespace(
+        classes=SimpleNamespace(programs=PROGRAMS, worth=np.eye(3)), train=rows[:240], held_out=rows[240:], early=EARLY
+    )
+    trained = fit_early_exit(labels, store, request, lambda record: None)
+    assert list(trained.f1) == list(PROGRAMS) and min(trained.f1.values()) > 0.95
+    assert trained.sample.shape == (60, *trained.head.sample_shape)
+    said = np.array(list(trained.head.programs.values()))[trained.sample.argmax(1)]
     assert np.mean([program.counts == row.counts for program, row in zip(said, rows[240:])]) > 0.95
 
 
@@ -176,15 +179,19 @@ def test_a_request_that_cannot_be_met_is_refused(changed, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--head", "tail"], "choose one of: per-layer, probe"),
-        (["--early", 2], "--early goes with --head probe"),
-        (["--head", "probe", "--gamma", 2], "--gamma goes with --head per-layer"),
-        (["--head", "probe", "--labels", "consensus"], "--labels consensus goes with --head per-layer"),
-        (["--head", "probe", "--short", 1], "between 0 and 1"),
-        (["--head", "probe", "--short", "a"], "--short takes numbers"),
-        (["--head", "probe", "--early", 0], "--early must be at least 1"),
-        (["--head", "probe", "--aggregator", "sum"], "unknown aggregator"),
-        (["--head", "probe", "--lr", 0], "--lr must be above 0"),
+        (["--head", "tail"], "choose one of: per-layer, early-exit"),
+        (["--early", 2], "--early goes with --head early-exit"),
+        (["--head", "early-exit", "--gamma", 2], "--gamma goes with --head per-layer"),
+        (["--head", "early-exit", "--labels", "consensus"], "--labels consensus does not go with --head early-exit"),
+        (["--labels", "consensus", "--layer-price", 0.1], "--layer-price has no effect on --labels consensus"),
+        (["--consensus-price", 0.1], "--consensus-price has no effect on --labels expected"),
+        (["--layer-price", "nan"], "--layer-price must not be below 0"),
+        (["--labels", "consensus", "--consensus-price", -1], "--consensus-price must not be below 0"),
+        (["--head", "early-exit", "--short", 1], "between 0 and 1"),
+        (["--head", "early-exit", "--short", "a"], "--short takes numbers"),
+        (["--head", "early-exit", "--early", 0], "--early must be at least 1"),
+        (["--head", "early-exit", "--aggregator", "sum"], "unknown aggregator"),
+        (["--head", "early-exit", "--lr", 0], "--lr must be above 0"),
         (["--head", "probe"], "no run folder"),
     ],
 )
@@ -237,12 +244,12 @@ def test_what_decides_is_what_training_saw(base, aggregator, scope):
     together_chosen = lm.route(PROMPTS)
     assert len(set(together_chosen)) > 1
     assert [lm.route([prompt])[0] for prompt in PROMPTS] == together_chosen
-    model, reading = FrozenModel(hf_model, tokenizer), head.network.config.reading
+    model, selection = FrozenModel(hf_model, tokenizer), head.network.config.state_selection
     tokens = [tokenizer(prompt).input_ids for prompt in PROMPTS]
     first = LayerProgram(range(EARLY), NUM_LAYERS)
     for prompt_tokens, program in zip(tokens, together_chosen):
-        [states] = model.hidden_states([prompt_tokens], [first], lambda state: reduced(state, reading))
-        read = together(states, reading).transpose(0, 1)[None].float()
+        [states] = model.hidden_states([prompt_tokens], [first], lambda state: pool_states(state, selection))
+        read = stack_states(states, selection).transpose(0, 1)[None].float()
         logits = head.network(read, torch.ones(1, read.shape[2], dtype=torch.bool))
         assert list(PROGRAMS.values())[int(logits.argmax())] == program
 
@@ -300,6 +307,21 @@ def test_a_mistake_weighs_what_it_costs(base):
     assert decide(np.log([[0.98, 0.01, 0.01]])) == [0]
     assert decide(np.log([[0.90, 0.09, 0.01]])) != [0]
     assert decide(np.log([[0.01, 0.01, 0.98]])) == [2]
+
+
+@torch.inference_mode()
+def test_a_router_of_an_old_name_still_loads(base, tmp_path):
+    """Catches routers that an earlier release saved under ``probe``, and that this one no longer finds."""
+    router = router_of(base, head_of())
+    router.save(tmp_path / "router")
+    file = tmp_path / "router" / "config.json"
+    config = json.loads(file.read_text())
+    assert config["head"] == "early-exit"
+    file.write_text(json.dumps({**config, "head": "probe"}))
+    loaded = Router.load(tmp_path / "router")
+    assert loaded.head.settings() == router.head.settings() and loaded.head.name == "early-exit"
+    loaded.save(tmp_path / "router")
+    assert json.loads(file.read_text())["head"] == "early-exit"
 
 
 # -- on disk -------------------------------------------------------------------------------

@@ -50,18 +50,18 @@ def test_a_planted_rule_is_found():
     assert fitted.held_out.shape == (500, 4, 3)
 
 
-def test_a_layer_whose_labels_are_all_alike_is_settled():
+def test_a_layer_whose_labels_are_all_alike_gets_a_constant_router():
     """Catches a router that is asked, or that changes its mind, where nothing was to be learnt."""
     train, held_out = planted(400, 0), planted(100, 1)
     train.counts[:, 2] = 1
     fitted = fit(train, held_out, SIZE, replace(QUICK, epochs=3))
     assert (fitted.held_out[:, 2] == fitted.held_out[:1, 2]).all() and (fitted.held_out[:, 2].argmax(1) == 1).all()
     assert torch.isfinite(fitted.held_out).all()
-    apart = fitted.routers.apart()
-    settled = apart.settled.tolist()
-    assert settled == (train.counts == train.counts[:1]).all(0).tolist() and settled[2] and not all(settled)
+    unstacked = fitted.routers.unstacked()
+    constant = unstacked.constant.tolist()
+    assert constant == (train.counts == train.counts[:1]).all(0).tolist() and constant[2] and not all(constant)
     torch.testing.assert_close(
-        torch.from_numpy(apart.answers[2:3]).log_softmax(-1), fitted.held_out[:1, 2], atol=1e-5, rtol=0
+        torch.from_numpy(unstacked.constant_logits[2:3]).log_softmax(-1), fitted.held_out[:1, 2], atol=1e-5, rtol=0
     )
 
 

@@ -60,7 +60,7 @@ def test_all_routers_at_once_equal_separate_networks():
             network[2].bias.copy_(routers.bias_out[layer])
         expected = network(pooled[:, layer]).mean(1)
         torch.testing.assert_close(together[:, layer], expected)
-        torch.testing.assert_close(routers.apart().routers[layer](pooled[:, layer]), expected)
+        torch.testing.assert_close(routers.unstacked().routers[layer](pooled[:, layer]), expected)
 
 
 def test_weights_begin_as_xavier_has_them_and_by_the_seed():

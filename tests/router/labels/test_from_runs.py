@@ -9,14 +9,13 @@ from dataclasses import replace
 import pytest
 from shard_rows import CONFIG, rows
 
-from pipeline.distributed.cluster import Resources
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.shards.run_folder import RunFolder
-from router.artifact.base_model import BaseModelRef
-from router.labels.from_runs import read_labels
+from router.labels.from_runs import consensus_labels, read_runs, shortest_labels
+from router.labels.label_request import LabelRequest
 from router.labels.labelled import Labelled, is_held_out
-from router.training.model_service import FrozenModelService
+from router.menu.candidates import SearchedRun
 
 FACTS = {"class": "Stub", "num_layers": 3, "chat_template_applied": False, "special_tokens_added": True}
 
@@ -61,8 +60,11 @@ def make_run(root, *groups, facts=FACTS, config=CONFIG):
     return root
 
 
-def labels_of(data):
-    return {row.example_id: row.counts for row in data.rows}
+def labels_of(runs, *, choice="consensus", price=0.0):
+    """The label of each example, by its id."""
+    solved = read_runs(runs).solved
+    rows = shortest_labels(solved) if choice == "shortest" else consensus_labels(solved, consensus_price=price)
+    return {row.example_id: row.counts for row in rows}
 
 
 def test_the_shortest_or_the_most_common_program_is_the_label(tmp_path):
@@ -72,12 +74,13 @@ def test_the_shortest_or_the_most_common_program_is_the_label(tmp_path):
         [*example("a", (0, 1, 0), (1, 0, 1)), *example("b", (1, 0, 1))],
         [*example("c", (0, 0, 1), (1, 0, 1), (1, 1, 1)), *example("d", (1, 0, 1), (1, 2, 1))],
     )
-    shortest = labels_of(read_labels([run], choice="shortest"))
+    shortest = labels_of([run], choice="shortest")
     assert shortest == {"a": (0, 1, 0), "b": (1, 0, 1), "c": (0, 0, 1), "d": (1, 0, 1)}
-    consensus = read_labels([run], choice="consensus")
-    assert set(labels_of(consensus).values()) == {(1, 0, 1)}
-    assert consensus.num_layers == 3 and consensus.add_special_tokens and consensus.base.revision == "sha256:0"
-    assert consensus.rows[0].prompt == "prompt of a" and str(consensus.rows[0].program) == "0,2"
+    assert set(labels_of([run]).values()) == {(1, 0, 1)}
+    found = read_runs([run])
+    assert found.num_layers == 3 and found.add_special_tokens and found.base.revision == "sha256:0"
+    [first, *_] = consensus_labels(found.solved, consensus_price=0.0)
+    assert first.prompt == "prompt of a" and str(first.program) == "0,2"
 
 
 def test_a_price_moves_the_consensus_away_from_the_untouched_model(tmp_path):
@@ -85,13 +88,15 @@ def test_a_price_moves_the_consensus_away_from_the_untouched_model(tmp_path):
     whole, shorter = (1, 1, 1), (1, 0, 1)
     either = [*example("a", whole, shorter), *example("b", whole, shorter), *example("c", whole)]
     run = make_run(tmp_path / "run", [*either, *example("d", whole), *example("e", (0, 1, 1), whole)])
-    assert set(labels_of(read_labels([run])).values()) == {whole}
+    assert set(labels_of([run]).values()) == {whole}
     priced = {"a": shorter, "b": shorter, "c": whole, "d": whole, "e": whole}
-    assert labels_of(read_labels([run], layer_price=1.0)) == priced, "what hardly anybody shares stays too dear"
-    assert labels_of(read_labels([run], layer_price=2.0)) == {**priced, "e": (0, 1, 1)}
+    assert labels_of([run], price=1.0) == priced, "what hardly anybody shares stays too dear"
+    assert labels_of([run], price=2.0) == {**priced, "e": (0, 1, 1)}
     for wrong in (-1.0, math.inf, math.nan):
-        with pytest.raises(UserError, match="--layer-price must be a number and not below 0"):
-            read_labels([run], layer_price=wrong)
+        for name in ("layer_price", "consensus_price"):
+            option = f"--{name.replace('_', '-')}"
+            with pytest.raises(UserError, match=f"{option} must be a number and not below 0"):
+                LabelRequest(data=(run,), **{name: wrong})
 
 
 def test_what_routers_cannot_say_is_left_out_and_counted(tmp_path):
@@ -102,8 +107,8 @@ def test_what_routers_cannot_say_is_left_out_and_counted(tmp_path):
         tmp_path / "run",
         [*example("a", (3, 0, 0), (1, 2, 0)), *example("b", correct=False), *backwards, *example("d", (3, 1, 1))],
     )
-    data = read_labels([run])
-    assert labels_of(data) == {"a": (1, 2, 0)}, "the next program that can be said"
+    data = read_runs([run])
+    assert labels_of([run]) == {"a": (1, 2, 0)}, "the next program that can be said"
     assert data.left_out == {"no right program was found": 1, "counts cannot say their programs": 2}
 
 
@@ -111,7 +116,7 @@ def test_runs_of_one_model_go_together(tmp_path):
     """Catches a question that two runs searched and that is trained on twice, or a run that is forgotten."""
     first = make_run(tmp_path / "one", example("a", (1, 1, 1)), example("b", (1, 0, 1)))
     second = make_run(tmp_path / "two", example("a", (1, 0, 1)), example("c", (1, 0, 1)))
-    assert labels_of(read_labels([first, second], choice="shortest")) == dict.fromkeys("abc", (1, 0, 1))
+    assert labels_of([first, second], choice="shortest") == dict.fromkeys("abc", (1, 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +133,7 @@ def test_runs_of_different_models_are_refused_by_name(tmp_path, facts, model, na
     config = CONFIG if model is None else replace(CONFIG, model=model)
     second = make_run(tmp_path / "two", example("b", (1, 0, 1)), facts=facts, config=config)
     with pytest.raises(UserError, match=f"(?s){named}"):
-        read_labels([first, second])
+        read_runs([first, second])
 
 
 def test_runs_whose_questions_were_asked_in_other_numbers_of_ways_are_refused(tmp_path):
@@ -136,9 +141,9 @@ def test_runs_whose_questions_were_asked_in_other_numbers_of_ways_are_refused(tm
     once = make_run(tmp_path / "once", example("a", (1, 0, 1)))
     strict = [{**row, "correct_as_asked": True} for row in example("b", (1, 0, 1))]
     runs = [make_run(tmp_path / name, strict, config=replace(CONFIG, permutations=4)) for name in ("four", "more")]
-    assert len(read_labels(runs).rows) == 1
+    assert len(read_runs(runs).solved) == 1
     with pytest.raises(UserError, match=r"once was searched with --permutations 1, .*four with 4: .* luck"):
-        read_labels([once, runs[0]])
+        read_runs([once, runs[0]])
 
 
 @pytest.mark.parametrize(
@@ -151,35 +156,26 @@ def test_a_run_that_does_not_say_its_questions_is_named(tmp_path, setting, value
     stored = json.loads((run / "run.json").read_text())
     stored["settings"][setting] = value
     (run / "run.json").write_text(json.dumps(stored))
-    workshop = FrozenModelService(
-        base=BaseModelRef(name="stub", revision="sha256:0"),
-        location=None,
-        dtype="float32",
-        resources=Resources(),
-        store=None,
-        announce=print,
-        show=print,
-    )
     with pytest.raises(UserError, match=f"cannot be read again .run.json holds no valid {setting}"):
-        workshop.searched(run, tmp_path)
+        SearchedRun.read(run)
 
 
 def test_runs_that_teach_nothing_are_refused(tmp_path):
     """Catches a training that fails later, at its first empty batch."""
     empty = make_run(tmp_path / "empty")
     with pytest.raises(UserError, match="nothing is committed yet"):
-        read_labels([empty])
+        read_runs([empty])
     with pytest.raises(UserError, match="no right program was found: 1"):
-        read_labels([make_run(tmp_path / "wrong", example("a", correct=False))])
+        read_runs([make_run(tmp_path / "wrong", example("a", correct=False))])
     with pytest.raises(UserError, match="no run folder"):
-        read_labels([tmp_path / "nowhere"])
+        read_runs([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="choose one of"):
-        read_labels([empty], choice="longest")
+        LabelRequest(data=(empty,), labels="longest")
     stored = json.loads((empty / "run.json").read_text())
     del stored["loaded_model"]
     (empty / "run.json").write_text(json.dumps(stored))
     with pytest.raises(UserError, match="does not say"):
-        read_labels([empty])
+        read_runs([empty])
 
 
 def test_a_question_is_held_out_wherever_it_stands():

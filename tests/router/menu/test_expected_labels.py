@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,15 +88,15 @@ class World:
 
     @property
     def searched(self):
-        return SearchedRun(rows=self.rows, examples=self.examples, judge=self.judge)
+        return SearchedRun(run=Path("run"), rows=self.rows, examples=self.examples, task="made")
 
-    def judge(self, examples, programs):
+    def verdicts(self, run, examples, programs):
         self.judged += len(examples) * len(programs)
         numbers = [int(example.id[1:]) for example in examples]
         return np.array([[self.right[program.counts][number] for program in programs] for number in numbers])
 
-    def summaries(self, rows):
-        assert all(row.counts == WHOLE for row in rows), "what is expected is read off the untouched model"
+    def summaries(self, rows, *, num_windows):
+        assert all(row.counts == WHOLE for row in rows), "predictions are made from the base model's hidden states"
         kinds = np.array([self.easy[int(row.example_id[1:])] for row in rows], dtype=float)
         return np.column_stack([kinds, np.random.default_rng(3).normal(size=(len(rows), 5))])
 
@@ -102,9 +104,9 @@ class World:
 def test_a_label_is_what_should_be_expected_and_not_what_was_lucky():
     """Catches labels that are right on their own question by luck, and questions without a right program left out."""
     world = World()
-    found = expected_labels(world.searched, summaries=world.summaries)
+    found = expected_labels(world.searched, world, num_windows=8)
     assert [row.example_id for row in found.rows] == [example.id for example in world.examples]
-    assert found.programs[0] == LayerProgram.identity(NUM_LAYERS)
+    assert found.candidates[0] == LayerProgram.identity(NUM_LAYERS)
     labels = np.array([row.counts == SHORT for row in found.rows])
     assert (labels == world.easy).mean() > 0.97
     assert np.mean([row.counts == LUCKY for row in found.rows]) < 0.03
@@ -118,23 +120,23 @@ def test_a_price_makes_labels_shorter():
     world = World()
 
     def labels(price):
-        found = expected_labels(world.searched, summaries=world.summaries, layer_price=price)
+        found = expected_labels(world.searched, world, num_windows=8, layer_price=price)
         return [sum(row.counts) for row in found.rows]
 
     assert np.mean(labels(0.5)) == NUM_LAYERS - 1, "a layer is worth more than the 20 points that it gains hard ones"
     assert np.mean(labels(0.05)) == pytest.approx(np.mean(labels(0.0)), abs=0.1)
 
 
-def test_a_menu_holds_what_is_right_most_often(monkeypatch):
-    """Catches a menu of the programs that were found most often, which says little of the others' questions."""
-    monkeypatch.setattr(menu, "MENU", 2)
-    monkeypatch.setattr(menu, "SCREENING_QUESTIONS", 60)
+def test_a_candidate_set_holds_what_is_right_most_often(monkeypatch):
+    """Catches a candidate set of the programs that were found most often, which says little of other examples."""
+    monkeypatch.setattr(menu, "NUM_CANDIDATES", 2)
+    monkeypatch.setattr(menu, "SCREENING_EXAMPLES", 60)
     world = World()
     # A search that goes on to shorter programs does not come to every one that would be right.
     missed = world.rows.counts.map(SHORT.__eq__) & (world.rows.index % 9 > 1)
     world.rows.loc[missed, "correct"], world.rows.loc[missed, "rank"] = False, 0
-    found = expected_labels(world.searched, summaries=world.summaries)
-    assert [program.counts for program in found.programs] == [WHOLE, SHORT]
+    found = expected_labels(world.searched, world, num_windows=8)
+    assert [program.counts for program in found.candidates] == [WHOLE, SHORT]
     assert world.judged == 60 * 3 + 600 * 2
 
 

@@ -23,8 +23,8 @@ from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from router import Probe, RoutedCausalLM
 from router.artifact.base_model import BaseModelRef
-from router.features.hidden_states import READINGS, StateStore, reduced, together
-from router.features.prompt_template import Form
+from router.features.hidden_states import STATE_SELECTIONS, StateStore, pool_states, stack_states
+from router.features.prompt_template import PromptTemplate
 from router.heads.per_layer.per_layer_head import PerLayerHead
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.probes.compare import compare
@@ -97,20 +97,20 @@ class FrozenModelService:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
+def service(tmp_path_factory):
     return FrozenModelService(tmp_path_factory.mktemp("probing"))
 
 
 @pytest.fixture(scope="module")
-def gate(workshop):
-    out, text = workshop.train("gate", "--actors", 2, "--epochs", 8, "--lr", "0.03")
+def gate(service):
+    out, text = service.train("gate", "--actors", 2, "--epochs", 8, "--lr", "0.03")
     assert re.search(r"2 labels: awake 6\d\.\d %, sleepy 3\d\.\d %", text)
     return out
 
 
 @pytest.fixture(scope="module")
-def model(workshop):
-    return FrozenModel.load(str(workshop.model), device="cpu", dtype="float32")
+def model(service):
+    return FrozenModel.load(str(service.model), device="cpu", dtype="float32")
 
 
 def texts_of(file):
@@ -120,7 +120,7 @@ def texts_of(file):
 def test_states_are_what_stock_transformers_says(model):
     """Catches states of another layer, and a last one that went through the final norm."""
     tokens = model.tokenizer("abcz").input_ids
-    [states] = model.hidden_states([tokens], [IDENTITY], lambda state: reduced(state, "tokens"))
+    [states] = model.hidden_states([tokens], [IDENTITY], lambda state: pool_states(state, "tokens"))
     stock = model.hf_model(torch.tensor([tokens]), output_hidden_states=True).hidden_states
     for layer in range(NUM_LAYERS):
         one = stock[layer][0]
@@ -130,11 +130,11 @@ def test_states_are_what_stock_transformers_says(model):
     torch.testing.assert_close(model.hf_model.model.norm(states[-1].float()), stock[-1][0], atol=5e-3, rtol=5e-3)
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("reading", STATE_SELECTIONS)
 def test_a_reading_keeps_what_it_says(reading):
     """Catches a reading that leaves out what a probe of it needs."""
     states = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(0))
-    kept = together(torch.stack([reduced(state, reading) for state in states]), reading).float()
+    kept = stack_states(torch.stack([pool_states(state, reading) for state in states]), reading).float()
     normed = states / states.square().mean(-1, keepdim=True).sqrt()
     wanted = {
         "tokens": normed.transpose(0, 1),
@@ -146,10 +146,10 @@ def test_a_reading_keeps_what_it_says(reading):
     torch.testing.assert_close(kept, wanted, atol=2e-3, rtol=2e-3)
 
 
-def test_a_probe_learns_what_a_text_holds(workshop, gate):
+def test_a_probe_learns_what_a_text_holds(service, gate):
     """Catches labels that are mixed up with others, states of other texts, and figures that are not the probe's."""
-    out = workshop.folder / "figures.json"
-    given = ["--probe", gate, "--data", workshop.test_texts, "--features", workshop.features, "--out", out]
+    out = service.folder / "figures.json"
+    given = ["--probe", gate, "--data", service.test_texts, "--features", service.features, "--out", out]
     assert "macro-F1" in command("evaluate", *given)
     figures = json.loads(out.read_text())
     assert figures["macro_f1"] > 0.9 and figures["auprc"] > 0.9
@@ -158,24 +158,24 @@ def test_a_probe_learns_what_a_text_holds(workshop, gate):
     assert records[0]["epoch"] == 1 and {"train_loss", "loss", "accuracy", "macro_f1"} <= records[0].keys()
 
 
-def test_a_second_training_reads_nothing(workshop, gate):
+def test_a_second_training_reads_nothing(service, gate):
     """Catches states that are computed anew, and a training that does not repeat."""
-    again, text = workshop.train("again", "--epochs", 8, "--lr", "0.03")
+    again, text = service.train("again", "--epochs", 8, "--lr", "0.03")
     assert "All states are in" in text and "Reading" not in text
     assert (again / "model.safetensors").read_bytes() == (gate / "model.safetensors").read_bytes()
 
 
-def test_a_reloaded_probe_says_the_same_to_the_bit(workshop, gate, model):
+def test_a_reloaded_probe_says_the_same_to_the_bit(service, gate, model):
     """Catches rounding on the way to the disk, and states in use that are made otherwise than in training."""
     said = []
     for name in ("one.jsonl", "two.jsonl"):
-        out = workshop.folder / name
-        given = ["--probe", gate, "--data", workshop.test_texts, "--features", workshop.features, "--out", out]
+        out = service.folder / name
+        given = ["--probe", gate, "--data", service.test_texts, "--features", service.features, "--out", out]
         command("predict", *given)
         said.append(out.read_text())
     assert said[0] == said[1]
     rows = [json.loads(line) for line in said[0].splitlines()]
-    texts = texts_of(workshop.test_texts)
+    texts = texts_of(service.test_texts)
     assert len(rows) == len(texts)
     probe = Probe.from_pretrained(gate)
     tokens = [model.tokenizer(text).input_ids for text in texts]
@@ -197,12 +197,18 @@ def test_a_reloaded_probe_says_the_same_to_the_bit(workshop, gate, model):
     ],
     ids=lambda options: "-".join(map(str, options[1:2])),
 )
-def test_every_kind_of_probe_trains_and_looks_on(workshop, model, options):
+def test_every_kind_of_probe_trains_and_looks_on(service, model, options):
     """Catches a kind that reads in use what it was not trained on: padding, other tokens, another layer."""
-    out, _ = workshop.train("kind" + "".join(map(str, options)), "--epochs", 2, "--limit", 80, *options)
-    probe, texts = Probe.from_pretrained(out), texts_of(workshop.train_texts)[:20]
-    revision = resolve_model(str(workshop.model)).revision
-    store = StateStore(workshop.features, revision=revision, dtype="float32", form=Form(), reading=probe.config.reading)
+    out, _ = service.train("kind" + "".join(map(str, options)), "--epochs", 2, "--limit", 80, *options)
+    probe, texts = Probe.from_pretrained(out), texts_of(service.train_texts)[:20]
+    revision = resolve_model(str(service.model)).revision
+    store = StateStore(
+        service.features,
+        revision=revision,
+        dtype="float32",
+        prompt_template=PromptTemplate(),
+        state_selection=probe.config.state_selection,
+    )
     with torch.inference_mode():
         trained = [probe.labelled(probe.network(*collated([store.read(text)])))[0] for text in texts]
     tokens = [model.tokenizer(text).input_ids for text in texts]
@@ -211,13 +217,13 @@ def test_every_kind_of_probe_trains_and_looks_on(workshop, model, options):
         assert label.scores == pytest.approx(wanted.scores, abs=1e-3)
 
 
-def test_contenders_are_judged_on_the_same_texts(workshop, gate):
+def test_contenders_are_judged_on_the_same_texts(service, gate):
     """Catches a baseline that sees the test's labels, that is judged on other texts, or that fails on one seed."""
-    out = workshop.folder / "compared.json"
+    out = service.folder / "compared.json"
     names = ("gate", "last", "first-token", "tf-idf", "zero-shot")
     text = command(
-        *("compare", "--model", workshop.model, "--data", workshop.train_texts, "--test", workshop.test_texts),
-        *("--features", workshop.features, "--seeds", 2, "--epochs", 8, "--lr", "1e-6,0.03", "--out", out),
+        *("compare", "--model", service.model, "--data", service.train_texts, "--test", service.test_texts),
+        *("--features", service.features, "--seeds", 2, "--epochs", 8, "--lr", "1e-6,0.03", "--out", out),
         *(part for name in names for part in ("--contender", name)),
     )
     figures = json.loads(out.read_text())
@@ -260,16 +266,16 @@ def test_a_program_shows_what_enters_each_layer(gate, model):
 
 
 @pytest.fixture(scope="module")
-def routed(workshop):
-    source = resolve_model(str(workshop.model))
+def routed(service):
+    source = resolve_model(str(service.model))
     routers = LayerRouters(RouterConfig(num_layers=NUM_LAYERS, hidden_size=32, num_windows=4, width=8), seed=5)
     routers.weight_out.data *= 8
     held_out = torch.randn(20, NUM_LAYERS, 3, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     router = Router(
         base=BaseModelRef(name=source.name, revision=source.revision), head=PerLayerHead(routers), held_out=held_out
     )
-    router.save(workshop.folder / "router")
-    return RoutedCausalLM.from_pretrained(workshop.folder / "router", device="cpu", dtype="float32")
+    router.save(service.folder / "router")
+    return RoutedCausalLM.from_pretrained(service.folder / "router", device="cpu", dtype="float32")
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}])
@@ -297,42 +303,42 @@ def test_a_routed_model_answers_and_labels_in_one_pass(gate, model, routed, opti
 # -- what is refused -----------------------------------------------------------------------
 
 
-def test_a_probe_for_another_model_is_refused_by_name(gate, workshop, tmp_path, routed):
+def test_a_probe_for_another_model_is_refused_by_name(gate, service, tmp_path, routed):
     """Catches labels that a model's strange states are given without a word."""
     from transformers import AutoModelForCausalLM
 
-    other = AutoModelForCausalLM.from_pretrained(workshop.model)
+    other = AutoModelForCausalLM.from_pretrained(service.model)
     with torch.no_grad():
         other.model.layers[-1].self_attn.q_proj.weight.add_(0.1)
     stranger, probe = FrozenModel(other), Probe.from_pretrained(gate)
-    with pytest.raises(UserError, match=r"was trained on .*model at revision sha256:.*other weights"):
+    with pytest.raises(UserError, match=r"was trained on .*model .revision sha256:.*other weights"):
         stranger.generate([[1, 2]], [IDENTITY], probes=[probe])
     other.save_pretrained(tmp_path / "other")
-    given = ["--probe", gate, "--data", workshop.test_texts, "--out", tmp_path / "x.jsonl"]
+    given = ["--probe", gate, "--data", service.test_texts, "--out", tmp_path / "x.jsonl"]
     text = refused("predict", *given, "--base", tmp_path / "other")
     assert "is not the model that the probe was trained on" in text
-    text = refused("evaluate", "--probe", workshop.folder / "router", "--data", workshop.test_texts)
+    text = refused("evaluate", "--probe", service.folder / "router", "--data", service.test_texts)
     assert "holds a router, and not a probe" in text
     with pytest.raises(UserError, match="holds a probe, and not a router"):
         RoutedCausalLM.from_pretrained(gate)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_the_precision_of_the_weights_makes_no_other_model(gate, workshop, dtype):
+def test_the_precision_of_the_weights_makes_no_other_model(gate, service, dtype):
     """Catches a mark that refuses the very model in another precision."""
-    model = FrozenModel.load(str(workshop.model), device="cpu", dtype=dtype)
+    model = FrozenModel.load(str(service.model), device="cpu", dtype=dtype)
     _, labels = model.generate([[1, 2, 3]], [IDENTITY], max_new_tokens=1, probes=[Probe.from_pretrained(gate)])
     assert labels[0][0].label in ("awake", "sleepy")
 
 
 @pytest.mark.parametrize("part", ["embed_tokens.weight", "layers.0.mlp.down_proj.weight", "norm.weight"])
-def test_any_part_of_the_weights_makes_another_model(workshop, part):
+def test_any_part_of_the_weights_makes_another_model(service, part):
     """Catches a fine-tuned model that is taken for its base, because what was compared stayed the same."""
     from transformers import AutoModelForCausalLM
 
-    base, other = (AutoModelForCausalLM.from_pretrained(workshop.model) for _ in range(2))
+    base, other = (AutoModelForCausalLM.from_pretrained(service.model) for _ in range(2))
     assert weights_fingerprint(base) == weights_fingerprint(other)
-    tuned = AutoModelForCausalLM.from_pretrained(workshop.model)
+    tuned = AutoModelForCausalLM.from_pretrained(service.model)
     with torch.no_grad():
         tuned.model.get_parameter(part).mul_(1.05)
     assert weights_fingerprint(tuned) != weights_fingerprint(base)
@@ -340,7 +346,7 @@ def test_any_part_of_the_weights_makes_another_model(workshop, part):
 
 def test_no_two_texts_share_their_states():
     """Catches a text whose template says what another's text does."""
-    assert Form(template="{text}\nB").key("C") != Form().key("B\nC")
+    assert PromptTemplate(template="{text}\nB").key("C") != PromptTemplate().key("B\nC")
 
 
 def test_a_label_that_is_rare_is_learnt(tmp_path):
@@ -369,7 +375,7 @@ def test_a_baseline_does_not_see_the_answers(tmp_path):
     request = CompareRequest(
         train=ProbeTrainRequest(model="", data=str(tmp_path / "train.jsonl"), out=tmp_path),
         test=str(tmp_path / "test.jsonl"),
-        contenders=("tf-idf",),
+        methods=("tf-idf",),
     )
     [compared] = compare(request)
     assert compared.runs[0]["accuracy"] == 0
@@ -398,49 +404,49 @@ def test_confidence_that_is_right_is_no_error():
 def test_what_is_saved_is_what_was_trained(tmp_path):
     """Catches weights, labels, threshold or form that are rounded or lost on the way to the disk."""
     network = ProbeNetwork(ProbeConfig(num_layers=2, hidden_size=8, num_classes=2, aggregator="mha", downcast=2))
-    form = Form(template="<{text}>", max_tokens=9)
+    prompt_template = PromptTemplate(template="<{text}>", max_tokens=9)
     probe = Probe(
         base=BaseModelRef(name="x", revision="y"),
         network=network,
         labels=("a", "b"),
-        mark="m",
-        form=form,
+        weights_fingerprint="m",
+        prompt_template=prompt_template,
         threshold=0.3,
     )
     probe.save_pretrained(tmp_path / "probe")
     again = Probe.from_pretrained(tmp_path / "probe")
-    assert (again.base, again.labels, again.mark, again.form, again.threshold) == (
+    assert (again.base, again.labels, again.weights_fingerprint, again.prompt_template, again.threshold) == (
         probe.base,
         probe.labels,
         "m",
-        form,
+        prompt_template,
         0.3,
     )
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], tensor)
     assert again.prompt("x") == "<x>"
-    with pytest.raises(UserError, match="are no numbers"):
+    with pytest.raises(UserError, match="are not finite"):
         again.label(torch.full((3, 1, 8), math.nan))
 
 
-def test_texts_that_are_too_long_are_cut_and_counted(workshop, tmp_path):
+def test_texts_that_are_too_long_are_cut_and_counted(service, tmp_path):
     """Catches a text that breaks the run, or is cut without a word."""
     data = tmp_path / "long.jsonl"
     rows = [{"text": letter * (600 if letter == "b" else 9), "label": letter} for letter in "abcdabcd"]
     rows = [{**row, "text": f"{number}{row['text']}"} for number, row in enumerate(rows)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    _, text = workshop.train("long", "--epochs", 1, "--validation", data, data=data)
+    _, text = service.train("long", "--epochs", 1, "--validation", data, data=data)
     assert "warning: 2 of 8 texts were longer than the model's context, and their ends were cut off" in text
-    _, text = workshop.train("short", "--epochs", 1, "--validation", data, "--max-tokens", 6, data=data)
+    _, text = service.train("short", "--epochs", 1, "--validation", data, "--max-tokens", 6, data=data)
     assert "warning: 8 of 8 texts were longer than --max-tokens" in text
 
 
 def test_what_stands_behind_a_text_is_not_cut(model):
     """Catches a prompt whose question is lost with the text's end."""
-    tokens, cut = Form(template="<{text}>", max_tokens=6).tokens(model.tokenizer, "abcdefgh", 512)
+    tokens, cut = PromptTemplate(template="<{text}>", max_tokens=6).tokens(model.tokenizer, "abcdefgh", 512)
     assert cut and len(tokens) <= 6 and model.tokenizer.decode(tokens).endswith(">")
     with pytest.raises(UserError, match="the template alone is longer"):
-        Form(template="123456789{text}", max_tokens=6).tokens(model.tokenizer, "abc", 512)
+        PromptTemplate(template="123456789{text}", max_tokens=6).tokens(model.tokenizer, "abc", 512)
 
 
 @pytest.mark.parametrize(
@@ -465,16 +471,16 @@ def test_what_stands_behind_a_text_is_not_cut(model):
         ([{"text": "a", "label": "x"}], ["--max-tokens", 0], "--max-tokens must be at least 1"),
     ],
 )
-def test_bad_input_is_named(workshop, tmp_path, rows, options, message):
+def test_bad_input_is_named(service, tmp_path, rows, options, message):
     """Catches a traceback, or a fault that shows only after an hour of reading."""
     data = tmp_path / "bad.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    _, text = workshop.train("bad", *options, data=data, run=refused)
+    _, text = service.train("bad", *options, data=data, run=refused)
     assert message in text
-    assert not (workshop.folder / "bad" / "config.json").exists()
+    assert not (service.folder / "bad" / "config.json").exists()
 
 
-def test_a_label_that_was_never_seen_is_named(workshop, gate, tmp_path):
+def test_a_label_that_was_never_seen_is_named(service, gate, tmp_path):
     """Catches figures that count rows which the probe cannot get right."""
     data = tmp_path / "unseen.jsonl"
     data.write_text('{"text": "abc", "label": "awake"}\n{"text": "abd", "label": "dreaming"}\n')
@@ -482,9 +488,9 @@ def test_a_label_that_was_never_seen_is_named(workshop, gate, tmp_path):
     assert "labels that the probe was not trained on: 'dreaming' (1 rows), first in" in text and "line 2" in text
 
 
-def test_too_little_room_is_said_before_it_is_filled(workshop, tmp_path):
+def test_too_little_room_is_said_before_it_is_filled(service, tmp_path):
     """Catches a disk that fills up over hours."""
-    _, text = workshop.train("big", "--max-states-gib", "0.0001", "--features", tmp_path, run=refused)
+    _, text = service.train("big", "--max-states-gib", "0.0001", "--features", tmp_path, run=refused)
     assert "--max-states-gib allows 0.0" in text and "--aggregator pooling" in text
 
 

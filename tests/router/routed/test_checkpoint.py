@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,7 +180,7 @@ def test_weights_that_are_no_numbers_are_refused(router, tmp_path):
 def test_nothing_else_is_written_over(router, folder, base):
     """Catches a router that takes the place of a model's weights, which have the same file names."""
     before = (base / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match="no router"):
+    with pytest.raises(UserError, match="not a router"):
         router.save(base)
     assert (base / "model.safetensors").read_bytes() == before
     router.save(folder)
@@ -203,3 +204,30 @@ def test_another_base_model_is_refused(router, folder, base, tmp_path):
     model.hf_model.config.hidden_size = 16
     with pytest.raises(UserError, match="6 layers and hidden size 32"):
         RoutedCausalLM(model.hf_model, model.tokenizer, router)
+
+
+class FakeHub:
+    """The two calls of the hub's client that an upload makes."""
+
+    uploaded: dict[str, bytes] = {}  # noqa: RUF012
+    refuses = False
+
+    def create_repo(self, repo_id, *, private, exist_ok):
+        if self.refuses:
+            raise ConnectionError("no network")
+        assert private and exist_ok
+        return f"https://hub/{repo_id}"
+
+    def upload_folder(self, *, repo_id, folder_path):
+        self.uploaded.update({file.name: file.read_bytes() for file in Path(folder_path).iterdir()})
+
+
+def test_a_router_is_uploaded_as_it_is_saved(folder, monkeypatch):
+    """Catches an upload that lacks a file, uploads the base model too, or ends in a traceback without a network."""
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
+    lm = RoutedCausalLM.from_pretrained(folder)
+    assert lm.push_to_hub("owner/name", private=True) == "https://hub/owner/name"
+    assert FakeHub.uploaded == {file.name: file.read_bytes() for file in folder.iterdir()}
+    monkeypatch.setattr(FakeHub, "refuses", True)
+    with pytest.raises(UserError, match="does not take 'owner/name': ConnectionError: no network"):
+        lm.push_to_hub("owner/name", private=True)

@@ -14,7 +14,7 @@ from pipeline.program import LayerProgram
 from router.features.window_features import entering
 from router.features.windows import pool_windows, window_weights
 from router.heads.per_layer import per_layer_head
-from router.heads.per_layer.budget import Policy
+from router.heads.per_layer.budget import BudgetPlanner
 from router.heads.per_layer.per_layer_head import PerLayerHead
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.routed.layers import RoutedCache, steered
@@ -22,7 +22,7 @@ from router.routed.layers import RoutedCache, steered
 NEW = 7
 WINDOWS = 3
 ROWS = [[5, 6, 7, 8, 9, 10, 11, 12, 13], [20, 21, 22], [33, 34, 35, 36, 37, 38], [60, 61, 62, 63, 64, 65, 66], [71]]
-POLICY = Policy(np.zeros((2, NUM_LAYERS, 3)))
+POLICY = BudgetPlanner(np.zeros((2, NUM_LAYERS, 3)))
 
 
 def opinionated(hf_model, seed=1):
@@ -102,7 +102,7 @@ def test_a_settled_router_answers_without_reading(monkeypatch, limit):
     """Catches a settled layer that reads the prompt all the same, or that a budget cannot move."""
     hf_model = build("llama")
     routers, read = opinionated(hf_model), []
-    routers.settle(torch.arange(NUM_LAYERS) % 2 == 0, torch.tensor([[0.0, 1.0, 9.0]] * NUM_LAYERS))
+    routers.make_constant(torch.arange(NUM_LAYERS) % 2 == 0, torch.tensor([[0.0, 1.0, 9.0]] * NUM_LAYERS))
     monkeypatch.setattr(per_layer_head, "pool_windows", lambda *args: read.append(1) or pool_windows(*args))
     routed = steered(hf_model)
     cache = RoutedCache(steering(routers, limit))
@@ -152,8 +152,7 @@ def test_the_base_model_is_left_as_it_was():
     hf_model = build("llama")
     ids = torch.tensor([ROWS[0]])
     before = hf_model(ids).logits
-    routed = steered(hf_model)
-    routed.default_steering = steering(opinionated(hf_model))
+    routed = steered(hf_model, steering(opinionated(hf_model)))
     assert not torch.equal(routed(ids).logits, before)
     assert torch.equal(hf_model(ids).logits, before)
     shared = {tensor.data_ptr() for tensor in hf_model.parameters()}
@@ -164,8 +163,7 @@ def test_the_base_model_is_left_as_it_was():
 def test_what_a_routed_model_cannot_do_is_said():
     """Catches decisions over a stock cache that holds another program's keys, and models outside the contract."""
     hf_model = build("llama")
-    routed = steered(hf_model)
-    routed.default_steering = steering(opinionated(hf_model))
+    routed = steered(hf_model, steering(opinionated(hf_model)))
     stock_cache = hf_model(torch.tensor([ROWS[0]]), use_cache=True).past_key_values
     with pytest.raises(ValueError, match="its own cache"):
         routed(torch.tensor([[7]]), past_key_values=stock_cache)

@@ -44,7 +44,7 @@ def command(*arguments, status=0):
     return result.output
 
 
-class FrozenModelService:
+class Playground:
     """A tiny model, a search of some questions, and where everything goes."""
 
     def __init__(self, folder):
@@ -97,44 +97,44 @@ class FrozenModelService:
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory):
-    return FrozenModelService(tmp_path_factory.mktemp("workshop"))
+def playground(tmp_path_factory):
+    return Playground(tmp_path_factory.mktemp("playground"))
 
 
 @pytest.fixture(scope="module")
-def router(workshop):
-    out, text = workshop.train("router")
+def router(playground):
+    out, text = playground.train("router")
     assert "Reading" in text and "Kept epoch" in text
     return out
 
 
-def test_a_second_training_reads_nothing_and_gives_the_same_bits(workshop, router):
+def test_a_second_training_reads_nothing_and_gives_the_same_bits(playground, router):
     """Catches features that are computed again, and a training that does not repeat."""
-    again, text = workshop.train("again")
+    again, text = playground.train("again")
     assert "All features are in" in text and "Reading" not in text
     assert (again / "model.safetensors").read_bytes() == (router / "model.safetensors").read_bytes()
-    other, _ = workshop.train("other-seed", "--seed", 5)
+    other, _ = playground.train("other-seed", "--seed", 5)
     assert (other / "model.safetensors").read_bytes() != (router / "model.safetensors").read_bytes()
 
 
-def test_labels_that_questions_share_are_judged_once(workshop):
+def test_labels_that_questions_share_are_judged_once(playground):
     """Catches verdicts that are made again, and a label that the menu's own verdicts contradict."""
-    options = ("--labels", "expected", "--layer-price", 0.05, "--features", workshop.folder / "expected-features")
-    first, text = workshop.train("expected", *options)
-    assert "programs on 40 questions" in text and "from a menu of" in text
+    options = ("--labels", "expected", "--layer-price", 0.05, "--features", playground.folder / "expected-features")
+    first, text = playground.train("expected", *options)
+    assert "programs on 40 questions" in text and "candidate programs" in text
     made = json.loads((first / "config.json").read_text())["made"]
     assert made["labels"] == "expected" and made["questions"] + made["held_out_questions"] == TRAINED
-    again, text = workshop.train("expected-again", *options)
+    again, text = playground.train("expected-again", *options)
     assert "Running" not in text and "Reading" not in text
     assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
-    aside = workshop.questions.with_suffix(".aside")
-    workshop.questions.rename(aside)
-    _, text = workshop.train("lost", *options, status=2)
-    aside.rename(workshop.questions)
+    aside = playground.questions.with_suffix(".aside")
+    playground.questions.rename(aside)
+    _, text = playground.train("lost", *options, status=2)
+    aside.rename(playground.questions)
     assert "cannot be read again" in text and "--labels consensus" in text
 
 
-def test_a_planted_rule_is_learnt_through_the_model(workshop):
+def test_a_planted_rule_is_learnt_through_the_model(playground):
     """Catches labels that are paired with another prompt's features, anywhere between a shard and a router."""
     rules = {"Add": (1, 1, 1, 0, 1, 1), "Multiply": (1, 0, 1, 1, 2, 1), "Compare": (1, 1, 1, 1, 1, 1)}
     rng = random.Random(0)
@@ -145,14 +145,14 @@ def test_a_planted_rule_is_learnt_through_the_model(workshop):
             kind = rng.choice(sorted(rules))
             prompt = f"{kind} {rng.randrange(100)} and {rng.randrange(100)}" + rng.choice(["", ", please", ", quickly"])
             groups[-1].append(planted_row(f"q{number}-{place}", LayerProgram.from_counts(rules[kind]), prompt=prompt))
-    source = resolve_model(str(workshop.model))
-    folder = RunFolder(workshop.folder / "planted")
+    source = resolve_model(str(playground.model))
+    folder = RunFolder(playground.folder / "planted")
     folder.open(replace(CONFIG, model=source), provenance={})
     folder.describe_model({"num_layers": NUM_LAYERS, "special_tokens_added": True})
     for number, group in enumerate(groups):
         folder.commit(number, group, {})
     folder.close()
-    out = workshop.folder / "planted-router"
+    out = playground.folder / "planted-router"
     command(
         "train",
         "--data",
@@ -160,7 +160,7 @@ def test_a_planted_rule_is_learnt_through_the_model(workshop):
         "--out",
         out,
         "--features",
-        workshop.folder / "planted-features",
+        playground.folder / "planted-features",
         "--labels",
         "consensus",
         "--held-out",
@@ -181,17 +181,17 @@ def test_what_a_training_leaves(router):
     assert made["questions"] + made["held_out_questions"] + sum(made["left_out"].values()) == TRAINED
 
 
-def test_an_extraction_goes_on_where_it_stopped(workshop, router):
+def test_an_extraction_goes_on_where_it_stopped(playground, router):
     """Catches a restart that reads every prompt again, or leaves a hole where one is missing."""
-    features = workshop.folder / "kept"
-    shutil.copytree(workshop.features, features)
+    features = playground.folder / "kept"
+    shutil.copytree(playground.features, features)
     [file] = features.rglob("*.safetensors")
     with safe_open(file, framework="np") as whole:
         kept, stored = json.loads(whole.metadata()["arrays"]), whole.get_tensor("arrays")
     keys, ends = kept["keys"], kept["ends"]
     cut = {"keys": keys[:10], "ends": ends[:10]}
     save_file({"arrays": stored[: ends[9]].copy()}, file, metadata={"arrays": json.dumps(cut)})
-    out, text = workshop.train("resumed", "--features", features)
+    out, text = playground.train("resumed", "--features", features)
     assert f"Reading {len(keys) - 10} prompts along their programs, 10 known already" in text
     resumed = load_file(out / "model.safetensors")
     for name, tensor in load_file(router / "model.safetensors").items():
@@ -199,7 +199,7 @@ def test_an_extraction_goes_on_where_it_stopped(workshop, router):
         np.testing.assert_allclose(resumed[name], tensor, atol=1e-2)
 
 
-def test_the_table_has_every_contender(workshop, router):
+def test_the_table_has_every_contender(playground, router):
     """Catches questions that were trained on and are asked again, and contenders that are missing or not judged."""
     text = command(
         "evaluate",
@@ -208,7 +208,7 @@ def test_the_table_has_every_contender(workshop, router):
         "--task",
         "arc",
         "--data",
-        workshop.more_questions,
+        playground.more_questions,
         "--budget",
         0.9,
         "--simulations",
@@ -237,16 +237,16 @@ def test_the_table_has_every_contender(workshop, router):
     assert (router / "evaluation.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_probe_steers_depth_and_is_set_against_the_routers(workshop, router):
+def test_a_probe_steers_depth_and_is_set_against_the_routers(playground, router):
     """Catches two routers that are judged on other questions, or the second one's budget, programs or states."""
-    options = ("--head", "probe", "--labels", "shortest", "--short", 0.9, "--early", 2, "--lr", 0.01)
-    out, text = workshop.train("depth", *options)
+    options = ("--head", "early-exit", "--labels", "shortest", "--short", 0.9, "--early", 2, "--lr", 0.01)
+    out, text = playground.train("depth", *options)
     assert "behind the first 2 layers" in text and "Kept epoch" in text and "short: " in text
     config = json.loads((out / "config.json").read_text())
-    assert config["head"] == "probe" and list(config["programs"])[:2] == ["short", "full"]
-    results = workshop.folder / "against"
+    assert config["head"] == "early-exit" and list(config["programs"])[:2] == ["short", "full"]
+    results = playground.folder / "against"
     text = command(
-        *("evaluate", "--router", out, "--against", router, "--task", "arc", "--data", workshop.more_questions),
+        *("evaluate", "--router", out, "--against", router, "--task", "arc", "--data", playground.more_questions),
         *("--simulations", 0, "--curve", "0.9,0.2", "--out", results, "--actors", 1),
     )
     assert "budgets below" in text and "router against the routed one" in text
@@ -264,8 +264,8 @@ def test_a_name_is_shown_as_it_is():
     """Catches a router whose folder's name is taken for markup: it vanishes from the table, or ends in a traceback."""
     answers = [Answer(example_id="q", program=LayerProgram.identity(3), correct=True)]
     base = _result(BASE, answers, answers)
-    other = replace(base, contender="[/b]", against=(0, 1, 1.0))
-    results = [base, replace(base, contender=ROUTED), other]
+    other = replace(base, method="[/b]", against=(0, 1, 1.0))
+    results = [base, replace(base, method=ROUTED), other]
     console = Console(file=StringIO(), width=200)
     show_evaluation(EvaluationResults(results=results, curve={}, questions=1, left_out={}, num_layers=3), console)
     assert console.file.getvalue().count("[/b]") == 2
@@ -282,7 +282,7 @@ def test_the_signature_of_questions_that_cannot_be_read_is_not_said():
         _read(replace(get_task("jsonl"), read=fail), EvaluateRequest(router=Path("r"), task="jsonl", data=data))
 
 
-def test_the_single_program_can_be_handed_out(workshop, router):
+def test_the_single_program_can_be_handed_out(playground, router):
     """Catches an export of the untouched model, which is right on most questions of any run."""
     command(
         "evaluate",
@@ -291,7 +291,7 @@ def test_the_single_program_can_be_handed_out(workshop, router):
         "--task",
         "arc",
         "--data",
-        workshop.more_questions,
+        playground.more_questions,
         "--simulations",
         0,
         "--curve",
@@ -301,11 +301,11 @@ def test_the_single_program_can_be_handed_out(workshop, router):
         "--out",
         router,
     )
-    out = workshop.folder / "exported"
+    out = playground.folder / "exported"
     text = command("export", "--router", router, "--best", "--out", out)
     layers = json.loads((out / "config.json").read_text())["num_hidden_layers"]
     assert f"{layers} of {NUM_LAYERS} layers" in text and layers <= 0.9 * NUM_LAYERS
-    chosen = workshop.folder / "for-a-prompt"
+    chosen = playground.folder / "for-a-prompt"
     assert "layers" in command("export", "--router", router, "--prompt", "Which?", "--budget", 0.5, "--out", chosen)
     assert json.loads((chosen / "config.json").read_text())["num_hidden_layers"] <= 3
 
@@ -342,14 +342,14 @@ def test_one_prompt_can_be_answered(router):
         (("generate", "--router", "{router}", "--prompt", "x", "--budget", "0"), "budget must be above 0"),
     ],
 )
-def test_a_wrong_call_gets_its_message(workshop, router, arguments, message):
+def test_a_wrong_call_gets_its_message(playground, router, arguments, message):
     """Catches a traceback, or a mistake that is found only after a model was loaded."""
     names = {
         "router": router,
-        "folder": workshop.folder,
-        "questions": workshop.questions,
-        "more": workshop.more_questions,
-        "run": workshop.run,
+        "folder": playground.folder,
+        "questions": playground.questions,
+        "more": playground.more_questions,
+        "run": playground.run,
     }
     text = command(*(argument.format(**names) for argument in arguments), status=2)
     assert message in text

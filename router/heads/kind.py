@@ -1,0 +1,97 @@
+"""What a kind of router consists of: its request, the steps of its training, and what is written of it.
+
+A training has four steps with data between them: label → extract → fit → write. A kind brings the first three and the
+parts of the fourth that only it has; ``router.training.train`` runs them, ``router.heads.registry`` lists the kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+
+from router.features.hidden_states import StateStore
+from router.features.prompt_template import PromptTemplate
+from router.features.window_features import FeatureStore
+from router.fitting import EpochRecord
+from router.heads.head import Head
+from router.heads.head_request import HeadRequest
+from router.labels.from_runs import RunData
+from router.labels.label_request import LabelRequest
+from router.labels.labelled import Labelled, TrainingLabels
+from router.menu.candidates import LabelService
+
+
+class ModelService(LabelService, Protocol):
+    """What a training asks of the base model. An implementation keeps its results, and computes what is not kept."""
+
+    @property
+    def announce(self) -> Callable[[str], None]:
+        """Receives a line for the user."""
+        ...
+
+    def features(self, rows: Sequence[Labelled], *, num_windows: int) -> FeatureStore:
+        """A store that has the window features of the rows' prompts along their programs."""
+        ...
+
+    def states(
+        self, rows: Sequence[Labelled], *, prompt_template: PromptTemplate, state_selection: str, early: int
+    ) -> StateStore:
+        """A store that has the hidden states of the rows' prompts up to layer ``early``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedHead:
+    """The outcome of a fit.
+
+    Attributes:
+        head: The head.
+        sample: The head's log-probabilities on held-out prompts, ``[N, *sample_shape]``.
+        best: The record of the epoch that was kept, with ``epoch``, ``macro_f1`` and ``accuracy``.
+        f1: F1 on the held-out examples, by class.
+        made: Settings and metrics of this kind, for the card and ``config.json``.
+    """
+
+    head: Head
+    sample: torch.Tensor
+    best: EpochRecord
+    f1: dict[str, float]
+    made: dict[str, Any]
+
+
+RequestT = TypeVar("RequestT", bound=HeadRequest)
+LabelsT = TypeVar("LabelsT", bound=TrainingLabels)
+FeaturesT = TypeVar("FeaturesT")
+TrainedT = TypeVar("TrainedT", bound=TrainedHead)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadKind(Generic[RequestT, LabelsT, FeaturesT, TrainedT]):
+    """One kind of router.
+
+    Attributes:
+        head: Its class, which loads it from its settings.
+        request: The class of its configuration.
+        label: Step 1: a label for each example.
+        extract: Step 2: what the base model makes of the labelled prompts.
+        fit: Step 3: the head; calls back with every epoch's record.
+        draw: Draws the training into a PNG file.
+        card: Describes the head in the model card, from ``config.json``.
+    """
+
+    head: type[Head]
+    request: type[RequestT]
+    label: Callable[[RunData, LabelRequest, RequestT, ModelService], LabelsT]
+    extract: Callable[[LabelsT, RequestT, ModelService], FeaturesT]
+    fit: Callable[[LabelsT, FeaturesT, RequestT, Callable[[EpochRecord], None]], TrainedT]
+    draw: Callable[[TrainedT, Path], None]
+    card: Callable[[Mapping[str, Any]], str]
+
+    @property
+    def name(self) -> str:
+        """Name of the kind, in ``--head`` and in ``config.json``."""
+        return self.head.name

@@ -1,0 +1,48 @@
+"""How labels are chosen: what every kind of router is asked for before it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from pipeline.errors import UserError
+from pipeline.errors.fields import check_fields, option
+from pipeline.storage import AnyPath
+
+LabelChoice = Literal["expected", "consensus", "shortest"]
+#: How an example's label is chosen. ``shortest`` and ``consensus`` choose among its own right programs (see
+#: ``router.labels.from_runs``); ``expected`` among programs that are run on all examples (see ``router.menu``).
+CHOICES: tuple[LabelChoice, ...] = get_args(LabelChoice)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRequest:
+    """Which runs the labels come from, and how each example's label is chosen.
+
+    Raises:
+        UserError: A field is out of its range.
+    """
+
+    data: tuple[AnyPath, ...]
+    """Run folder; may be repeated."""
+    labels: LabelChoice = "expected"
+    """An example's label. expected: of a candidate set of programs, which are run on all examples, the one with the
+    highest predicted probability of being right. consensus: of its own right programs the one most like other
+    examples'. shortest: the shortest of them, as in the paper. For --head early-exit, expected or shortest."""
+    layer_price: float = field(default=0.01, metadata=option(at_least=0))
+    """Price of a layer, in right answers per example (0.01 is one percentage point): the higher, the shorter the
+    labels."""
+    consensus_price: float = field(default=0.01, metadata=option(at_least=0, advanced=True))
+    """Price of a layer in nats, for --labels consensus."""
+    held_out: float = field(default=0.1, metadata=option(above=0, below=1))
+    """Share of the examples that early stopping is decided on."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.data:
+            raise UserError("--data needs at least one run folder")
+
+    @property
+    def price(self) -> float:
+        """The price that applies to these labels, in its unit."""
+        return self.consensus_price if self.labels == "consensus" else self.layer_price

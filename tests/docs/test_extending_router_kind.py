@@ -1,0 +1,111 @@
+"""The recipe for a kind of router, followed word for word in a copy of the packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shard_rows import CONFIG, rows
+from tiny import NUM_LAYERS, save_tiny_model
+
+from pipeline.model_source import resolve_model
+from pipeline.shards.run_folder import RunFolder
+
+pytestmark = pytest.mark.ray
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HEADING = "## A kind of router"
+#: A short program for one kind of prompt, a longer one for the other: what the centroids have to find.
+RULES = {"Add": (1, 1, 0, 1, 0, 1), "Compare": (1, 1, 1, 1, 1, 1)}
+
+
+def blocks_of(heading: str) -> list[tuple[str, str]]:
+    """The fenced code blocks of a section of the document, each with its language."""
+    text = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+    [section] = [part for part in re.split(r"(?m)^(?=## )", text) if part.startswith(f"{heading}\n")]
+    return re.findall(r"(?ms)^```(\w+)\n(.*?)^```$", section)
+
+
+def write_run(folder: Path, model: Path) -> None:
+    """A run of the tiny model whose right programs follow the rules."""
+    rng = random.Random(0)
+    run = RunFolder(folder)
+    run.open(replace(CONFIG, model=resolve_model(str(model))), provenance={})
+    run.describe_model({"num_layers": NUM_LAYERS, "special_tokens_added": True})
+    for number in range(60):
+        kind = sorted(RULES)[number % 2]
+        counts = list(RULES[kind])
+        program = [layer for layer, count in enumerate(counts) for _ in range(count)]
+        row = {
+            **rows(f"q{number}")[0],
+            "prompt": f"{kind} {rng.randrange(100)} and {rng.randrange(100)}",
+            "program": program,
+            "counts": counts,
+            "length": len(program),
+            "num_layers": NUM_LAYERS,
+            "saved_layers": NUM_LAYERS - len(program),
+        }
+        run.commit(number, [row], {})
+    run.close()
+
+
+def test_the_recipe_gives_a_router_that_trains_loads_and_keeps_its_budget(tmp_path):
+    """Catches a kind that needs more than its file and its line in the registry, and a recipe that is out of date."""
+    checkout = tmp_path / "checkout"
+    for package in ("pipeline", "router"):
+        shutil.copytree(REPOSITORY / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+    write_run(checkout / "runs" / "demo", save_tiny_model(tmp_path / "model"))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(checkout),
+        "DRLLM_CACHE": str(tmp_path / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    said = ""
+    for language, text in blocks_of(HEADING):
+        first, _, rest = text.partition("\n")
+        if language == "python":
+            (checkout / first.removeprefix("# ")).write_text(rest, encoding="utf-8")
+        elif language == "diff":
+            subprocess.run(["git", "apply", "-"], input=text, text=True, cwd=checkout, check=True, timeout=60)
+        else:
+            for line in text.splitlines():
+                command, *arguments = shlex.split(line)
+                assert (language, command) == ("bash", "drllm-pipeline")
+                result = subprocess.run(
+                    [sys.executable, "-m", "pipeline.cli", *arguments],
+                    cwd=checkout,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    timeout=300,
+                )
+                assert result.returncode == 0, result.stdout + result.stderr
+                said += result.stdout
+    assert "Training centroids on" in said and f"4 of {NUM_LAYERS} layers ran" in said
+    router = checkout / "routers" / "centroids"
+    config = json.loads((router / "config.json").read_text())
+    assert config["head"] == "nearest-centroid" and config["made"]["held_out_macro_f1"] == 1.0
+    assert "Each prompt runs one of" in (router / "README.md").read_text()
+    assert (router / "training.png").read_bytes().startswith(b"\x89PNG")
+    # Another kind's option is refused beside it, by the table alone.
+    refused = subprocess.run(
+        shlex.split(
+            f"{sys.executable} -m pipeline.cli train --data runs/demo --out x --head nearest-centroid --gamma 1"
+        ),
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert refused.returncode == 2 and "--gamma goes with --head per-layer" in refused.stdout + refused.stderr

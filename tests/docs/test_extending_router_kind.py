@@ -13,14 +13,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from shard_rows import CONFIG, rows
 from tiny import NUM_LAYERS, save_tiny_model
 
+from pipeline.engine import FrozenModel
 from pipeline.model_source import resolve_model
 from pipeline.shards.run_folder import RunFolder
-
-pytestmark = pytest.mark.ray
+from router.features.window_features import FeatureStore, pooled_along
+from router.labels.from_runs import read_runs, shortest_labels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEADING = "## A kind of router"
@@ -58,12 +58,22 @@ def write_run(folder: Path, model: Path) -> None:
     run.close()
 
 
+def keep_features(run: Path, model: Path, folder: Path) -> None:
+    """Compute the features that the recipe's training needs, so that it starts no Ray."""
+    labels = shortest_labels(read_runs([run]).solved)
+    kind = {"num_windows": 1, "add_special_tokens": True}
+    store = FeatureStore(folder, revision=resolve_model(str(model)).revision, dtype=CONFIG.dtype, **kind)
+    store.add(labels, pooled_along(FrozenModel.load(str(model), device="cpu"), labels, **kind))
+
+
 def test_the_recipe_gives_a_router_that_trains_loads_and_keeps_its_budget(tmp_path):
     """Catches a kind that needs more than its file and its line in the registry, and a recipe that is out of date."""
     checkout = tmp_path / "checkout"
     for package in ("pipeline", "router"):
         shutil.copytree(REPOSITORY / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
-    write_run(checkout / "runs" / "demo", save_tiny_model(tmp_path / "model"))
+    model, run = save_tiny_model(tmp_path / "model"), checkout / "runs" / "demo"
+    write_run(run, model)
+    keep_features(run, model, tmp_path / "cache" / "features")
     environment = {
         **os.environ,
         "PYTHONPATH": str(checkout),

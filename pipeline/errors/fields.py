@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -128,10 +127,7 @@ def option_name(field: Field[Any]) -> str:
 @functools.cache
 def type_hints(request: type[DataclassInstance]) -> dict[str, Any]:
     """The types of a dataclass' fields, each looked up where its class is defined."""
-    hints: dict[str, Any] = {}
-    for one in reversed(request.__mro__):
-        hints.update(get_type_hints(one, vars(sys.modules[one.__module__])))
-    return hints
+    return get_type_hints(request)
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:

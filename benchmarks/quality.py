@@ -120,7 +120,7 @@ class Setting:
         )
         timed = self.lab.time(jobs)
         done = [item for found in timed.results for item in found.searched]
-        return [Trail.of(item.question.example.id, item.tree) for item in done], timed.seconds
+        return [Trail.of(item.prepared.example.id, item.tree) for item in done], timed.seconds
 
     def search_by_peer(
         self, contender: Contender, peer: type[Peer], examples: Sequence[Example], *, wide: bool

@@ -11,14 +11,14 @@ from pipeline.search.group_search import ExampleSearch
 from pipeline.search.verdicts import Verdict, ranked, unbeaten
 from pipeline.shards.path_row import storable_counts
 from pipeline.shards.run_config import RunConfig
-from pipeline.tasks import Outcome, Question
+from pipeline.tasks import Outcome, PreparedExample
 
 #: What a program makes of a question when it is run once more, in another way.
 Replay = Callable[[LayerProgram], Outcome]
 
 
 def rows_to_keep(
-    item: ExampleSearch[Question, Outcome], config: RunConfig, replay: Replay | None = None
+    item: ExampleSearch[PreparedExample, Outcome], config: RunConfig, replay: Replay | None = None
 ) -> list[dict[str, Any]]:
     """A row for each program that the run keeps, and for the identity program.
 
@@ -31,7 +31,7 @@ def rows_to_keep(
             none, and the next best takes its place; the identity's row, which is there in any case, says what the
             replay says.
     """
-    tree, example, identity = item.tree, item.question.example, item.tree.identity.program
+    tree, example, identity = item.tree, item.prepared.example, item.tree.identity.program
     verdicts, outcomes = dict(tree.verdicts), dict(item.outcomes)
     if replay is not None:
         outcomes[identity] = replace(replay(identity), layer_executions=outcomes[identity].layer_executions)
@@ -54,7 +54,7 @@ def rows_to_keep(
         {
             "example_id": example.id,
             "task": example.task,
-            "prompt": item.question.prompt,
+            "prompt": item.prepared.prompt,
             "answer": example.answer,
             "response": outcomes[program].response,
             "program": list(program.layers),

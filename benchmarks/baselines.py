@@ -15,7 +15,7 @@ import torch
 from benchmarks.stock import StockEngine, StockModels
 from pipeline.engine import FrozenModel
 from pipeline.program import LayerProgram
-from pipeline.tasks import Outcome, Question, Task
+from pipeline.tasks import Outcome, PreparedExample, Task
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.scoring.exact_match import ExactMatch
 from pipeline.tasks.scoring.graded import Graded
@@ -33,7 +33,7 @@ class Baseline(Protocol):
         """Make the stock models that will be wanted."""
         ...
 
-    def score(self, questions: Sequence[Question], programs: Sequence[LayerProgram]) -> list[Outcome]:
+    def score(self, questions: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
         """Judge each question under its program."""
         ...
 
@@ -60,10 +60,10 @@ class Released:
             self._stocks.of(program)
 
     @torch.inference_mode()
-    def score(self, questions: Sequence[Question], programs: Sequence[LayerProgram]) -> list[Outcome]:
+    def score(self, questions: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
         return [self._ask(question, program) for question, program in zip(questions, programs)]
 
-    def _ask(self, question: Question, program: LayerProgram) -> Outcome:
+    def _ask(self, question: PreparedExample, program: LayerProgram) -> Outcome:
         ids = torch.tensor([question.prompt_ids], device=self._model.device)
         written = self._stocks.of(program).generate(
             input_ids=ids,
@@ -81,7 +81,7 @@ class Released:
             layer_executions=len(program) * len(written),
         )
 
-    def _right(self, text: str, question: Question) -> bool:
+    def _right(self, text: str, question: PreparedExample) -> bool:
         answer = question.example.answer
         if isinstance(self._scoring, Choice):
             letter = re.search(rf"\b({'|'.join(map(re.escape, question.example.options))})\b", text)
@@ -111,7 +111,7 @@ class SinglePass:
         for program in programs:
             self._stocks.of(program)
 
-    def score(self, questions: Sequence[Question], programs: Sequence[LayerProgram]) -> list[Outcome]:
+    def score(self, questions: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
         return self._scoring.score(self._engine, questions, programs, need_response=False)
 
 

@@ -15,7 +15,7 @@ from pipeline.search.group_search import ExampleSearch, search_group
 from pipeline.search.selector import MakeSelector
 from pipeline.search.tree import default_selector
 from pipeline.shards.run_config import RunConfig
-from pipeline.tasks import Example, Outcome, Question
+from pipeline.tasks import Example, Outcome, PreparedExample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,14 +27,14 @@ class Found:
         layers_run: Layers that the engine really ran.
     """
 
-    searched: list[ExampleSearch[Question, Outcome]]
+    searched: list[ExampleSearch[PreparedExample, Outcome]]
     layers_run: int
 
     @property
     def pairs(self) -> list[tuple[Example, LayerProgram, Outcome]]:
         """Every program that was run, with its question and what it made of it."""
         return [
-            (item.question.example, program, outcome)
+            (item.prepared.example, program, outcome)
             for item in self.searched
             for program, outcome in item.outcomes.items()
         ]
@@ -75,7 +75,7 @@ class SearchGroups:
 
         def run() -> Found:
             before = model.layers_run
-            searched: list[ExampleSearch[Question, Outcome]] = []
+            searched: list[ExampleSearch[PreparedExample, Outcome]] = []
             for start in range(0, len(questions), size):
                 model.forget()
                 searched += search_group(

@@ -122,7 +122,7 @@ class Setting:
         )
         timed = self.harness.time(jobs)
         done = [item for found in timed.results for item in found.searched]
-        return [Trail.of(item.question.example.id, item.tree) for item in done], timed.seconds
+        return [Trail.of(item.prepared.example.id, item.tree) for item in done], timed.seconds
 
     def search_by_baseline(
         self, contender: Contender, baseline: type[Baseline], examples: Sequence[Example], *, wide: bool

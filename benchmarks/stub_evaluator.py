@@ -14,7 +14,7 @@ from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search.group_search import search_group
 from pipeline.shards.run_config import RunConfig
-from pipeline.tasks import Example, Outcome, Question
+from pipeline.tasks import Example, Outcome, PreparedExample
 
 NUM_LAYERS = 30
 _POLL_SECONDS = 0.1
@@ -52,10 +52,12 @@ def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
 def plausible_rows(config: RunConfig) -> list[dict[str, Any]]:
     """The rows of one question, from a search whose programs are all right."""
 
-    def score(examples: Sequence[Question], programs: Sequence[LayerProgram], *, need_response: bool) -> list[Outcome]:
+    def score(
+        examples: Sequence[PreparedExample], programs: Sequence[LayerProgram], *, need_response: bool
+    ) -> list[Outcome]:
         return [Outcome(correct=True, margin=1.0, response="42", layer_executions=len(p)) for p in programs]
 
-    question = Question(example=example_of(0), prompt="", prompt_ids=[], answers=[])
+    question = PreparedExample(example=example_of(0), prompt="", prompt_ids=[], answers=[])
     [searched] = search_group([question], num_layers=NUM_LAYERS, config=config, score=score)
     return rows_to_keep(searched, config)
 

@@ -26,7 +26,7 @@ NO_ANSWER = "?"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vote:
-    """What one program says.
+    """One program's answer, with its weight.
 
     Attributes:
         program: The program.
@@ -45,7 +45,7 @@ class Poll:
     """All votes on one question.
 
     Attributes:
-        votes: They; the untouched model's is the first.
+        votes: Every program's vote, the base model's first.
         shares: The share of the votes that each answer gets, the most agreed-on first; empty where nobody answers.
     """
 
@@ -54,12 +54,12 @@ class Poll:
 
     @property
     def base(self) -> Vote:
-        """The untouched model's vote."""
+        """The base model's vote."""
         return self.votes[0]
 
     @property
     def answer(self) -> str:
-        """What most votes are for; the untouched model's answer where there are none."""
+        """The answer with most votes; the base model's where there are no votes."""
         return next(iter(self.shares), self.base.response)
 
 

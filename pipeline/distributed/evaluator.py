@@ -16,7 +16,7 @@ from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
 from pipeline.search.group_search import ExampleSearch, search_group
 from pipeline.shards.run_config import RunConfig
-from pipeline.tasks import Example, Outcome, Question, get_task
+from pipeline.tasks import Example, Outcome, PreparedExample, get_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +118,10 @@ class SearchEvaluator(ModelActor):
             rows=[row for item in searched for row in rows_to_keep(item, self._config, self._replay(item))],
             failed=failed,
             evaluations=[evaluation for item in searched for evaluation in item.evaluations()] if calibrates else [],
-            improvements={item.question.example.id: item.improvements() for item in searched},
+            improvements={item.prepared.example.id: item.improvements() for item in searched},
         )
 
-    def _replay(self, item: ExampleSearch[Question, Outcome]) -> Replay | None:
+    def _replay(self, item: ExampleSearch[PreparedExample, Outcome]) -> Replay | None:
         """Evaluates an example's programs with stock models; None if the run does not ask for it."""
         if not self._config.reverify:
             return None
@@ -131,13 +131,13 @@ class SearchEvaluator(ModelActor):
 
         def replay(program: LayerProgram) -> Outcome:
             whole = program == item.tree.identity.program
-            [outcome] = self._task.score(oracle, [item.question], [program], need_response=whole)
+            [outcome] = self._task.score(oracle, [item.prepared], [program], need_response=whole)
             self._programs_replayed += 1
             return outcome
 
         return replay
 
-    def _prepare(self, example: Example) -> Question:
+    def _prepare(self, example: Example) -> PreparedExample:
         question = self._task.prepare(example, self._model.tokenizer)
         needed = self._task.tokens(question)
         if needed > self._model.context_length:

@@ -10,7 +10,7 @@ from pipeline.search.group_search import ExampleSearch
 from pipeline.search.verdicts import Verdict, ranked, unbeaten
 from pipeline.shards.path_row import PathRow, path_row
 from pipeline.shards.run_config import RunConfig
-from pipeline.tasks import Outcome, Question
+from pipeline.tasks import Outcome, PreparedExample
 
 #: Evaluates a program on an example once more, in another way than the search did.
 Replay = Callable[[LayerProgram], Outcome]
@@ -19,7 +19,7 @@ Outcomes = dict[LayerProgram, Outcome]
 
 
 def rows_to_keep(
-    item: ExampleSearch[Question, Outcome], config: RunConfig, replay: Replay | None = None
+    item: ExampleSearch[PreparedExample, Outcome], config: RunConfig, replay: Replay | None = None
 ) -> list[PathRow]:
     """A row for each program that the run keeps of an example, and for the identity program.
 
@@ -37,10 +37,10 @@ def rows_to_keep(
     right = _right_programs(verdicts, config)
     return [
         path_row(
-            example_id=item.question.example.id,
-            task=item.question.example.task,
-            prompt=item.question.prompt,
-            answer=item.question.example.answer,
+            example_id=item.prepared.example.id,
+            task=item.prepared.example.task,
+            prompt=item.prepared.prompt,
+            answer=item.prepared.example.answer,
             response=outcomes[program].response,
             program=program,
             correct=outcomes[program].correct,
@@ -79,7 +79,9 @@ def choose_programs(
     return list(dict.fromkeys([*chosen, identity]))
 
 
-def confirm(item: ExampleSearch[Question, Outcome], config: RunConfig, replay: Replay) -> tuple[Verdicts, Outcomes]:
+def confirm(
+    item: ExampleSearch[PreparedExample, Outcome], config: RunConfig, replay: Replay
+) -> tuple[Verdicts, Outcomes]:
     """Replay the programs that are to be kept, until all of those are confirmed.
 
     A program whose replayed result differs is dropped, and the next best takes its place.

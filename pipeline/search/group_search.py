@@ -86,12 +86,12 @@ class ExampleSearch(Generic[Prepared, Outcome]):
     """An example with its search.
 
     Attributes:
-        question: The example as the model reads it.
+        prepared: The example as the model reads it.
         tree: Its search.
         outcomes: The result of each program, in the order in which they were evaluated.
     """
 
-    question: Prepared
+    prepared: Prepared
     tree: SearchTree
     outcomes: dict[LayerProgram, Outcome] = field(default_factory=dict)
 
@@ -99,7 +99,7 @@ class ExampleSearch(Generic[Prepared, Outcome]):
         """Every result, as a prior is fitted on it."""
         return [
             Evaluation(
-                example_id=self.question.example_id, program=program, correct=outcome.correct, margin=outcome.margin
+                example_id=self.prepared.example_id, program=program, correct=outcome.correct, margin=outcome.margin
             )
             for program, outcome in self.outcomes.items()
         ]
@@ -158,7 +158,7 @@ def search_group(
             break
         # The identity program's response is always needed in full: its row says what the base model wrote.
         outcomes = score(
-            [item.question for item, _ in proposed], [program for _, program in proposed], need_response=first
+            [item.prepared for item, _ in proposed], [program for _, program in proposed], need_response=first
         )
         first = False
         for (item, program), outcome in zip(proposed, outcomes, strict=True):

@@ -13,9 +13,9 @@ from pipeline.tasks.arithmetic import ARITHMETIC
 from pipeline.tasks.math_problems import DART_MATH, GSM8K
 from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 from pipeline.tasks.task import Task
-from pipeline.tasks.types import DataRequest, Example, Outcome, Question
+from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample
 
-__all__ = ["TASKS", "DataRequest", "Example", "Outcome", "Question", "Task", "get_task", "read_or_explain"]
+__all__ = ["TASKS", "DataRequest", "Example", "Outcome", "PreparedExample", "Task", "get_task", "read_or_explain"]
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (ARITHMETIC, ARC, ARC_LIKELIHOOD, GSM8K, DART_MATH, PROMPT_ANSWER)

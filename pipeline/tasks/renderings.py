@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.program import LayerProgram
 
 if TYPE_CHECKING:
-    from pipeline.tasks.types import Outcome, Question, Runner, Scoring
+    from pipeline.tasks.types import Outcome, PreparedExample, Runner, Scoring
 
 
 def rotations(options: Sequence[str], reference: int, number: int) -> list[tuple[list[str], int]]:
@@ -37,7 +37,7 @@ def rotations(options: Sequence[str], reference: int, number: int) -> list[tuple
 def score_renderings(
     scoring: Scoring,
     model: Runner,
-    questions: Sequence[Question],
+    examples: Sequence[PreparedExample],
     programs: Sequence[LayerProgram],
     *,
     need_response: bool,
@@ -49,21 +49,21 @@ def score_renderings(
     Args:
         scoring: How one answer is judged.
         model: Runs programs.
-        questions: Questions with their renderings, or without.
+        examples: Examples with their renderings, or without.
         programs: A program for each.
         need_response: Whether the response to the question as it stands is wanted in full.
     """
     outcomes = [
-        replace(outcome, correct_as_asked=outcome.correct) if question.renderings else outcome
-        for question, outcome in zip(
-            questions, scoring.score(model, questions, programs, need_response=need_response), strict=True
+        replace(outcome, correct_as_asked=outcome.correct) if prepared.renderings else outcome
+        for prepared, outcome in zip(
+            examples, scoring.score(model, examples, programs, need_response=need_response), strict=True
         )
     ]
     again = [
         (index, rendering)
-        for index, (question, outcome) in enumerate(zip(questions, outcomes))
+        for index, (prepared, outcome) in enumerate(zip(examples, outcomes))
         if outcome.correct
-        for rendering in question.renderings
+        for rendering in prepared.renderings
     ]
     if again:
         others = scoring.score(

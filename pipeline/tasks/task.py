@@ -1,20 +1,17 @@
 """What a task is made of: a reader of examples, a way to prompt, and a scoring.
 
-data --read--> Example --prepare--> Question --score with a program--> Outcome
+data --read--> Example --prepare--> PreparedExample --score with a program--> Outcome
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.program import LayerProgram
 from pipeline.tasks.renderings import score_renderings
-
-if TYPE_CHECKING:
-    pass
-from pipeline.tasks.types import DataRequest, Example, Outcome, Question, Runner, Scoring
+from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample, Runner, Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class Task:
     hub_data: str | None = None
     most_renderings: int | None = None
 
-    def prepare(self, example: Example, tokenizer: Any) -> Question:
+    def prepare(self, example: Example, tokenizer: Any) -> PreparedExample:
         """Render and tokenize one example, in all its renderings, for one model."""
         others = [
             replace(example, question=other.question, answer=other.answer, renderings=())
@@ -51,17 +48,22 @@ class Task:
         asked = self._prepare(example, tokenizer)
         return replace(asked, renderings=[self._prepare(other, tokenizer) for other in others]) if others else asked
 
-    def tokens(self, question: Question) -> int:
-        """Most tokens that a model has to read and write for a question."""
-        return max(len(one.prompt_ids) + self.scoring.room(one) for one in (question, *question.renderings))
+    def tokens(self, prepared: PreparedExample) -> int:
+        """Most tokens that a model has to read and write for an example."""
+        return max(len(one.prompt_ids) + self.scoring.room(one) for one in (prepared, *prepared.renderings))
 
     def score(
-        self, model: Runner, questions: Sequence[Question], programs: Sequence[LayerProgram], *, need_response: bool
+        self,
+        model: Runner,
+        examples: Sequence[PreparedExample],
+        programs: Sequence[LayerProgram],
+        *,
+        need_response: bool,
     ) -> list[Outcome]:
-        """Judge each question under its program, in all its renderings; see ``renderings`` and ``scoring``."""
-        return score_renderings(self.scoring, model, questions, programs, need_response=need_response)
+        """Score each example under its program, in all its renderings; see ``renderings`` and ``scoring``."""
+        return score_renderings(self.scoring, model, examples, programs, need_response=need_response)
 
-    def _prepare(self, example: Example, tokenizer: Any) -> Question:
+    def _prepare(self, example: Example, tokenizer: Any) -> PreparedExample:
         chat = self.chat and tokenizer.chat_template is not None
         prompt = example.question
         if chat:
@@ -73,7 +75,7 @@ class Task:
             _continuation(tokenizer, prompt, prompt_ids, text, add_special_tokens=not chat)
             for text in self.scoring.targets(example)
         ]
-        return Question(example=example, prompt=prompt, prompt_ids=prompt_ids, answers=answers)
+        return PreparedExample(example=example, prompt=prompt, prompt_ids=prompt_ids, answers=answers)
 
 
 def _continuation(

@@ -1,6 +1,6 @@
-"""What passes between tasks, searches and engines: examples, questions, outcomes, and who scores them.
+"""What passes between tasks, searches and engines: examples, as read and as prepared, outcomes, and scorings.
 
-data --read--> Example --prepare--> Question --score with a program--> Outcome
+data --read--> Example --prepare--> PreparedExample --score with a program--> Outcome
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class DataRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class PreparedExample:
     """An example as one model reads it.
 
     Attributes:
@@ -100,7 +100,7 @@ class Question:
     prompt: str
     prompt_ids: list[int]
     answers: list[list[int]]
-    renderings: list[Question] = field(default_factory=list)
+    renderings: list[PreparedExample] = field(default_factory=list)
 
     @property
     def example_id(self) -> str:
@@ -110,11 +110,11 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a program made of a question.
+    """The result of a program on an example.
 
     Attributes:
         correct: The reward: right, under all of the question's renderings.
-        margin: How far the verdict is from turning: positive where right, negative where wrong.
+        margin: How far the logits are from the opposite result: positive where right, negative where wrong.
         response: What the program answered; None where the verdict needed no reading to the end.
         layer_executions: Layers that the program asks for, once a row and pass, shared or not.
         correct_as_asked: Whether the answer to the question as it stands is right; None where it is asked in no other
@@ -129,12 +129,12 @@ class Outcome:
 
     @property
     def verdicts(self) -> tuple[bool, bool | None]:
-        """Both of them: under all renderings, and as asked."""
+        """Whether the answers under all renderings are right, and whether the one as asked is."""
         return self.correct, self.correct_as_asked
 
 
 class Runner(Protocol):
-    """What scoring asks of whoever runs programs; see ``pipeline.engine.FrozenModel`` and ``StockRunner``."""
+    """What a scoring needs of the model that runs programs; see ``pipeline.engine.FrozenModel`` and ``StockRunner``."""
 
     tokenizer: Any
 
@@ -197,7 +197,7 @@ class Scoring(Protocol):
         """The same scoring with another limit on the tokens of an answer; called where ``generates`` only."""
         ...
 
-    def room(self, question: Question) -> int:
+    def room(self, prepared: PreparedExample) -> int:
         """Most tokens that are read or written behind an example's prompt."""
         ...
 
@@ -208,7 +208,7 @@ class Scoring(Protocol):
     def score(
         self,
         model: Runner,
-        questions: Sequence[Question],
+        examples: Sequence[PreparedExample],
         programs: Sequence[LayerProgram],
         *,
         need_response: bool,
@@ -217,7 +217,7 @@ class Scoring(Protocol):
 
         Args:
             model: Runs programs.
-            questions: The examples.
+            examples: The examples.
             programs: One program for each.
             need_response: Whether wrong answers too are written to their end.
 

@@ -15,7 +15,7 @@ from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.search.group_search import search_group
 from pipeline.shards.run_config import RunConfig
-from pipeline.tasks import Example, Question, get_task
+from pipeline.tasks import Example, PreparedExample, get_task
 from router.routed.checkpoint import Router
 
 #: Tokens that are written, at most, where latencies are compared.
@@ -112,7 +112,7 @@ class AnsweringActor(ModelActor):
             for question, program, outcome in zip(questions, programs, outcomes)
         ]
 
-    def _search(self, questions: Sequence[Question]) -> list[Answer]:
+    def _search(self, questions: Sequence[PreparedExample]) -> list[Answer]:
         searched = search_group(
             questions,
             num_layers=self._model.num_layers,
@@ -124,10 +124,10 @@ class AnsweringActor(ModelActor):
         for item in searched:
             best = item.tree.best()
             program = item.tree.identity.program if best is None else best.program
-            answers.append(Answer(example_id=item.question.example.id, program=program, correct=best is not None))
+            answers.append(Answer(example_id=item.prepared.example.id, program=program, correct=best is not None))
         return answers
 
-    def _times(self, ask: Ask, questions: Sequence[Question]) -> tuple[float, float]:
+    def _times(self, ask: Ask, questions: Sequence[PreparedExample]) -> tuple[float, float]:
         """Seconds of an answer of so many tokens at batch 1, base and routed in turn."""
         import torch
 

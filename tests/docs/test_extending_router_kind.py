@@ -67,7 +67,7 @@ def keep_features(run: Path, model: Path, folder: Path) -> None:
 
 
 def test_the_recipe_gives_a_router_that_trains_loads_and_keeps_its_budget(tmp_path):
-    """Catches a kind that needs more than its file and its line in the registry, and a recipe that is out of date."""
+    """Catches a kind that needs more than its two files and a line in each table, and a recipe that is out of date."""
     checkout = tmp_path / "checkout"
     for package in ("pipeline", "router"):
         shutil.copytree(REPOSITORY / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))

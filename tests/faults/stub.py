@@ -21,7 +21,7 @@ from pipeline.distributed.evaluator import GroupResult, Loaded, SearchEvaluator
 from pipeline.distributed.kept_rows import rows_to_keep
 from pipeline.errors import UserError
 from pipeline.search.group_search import search_group
-from pipeline.tasks import Outcome, Question
+from pipeline.tasks import Outcome, PreparedExample
 
 NUM_LAYERS = 8
 WAIT_SECONDS = 60.0
@@ -57,7 +57,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
             self._batch = digest(*(example.id for example in examples)) % 1000
             searched = search_group(
                 [
-                    Question(example=example, prompt=example.question, prompt_ids=[1], answers=[])
+                    PreparedExample(example=example, prompt=example.question, prompt_ids=[1], answers=[])
                     for example in examples
                 ],
                 num_layers=NUM_LAYERS,
@@ -72,7 +72,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
                 evaluations=[evaluation for item in searched for evaluation in item.evaluations()]
                 if calibrates
                 else [],
-                improvements={item.question.example.id: item.improvements() for item in searched},
+                improvements={item.prepared.example.id: item.improvements() for item in searched},
             )
 
         def _score(self, questions, programs, *, need_response) -> list[Outcome]:

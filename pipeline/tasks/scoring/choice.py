@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
-from pipeline.tasks.types import Example, Outcome, Question, Runner
-
-if TYPE_CHECKING:
-    pass
 from pipeline.tasks.scoring.margins import FEW_LEAVES, judged
+from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,8 @@ class Choice:
     def with_max_new_tokens(self, number: int) -> Choice:
         raise AssertionError("no text is generated")
 
-    def room(self, question: Question) -> int:
-        return max(len(answer) for answer in question.answers)
+    def room(self, prepared: PreparedExample) -> int:
+        return max(len(answer) for answer in prepared.answers)
 
     def targets(self, example: Example) -> Sequence[str]:
         return example.options
@@ -49,48 +45,48 @@ class Choice:
     def score(
         self,
         model: Runner,
-        questions: Sequence[Question],
+        examples: Sequence[PreparedExample],
         programs: Sequence[LayerProgram],
         *,
         need_response: bool,
     ) -> list[Outcome]:
         rows: list[tuple[list[int], list[list[int]]]] = []  # tokens run, continuations that it tells
         owners: list[int] = []
-        for index, question in enumerate(questions):
-            single = all(len(answer) == 1 for answer in question.answers)
-            groups = [question.answers] if single else [[answer] for answer in question.answers]
+        for index, prepared in enumerate(examples):
+            single = all(len(answer) == 1 for answer in prepared.answers)
+            groups = [prepared.answers] if single else [[answer] for answer in prepared.answers]
             for group in groups:
                 # The last token of a continuation is never run: nothing after it is asked.
-                rows.append((question.prompt_ids + group[0][:-1], group))
+                rows.append((prepared.prompt_ids + group[0][:-1], group))
                 owners.append(index)
 
         logits = model.logits(
             [tokens for tokens, _ in rows],
             [programs[owner] for owner in owners],
-            starts=[len(questions[owner].prompt_ids) - 1 for owner in owners],
+            starts=[len(examples[owner].prompt_ids) - 1 for owner in owners],
         )
-        scores: list[list[float]] = [[] for _ in questions]
-        passes = [0] * len(questions)
+        scores: list[list[float]] = [[] for _ in examples]
+        passes = [0] * len(examples)
         for (_, group), owner, row_logits in zip(rows, owners, logits):
             log_probs = row_logits.log_softmax(-1)
             passes[owner] += 1
             for answer in group:
                 scores[owner].append(float(log_probs[list(range(len(answer))), answer].sum()))
         return [
-            self._outcome(question, scores[index], passes[index] * len(programs[index]))
-            for index, question in enumerate(questions)
+            self._outcome(prepared, scores[index], passes[index] * len(programs[index]))
+            for index, prepared in enumerate(examples)
         ]
 
-    def _outcome(self, question: Question, scores: list[float], layer_executions: int) -> Outcome:
-        options = question.example.options
+    def _outcome(self, prepared: PreparedExample, scores: list[float], layer_executions: int) -> Outcome:
+        options = prepared.example.options
         if self.per_character:
             scores = [score / max(len(option), 1) for score, option in zip(scores, options)]
         chosen = max(range(len(options)), key=lambda index: scores[index])
-        reference = options.index(question.example.answer)
+        reference = options.index(prepared.example.answer)
         others = [score for index, score in enumerate(scores) if index != reference]
         # The largest of some is found as if what is no number were not among them.
         margin = math.nan if any(map(math.isnan, scores)) else scores[reference] - max(others)
-        correct, margin = judged(options[chosen] == question.example.answer, margin)
+        correct, margin = judged(options[chosen] == prepared.example.answer, margin)
         return Outcome(
             correct=correct,
             margin=margin,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
-from pipeline.tasks.types import Example, Outcome, Question, Runner
+from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,9 @@ class ExactMatch:
     def with_max_new_tokens(self, number: int) -> ExactMatch:
         return replace(self, max_new_tokens=number)
 
-    def room(self, question: Question) -> int:
+    def room(self, prepared: PreparedExample) -> int:
         # An answer that is longer than the limit must still fit, with the token that ends it.
-        return max(self.max_new_tokens, len(question.answers[0]) + 1)
+        return max(self.max_new_tokens, len(prepared.answers[0]) + 1)
 
     def targets(self, example: Example) -> Sequence[str]:
         return (example.answer,)
@@ -51,60 +51,66 @@ class ExactMatch:
     def score(
         self,
         model: Runner,
-        questions: Sequence[Question],
+        examples: Sequence[PreparedExample],
         programs: Sequence[LayerProgram],
         *,
         need_response: bool,
     ) -> list[Outcome]:
         logits = model.logits(
-            [question.prompt_ids + question.answers[0] for question in questions],
+            [prepared.prompt_ids + prepared.answers[0] for prepared in examples],
             programs,
-            starts=[len(question.prompt_ids) - 1 for question in questions],
+            starts=[len(prepared.prompt_ids) - 1 for prepared in examples],
         )
-        passes = [_forced_pass(model, read, question) for read, question in zip(logits, questions, strict=True)]
+        passes = [_forced_pass(model, read, prepared) for read, prepared in zip(logits, examples, strict=True)]
         outcomes: dict[int, Outcome] = {}
-        for index, (question, program, forced) in enumerate(zip(questions, programs, passes, strict=True)):
-            settled = self._settle_by_teacher_forcing(model, question, program, forced, need_response=need_response)
+        for index, (prepared, program, forced) in enumerate(zip(examples, programs, passes, strict=True)):
+            settled = self._settle_by_teacher_forcing(model, prepared, program, forced, need_response=need_response)
             if settled is not None:
                 outcomes[index] = settled
-        open_rows = [index for index in range(len(questions)) if index not in outcomes]
+        open_rows = [index for index in range(len(examples)) if index not in outcomes]
         # Each row's own limit, whatever else is in the call: an answer is cut where it always is.
-        limits = {index: self.room(questions[index]) for index in open_rows}
+        limits = {index: self.room(examples[index]) for index in open_rows}
         for limit in sorted(set(limits.values())):
             rows = [index for index in open_rows if limits[index] == limit]
             decoded = self._settle_by_decoding(
                 model,
-                [questions[index] for index in rows],
+                [examples[index] for index in rows],
                 [programs[index] for index in rows],
                 [passes[index] for index in rows],
                 limit,
                 need_response=need_response,
             )
             outcomes.update(zip(rows, decoded, strict=True))
-        assert len(outcomes) == len(questions)
-        return [outcomes[index] for index in range(len(questions))]
+        assert len(outcomes) == len(examples)
+        return [outcomes[index] for index in range(len(examples))]
 
     def _settle_by_teacher_forcing(
-        self, model: Runner, question: Question, program: LayerProgram, forced: _ForcedPass, *, need_response: bool
+        self,
+        model: Runner,
+        prepared: PreparedExample,
+        program: LayerProgram,
+        forced: _ForcedPass,
+        *,
+        need_response: bool,
     ) -> Outcome | None:
         """The outcome where the pass over prompt and reference decides it; None where tokens must be generated."""
         text = model.tokenizer.decode(forced.agreed, skip_special_tokens=True)
         ended = not model.end_tokens.isdisjoint(forced.agreed[-1:])
-        verdict = _verdict(text, question.example.answer, ended=ended)
+        verdict = _verdict(text, prepared.example.answer, ended=ended)
         if verdict is None or (need_response and not verdict):
             return None
         correct, margin = judged(verdict, abs(forced.gap) if verdict else -abs(forced.gap))
         return Outcome(
             correct=correct,
             margin=margin,
-            response=question.example.answer if verdict else None,
+            response=prepared.example.answer if verdict else None,
             layer_executions=len(program),
         )
 
     def _settle_by_decoding(
         self,
         model: Runner,
-        questions: list[Question],
+        examples: list[PreparedExample],
         programs: list[LayerProgram],
         passes: list[_ForcedPass],
         limit: int,
@@ -115,22 +121,22 @@ class ExactMatch:
 
         def stop(row: int, tokens: list[int]) -> bool:
             text = model.tokenizer.decode(tokens, skip_special_tokens=True)
-            return _read_enough(text, questions[row].example.answer, need_response=need_response)
+            return _read_enough(text, examples[row].example.answer, need_response=need_response)
 
         decoded = model.decode(
-            [question.prompt_ids for question in questions],
+            [prepared.prompt_ids for prepared in examples],
             programs,
             max_new_tokens=limit,
             stop=stop,
             begun=[forced.agreed for forced in passes],
         )
         outcomes = []
-        for question, program, forced, row in zip(questions, programs, passes, decoded, strict=True):
+        for prepared, program, forced, row in zip(examples, programs, passes, decoded, strict=True):
             text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
             response = _first_line(text)
             # A text that the limit cuts may go on: it is no answer yet.
             ended = _has_line_end(text) or not model.end_tokens.isdisjoint(row.tokens[-1:])
-            right = ended and response == question.example.answer
+            right = ended and response == prepared.example.answer
             written = smaller(least_gap(forced.logits[: len(forced.agreed)]), row.gap)
             correct, margin = judged(right, written if right else -abs(forced.gap))
             outcomes.append(
@@ -159,11 +165,11 @@ class _ForcedPass:
     gap: float
 
 
-def _forced_pass(model: Runner, logits: torch.Tensor, question: Question) -> _ForcedPass:
-    agreed, gap = _followed(logits, question.answers[0])
-    prompt = len(question.prompt_ids)
+def _forced_pass(model: Runner, logits: torch.Tensor, prepared: PreparedExample) -> _ForcedPass:
+    agreed, gap = _followed(logits, prepared.answers[0])
+    prompt = len(prepared.prompt_ids)
     # A model that reads a longer text in another way shows nothing of the shorter one.
-    shows = model.reads_alike(prompt, prompt + len(question.answers[0]))
+    shows = model.reads_alike(prompt, prompt + len(prepared.answers[0]))
     return _ForcedPass(logits, agreed if shows else [], gap)
 
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
 from pipeline.tasks.math_grader import MathGrader
-from pipeline.tasks.types import Example, Outcome, Question, Runner
-
-if TYPE_CHECKING:
-    pass
 from pipeline.tasks.scoring.margins import MANY_LEAVES
+from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 
 # A boxed answer that is closed, with up to one level of braces inside.
 _FINAL_ANSWER = re.compile(r"\\boxed\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
@@ -45,7 +41,7 @@ class Graded:
     def with_max_new_tokens(self, number: int) -> Graded:
         return replace(self, max_new_tokens=number)
 
-    def room(self, question: Question) -> int:
+    def room(self, prepared: PreparedExample) -> int:
         return self.max_new_tokens
 
     def targets(self, example: Example) -> Sequence[str]:
@@ -54,21 +50,21 @@ class Graded:
     def score(
         self,
         model: Runner,
-        questions: Sequence[Question],
+        examples: Sequence[PreparedExample],
         programs: Sequence[LayerProgram],
         *,
         need_response: bool,
     ) -> list[Outcome]:
         decoded = model.decode(
-            [question.prompt_ids for question in questions],
+            [prepared.prompt_ids for prepared in examples],
             programs,
             max_new_tokens=self.max_new_tokens,
             stop=lambda row, tokens: _has_final_answer(model.tokenizer.decode(tokens[-_ANSWER_TOKENS:])),
         )
         outcomes = []
-        for question, program, row in zip(questions, programs, decoded):
+        for prepared, program, row in zip(examples, programs, decoded):
             response = model.tokenizer.decode(row.tokens, skip_special_tokens=True).strip()
-            correct = self.grader.equal(response, question.example.answer)
+            correct = self.grader.equal(response, prepared.example.answer)
             outcomes.append(
                 Outcome(
                     correct=correct,

@@ -17,7 +17,7 @@ from pipeline.search.group_search import ExampleSearch
 from pipeline.search.tree import SearchTree
 from pipeline.search.verdicts import Verdict
 from pipeline.shards.run_config import RunConfig
-from pipeline.tasks import DataRequest, Example, Outcome, Question, get_task
+from pipeline.tasks import DataRequest, Example, Outcome, PreparedExample, get_task
 
 
 def test_only_questions_with_a_prior_are_searched_in_larger_blocks(tmp_path):
@@ -97,7 +97,7 @@ def searched(right: dict[str, float]) -> ExampleSearch:
     """A question whose search found these programs right, each with its margin, and the base model wrong."""
     example = Example(id="q", task="arithmetic", question="1 + 1 =", answer="2")
     tree = SearchTree(num_layers=8, config=SearchConfig(), seed=0)
-    item = ExampleSearch(Question(example=example, prompt="1 + 1 =", prompt_ids=[1], answers=[[2]]), tree)
+    item = ExampleSearch(PreparedExample(example=example, prompt="1 + 1 =", prompt_ids=[1], answers=[[2]]), tree)
     margins = {IDENTITY: -1.0, **{LayerProgram.parse(text, 8): margin for text, margin in right.items()}}
     for program, margin in margins.items():
         tree.verdicts[program] = Verdict(program=program, correct=margin > 0, margin=margin)

@@ -15,7 +15,7 @@ from pipeline.search.group_search import search_group
 from pipeline.search.tree import SearchTree
 from pipeline.search.verdicts import pareto_set
 from pipeline.shards.run_config import RunConfig
-from pipeline.tasks import Example, Outcome, Question
+from pipeline.tasks import Example, Outcome, PreparedExample
 
 NUM_LAYERS = 6
 
@@ -53,7 +53,7 @@ def searched(keep, **settings):
         verdicts = map(verdict_of, programs)
         return [Outcome(correct=right, margin=margin, response="", layer_executions=1) for right, margin in verdicts]
 
-    question = Question(
+    question = PreparedExample(
         example=Example(id="q", task="none", question="", answer=""), prompt="", prompt_ids=[], answers=[]
     )
     [item] = search_group([question], num_layers=NUM_LAYERS, config=config, score=score)

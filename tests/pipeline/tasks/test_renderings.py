@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.tasks import TASKS, DataRequest, get_task
 from pipeline.tasks.renderings import rotations, score_renderings
-from pipeline.tasks.types import Example, Outcome, Question
+from pipeline.tasks.types import Example, Outcome, PreparedExample
 
 PROGRAM = LayerProgram.identity(3)
 
@@ -64,7 +64,7 @@ class Guesser:
 def asked(prompts, answers):
     """A question in several ways."""
     first, *others = (
-        Question(
+        PreparedExample(
             example=Example(id="q", task="t", question=prompt, answer=answer), prompt=prompt, prompt_ids=[1], answers=[]
         )
         for prompt, answer in zip(prompts, answers)

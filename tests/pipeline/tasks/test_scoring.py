@@ -14,7 +14,7 @@ from pipeline.program import LayerProgram
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.scoring.exact_match import ExactMatch
 from pipeline.tasks.scoring.graded import Graded
-from pipeline.tasks.types import Example, Question
+from pipeline.tasks.types import Example, PreparedExample
 
 END = 0
 #: Answers can be reached through several of these: "12" whole or by digits, "é" by its bytes, "\n" merged.
@@ -78,7 +78,7 @@ class StubModel:
 def question(answer, answers, options=(), prompt_ids=PROMPT):
     """A question whose tokens are given."""
     example = Example(id="q", task="t", question="?", answer=answer, options=options)
-    return Question(example=example, prompt="?", prompt_ids=list(prompt_ids), answers=answers)
+    return PreparedExample(example=example, prompt="?", prompt_ids=list(prompt_ids), answers=answers)
 
 
 def said_by_greedy_decoding(model, asked, program, max_new_tokens):

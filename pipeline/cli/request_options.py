@@ -238,7 +238,15 @@ def _is_multiple(hint: Any) -> bool:
 
 @functools.cache
 def docstrings(request: type[DataclassInstance]) -> dict[str, str]:
-    """The docstring under each field of a dataclass, on one line, as its source has it."""
+    """The docstring under each field of a dataclass, inherited ones included, on one line, as its source has it."""
+    texts: dict[str, str] = {}
+    for parent in reversed(request.__mro__):
+        if is_dataclass(parent):
+            texts |= _own_docstrings(parent)
+    return texts
+
+
+def _own_docstrings(request: type[DataclassInstance]) -> dict[str, str]:
     tree = ast.parse(inspect.getsource(sys.modules[request.__module__]))
     [body] = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == request.__name__]
     return {

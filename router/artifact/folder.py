@@ -192,11 +192,9 @@ def read_described(
     """
     folder = find_folder(where, kind)
     config = read_config(folder, kind)
+    check_version(config, folder)
     try:
-        check_version(config, folder)
         return describe(config), folder
-    except UserError:
-        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for the sizes
         raise UserError(f"{folder / CONFIG_FILE} is no {kind}'s configuration: {error!r}") from None
 

@@ -136,7 +136,7 @@ def test_files_of_polars_own_are_read(tmp_path):
         (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
         out = tmp_path / f"run-{name}"
         text = convert("--from", "polar", "--to", "run", tmp_path / name, out, "--task", "dart-math")
-        assert "2 questions with 5 programs for 4 layers" in text
+        assert "2 examples with 5 programs for 4 layers" in text
         assert "left out, question without a verdict on the untouched model: 1" in text and "--model" in text
         written.append(said(out))
     assert written[0] == written[1] == written[2] == written[3]
@@ -270,7 +270,7 @@ def test_a_run_that_is_damaged_is_named(tmp_path, target):
     assert "layers that the model has not" in convert(*options, deep, tmp_path / "out", status=2)
     some = made("some", [*rows("p"), short])
     text = convert(*options, some, tmp_path / "out")
-    assert "1 questions" in text and "question without a verdict on the untouched model: 1" in text
+    assert "1 examples" in text and "question without a verdict on the untouched model: 1" in text
     notes = json.loads((some / "run.json").read_text())
     notes["settings"]["search.budget"] = "abc"
     (some / "run.json").write_text(json.dumps(notes))

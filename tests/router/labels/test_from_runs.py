@@ -95,7 +95,7 @@ def test_a_price_moves_the_consensus_away_from_the_untouched_model(tmp_path):
     for wrong in (-1.0, math.inf, math.nan):
         for name in ("layer_price", "consensus_price"):
             option = f"--{name.replace('_', '-')}"
-            with pytest.raises(UserError, match=f"{option} must be a number and not below 0"):
+            with pytest.raises(UserError, match=f"{option} must not be below 0"):
                 LabelRequest(data=(run,), **{name: wrong})
 
 

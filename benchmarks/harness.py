@@ -39,7 +39,7 @@ class Timed(Generic[Result]):
     results: list[Result]
 
 
-class Worker:
+class HarnessProcess:
     """A process with one copy of the model.
 
     Args:
@@ -137,12 +137,12 @@ class Harness:
         self._open.close()
 
     @cached_property
-    def narrow(self) -> list[Worker]:
+    def narrow(self) -> list[HarnessProcess]:
         """Processes of one thread, one for each core; they start when they are first wanted."""
         return self._start([1] * NUM_PROCESSES)
 
     @cached_property
-    def wide(self) -> list[Worker]:
+    def wide(self) -> list[HarnessProcess]:
         """The one process of as many threads."""
         return self._start([NUM_PROCESSES])
 
@@ -166,8 +166,8 @@ class Harness:
         results = [worker.receive() for worker in chosen]
         return Timed(seconds=time.perf_counter() - began, results=results)
 
-    def _start(self, threads: list[int]) -> list[Worker]:
-        workers = [Worker(self.subject, threads=number) for number in threads]
+    def _start(self, threads: list[int]) -> list[HarnessProcess]:
+        workers = [HarnessProcess(self.subject, threads=number) for number in threads]
         for worker in workers:
             self._open.callback(worker.close)
         for worker in workers:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.baselines import Baseline
+from benchmarks.baseline_runners import Baseline
 from benchmarks.workloads import Workload
 from pipeline.engine import FrozenModel, materialize
 from pipeline.prior import Prior

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from benchmarks.baselines import Baseline, Released, SinglePass
+from benchmarks.baseline_runners import Baseline, Released, SinglePass
 from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.jobs import RunBaseline, SearchGroups
 from benchmarks.searches import (

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.baselines import Baseline
+from benchmarks.baseline_runners import Baseline
 from pipeline.engine import FrozenModel
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram

@@ -15,7 +15,7 @@ from itertools import chain, product
 from statistics import median
 from typing import Any, TypeVar
 
-from benchmarks.baselines import Baseline, ProgramMajor, Released, SinglePass
+from benchmarks.baseline_runners import Baseline, ProgramMajor, Released, SinglePass
 from benchmarks.harness import BenchmarkSection, Findings, Harness, Target, Timed
 from benchmarks.jobs import RunBaseline, SearchGroups
 from benchmarks.workloads import NUM_PROCESSES, Workload, throughput_workloads

@@ -14,7 +14,7 @@ from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
 from benchmarks import report
 from benchmarks.__main__ import SECTIONS, main
-from benchmarks.baselines import ProgramMajor, Released, SinglePass
+from benchmarks.baseline_runners import ProgramMajor, Released, SinglePass
 from benchmarks.harness import Findings
 from benchmarks.jobs import RunBaseline, SearchGroups
 from benchmarks.throughput import spread

@@ -18,7 +18,7 @@ from pipeline.engine.greedy_decoding import Decoded, GreedyDecoding, Stop
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
 from pipeline.engine.prefill import Prefill
 from pipeline.engine.prefix_cache import PrefixCache
-from pipeline.engine.rows import TokenIds, check_new_tokens, check_rows
+from pipeline.engine.row_checks import TokenIds, check_new_tokens, check_rows
 from pipeline.engine.state_hooks import ProbeHook, StateHook, StateProbe, of_rows
 from pipeline.program import LayerProgram
 

@@ -11,7 +11,7 @@ import torch
 from pipeline.engine.executor import packed_rotary
 from pipeline.engine.kv_cache import KVSlots, SlotView
 from pipeline.engine.prefill import Prefill
-from pipeline.engine.rows import TokenIds
+from pipeline.engine.row_checks import TokenIds
 from pipeline.engine.state_hooks import OnState, of_rows
 from pipeline.program import LayerProgram
 

@@ -15,7 +15,7 @@ from pipeline.engine.decoder_stack import DecoderStack, Rotary
 from pipeline.engine.executor import Executor, SequenceState, Text
 from pipeline.engine.kv_cache import KVPool, SlotView
 from pipeline.engine.prefix_cache import PrefixCache
-from pipeline.engine.rows import TokenIds
+from pipeline.engine.row_checks import TokenIds
 from pipeline.engine.state_hooks import OnState
 from pipeline.program import LayerProgram
 

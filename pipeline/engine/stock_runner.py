@@ -17,7 +17,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from pipeline.engine.frozen_model import FrozenModel
 from pipeline.engine.greedy_decoding import Decoded, Stop
 from pipeline.engine.materialize import materialize
-from pipeline.engine.rows import TokenIds, check_new_tokens, check_rows
+from pipeline.engine.row_checks import TokenIds, check_new_tokens, check_rows
 from pipeline.program import LayerProgram
 
 #: Stock models that are kept for later calls with the same program.

@@ -30,7 +30,7 @@ QUESTIONS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Label:
+class ReplayedLabel:
     """What a row says of its program.
 
     Attributes:
@@ -56,7 +56,7 @@ class LabelledExample:
     """
 
     example: Example
-    labels: list[Label]
+    labels: list[ReplayedLabel]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +234,7 @@ def replay(plan: ReplayPlan, placement: Placement) -> Iterator[tuple[LabelledExa
             yield from zip(items, outcomes, strict=True)
 
 
-def compare(example_id: str, label: Label, outcome: Outcome) -> Difference | None:
+def compare(example_id: str, label: ReplayedLabel, outcome: Outcome) -> Difference | None:
     """The difference between a row's label and the replay; None if the replay confirms the label."""
     if outcome.verdicts == (label.correct, label.as_asked):
         return None
@@ -265,7 +265,7 @@ def _by_example(rows: pd.DataFrame, examples: dict[str, Example], run: AnyPath) 
             raise UserError(f"{run} has rows of question {example_id!r}, which is none of its questions")
         item = found.setdefault(example_id, LabelledExample(example=examples[example_id], labels=[]))
         item.labels.append(
-            Label(
+            ReplayedLabel(
                 program=LayerProgram(map(int, row["program"]), int(row["num_layers"])),
                 correct=bool(row["correct"]),
                 as_asked=None if as_asked is None else bool(as_asked),

@@ -35,7 +35,7 @@ def evaluate(**options: Any) -> None:
     request = filled(EvaluateRequest, options)
     from router.evaluation.evaluate import evaluate as run
     from router.evaluation.evaluate import results_folder, write
-    from router.evaluation.results import PICTURE_FILE, RESULTS_FILE
+    from router.evaluation.evaluation_results import PICTURE_FILE, RESULTS_FILE
     from router.evaluation.table import show_evaluation
 
     console = Console()

@@ -29,7 +29,7 @@ from router.artifact.base_model import find_base, short_revision, text_fingerpri
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
 from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_plot import draw_evaluation
-from router.evaluation.results import (
+from router.evaluation.evaluation_results import (
     BASE,
     PICTURE_FILE,
     RANDOM,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from router.evaluation.results import EvaluationResults
+    from router.evaluation.evaluation_results import EvaluationResults
 
 
 def draw_evaluation(evaluation: EvaluationResults, file: Path) -> None:

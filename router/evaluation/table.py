@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from router.evaluation.results import BASE, ROUTED, SEARCH, EvaluationResults, Result
+from router.evaluation.evaluation_results import BASE, ROUTED, SEARCH, EvaluationResults, Result
 
 
 def show_evaluation(evaluation: EvaluationResults, console: Console) -> None:

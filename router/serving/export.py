@@ -17,7 +17,7 @@ from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_json
 from pipeline.storage import AnyPath, entries, is_folder, is_there, uploaded
 from router.artifact.base_model import find_base
-from router.evaluation.results import RESULTS_FILE, SINGLE
+from router.evaluation.evaluation_results import RESULTS_FILE, SINGLE
 from router.routed.causal_lm import RoutedCausalLM
 from router.routed.checkpoint import Router
 

@@ -27,7 +27,7 @@ from pipeline.tasks import get_task
 from router.evaluation.answering_actor import Answer
 from router.evaluation.evaluate import _read, _result
 from router.evaluation.evaluate_request import EvaluateRequest
-from router.evaluation.results import BASE, ROUTED, EvaluationResults
+from router.evaluation.evaluation_results import BASE, ROUTED, EvaluationResults
 from router.evaluation.table import show_evaluation
 
 pytestmark = pytest.mark.ray

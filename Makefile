@@ -8,11 +8,12 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test bench results lint types audit clean
+.PHONY: help setup demo check test bench results lint types audit clean
 
 help:
 	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
-	@echo "make test    linter, type checker and all tests"
+	@echo "make check   linter, formatter, types, import contract, and the tests without Ray and SmolLM2"
+	@echo "make test    the same with all tests"
 	@echo "make bench   measure the search against plainer ways; QUICK=1 for three minutes of it,"
 	@echo "             ARC=FILE and GSM8K=FILE (or hub data sets) for real questions"
 	@echo "make results write docs/results.md and the README's headline table from benchmarks/results"
@@ -40,8 +41,14 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# Tiers 1 and 2, on all cores.
+check: lint types
+	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest -n logical -m "not end_to_end and not exhaustive"
+
+# Everything. The third tier starts clusters, and has the machine to itself.
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical -m "not end_to_end"
+	$(BIN)/python -m pytest -m end_to_end
 
 bench: setup
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ARC),--arc "$(ARC)") $(if $(GSM8K),--gsm8k "$(GSM8K)") \

@@ -33,7 +33,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 #: Bytes, and what looks like what is expected.
 CONTENTS = st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode())
 LONG_NUMBER = b'{"a": ' + b"9" * 5000 + b"}"
@@ -198,7 +198,7 @@ def rows_of(draw, task):
     path, other = draw(st.sampled_from(paths)), draw(FIELDS)
     changes = {
         "good": lambda: row,
-        "lacking": lambda: {column: value for column, value in row.items() if column != path[0]},
+        "lacking": lambda: {column: value for column, value in row.items() if column != path[0]},  # type: ignore[attr-defined]
         "replaced": lambda: changed(row, path, lambda value: other),
         "deeper": lambda: changed(row, path, lambda value: [value]),
     }

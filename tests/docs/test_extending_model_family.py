@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENT = (REPOSITORY / "docs" / "extending.md").read_text()
-SECTION = re.search(r"^## A model family\n(.*?)(?=^## |\Z)", DOCUMENT, re.DOTALL | re.MULTILINE)[1]
+SECTION = re.search(r"^## A model family\n(.*?)(?=^## |\Z)", DOCUMENT, re.DOTALL | re.MULTILINE)[1]  # type: ignore[index]
 
 
 def blocks(language: str) -> list[str]:

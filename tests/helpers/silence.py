@@ -26,7 +26,7 @@ def silent() -> Iterator[None]:
     collector = _Collector(messages)
     logger = logging.getLogger("transformers")
     level = logger.level
-    logging.Logger.warning_once.cache_clear()
+    logging.Logger.warning_once.cache_clear()  # type: ignore[attr-defined]
     logger.addHandler(collector)
     logger.setLevel(logging.WARNING)
     try:

@@ -51,7 +51,7 @@ def lessons(*questions: int) -> list[Evaluation]:
 
 @pytest.fixture(scope="module")
 def prior() -> Prior:
-    return fit_prior(lessons(0, 1, 2, 5, 6, 7), compare_margins=True)
+    return fit_prior(lessons(0, 1, 2, 5, 6, 7), compare_margins=True)  # type: ignore[return-value]
 
 
 def random_program(rng: random.Random, space: str = "drllm") -> LayerProgram:

@@ -70,7 +70,7 @@ def test_a_program_cannot_be_changed():
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(program, name, ())
     with pytest.raises((AttributeError, TypeError)):
-        program.note = "slots leave no room"
+        program.note = "slots leave no room"  # type: ignore[attr-defined]
     assert isinstance(program.layers, tuple)
 
 

@@ -208,7 +208,7 @@ def test_a_step_is_called_as_it_is(terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
     with StepReporter(console) as steps:
         steps("asking [/b]", 1, 1)
-    assert "asking [/b]" in console.file.getvalue()
+    assert "asking [/b]" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("task", ["[/b]", "[red]", "[link=x]\\"])

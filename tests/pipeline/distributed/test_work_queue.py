@@ -130,9 +130,9 @@ def test_the_first_of_two_copies_counts():
     work = WorkQueue({0: 3})
     chunk = work.take(ANY)
     assert work.take(ANY) is None and work.copy([]) is None
-    assert work.copy([chunk]) == chunk and work.copy([chunk]) is None and MAX_COPIES == 2
+    assert work.copy([chunk]) == chunk and work.copy([chunk]) is None and MAX_COPIES == 2  # type: ignore[list-item]
     assert work.fail(chunk, "boom") is None and len(work) == 0
-    assert work.copy([chunk]) == chunk
+    assert work.copy([chunk]) == chunk  # type: ignore[list-item]
     finalized = work.finish(chunk, "first")
     assert finalized.results == ["first"] and work.is_done
     assert work.finish(chunk, "second") is None
@@ -145,7 +145,7 @@ def test_failures_of_copies_count():
     """Catches a bad example whose copies kill actors for ever."""
     work = WorkQueue({0: 1})
     chunk = work.take(ANY)
-    work.copy([chunk])
+    work.copy([chunk])  # type: ignore[list-item]
     assert work.fail(chunk, "a") is None and work.fail(chunk, "b") is None
     assert len(work) == 1 and work.take(ANY) == chunk
     finalized = work.fail(chunk, "c")

@@ -32,10 +32,10 @@ def test_nothing_warns_of_a_name_that_goes_away(name, tmp_path, stock_tokens):
         assert tokens == stock_tokens(materialize(engine.hf_model, REPEAT), IDS, 4)
 
 
-@pytest.mark.parametrize("say", [warnings.warn, logging.getLogger("transformers.models").warning_once])
+@pytest.mark.parametrize("say", [warnings.warn, logging.getLogger("transformers.models").warning_once])  # type: ignore[attr-defined]
 def test_the_listener_hears_what_is_said_once_a_process(say):
     """Catches a test above that passes because an earlier one in the same process has used up the line."""
-    logging.getLogger("transformers.models").warning_once("the argument goes away")
+    logging.getLogger("transformers.models").warning_once("the argument goes away")  # type: ignore[attr-defined]
     with pytest.raises(AssertionError, match="the argument goes away"), silent():
         say("the argument goes away")
 

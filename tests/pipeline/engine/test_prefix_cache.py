@@ -41,7 +41,7 @@ def steps_of_a_search(texts: list[list[int]], seed: int = 0) -> list[tuple[list[
 
 TEXTS = [[5, 6, 7, 8, 9, 10, 11], [5, 6, 7], [20, 21, 22, 23, 24]]
 # Everything fits, some of it, one state at most, nothing.
-CACHES = [1 << 24, 20_000, 1_000, 0]
+CACHES = [20_000, *(pytest.param(size, marks=pytest.mark.exhaustive) for size in (1 << 24, 1_000, 0))]
 
 
 @functools.cache
@@ -195,7 +195,7 @@ def test_a_longer_text_serves_its_beginning():
     assert cache.longest([1, 2], [0], in_longer_texts=False) == []
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.exhaustive) for part in (1, 2, 3))])
 def test_verdicts_of_2000_random_programs_equal_the_oracle(stock_logits, part):
     """Catches an arg-max that sharing, packing or trimming turns, on the scale of a search."""
     hf_model = build("llama")

@@ -37,8 +37,8 @@ def test_the_oracle_answers_what_the_engine_answers(name):
     def stop(number):
         return lambda row, tokens: stops[number].append((row, tuple(tokens))) or len(tokens) == 3 + row
 
-    mine = model.decode(ROWS, PROGRAMS, max_new_tokens=5, stop=stop(0))
-    theirs = oracle.decode(ROWS, PROGRAMS, max_new_tokens=5, stop=stop(1))
+    mine = model.decode(ROWS, PROGRAMS, max_new_tokens=5, stop=stop(0))  # type: ignore[assignment]
+    theirs = oracle.decode(ROWS, PROGRAMS, max_new_tokens=5, stop=stop(1))  # type: ignore[assignment]
     for one, other in zip(mine, theirs, strict=True):
         assert (one.tokens, one.passes) == (other.tokens, other.passes)
         assert one.gap == pytest.approx(other.gap, abs=2e-4)

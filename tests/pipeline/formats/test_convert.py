@@ -235,8 +235,8 @@ def test_what_nobody_sees_is_left_out(tmp_path, source):
             for question, answer in zip(questions, answers)
         ]
     else:
-        content = {"questions": questions, "best_response": answers, "original_correct": [1] * len(questions)}
-        content["good_paths"] = [[[0, 1]]] * len(questions)
+        content = {"questions": questions, "best_response": answers, "original_correct": [1] * len(questions)}  # type: ignore[assignment]
+        content["good_paths"] = [[[0, 1]]] * len(questions)  # type: ignore[call-overload]
     (tmp_path / "file.json").write_text(json.dumps(content))
     text = convert("--from", source, "--to", "run", tmp_path / "file.json", tmp_path / "run")
     assert "question with a text that is too long, no Unicode, or hides characters: 5" in text

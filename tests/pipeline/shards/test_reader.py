@@ -87,7 +87,7 @@ def _after(times):
 @pytest.mark.parametrize(
     ("owner", "step", "crash"),
     [
-        (run_folder.pq, "write_table", _nothing),
+        (run_folder.pq, "write_table", _nothing),  # type: ignore[attr-defined]
         (LocalWriter, "write", _half_a_file),
         (RunFolder, "_check_written", _nothing),
         (Path, "replace", _after(0)),
@@ -113,7 +113,7 @@ def test_a_crash_anywhere_in_a_commit_leaves_nothing(run, monkeypatch, owner, st
 def test_a_shard_that_reads_back_differently_is_not_committed(run, monkeypatch):
     """Catches a disk that loses rows silently: the commit must look before it moves."""
     write = pq.write_table
-    monkeypatch.setattr(run_folder.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))
+    monkeypatch.setattr(run_folder.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))  # type: ignore[attr-defined]
     with pytest.raises(OSError, match="does not read back"):
         run.commit(0, rows("a"))
     assert read_paths(run.root).empty
@@ -187,7 +187,7 @@ def with_settings(run: RunFolder, **changes) -> Path:
     file = run.root / "run.json"
     stored = json.loads(file.read_text())
     file.write_text(json.dumps({**stored, "settings": {**stored["settings"], **changes}}))
-    return run.root
+    return run.root  # type: ignore[return-value]
 
 
 @pytest.fixture

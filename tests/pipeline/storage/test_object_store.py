@@ -96,7 +96,7 @@ def test_a_bucket_holds_what_a_folder_holds(s3, url, tmp_path):
 @pytest.mark.parametrize(
     ("owner", "step"),
     [
-        (run_folder.pq, "write_table"),
+        (run_folder.pq, "write_table"),  # type: ignore[attr-defined]
         (RemoteWriter, "_put"),
         (RunFolder, "_check_written"),  # the shard is there, and its record is not
         (RunFolder, "_write_json"),
@@ -213,10 +213,10 @@ def test_a_stray_object_is_removed_though_the_store_fails_at_first(s3, url):
 
 def test_an_object_that_reads_back_differently_is_not_committed(url, monkeypatch):
     """Catches a store that is believed."""
-    write = run_folder.pq.write_table
+    write = run_folder.pq.write_table  # type: ignore[attr-defined]
     run = opened(url)
     with monkeypatch.context() as patched, pytest.raises(StorageError, match="does not read back"):
-        patched.setattr(run_folder.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))
+        patched.setattr(run_folder.pq, "write_table", lambda table, where, **kw: write(table.slice(1), where, **kw))  # type: ignore[attr-defined]
         run.commit(0, rows("a"))
     assert read_paths(url).empty and not reopened(run)
     run.close()
@@ -252,7 +252,7 @@ def test_a_folder_of_a_search_that_died_is_taken_over(s3, url, monkeypatch):
     second.open(CONFIG, provenance={}, announce=said.append)
     assert "waiting" in said[0]
     second.commit(0, rows("a"))
-    first._store._lease._check_holder()
+    first._store._lease._check_holder()  # type: ignore[attr-defined]
     with pytest.raises(StorageError, match="another search has taken over") as caught:
         first.commit(1, rows("b"))
     assert caught.value.remedy == "wait for the other's end"

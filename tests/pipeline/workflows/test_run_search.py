@@ -17,7 +17,8 @@ from pipeline.search.config import SearchConfig
 from pipeline.shards import read_settings
 from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.workflows import run_search as workflow
-from pipeline.workflows.run_search import SearchRequest, run_search
+from pipeline.workflows.run_search import run_search
+from pipeline.workflows.search_request import SearchRequest
 
 POOL = PoolConfig(num_actors=2, cpus_per_actor=1, gpus_per_actor=0.0)
 CPU = Placement(device="cpu", dtype="float32", pool=POOL)

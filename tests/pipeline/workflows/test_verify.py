@@ -67,7 +67,7 @@ def test_both_verdicts_are_in_the_rows_and_are_confirmed(run, tmp_path):
     """Catches a lucky guess that is kept as a correction, and a replay that asks in fewer ways than the search did."""
     model, questions = run.parent / "model", run.parent / "questions.jsonl"
     search = ("search", "--model", model, "--task", "arc", "--data", questions, "--out", tmp_path / "run", "--limit", 8)
-    search += ("--simulations", 20, "--calibration", 0, "--keep", "all", "--actors", 2)
+    search += ("--simulations", 20, "--calibration", 0, "--keep", "all", "--actors", 2)  # type: ignore[assignment]
     command(*search, "--permutations", 4)
     rows = read_paths(tmp_path / "run")
     assert list(rows.columns) == schema_of({"permutations": 4}).names == list(pd.read_parquet(tmp_path / "run/paths"))

@@ -54,10 +54,10 @@ def test_all_routers_at_once_equal_separate_networks():
     for layer in range(5):
         network = nn.Sequential(nn.Linear(12, 7), nn.GELU(), nn.Linear(7, 3))
         with torch.no_grad():
-            network[0].weight.copy_(routers.weight_in[layer].T)
-            network[0].bias.copy_(routers.bias_in[layer])
-            network[2].weight.copy_(routers.weight_out[layer].T)
-            network[2].bias.copy_(routers.bias_out[layer])
+            network[0].weight.copy_(routers.weight_in[layer].T)  # type: ignore[operator]
+            network[0].bias.copy_(routers.bias_in[layer])  # type: ignore[operator]
+            network[2].weight.copy_(routers.weight_out[layer].T)  # type: ignore[operator]
+            network[2].bias.copy_(routers.bias_out[layer])  # type: ignore[operator]
         expected = network(pooled[:, layer]).mean(1)
         torch.testing.assert_close(together[:, layer], expected)
         torch.testing.assert_close(routers.unstacked().routers[layer](pooled[:, layer]), expected)

@@ -268,7 +268,7 @@ def test_a_name_is_shown_as_it_is():
     results = [base, replace(base, method=ROUTED), other]
     console = Console(file=StringIO(), width=200)
     show_evaluation(EvaluationResults(results=results, curve={}, questions=1, left_out={}, num_layers=3), console)
-    assert console.file.getvalue().count("[/b]") == 2
+    assert console.file.getvalue().count("[/b]") == 2  # type: ignore[attr-defined]
 
 
 def test_the_signature_of_questions_that_cannot_be_read_is_not_said():

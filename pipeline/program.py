@@ -1,7 +1,7 @@
 """Layer programs: which decoder layers a forward pass runs, and in which order.
 
 A program is the papers' "path" or "chain of layers" (Dr.LLM, arXiv 2510.12773; CoLa, arXiv
-2507.07996). This module knows no model: a program is a tuple of indices and a depth.
+2507.07996). This module needs no model: a program is a tuple of indices and a depth.
 """
 
 from __future__ import annotations
@@ -47,16 +47,20 @@ class LayerProgram:
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "num_layers", num_layers)
 
-    # -- other ways to make one ------------------------------------------------------------
+    # -- other constructors ----------------------------------------------------------------
 
     @classmethod
     def identity(cls, num_layers: int) -> LayerProgram:
-        """The untouched model: every layer once, in order."""
+        """The identity program, which is the base model: every layer once, in order."""
         return cls(range(num_layers), num_layers)
 
     @classmethod
     def from_counts(cls, counts: Iterable[int]) -> LayerProgram:
-        """From how often each layer runs in place: 0 skip, 1 execute, 2 repeat, and so on."""
+        """The program that runs each layer so many times in place: 0 skip, 1 execute, 2 repeat, and so on.
+
+        Raises:
+            ValueError: A count is negative, or all are 0.
+        """
         counts = tuple(counts)
         for layer, count in enumerate(counts):
             if count < 0:
@@ -68,7 +72,7 @@ class LayerProgram:
         """Read the compact text form that ``str`` writes: ``"0-4,4,6-11"``.
 
         Raises:
-            ValueError: The text is not of that form, or not a program of this depth.
+            ValueError: The text is not of that form, or is no program of this depth.
         """
         layers: list[int] = []
         for term in text.split(","):
@@ -81,7 +85,7 @@ class LayerProgram:
             layers.extend(range(first, last + 1))
         return cls(layers, num_layers)
 
-    # -- what it is ------------------------------------------------------------------------
+    # -- properties ------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -90,26 +94,26 @@ class LayerProgram:
         return iter(self.layers)
 
     def __str__(self) -> str:
-        """Compact text: rising runs as ``first-last``, joined by commas."""
+        """The program as compact text: rising runs as ``first-last``, joined by commas."""
         runs = groupby(enumerate(self.layers), key=lambda item: item[1] - item[0])
         spans = [[layer for _, layer in run] for _, run in runs]
         return ",".join(f"{s[0]}-{s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans)
 
     @property
     def is_identity(self) -> bool:
-        """True for the untouched model."""
+        """True for the identity program."""
         return self.layers == tuple(range(self.num_layers))
 
     @property
     def saved_layers(self) -> int:
-        """Layer executions fewer than the identity program; negative for a longer program."""
+        """How many fewer layers run than in the identity program; negative for a longer program."""
         return self.num_layers - len(self.layers)
 
     @property
     def counts(self) -> tuple[int, ...] | None:
         """How often each layer runs; None where the order of the layers is not kept.
 
-        Counts say a program only if it keeps the layers' order and repeats layers in place, so
+        Counts determine a program only if it keeps the layers' order and repeats layers in place, so
         that ``LayerProgram.from_counts(program.counts) == program``.
         """
         if any(after < before for before, after in zip(self.layers, self.layers[1:], strict=False)):

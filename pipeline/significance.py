@@ -1,4 +1,4 @@
-"""How sure a difference is: intervals and tests for answers that are right or wrong."""
+"""Intervals of accuracies, and a test of their differences, for answers that are right or wrong."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _RESAMPLES = 10_000
 
 
 def bootstrap_interval(right: Sequence[bool], *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """The percentile bootstrap's interval of an accuracy.
+    """The percentile bootstrap interval of an accuracy.
 
     Args:
         right: Whether each answer is right.
-        level: Of confidence.
-        seed: Of the resamples.
+        level: Level of confidence.
+        seed: Seed of the resamples.
     """
-    # Resampling n answers of which a share is right is drawing from a binomial distribution.
+    # To resample n answers, a share of which is right, is to draw from a binomial distribution.
     draws = np.random.default_rng(seed).binomial(len(right), np.mean(right), size=_RESAMPLES) / len(right)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
@@ -28,8 +28,8 @@ def mcnemar(base: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, floa
     """McNemar's exact test on the same questions (1947).
 
     Returns:
-        Questions that only the base gets right, questions that only the other gets right, and the two-sided
-        p-value of so uneven a split, were both as good.
+        The number of questions that only the base gets right, the number that only the other gets right, and the
+        two-sided p-value of so uneven a split under the hypothesis that both are equally good.
     """
     lost = sum(b and not o for b, o in zip(base, other, strict=True))
     won = sum(o and not b for b, o in zip(base, other, strict=True))

@@ -201,7 +201,7 @@ def test_the_table_says_which_target_is_missed():
 
 
 def test_a_wrong_file_gives_a_message(tmp_path):
-    """Catches a traceback, and a model that is loaded before anybody sees that a file is wrong."""
+    """Catches a traceback, and a model that is loaded before a wrong file is reported."""
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"question": "Why?"}\n')
     result = CliRunner().invoke(main, ["--quick", "--arc", str(broken), "--out", str(tmp_path / "out.json")])

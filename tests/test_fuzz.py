@@ -281,7 +281,7 @@ def test_lines(tmp_path, task, content, kind):
     ],
 )
 def test_hidden_and_huge_fields_are_refused(tmp_path, value, message):
-    """Catches a prompt that says to the model what nobody sees, and one that fills the memory."""
+    """Catches a prompt with characters that a reader does not see, and one that fills the memory."""
     file = tmp_path / "data.jsonl"
     file.write_text(json.dumps({"prompt": value, "answer": "1"}) + "\n")
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""Imports run one way, and nobody pays for a library that they do not use."""
+"""Imports run one way, and no module loads a library that it does not use."""
 
 from __future__ import annotations
 

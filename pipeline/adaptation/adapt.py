@@ -1,8 +1,8 @@
 """Adapt the depth to one input: ``pipeline.adapt(model, prompt)``.
 
-With the answer at hand this is CoLa's search (arXiv 2507.07996, section 3): which chain of layers gives it, how
-short can one be, and how sure. Without it, the answer is what most of many programs say (``votes``), and the search
-looks for the chains that give that one; nothing that is found then knows whether it is right.
+Where the answer is given, this is CoLa's search (arXiv 2507.07996, section 3): which chain of layers gives the answer,
+how short such a chain can be, and how large its margin. Where it is not, many programs vote on the answer (``voting``),
+and the search looks for chains that give the voted answer; nothing then shows whether that answer is right.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig:
-    """How an input is adapted to.
+    """The settings of an adaptation to one input.
 
     Raises:
         UserError: A field is out of its range.
@@ -54,15 +54,15 @@ class AdaptConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapted:
-    """What was found for one input.
+    """The result of adapting to one input.
 
     Attributes:
-        answer: The answer: the one that was given, or the one that was voted for.
-        base_answer: The untouched model's.
+        answer: The given answer, or the one that won the vote.
+        base_answer: The base model's answer.
         poll: The votes; None where the answer was given.
         program: The shortest chain that gives the answer, within the budget; None where none was found or looked for.
-        verdicts: Every chain that was tried; ``correct`` says that it gives the answer.
-        pareto: Those that none as short or shorter beats, shortest first.
+        verdicts: The verdict on every chain that was evaluated; ``correct`` says whether the chain gives the answer.
+        pareto: The verdicts on chains that no chain as short or shorter beats, shortest first.
     """
 
     answer: str
@@ -74,7 +74,7 @@ class Adapted:
 
     @property
     def agreement(self) -> float | None:
-        """The share of the votes that the answer got; None where it was given."""
+        """The share of the votes that the answer got; None where the answer was given."""
         return None if self.poll is None else self.poll.shares.get(self.answer, 0.0)
 
 
@@ -95,14 +95,14 @@ def adapt(
     Args:
         model: The frozen model.
         prompt: The text to continue, or the user's turn of a chat.
-        answer: What the model should answer, up to its first line end; None where nobody knows: then many programs
-            vote, and what they agree on takes its place.
-        options: The answers to choose among, by likelihood per character; none for a text that is written freely.
+        answer: The answer that the model should give, up to its first line end. None where it is not known: many
+            programs then vote, and the answer with the largest share takes its place.
+        options: The answers to choose among, by likelihood per character; empty where the model writes freely.
         chat: Whether the prompt goes into the model's chat template.
         max_new_tokens: Most tokens of a written answer.
-        config: How to adapt.
-        prior: What another run of the same model learnt (``pipeline.prior``); None to go by this input alone.
-        show: Told what is being done, how much of it is done, of how much.
+        config: The settings; None for the defaults.
+        prior: A prior fitted on another run of the same model (``pipeline.prior``); None to search without a prior.
+        show: Called with what is being done, how much of it is done, and the total.
 
     Raises:
         ValueError: The prompt is empty or too long for the model, the answer is empty or none of the options, or
@@ -128,20 +128,20 @@ def adapt_example(
     prior: Prior | None = None,
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Adapted:
-    """Find the chain of layers that serves one question of a task best.
+    """Find the chain of layers that serves one example of a task best.
 
     Args:
         model: The frozen model.
-        task: How the question is asked and judged.
-        example: The question.
-        answer_known: Whether its answer may be looked at.
-        config: How to adapt.
-        prior: What another run of the same model learnt.
-        show: Told what is being done, how much of it is done, of how much.
+        task: The task, which says how the example is asked and scored.
+        example: The example.
+        answer_known: Whether the example's reference answer may be looked at.
+        config: The settings.
+        prior: A prior fitted on another run of the same model; None to search without a prior.
+        show: Called with what is being done, how much of it is done, and the total.
 
     Raises:
-        UserError: The question does not fit into the model's context, or solutions that are written at length are to be
-            voted on: no two read alike.
+        UserError: The example does not fit into the model's context, the prior or the budget does not suit the model or
+            the search, or programs cannot vote on the task's solutions: they are written at length, no two alike.
     """
     if not answer_known:
         check_votable(task)
@@ -192,10 +192,10 @@ def adapt_example(
 
 
 def as_example(prompt: str, answer: str | None, options: Sequence[str]) -> Example:
-    """A prompt as a task's question.
+    """The example of a task that asks a prompt.
 
     Raises:
-        UserError: Something in it cannot be asked.
+        UserError: The prompt, the answer or the options cannot be used.
     """
     if isinstance(options, str):
         raise UserError("options are a list of texts: put one text into brackets")
@@ -218,7 +218,7 @@ def check_votable(task: Task) -> None:
     """Refuse a task whose answers programs cannot vote on.
 
     Raises:
-        UserError: Its solutions are written at length.
+        UserError: The task's solutions are written at length.
     """
     if not task.scoring.answers_compare:
         raise UserError(

@@ -1,7 +1,7 @@
-"""An answer that nobody knows, from what many programs say: a reward that needs no gold.
+"""A vote of many programs on an answer that is not known: a reward that needs no reference answer.
 
-Programs one edit away from the untouched model answer too, mostly alike. Each one's vote counts by how sure it is
-of its own answer: the margin by which the logits prefer it. What gets most votes is taken for the answer.
+The voters are the base model and programs one edit away from it, which mostly answer alike. A vote weighs its margin:
+how far the logits prefer the program's own answer. The answer with the largest share of the votes wins.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pipeline.tasks import Example, Outcome, Task
 if TYPE_CHECKING:
     from pipeline.engine import FrozenModel
 
-#: Stands where a task wants a reference answer and there is none.
+#: Placeholder where a task needs a reference answer and there is none.
 NO_ANSWER = "?"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vote:
-    """One program's answer, with its weight.
+    """One program's answer, with the weight of its vote.
 
     Attributes:
         program: The program.
-        response: Its answer.
-        margin: By how much its logits prefer that answer; 0 for an empty one, and below 0 for one that the limit on new
-            tokens cuts: it may go on.
+        response: The program's answer.
+        margin: How far the program's logits prefer that answer. 0 for an empty answer; below 0 for one that the limit
+            on new tokens cuts, because it may go on.
     """
 
     program: LayerProgram
@@ -42,11 +42,11 @@ class Vote:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Poll:
-    """All votes on one question.
+    """All votes on one example.
 
     Attributes:
         votes: Every program's vote, the base model's first.
-        shares: The share of the votes that each answer gets, the most agreed-on first; empty where nobody answers.
+        shares: The share of the votes that each answer gets, the largest first; empty where no vote counts.
     """
 
     votes: list[Vote]
@@ -59,17 +59,17 @@ class Poll:
 
     @property
     def answer(self) -> str:
-        """The answer with most votes; the base model's where there are no votes."""
+        """The answer with the largest share; the base model's where no vote counts."""
         return next(iter(self.shares), self.base.response)
 
 
 def voters(num_layers: int, number: int, seed: int) -> list[LayerProgram]:
-    """The untouched model, and programs one edit of Dr.LLM's away from it, drawn without repetition.
+    """The identity program, and programs one edit of Dr.LLM's away from it, drawn without repetition.
 
     Args:
         num_layers: Depth L of the model.
-        number: Programs in all, at least 1; fewer where there are no more edits.
-        seed: Of the draw.
+        number: Number of programs, at least 1; there are fewer where there are no more edits.
+        seed: Seed of the draw.
     """
     identity = LayerProgram.identity(num_layers)
     edits = [edit.program for edit in drllm(identity, num_layers + 1)]
@@ -79,13 +79,13 @@ def voters(num_layers: int, number: int, seed: int) -> list[LayerProgram]:
 
 
 def poll(model: FrozenModel, task: Task, example: Example, programs: Sequence[LayerProgram]) -> Poll:
-    """Ask programs a question whose answer is not known.
+    """Let programs vote on an example whose answer is not known.
 
     Args:
         model: The model.
-        task: How it is asked; one whose answers compare to the letter, or are chosen among options.
-        example: The question; its answer is not looked at.
-        programs: Who votes, the untouched model first.
+        task: The example's task; its answers compare to the letter, or are chosen among options.
+        example: The example; its reference answer is not looked at.
+        programs: The programs that vote, the identity program first.
     """
     responses = answers(model, task, example, programs)
     by_response: dict[str, list[LayerProgram]] = defaultdict(list)
@@ -104,7 +104,7 @@ def poll(model: FrozenModel, task: Task, example: Example, programs: Sequence[La
 
 
 def answers(model: FrozenModel, task: Task, example: Example, programs: Sequence[LayerProgram]) -> list[str]:
-    """What programs answer to a question; its own answer is not looked at."""
+    """The programs' answers to an example, whose reference answer is not looked at."""
     blind = replace(example, answer=example.options[0] if example.options else NO_ANSWER)
     return [outcome.response or "" for outcome in _outcomes(model, task, blind, programs)]
 
@@ -115,7 +115,7 @@ def _outcomes(model: FrozenModel, task: Task, example: Example, programs: Sequen
 
 
 def _shares(votes: Sequence[Vote]) -> dict[str, float]:
-    """The answers' shares of the votes; a vote weighs its margin, and of equals the first one leads."""
+    """The share of the votes of each answer. A vote weighs its margin; of equal shares, the first answer's leads."""
     totals: dict[str, float] = {}
     for vote in votes:
         if vote.response and math.isfinite(vote.margin) and vote.margin > 0:

@@ -1,6 +1,6 @@
-"""Is what programs agree on right more often than what the model says? Asked on questions whose answers are known.
+"""A trial of voting on examples with known answers: is the voted answer right more often than the base model's?
 
-The answers are looked at only when all is done. Votes are cast on Ray actors, a few questions at a time.
+Reference answers are compared only at the end. Ray actors collect the votes, a few examples at a time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, without_secrets, write_whole
 from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
 
-#: Questions that an actor is handed at once.
+#: Examples that an actor gets at once.
 GROUP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRequest:
-    """What ``drllm-pipeline adapt --task`` was asked for."""
+    """The request of ``drllm-pipeline adapt --task``."""
 
     model: str
     """The model."""
@@ -50,16 +50,16 @@ class TrialRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class TriedExample:
-    """What became of one question.
+    """The result on one example.
 
     Attributes:
-        example_id: The question.
-        reference: Its answer.
-        base_answer: The untouched model's.
-        answer: The one that was voted for.
-        agreement: The share of the votes that it got.
-        among_votes: Whether any vote was for the reference.
-        length: Layers of the chain that was found for the answer; None where none was.
+        example_id: Id of the example.
+        reference: The reference answer.
+        base_answer: The base model's answer.
+        answer: The answer that won the vote.
+        agreement: The share of the votes that this answer got.
+        among_votes: Whether any vote was for the reference answer.
+        length: Length of the chain that was found for the answer; None where none was found.
     """
 
     example_id: str
@@ -73,15 +73,15 @@ class TriedExample:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How one way to answer did.
+    """The accuracy of one way to answer, compared with the base model.
 
     Attributes:
-        name: Which way.
+        name: Name of the way to answer.
         accuracy: Share of right answers.
-        interval: Its 95 % bootstrap interval.
-        lost: Questions that only the untouched model gets right.
-        won: Questions that only this way gets right.
-        p_value: Of McNemar's exact test against the untouched model.
+        interval: The 95 % bootstrap interval of the accuracy.
+        lost: Examples that only the base model gets right.
+        won: Examples that only this way gets right.
+        p_value: The p-value of McNemar's exact test against the base model.
     """
 
     name: str
@@ -94,11 +94,12 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A trial's outcome.
+    """The outcome of a trial.
 
     Attributes:
-        tried: Every question.
-        scores: The untouched model, the vote, and whether any vote was right, which is a ceiling.
+        tried: The result on every example.
+        scores: The accuracy of the base model, of the vote, and of an oracle that picks a right vote where there is
+            one: a ceiling.
     """
 
     tried: list[TriedExample]
@@ -124,7 +125,7 @@ class AdaptingActor(ModelActor):
         self._config, self._prior = config, prior
 
     def work(self, examples: Sequence[Example]) -> list[TriedExample]:
-        """Adapt to questions without looking at their answers."""
+        """Adapt to examples without looking at their reference answers."""
         self._begin()
         return [self._try(example) for example in examples]
 
@@ -150,15 +151,15 @@ def try_adaptation(
     announce: Callable[[str], None] = lambda line: None,
     show: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> Trial:
-    """Adapt to every question of a data set, and judge the answers at the end.
+    """Adapt to every example of a data set, and compare the answers with the references at the end.
 
     Args:
-        request: What to do.
-        announce: Told, in a line each, what is about to happen.
-        show: Told what is being done, how much of it is done, of how much.
+        request: The trial's request.
+        announce: Called with a line about what comes next.
+        show: Called with what is being done, how much of it is done, and the total.
 
     Raises:
-        UserError: Something in the request is wrong, or a question does not fit the model.
+        UserError: The request is wrong, or an example does not fit into the model's context.
     """
     import ray
 
@@ -199,7 +200,7 @@ def try_adaptation(
 
 
 def judge(tried: list[TriedExample]) -> Trial:
-    """Compare answers with the references, to the letter."""
+    """Compare answers with the reference answers, to the letter."""
     base = [one.base_answer == one.reference for one in tried]
     ways = {
         "untouched model": base,
@@ -226,7 +227,7 @@ def check_file(file: AnyPath) -> None:
     """Refuse a file that could not be written at the end.
 
     Raises:
-        UserError: It is a folder, or cannot be made.
+        UserError: The file is a folder, or cannot be made.
     """
     check_output(file)
     if not isinstance(file, Path):
@@ -239,7 +240,7 @@ def check_file(file: AnyPath) -> None:
 
 
 def write(trial: Trial, file: AnyPath) -> None:
-    """Write every answer, and the scores.
+    """Write every answer and the scores as JSON.
 
     Raises:
         UserError: The file cannot be written.

@@ -1,7 +1,7 @@
-"""The field's files and ours: path data sets in, path data sets out.
+"""Path data sets, read and written: run folders, and the file formats of the field.
 
-questions.py   what they have in common: questions, each with programs and verdicts
-runs.py        a run folder
+path_data.py   the content that all formats share: examples, each with the verdicts on its programs
+run_rows.py    a run folder
 polar.py       PoLar's and RE-PoLar's ``merged_mcts_samples.json``
 drllm.py       the results JSON of Dr.LLM's data generation
 """

@@ -18,13 +18,13 @@ from pipeline.storage import without_secrets
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What was taken over.
+    """The outcome of a conversion.
 
     Attributes:
-        questions: Questions.
-        programs: Programs with their verdicts.
-        num_layers: The model's depth.
-        left_out: What could not be taken over, by the reason.
+        questions: Number of examples that were taken over.
+        programs: Number of verdicts that were taken over, over all examples.
+        num_layers: Depth of the model.
+        left_out: Number of programs and examples that could not be taken over, by the reason.
     """
 
     questions: int
@@ -37,8 +37,8 @@ def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda
     """Read one format and write another.
 
     Args:
-        request: What to do.
-        announce: Told, in a line each, what a user should know.
+        request: The conversion's request.
+        announce: Called with a line of advice for the user.
 
     Raises:
         UserError: The source cannot be read, the target exists or cannot be written, or nothing could be taken over.
@@ -93,5 +93,5 @@ def _depth(model: ModelSource) -> int:
 
 
 def _origin(request: ConvertRequest) -> dict[str, str]:
-    """Where a converted run comes from, as its ``run.json`` notes it."""
+    """The source of a converted run, as its ``run.json`` notes it."""
     return {"format": request.source_format, "file": without_secrets(request.source)}

@@ -1,4 +1,4 @@
-"""What a conversion is asked for. The module imports no framework, so that ``convert --help`` waits for none."""
+"""The request of a conversion. The module imports no framework, so that ``convert --help`` waits for none."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.storage import AnyPath
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
-    """What ``drllm-pipeline convert`` was asked for.
+    """The request of ``drllm-pipeline convert``.
 
     Raises:
-        UserError: A format is unknown, or an option goes with another one.
+        UserError: A format is unknown, or an option does not go with the source's format.
     """
 
     source: AnyPath

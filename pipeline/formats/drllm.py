@@ -1,7 +1,7 @@
 """The results of Dr.LLM's data generation (arXiv 2510.12773), read.
 
-One object with lists side by side: a question's text, its reference answer (named ``best_response``), whether the
-untouched model was right, and the paths that were right. What was wrong is not in it.
+A file holds one object with lists side by side: the text of each question, its reference answer (``best_response``),
+whether the base model was right, and the paths that were right. The paths that were wrong are not in the file.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _SIDE_BY_SIDE = ("questions", "best_response", "original_correct", "good_paths")
 
 
 def read_drllm(file: AnyPath, *, num_layers: int | None = None, task: str | None = None) -> PathData:
-    """Read a results file of Dr.LLM's.
+    """Read a results file in Dr.LLM's format.
 
     Args:
         file: The file.
-        num_layers: Depth of the model; None for the deepest layer in the file.
-        task: The task's name; None for the file's ``dataset``.
+        num_layers: Depth of the model; None for the depth that the deepest layer in the file shows.
+        task: Name of the task; None for the file's ``dataset``, or else ``drllm``.
 
     Raises:
-        UserError: The file cannot be read, or is none of Dr.LLM's.
+        UserError: The file cannot be read, or is not in this format.
     """
     content = read_json_value(file)
     results: dict[str, Any] = content if isinstance(content, dict) else {}

@@ -1,6 +1,6 @@
-"""What every format says: questions, and which programs were right on them.
+"""The content that all formats share: examples, and the programs that were right or wrong on them.
 
-What a file says that no ``LayerProgram`` can say is counted by its reason, so that nobody loses a program unawares.
+Programs and examples that cannot be taken over are counted by the reason, so that none is dropped silently.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pipeline.program import LayerProgram
 from pipeline.storage import AnyPath, without_secrets
 from pipeline.tasks.rows import as_text, flaw_of
 
-#: Deeper models have no room in a shard's columns.
+#: The largest depth that a shard's columns can hold.
 _DEEPEST = 32767
-#: Why a question is left out: what a program brings is measured against the untouched model.
+#: The reason to leave out an example without the base model's verdict: programs are measured against that.
 NO_BASELINE = "question without a verdict on the untouched model"
 
 
@@ -28,9 +28,9 @@ class TriedProgram:
 
     Attributes:
         program: The program.
-        correct: Whether its answer is right.
-        score: The margin; not a number where a format has none.
-        response: What it answered; None where a format does not say.
+        correct: Whether the program's answer is right.
+        score: The margin; NaN where a format has none.
+        response: The program's answer; None where a format does not have it.
     """
 
     program: LayerProgram
@@ -41,14 +41,14 @@ class TriedProgram:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchedQuestion:
-    """A question with everything that is known of it.
+    """An example with all verdicts on it.
 
     Attributes:
-        example_id: Names it.
-        task: Its task.
-        prompt: The text that was asked.
+        example_id: Id of the example.
+        task: Name of its task.
+        prompt: The text of the prompt.
         answer: The reference answer.
-        tried: The programs, each once; the untouched model is among them.
+        tried: The verdicts, one for each program; the identity program is among them.
     """
 
     example_id: str
@@ -60,18 +60,18 @@ class SearchedQuestion:
 
 @dataclass(kw_only=True)
 class PathData:
-    """Questions from one source.
+    """Examples from one source.
 
     Attributes:
         num_layers: Depth L of the model.
-        model: Its name; None where the source does not say.
-        revision: Of its weights, likewise.
-        dtype: The precision in which it was searched, likewise.
+        model: Name of the model; None where the source does not say.
+        revision: Revision of its weights; None where the source does not say.
+        dtype: The precision in which the model was searched; None where the source does not say.
         budget: The longest acceptable program, as a fraction of L; None where the source has no bound.
         add_special_tokens: Whether the tokenizer adds its special tokens to the prompts; None where the source does not
             say.
-        questions: The questions.
-        left_out: Programs and questions that could not be taken over, by the reason.
+        questions: The examples, each with its verdicts.
+        left_out: Number of programs and examples that could not be taken over, by the reason.
     """
 
     num_layers: int
@@ -94,15 +94,15 @@ class PathData:
         baseline_correct: bool | None,
         verdicts: Iterable[tuple[Any, bool, float]],
     ) -> None:
-        """Take over a question from a file.
+        """Take over an example from a file.
 
         Args:
-            example_id: Names it; a name that is taken gets a number.
-            task: Its task.
-            prompt: The text that was asked.
+            example_id: Id of the example; an id that is taken gets a number.
+            task: Name of its task.
+            prompt: The text of the prompt.
             answer: The reference answer.
-            baseline_correct: What the file says of the untouched model; None for nothing.
-            verdicts: Programs as the file has them, whether each is right, and its margin.
+            baseline_correct: Whether the base model is right; None where the file does not say.
+            verdicts: Programs as the file has them, each with whether it is right and its margin.
         """
         if any(map(flaw_of, (example_id, task, prompt, answer))):
             self.left_out["question with a text that is too long, no Unicode, or hides characters"] += 1
@@ -149,10 +149,10 @@ class PathData:
 
 
 def depth_of(programs: Iterable[Any], given: int | None, file: AnyPath) -> int:
-    """The model's depth, which these formats do not say: as given, or as the programs show.
+    """The model's depth: the given one, or else one more than the deepest layer that a program runs.
 
     Raises:
-        UserError: The file has no programs to tell it by.
+        UserError: The depth is out of range, or no program shows it.
     """
     name = without_secrets(file)
     if given is not None:
@@ -172,10 +172,10 @@ def depth_of(programs: Iterable[Any], given: int | None, file: AnyPath) -> int:
 
 
 def budget_of(value: Any, file: AnyPath) -> float | None:
-    """A budget as a file says it; None for no bound.
+    """The budget that a file states; None for no bound.
 
     Raises:
-        UserError: It is no number above 0.
+        UserError: The value is no number above 0.
     """
     if value is None:
         return None
@@ -189,7 +189,7 @@ def budget_of(value: Any, file: AnyPath) -> float | None:
 
 
 def text_of(sample: dict[str, Any], *names: str) -> str | None:
-    """The first of some fields that is a text or a number, as text; ``a.b`` looks into an object."""
+    """The first of the named fields that holds a text or a number, as text; ``a.b`` looks into an object."""
     for name in names:
         value: Any = sample
         for part in name.split("."):
@@ -201,6 +201,6 @@ def text_of(sample: dict[str, Any], *names: str) -> str | None:
 
 
 def list_of(sample: dict[str, Any], name: str) -> Sequence[Any]:
-    """A field that is a list, or an empty one."""
+    """The list in a field; an empty one where the field holds none."""
     value = sample.get(name)
     return value if isinstance(value, list) else []

@@ -1,8 +1,8 @@
 """PoLar's supervision files (arXiv 2606.06574) and RE-PoLar's variant (2609.31360), read and written.
 
-A file holds samples: an object with a ``samples`` list, a list, or an object of samples. Each has a question, a
-reference answer, the paths that were right (``final_valid_transitions``) and, mostly, those that were wrong. RE-PoLar's
-are compressed, call the untouched model's score ``initial_transition_metric``, and keep the question in
+A file holds samples: an object with a ``samples`` list, a list, or an object of samples. Each sample has a question, a
+reference answer, the paths that were right (``final_valid_transitions``) and, mostly, the paths that were wrong.
+RE-PoLar's files are compressed, call the base model's score ``initial_transition_metric``, and keep the question in
 ``sample_info``.
 """
 
@@ -24,15 +24,16 @@ _VALID, _INVALID = "final_valid_transitions", "final_invalid_transitions"
 
 
 def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None = None) -> PathData:
-    """Read a file of PoLar's.
+    """Read a file in PoLar's or RE-PoLar's format.
 
     Args:
         file: The file, compressed or not.
-        num_layers: Depth of the model; None for what the file says, or else for its deepest layer.
-        task: The task's name; None for what the file says, or else ``polar``.
+        num_layers: Depth of the model; None for the depth that the file states, or else the one that its deepest layer
+            shows.
+        task: Name of the task; None for the name that a sample states, or else ``polar``.
 
     Raises:
-        UserError: The file cannot be read, or holds no samples.
+        UserError: The file cannot be read, holds no samples, or is for a model of another depth.
     """
     value = read_json_value(file)
     header = value if isinstance(value, dict) else {}
@@ -78,7 +79,7 @@ def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None
 
 
 def write_polar(data: PathData, file: AnyPath) -> None:
-    """Write a file that PoLar's and RE-PoLar's loaders read. What they do not know is in fields of its own.
+    """Write a file that PoLar's and RE-PoLar's loaders read. Values that their formats lack are in additional fields.
 
     Raises:
         UserError: The file cannot be written.
@@ -100,10 +101,10 @@ def write_polar(data: PathData, file: AnyPath) -> None:
 
 
 def read_json_value(file: AnyPath) -> Any:
-    """A JSON file's value, compressed or not.
+    """The value of a JSON file, compressed or not.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The file cannot be read, or is not JSON.
     """
     try:
         stored = content(file)
@@ -127,7 +128,7 @@ def _scores(sample: dict[str, Any], paths: str, scores: str) -> list[float]:
     stated = list_of(sample, scores)
     if len(stated) != number:
         return [math.nan] * number
-    # Whole numbers in JSON may be larger than any float.
+    # An integer in JSON may be larger than any float.
     known = [type(score) in (int, float) and abs(score) <= sys.float_info.max for score in stated]
     return [float(score) if is_known else math.nan for score, is_known in zip(stated, known)]
 

@@ -1,4 +1,4 @@
-"""A run folder as questions with verdicts, and questions as a run folder that everything else here reads."""
+"""Run folders read as examples with verdicts, and examples with verdicts written as a run folder."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import AnyPath, StorageError, is_there
 
-#: Questions of a shard.
+#: Examples in a shard.
 GROUP = 256
 UNKNOWN = "unknown"
 
 
 def read_run(run: AnyPath) -> PathData:
-    """Everything that a run's shards say.
+    """Read the examples of a run, with all verdicts that its shards hold.
 
     Raises:
         UserError: The folder is no run, is damaged, or holds nothing yet.
@@ -74,12 +74,12 @@ def read_run(run: AnyPath) -> PathData:
 
 
 def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
-    """Write questions as a complete run.
+    """Write examples with their verdicts as a complete run.
 
     Args:
-        data: They.
+        data: The examples with their verdicts.
         out: The run folder; one that an interrupted call left is finished.
-        origin: Where they come from, for ``run.json``: ``format`` and ``file``.
+        origin: The source, for ``run.json``: its ``format`` and ``file``.
 
     Raises:
         UserError: The folder holds something else, or cannot be written.
@@ -91,7 +91,7 @@ def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
         raise UserError(f"{out} is a run that was searched, and not one that a conversion began; give another folder")
     committed = folder.open(settings, provenance={"imported": origin})
     try:
-        # Where nobody knows how the tokenizer was called: plain texts mostly have special tokens added.
+        # Where the source does not say, assume that special tokens were added, as they mostly are to plain texts.
         added = data.add_special_tokens is not False
         folder.describe_model({"num_layers": data.num_layers, "special_tokens_added": added})
         for group, start in enumerate(range(0, len(data.questions), GROUP)):
@@ -113,7 +113,7 @@ class ImportedSettings:
     """The settings of a run that was not searched here.
 
     Attributes:
-        schema_version: Version of the columns: the stored one for a run that is finished.
+        schema_version: Version of the columns; a run that an earlier call began keeps its own.
         data: The run's content.
         origin: The source: its ``format`` and ``file``.
     """
@@ -125,7 +125,7 @@ class ImportedSettings:
     group_size: int = GROUP
 
     def settings(self) -> dict[str, Any]:
-        """The settings as flat JSON, as ``run.json`` holds them; what is not known is left out or ``unknown``."""
+        """The settings as flat JSON, as ``run.json`` holds them; unknown settings are left out or ``unknown``."""
         tasks = {question.task for question in self.data.questions}
         return {
             "schema_version": self.schema_version,
@@ -141,7 +141,7 @@ class ImportedSettings:
 
     @cached_property
     def _content(self) -> str:
-        """SHA-256 over the questions with their verdicts: other content is another run."""
+        """SHA-256 over the examples with their verdicts: other content is another run."""
         digest = hashlib.sha256()
         for question in self.data.questions:
             tried = [(str(tried.program), tried.correct, repr(tried.score)) for tried in question.tried]
@@ -151,18 +151,18 @@ class ImportedSettings:
 
     @property
     def run_id(self) -> str:
-        """Names the settings."""
+        """Id of the run: the start of a SHA-256 over its settings."""
         return hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _rows(question: SearchedQuestion, data: PathData, settings: ImportedSettings) -> Iterator[PathRow]:
-    """The rows of a question, right programs first."""
+    """The rows of an example, right programs first."""
     right = [
         tried
         for tried in question.tried
         if tried.correct and (data.budget is None or tried.program.within(data.budget))
     ]
-    # A margin that is not known is as good as any other.
+    # An unknown margin (NaN) ranks as 0.
     right.sort(key=lambda tried: (len(tried.program), 0.0 if math.isnan(tried.score) else -tried.score))
     baseline = next(tried for tried in question.tried if tried.program.is_identity)
     rank = {tried.program: number for number, tried in enumerate(right, start=1)}

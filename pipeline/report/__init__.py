@@ -1,1 +1,1 @@
-"""What a path data set shows, as one page: numbers (``analysis``), figures as data (``charts``), and how they look."""
+"""A report on a path data set: the numbers (``analysis``), the figures as data (``charts``), and their look."""

@@ -1,6 +1,6 @@
 """The numbers of a report, from committed rows: four groups, lengths, layers, budgets, menus, kinds of programs.
 
-Everything that a search finds knows the answers: what is said here of accuracy is a ceiling, no promise.
+A search knows the answers, so each accuracy here is a ceiling: a router may not reach it.
 
 Shapes: N rows, L layers.
 """
@@ -22,7 +22,7 @@ from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, 
 #: CoLa's four groups of questions (arXiv 2507.07996, section 4), by what the search made of the base model's answer.
 GROUPS = ("right, and a shorter program too", "right, and nothing shorter", "corrected", "wrong to the end")
 _SHORTER, _IDENTITY_BEST, _CORRECTED, _WRONG = GROUPS
-#: Whose best programs are looked at.
+#: The outcomes whose best programs are shown, each with the groups that have it.
 _OUTCOMES = {"kept right": (_SHORTER, _IDENTITY_BEST), "corrected": (_CORRECTED,)}
 #: Kinds of programs, by what they do to the model's layers.
 KINDS = ("skip only", "repeat only", "skip and repeat", "other order")
@@ -31,23 +31,24 @@ _LARGEST_MENU = 64
 _AT_ONCE = 100_000
 
 Array = np.ndarray[Any, Any]
-#: After how many programs a question's best one became how short; see ``pipeline.shards.reader.ShardRecord``.
+#: For each question, pairs of an evaluation's number and the new best length; see
+#: ``pipeline.shards.reader.ShardRecord``.
 Improvements = Mapping[str, Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathStudy:
-    """A run's rows, with what all sections ask of them.
+    """A run's rows, with the tables that several sections need.
 
     Attributes:
-        rows: The rows, with a column ``kind`` for programs other than the untouched model.
+        rows: The rows, with a column ``kind``: one of ``KINDS``, or empty for the identity program.
         counts: How often each row's program runs each layer, ``[N, L]``.
         questions: A row for each question: ``task``, ``group``, ``baseline_correct``, and ``length`` of its best
             program (not a number where there is none).
-        depth: L.
+        depth: Depth L of the model.
         budget: The longest program that counts, as a fraction of L; None for no bound.
-        keep: What the run keeps; None where nobody knows.
-        improvements: By question; empty where the run does not say.
+        keep: The run's setting ``keep``; None where ``run.json`` does not say.
+        improvements: The improvements of each question; empty where the run does not say.
     """
 
     rows: pd.DataFrame
@@ -63,9 +64,9 @@ class PathStudy:
         """Study a run's rows.
 
         Args:
-            rows: Those of ``read_paths``; at least one.
-            settings: Those of ``read_settings``.
-            improvements: Those of the manifest.
+            rows: The rows that ``read_paths`` gives; at least one.
+            settings: The settings that ``read_settings`` gives.
+            improvements: The improvements that the manifest holds.
 
         Raises:
             UserError: The budget is no number above 0.
@@ -96,7 +97,7 @@ class PathStudy:
 
     @property
     def right(self) -> Array:
-        """Which rows are right within the budget, bool ``[N]``."""
+        """Whether each row's program is right and within the budget, bool ``[N]``."""
         return np.asarray(self.rows["rank"] > 0)
 
     def by_task(self) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -111,7 +112,7 @@ def analyse(study: PathStudy) -> list[Section]:
 
 
 def groups(study: PathStudy) -> Section:
-    """How many right answers have a shorter program, and how many wrong ones a correcting one."""
+    """The right answers that have a shorter program, and the wrong answers that have a correcting one."""
     rows = []
     shares = []
     for task, questions in study.by_task():
@@ -163,7 +164,7 @@ def groups(study: PathStudy) -> Section:
 
 
 def lengths(study: PathStudy) -> Section:
-    """How long the best programs are."""
+    """The lengths of the best programs."""
     parts = {name: study.questions[study.questions.group.isin(of)].length.dropna() for name, of in _OUTCOMES.items()}
     every = pd.concat(parts.values())
     steps = range(int(every.min()), int(every.max()) + 1) if len(every) else range(0)
@@ -206,7 +207,7 @@ def lengths(study: PathStudy) -> Section:
 
 
 def layers(study: PathStudy) -> Section:
-    """Which layers the best programs skip and repeat, by task and outcome."""
+    """The layers that the best programs skip and repeat, by task and outcome."""
     names, skipped, repeated = [], [], []
     group = study.rows.example_id.map(study.questions.group)
     for task, _ in study.by_task():
@@ -247,7 +248,7 @@ def layers(study: PathStudy) -> Section:
 
 
 def kinds(study: PathStudy) -> Section:
-    """What programs can do that only skip, that only repeat, and that do both."""
+    """Answers shortened and corrected by programs that only skip, that only repeat, and that do both."""
     tables = []
     right_rows = study.rows[study.right]
     for task, questions in study.by_task():
@@ -310,7 +311,7 @@ def kinds(study: PathStudy) -> Section:
 
 def budgets(study: PathStudy) -> Section:
     """The share of questions that have a right program of at most so many layers."""
-    # Whatever the search's own budget was: the untouched model may be longer than that.
+    # The search's own budget does not apply: the base model may be longer than that.
     shortest = study.rows[study.rows.correct].groupby("example_id").length.min()
     most = max(study.depth, int(shortest.max()) if len(shortest) else 0)
     steps = np.arange(1, most + 1)
@@ -357,7 +358,7 @@ def budgets(study: PathStudy) -> Section:
 
 
 def menus(study: PathStudy) -> Section:
-    """How many programs cover how many questions."""
+    """The share of questions for which a menu of so many programs holds a right one."""
     right = study.rows[study.rows.correct]
     sizes = [1 << power for power in range(_LARGEST_MENU.bit_length())]
     lines, columns = [], {}
@@ -398,13 +399,13 @@ def menus(study: PathStudy) -> Section:
 
 
 def pace(study: PathStudy) -> Section:
-    """What was found after how many programs."""
+    """Answers shortened and corrected, by the number of programs that were evaluated."""
     title = "What is found after how many programs"
     known = study.questions[study.questions.index.isin(list(study.improvements))]
     if known.empty:
         return Section(title=title, text=("This run does not say in which order its programs were tried.",))
     most = int(study.rows.simulations.max())
-    # A record may say anything: what was found by a program that was not tried counts for nothing.
+    # A record may be wrong: an improvement after the last evaluation is ignored.
     found = {name: [step for step in study.improvements[name] if step[0] <= most] for name in known.index}
     right, wrong = known.index[known.baseline_correct], known.index[~known.baseline_correct]
     shorter = np.zeros(most + 1)
@@ -458,7 +459,7 @@ def pace(study: PathStudy) -> Section:
 
 
 def count_layers(programs: Sequence[Any] | pd.Series[Any], depth: int) -> Array:
-    """How often programs run each layer, ``[N, L]``."""
+    """How often each program runs each layer, ``[N, L]``."""
     counts = np.zeros((len(programs), depth), dtype=np.int16)
     listed = list(programs)
     for start in range(0, len(listed), _AT_ONCE):
@@ -470,23 +471,23 @@ def count_layers(programs: Sequence[Any] | pd.Series[Any], depth: int) -> Array:
 
 
 def kinds_of(counts: Array) -> Array:
-    """What programs do to the layers, by their counts ``[N, L]``; one that runs each once has another order."""
+    """The kind of each program by its counts ``[N, L]``; a program that runs each layer once has another order."""
     skips, repeats = (counts == 0).any(1), (counts > 1).any(1)
     return np.select([skips & repeats, skips, repeats], [BOTH, SKIP_ONLY, REPEAT_ONLY], OTHER_ORDER)
 
 
 def greedy_cover(programs: Iterable[tuple[int, ...]], questions: Iterable[str], *, most: int) -> list[int]:
-    """Questions that the first, the first two, … programs of a menu cover, where each one is chosen to add most.
+    """The number of questions that the first 1, 2, … programs of a menu cover, each program chosen to add most.
 
     Args:
         programs: Programs that are right.
-        questions: The question of each.
-        most: Programs of the menu; fewer where more add nothing.
+        questions: The question that each program is right on.
+        most: Largest size of the menu; it is smaller where no further program adds a question.
     """
     covers: dict[tuple[int, ...], set[str]] = {}
     for program, question in zip(programs, questions):
         covers.setdefault(program, set()).add(question)
-    # A program adds no more later than it did before: look again only at what seems best.
+    # A program never adds more later than it did before, so only the one that seems best is counted again.
     heap = [(-len(of), program) for program, of in covers.items()]
     heapq.heapify(heap)
     covered: set[str] = set()
@@ -504,6 +505,6 @@ def greedy_cover(programs: Iterable[tuple[int, ...]], questions: Iterable[str], 
 
 
 def _changes(curve: Array) -> tuple[tuple[float, float], ...]:
-    """The points of a curve over 0, 1, … at which it changes, and its ends."""
+    """The points ``(index, value)`` at which a curve over 0, 1, … changes, and its two ends."""
     places = {0, len(curve) - 1, *(np.flatnonzero(np.diff(curve)) + 1).tolist()}
     return tuple((place, round(float(curve[place]), 2)) for place in sorted(places))

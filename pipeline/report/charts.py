@@ -1,4 +1,4 @@
-"""Figures and tables as data: what they show, not how they look (``svg``, ``png``, ``page``)."""
+"""Figures and tables as data; ``svg``, ``png`` and ``page`` draw them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Series:
     """One set of bars.
 
     Attributes:
-        name: In the legend.
-        values: A height for each category.
+        name: Name in the legend.
+        values: Height of the bar for each category.
     """
 
     name: str
@@ -25,9 +25,9 @@ class Line:
     """One curve.
 
     Attributes:
-        name: In the legend.
-        points: ``(x, y)`` from left to right.
-        steps: Each value holds until the next point, instead of a straight way there.
+        name: Name in the legend.
+        points: Points ``(x, y)`` from left to right.
+        steps: Whether each value holds until the next point; straight lines join the points otherwise.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Bars:
 
     Attributes:
         name: File name of the picture, without its ending.
-        title: What is shown.
-        x_label: What the categories are.
-        y_label: What the heights are.
+        title: Title of the figure.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis, or of its unit.
         categories: Names of the bars.
-        series: What is stacked, from below.
+        series: The sets of bars, stacked from below.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Lines:
 
     Attributes:
         name: File name of the picture, without its ending.
-        title: What is shown.
-        x_label: The axis to the right.
-        y_label: The axis upwards.
+        title: Title of the figure.
+        x_label: Name of the horizontal axis.
+        y_label: Name of the vertical axis, or of its unit.
         lines: The curves.
-        mark: ``(x, name)`` of an upright line, such as the model's depth; None for none.
+        mark: ``(x, name)`` of a vertical line, such as the model's depth; None for no line.
     """
 
     name: str
@@ -83,11 +83,11 @@ class Heatmap:
 
     Attributes:
         name: File name of the picture, without its ending.
-        title: What is shown.
-        x_label: What the columns are.
+        title: Title of the figure.
+        x_label: Name of the horizontal axis.
         rows: Names of the rows.
         columns: Names of the columns.
-        values: ``[rows, columns]``.
+        values: The shares, ``[rows, columns]``.
     """
 
     name: str
@@ -103,11 +103,11 @@ Chart = Bars | Lines | Heatmap
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Numbers to read.
+    """A table of numbers.
 
     Attributes:
-        columns: Their names; the first one names the rows.
-        rows: Texts, as they are shown.
+        columns: Names of the columns; the first column names the rows.
+        rows: Cells of each row, as the texts that are shown.
     """
 
     columns: tuple[str, ...]
@@ -116,13 +116,13 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One thing that a run shows.
+    """One section of a report.
 
     Attributes:
-        title: Its heading.
-        text: What is to be seen, and what to beware of; paragraphs.
-        tables: Its numbers.
-        charts: Its figures.
+        title: Heading of the section.
+        text: Paragraphs that say what the numbers show, and how far to trust them.
+        tables: The numbers.
+        charts: The figures.
     """
 
     title: str
@@ -146,7 +146,7 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def clipped(name: str) -> str:
-    """A name that fits beside a figure; tables have it whole."""
+    """A name, cut to fit beside a figure; tables show the whole name."""
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
@@ -156,5 +156,5 @@ def percent(share: float) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """A percentage, or a dash where there is nothing to take it of."""
+    """A part of a whole as a percentage; a dash where the whole is 0."""
     return f"{100 * part / whole:.0f} %" if whole else "-"

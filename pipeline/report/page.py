@@ -40,17 +40,17 @@ th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--rule); text-align
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 summary { cursor: pointer; }
 """ + "".join(f".fill{i} {{ fill: var(--c{i}); }} .line{i} {{ stroke: var(--c{i}); }}\n" for i in range(len(_COLOURS)))
-#: Longer tables are folded.
+#: Tables with more rows are folded.
 _FOLDED = 12
 
 
 def render(title: str, facts: Sequence[str], sections: Sequence[Section]) -> str:
-    """The page.
+    """Render a report as an HTML page.
 
     Args:
-        title: Of the page.
-        facts: Sentences on what the run is.
-        sections: What it shows.
+        title: Title of the page.
+        facts: Sentences that describe the run.
+        sections: The sections, in their order.
     """
     parts = [f"<h1>{escape(title)}</h1>", *(f'<p class="facts">{escape(fact)}</p>' for fact in facts)]
     for section in sections:

@@ -14,7 +14,7 @@ def write(charts: Iterable[Chart], folder: Path) -> list[Path]:
     """Draw charts into a folder.
 
     Returns:
-        The files written, ``NAME.png`` each.
+        The files, ``NAME.png`` for each chart.
 
     Raises:
         UserError: The folder cannot be written.
@@ -29,7 +29,7 @@ def write(charts: Iterable[Chart], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for chart in charts:
             height = 1.4 + 0.34 * len(chart.rows) if isinstance(chart, Heatmap) else 3.8
-            with rc_context({"text.parse_math": False}):  # a task's name may hold anything
+            with rc_context({"text.parse_math": False}):  # a task's name may look like a formula
                 figure = Figure(figsize=(7.2, height), layout="constrained")
                 axes = figure.subplots()
                 axes.set(title=chart.title, xlabel=chart.x_label)

@@ -1,4 +1,4 @@
-"""Looking at a path data set: a summary, and which layers its best programs skip and repeat."""
+"""A summary of a path data set, with the layers that its best programs skip and repeat."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SPARKS = " ▁▂▃▄▅▆▇█"
 
 
 def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None) -> None:
-    """Print what a run holds; write its pictures too where a folder for them is given.
+    """Print a summary of a run; draw its figures too where a folder for them is given.
 
     Raises:
         UserError: The folder is no run, or a shard is damaged.
@@ -55,14 +55,14 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
 
 
 def _print_renderings(rows: pd.DataFrame, settings: dict[str, Any], console: Console) -> None:
-    """What is left of right answers that are asked for in several ways."""
+    """Print how many answers are right as asked, and how many under all renderings."""
     untouched = rows.program.map(tuple).map(lambda program: program == tuple(range(rows.num_layers.iloc[0])))
     base, others = rows[untouched], rows[~untouched]
     lines = [
         f"Each question was asked in {settings['permutations']} ways (fewer where it has fewer options): the untouched "
         f"model is right on {base.correct_as_asked.sum()} as they stand and on {base.correct.sum()} in every way."
     ]
-    # Where right programs alone are kept, all others are right in every way.
+    # Where only right programs are kept, every program but the identity is right under all renderings.
     if settings.get("keep") in KEEP_WORDS:
         wrong = base.example_id[~base.correct_as_asked]
         found = others[others.example_id.isin(wrong)].groupby("example_id")[["correct_as_asked", "correct"]].any().sum()
@@ -74,7 +74,7 @@ def _print_renderings(rows: pd.DataFrame, settings: dict[str, Any], console: Con
 
 
 def _outcomes(rows: pd.DataFrame) -> Table:
-    """By the task: the base model's verdict, and what the search made of it."""
+    """For each task and verdict on the base model: how many questions are solved, and by how short programs."""
     table = Table(title="Questions", title_justify="left")
     for column in ("task", "base model", "questions", "solved within budget", "shorter", "mean saved layers"):
         table.add_column(column, justify="left" if column in ("task", "base model") else "right")

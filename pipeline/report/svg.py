@@ -1,4 +1,4 @@
-"""Figures as SVG in a page: colours come from its style sheet, and every mark says its number on hovering.
+"""Figures as SVG in a page: the page's style sheet sets the colours, and every mark shows its number on hovering.
 
 Nothing here needs a script: a mark's ``<title>`` is its tooltip.
 """
@@ -11,14 +11,14 @@ from html import escape
 from pipeline.report.charts import Bars, Chart, Heatmap, Line, Lines, clipped, ticks
 
 WIDTH = 720
-#: Colours of the style sheet; a further curve begins again.
+#: Number of colours in the style sheet; further curves use them again.
 COLOURS = 7
 #: Room around the plot.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 34, 46
 _PLOT_HEIGHT = 240
 _CELL_HEIGHT = 26
 _WIDEST_BAR = 90
-#: Of a letter in a name, about.
+#: Approximate width of a letter in a name.
 _NAME_WIDTH = 7.0
 _LEGEND_LINE = 18
 
@@ -58,7 +58,7 @@ class _Frame:
         self.parts.append(_text(self.x(value), self.above + _PLOT_HEIGHT + 18, text))
 
     def _legend(self, names: Sequence[str]) -> int:
-        """Write the legend, in as many lines as it takes; where the plot begins below it."""
+        """Write the legend, in as many lines as it takes, and return where the plot begins below it."""
         x, line = float(_LEFT), 0
         for place, name in enumerate(map(clipped, names)):
             width = 34 + _NAME_WIDTH * len(name)

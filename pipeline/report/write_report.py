@@ -14,11 +14,11 @@ from pipeline.storage import AnyPath, is_there, uploaded
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What a report wrote.
+    """The files of a report.
 
     Attributes:
         page: The HTML file.
-        pictures: The PNG files.
+        pictures: The PNG files, one for each figure.
     """
 
     page: AnyPath
@@ -30,7 +30,8 @@ def write_report(run: AnyPath, out: AnyPath | None = None) -> Written:
 
     Args:
         run: The run folder; it need not be complete.
-        out: The page; None for ``report.html`` in the run folder. Pictures go to a folder beside it, of its name.
+        out: The page; None for ``report.html`` in the run folder. The pictures go to a folder beside the page, of its
+            name without the ending.
 
     Raises:
         UserError: The folder is no run, is damaged or holds nothing yet, or the page cannot be written.

@@ -26,7 +26,7 @@ _WORDINGS = (
 
 
 def read_letters(request: DataRequest) -> list[Example]:
-    """Questions that list their options; the answer is a letter."""
+    """Read examples whose questions list their options; the answer is a letter."""
 
     def to_example(row: Row) -> Asked:
         texts, reference = _choices(row)
@@ -56,7 +56,7 @@ def read_letters(request: DataRequest) -> list[Example]:
 
 
 def read_texts(request: DataRequest) -> list[Example]:
-    """Questions without their options; the answer is an option's text."""
+    """Read examples whose questions do not list their options; the answer is the text of an option."""
 
     def to_example(row: Row) -> Asked:
         texts, reference = _choices(row)

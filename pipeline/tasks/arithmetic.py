@@ -20,7 +20,7 @@ from pipeline.tasks.types import DataRequest, Example, Rendering
 SPLITS = ("train", "test")
 DEFAULT_LIMIT = 192
 NUM_WORKED = 4
-#: One in this many questions is held out.
+#: One in this many problems is held out.
 HOLD_OUT = 4
 
 
@@ -43,7 +43,7 @@ class Problem:
 
     @property
     def split(self) -> str:
-        """The same for both orders of the operands, so that 3 + 4 never trains what 4 + 3 tests."""
+        """The split, which is the same for both orders of the operands, so that 3 + 4 never trains what 4 + 3 tests."""
         low, high = sorted((self.left, self.right))
         digest = hashlib.sha256(f"{self.kind} {low} {high}".encode()).digest()
         return "test" if digest[0] % HOLD_OUT == 0 else "train"
@@ -81,7 +81,7 @@ def read(request: DataRequest) -> list[Example]:
     for _, problem in zip(range(limit), _in_turn(list(asked.values()))):
         candidates = [p for p in worked[problem.kind] if {p.left, p.right} != {problem.left, problem.right}]
         shown = rng.sample(candidates, NUM_WORKED)
-        # Worked examples in another order ask the same.
+        # The worked examples in another order are another rendering of the question.
         first, *others = (
             "\n".join([f"{p.text} {p.value}" for p in (*shown[shift:], *shown[:shift])] + [problem.text])
             for shift in range(min(request.renderings, NUM_WORKED))
@@ -100,7 +100,7 @@ def read(request: DataRequest) -> list[Example]:
 
 
 def _in_turn(queues: list[list[Problem]]) -> Iterator[Problem]:
-    """One of each queue after the other, until all are empty."""
+    """One problem of each queue in turn, until all queues are empty."""
     for position in range(max(len(queue) for queue in queues)):
         for queue in queues:
             if position < len(queue):

@@ -20,10 +20,10 @@ _START_SECONDS = 120.0
 class MathGrader:
     r"""Compares a written solution's final answer with a reference.
 
-    The process starts at the first comparison that needs it and is replaced when it had to be killed.
+    The process starts at the first comparison that needs it, and is replaced after it had to be killed.
 
     Args:
-        seconds: Longest time for one comparison; a longer one counts as not equal.
+        seconds: Time limit of one comparison, in seconds; a comparison that exceeds it counts as not equal.
     """
 
     def __init__(self, *, seconds: float = 10.0) -> None:
@@ -54,7 +54,7 @@ class MathGrader:
 
     def _ask(self, response: str, reference: str) -> bool:
         if self._process is not None and self._process.poll() is not None:
-            self.close()  # it died between two comparisons, through no fault of this one
+            self.close()  # it died between two comparisons, so this one is not the cause
         process = self._process or self._start()
         assert process.stdin is not None
         try:
@@ -62,7 +62,7 @@ class MathGrader:
             process.stdin.flush()
             return bool(json.loads(self._lines.get(timeout=self.seconds)))
         except (queue.Empty, OSError, ValueError):
-            # Too slow, or it died of this comparison (an empty line stands for its end).
+            # The comparison took too long, or the process died of it (an empty line stands for its end).
             self.close()
             return False
 

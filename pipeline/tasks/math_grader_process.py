@@ -14,7 +14,7 @@ def main() -> None:
     """Answer comparisons from standard input until it closes."""
     from math_verify import parse, verify
 
-    # What math-verify cannot parse is wrong, not news.
+    # A response that math-verify cannot parse is wrong; its log messages are not needed.
     logging.disable(logging.CRITICAL)
     print("ready", flush=True)
     for line in sys.stdin:

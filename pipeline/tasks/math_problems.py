@@ -2,7 +2,7 @@ r"""Math word problems: the model writes a solution, math-verify grades its fina
 
 GSM8K rows have ``question`` and ``answer`` (the final answer follows ``####``); DART-Math rows have
 ``query`` (or ``problem``, ``question``) and ``gt_ans`` (or ``answer``). On the hub ``hkust-nlp/dart-math-pool-math``
-has these, but a row for each of a problem's many responses: keep one of each before a search.
+has these columns, but one row for each of a problem's many responses: keep one row of each problem before a search.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _asked(problem: str, answer: str, renderings: int) -> Asked:
 
 
 def read_gsm8k(request: DataRequest) -> list[Example]:
-    """GSM8K; the reference is what follows ``####``, without thousands separators."""
+    """Read GSM8K; the reference answer is the text behind ``####``, without thousands separators."""
 
     def to_example(row: Row) -> Asked:
         _, found, marked = row.text("answer").rpartition("####")
@@ -43,7 +43,7 @@ def read_gsm8k(request: DataRequest) -> list[Example]:
 
 
 def read_dart_math(request: DataRequest) -> list[Example]:
-    """DART-Math; the reference is a LaTeX expression."""
+    """Read DART-Math; the reference answer is a LaTeX expression."""
 
     def to_example(row: Row) -> Asked:
         problem, answer = row.text("query", "problem", "question"), row.text("gt_ans", "answer").strip()

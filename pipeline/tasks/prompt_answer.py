@@ -1,8 +1,8 @@
 """The task ``jsonl``: your own rows of ``prompt`` and ``answer``, in a jsonl, csv or parquet file.
 
-The name is older than the other two file types, and runs store it: it stays. The prompt is given to the tokenizer as
-it is; the answer is what the model must write next, up to its first line end, and must match exactly. Other wordings of
-a prompt come from a column, ``renderings``.
+The name is older than the other two file types; it stays because runs store it. The prompt goes to the tokenizer as it
+is. The answer is the text that the model must write next, up to its first line end; it must match exactly. The column
+``renderings`` holds other wordings of a prompt.
 """
 
 from __future__ import annotations

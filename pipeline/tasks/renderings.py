@@ -1,7 +1,7 @@
-"""Rewards that a guess cannot win: an answer counts if it is right however the question is put.
+"""Rewards that hold against lucky guesses: a program is right only if it is right under every rendering.
 
 A label-guided search also finds lucky guesses: on four-way questions it "corrects" nearly all (CoLa's 95.8 % on
-ARC-Easy, for six models alike). So a question can be asked in K ways: with its options rotated, where the model sees
+ARC-Easy, for six models alike). So an example can be asked in K ways: with its options rotated, where the model sees
 them, or in other words. A program is right if all its answers are.
 """
 
@@ -22,11 +22,11 @@ def rotations(options: Sequence[str], reference: int, number: int) -> list[tuple
 
     Args:
         options: The options' texts.
-        reference: Which of them is right.
-        number: How many orders are wanted, the first one included; as many as there are options at most.
+        reference: Index of the right option.
+        number: Number of orders, the given one included; there are at most as many as options.
 
     Returns:
-        For each further order the options and the place of the right one.
+        For each further order, the options and the index of the right one.
     """
     return [
         ([*options[shift:], *options[:shift]], (reference - shift) % len(options))
@@ -42,16 +42,16 @@ def score_renderings(
     *,
     need_response: bool,
 ) -> list[Outcome]:
-    """Judge questions as they stand, and those answers that are right under the other renderings too.
+    """Score examples as they stand, and those that are answered right under their other renderings too.
 
-    The margin is the smallest of those that were read: what is wrong as asked is not asked again.
+    The margin is the smallest of those computed; an example that is answered wrong as it stands is not asked again.
 
     Args:
-        scoring: How one answer is judged.
-        model: Runs programs.
-        examples: Examples with their renderings, or without.
-        programs: A program for each.
-        need_response: Whether the response to the question as it stands is wanted in full.
+        scoring: The scoring of one answer.
+        model: The model that runs the programs.
+        examples: Examples, with or without other renderings.
+        programs: One program for each example.
+        need_response: Whether the response to the question as it stands is needed in full.
     """
     outcomes = [
         replace(outcome, correct_as_asked=outcome.correct) if prepared.renderings else outcome
@@ -75,7 +75,7 @@ def score_renderings(
 
 
 def _both(asked: Outcome, other: Outcome) -> Outcome:
-    """The verdict over what was judged so far and one rendering more."""
+    """The outcome over the renderings scored so far and one more."""
     return replace(
         asked,
         correct=asked.correct and other.correct,

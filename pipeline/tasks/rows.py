@@ -1,6 +1,6 @@
 """Reading rows of questions: jsonl, csv and parquet files or folders, and data sets on the hub.
 
-Every error names the place (file and line) and what was expected there.
+Every error names the data, the line or row in it, and what was expected there.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ FILE_TYPES = (".jsonl", ".csv", ".parquet")
 
 #: Most characters of a field, and bytes of a line.
 MOST_CHARACTERS, MOST_BYTES = 1_000_000, 1 << 26
-#: What no screen shows and a tokenizer reads all the same: control characters but for white space, characters that
-#: turn the direction of writing, invisible operators, tags, and variation selectors but for one behind an ideograph.
+#: Characters that no screen shows but a tokenizer reads: control characters except white space, characters that turn
+#: the direction of writing, invisible operators, tags, and variation selectors except one behind an ideograph.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2060-\u2064\u2066-\u2069\U000e0000-\U000e007f]"
     "|(?<![\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])[\U000e0100-\U000e01ef]"
@@ -33,7 +33,7 @@ _HIDDEN = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What a row asks: an ``Example`` without its name."""
+    """The content of a row: an ``Example`` without its id and task."""
 
     question: str
     answer: str
@@ -43,7 +43,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of data and the place that it came from."""
+    """One row of data; ``where`` names the data and the line or row in it."""
 
     where: str
     values: dict[str, Any]
@@ -52,7 +52,7 @@ class Row:
         """The first of the given columns that the row has, as text.
 
         Raises:
-            UserError: None of them is there, or its value is empty or no text or number.
+            UserError: The row has none of the columns, or its value is empty, or neither text nor a number.
         """
         for column in columns:
             if column in self.values:
@@ -68,7 +68,7 @@ class Row:
         """A column that holds a list of texts.
 
         Raises:
-            UserError: It is not there, or holds something else.
+            UserError: The row lacks the column, or it holds something else.
         """
         values = self.values.get(column)
         if not isinstance(values, list) or not all(isinstance(value, str) and value.strip() for value in values):
@@ -76,10 +76,10 @@ class Row:
         return [self.checked(column, value) for value in values]
 
     def checked(self, column: str, text: str) -> str:
-        """A text of a column, as it is.
+        """A text of a column, unchanged.
 
         Raises:
-            UserError: It is not what it seems; see ``flaw_of``.
+            UserError: The text has a flaw; see ``flaw_of``.
         """
         flaw = flaw_of(text)
         if flaw is not None:
@@ -88,23 +88,26 @@ class Row:
 
 
 def as_text(value: Any) -> str | None:
-    """A text or a number as text; None for anything else, and for what is empty."""
+    """A text or a number as text; None for an empty text and for any other value."""
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
         return None
-    # JSON and Parquet can say numbers that are none.
+    # JSON and Parquet can hold NaN and infinities.
     if (isinstance(value, float) and not math.isfinite(value)) or not str(value).strip():
         return None
     return str(value)
 
 
 def flaw_of(text: str) -> str | None:
-    """What a text holds that nobody who reads the data sees, or more of it than anybody meant; None for nothing."""
+    """The flaw of a text, as a phrase for a message; None for a text without one.
+
+    A text is flawed if it is too long, is not Unicode, or holds a character that a reader of the data does not see.
+    """
     if len(text) > MOST_CHARACTERS:
         return f"{len(text)} characters; no question has over {MOST_CHARACTERS}"
     try:
         text.encode()
     except UnicodeEncodeError:
-        # JSON can say half of a surrogate pair, which no tokenizer and no file takes.
+        # JSON can hold half of a surrogate pair, which neither tokenizers nor files accept.
         return "a character that is no Unicode text"
     hidden = _HIDDEN.search(text)
     if hidden is None:
@@ -117,8 +120,8 @@ def flaw_of(text: str) -> str | None:
 def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row], Asked]) -> list[Example]:
     """Read the requested rows and make examples of them.
 
-    ``to_example`` raises UserError for a row that makes no sense. An example's id is its row's ``id``, or the task's
-    name and the row's number.
+    ``to_example`` raises UserError for a malformed row. An example's id is its row's ``id``, or else the task's name
+    and the row's number.
 
     Raises:
         UserError: The data is missing, empty or malformed, or two rows have one id.
@@ -152,7 +155,7 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
 def read_rows(data: str, *, split: str) -> Iterator[Row]:
     """Rows of a file, of a folder's files in the order of their names, or of a hub data set."""
     path, name = locate(data), without_secrets(data)
-    # A web server lists no folders, and asking costs a page.
+    # A web server lists no folders, and asking it costs a download.
     if not data.startswith(("http://", "https://")) and is_folder(path):
         files = [file for file in entries(path) if _type_of(file) in FILE_TYPES and not is_folder(file)]
         if not files:
@@ -170,7 +173,7 @@ def read_rows(data: str, *, split: str) -> Iterator[Row]:
 
 
 def _type_of(file: AnyPath) -> str:
-    """How a file's name ends; a URL's query is no part of it."""
+    """The ending of a file's name, without the query of a URL."""
     return PurePath(file.name.partition("?")[0]).suffix
 
 
@@ -200,11 +203,11 @@ def _read_jsonl(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _read_csv(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
-    # A field of a million characters is CSV too; ``flaw_of`` says what is too long.
+    # A field of a million characters is valid CSV; ``flaw_of`` decides what is too long.
     csv.field_size_limit(MOST_BYTES)
     reader = csv.DictReader(_text_lines(stream, name))
     try:
-        # Spreadsheets write empty columns, without a name, behind the others.
+        # Spreadsheets write empty columns without a name behind the others.
         columns = [column for column in reader.fieldnames or () if column]
         twice = next((column for column in columns if columns.count(column) > 1), None)
         if twice is not None:
@@ -230,7 +233,7 @@ def _read_parquet(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{name}: this is not a Parquet file ({' '.join(str(error).split())})") from None
     except Exception as error:
-        # Values that Python cannot say: text that is not UTF-8, times out of its range, time zones that it lacks.
+        # Values that Python cannot represent: text that is not UTF-8, times out of range, unknown time zones.
         raise UserError(
             f"{name}: a value cannot be read ({type(error).__name__}: {' '.join(str(error).split())}); "
             "leave its column out"
@@ -238,7 +241,7 @@ def _read_parquet(stream: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _text_lines(stream: BinaryIO, name: str) -> Iterator[str]:
-    """Lines with their ends; each is decoded by itself, so that an error can name it."""
+    """Lines with their ends; each line is decoded by itself, so that an error can name it."""
     for number, line in enumerate(iter(lambda: stream.readline(MOST_BYTES + 1), b""), start=1):
         if len(line) > MOST_BYTES:
             raise UserError(f"{name}, line {number}: the line is longer than {MOST_BYTES >> 20} MiB")
@@ -256,7 +259,7 @@ def _read_hub(data: str, split: str) -> Iterator[Row]:
     try:
         rows = load_dataset(name, config or None, split=split)
     except Exception as error:
-        # The hub's client raises errors of many libraries; each means that the data cannot be had.
+        # The hub's client raises errors of many libraries; each means that the data cannot be read.
         raise UserError(
             f"data {data!r} (split {split!r}) cannot be read: there is no such file or folder, "
             f"and the hub answers: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason'}"

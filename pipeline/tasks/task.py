@@ -1,4 +1,4 @@
-"""What a task is made of: a reader of examples, a way to prompt, and a scoring.
+"""The parts of a task: a reader of examples, a way to prompt, and a scoring.
 
 data --read--> Example --prepare--> PreparedExample --score with a program--> Outcome
 """
@@ -16,18 +16,18 @@ from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample,
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A family of questions.
+    """A family of examples, with the way to ask and to score them.
 
     Attributes:
-        name: What ``--task`` takes.
+        name: Name of the task, as ``--task`` takes it.
         summary: One line for ``--help``.
-        read: From a request to examples.
-        scoring: How answers are judged.
+        read: Reads or makes the examples of a request.
+        scoring: The scoring of the answers.
         chat: Whether the question is a user's turn in the model's chat template; otherwise the model
             continues it as text.
         needs_data: Whether ``--data`` must be given.
-        hub_data: Where the data is on the hub, for messages.
-        most_renderings: In how many ways its questions can be asked; None where each question says so.
+        hub_data: The data set on the hub, for messages; None where there is none to name.
+        most_renderings: Most ways in which its examples can be asked; None where this differs between examples.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Task:
         return replace(asked, renderings=[self._prepare(other, tokenizer) for other in others]) if others else asked
 
     def tokens(self, prepared: PreparedExample) -> int:
-        """Most tokens that a model has to read and write for an example."""
+        """Largest number of tokens that a model has to read and write for one rendering of an example."""
         return max(len(one.prompt_ids) + self.scoring.room(one) for one in (prepared, *prepared.renderings))
 
     def score(
@@ -81,7 +81,7 @@ class Task:
 def _continuation(
     tokenizer: Any, prompt: str, prompt_ids: list[int], text: str, *, add_special_tokens: bool
 ) -> list[int]:
-    """Tokens of ``text`` where it follows the prompt."""
+    """The tokens of ``text`` behind the prompt."""
     text = text if prompt[-1:].isspace() else f" {text}"
     whole: list[int] = tokenizer(prompt + text, add_special_tokens=add_special_tokens).input_ids
     if whole[: len(prompt_ids)] == prompt_ids and len(whole) > len(prompt_ids):

@@ -1,4 +1,4 @@
-"""What passes between tasks, searches and engines: examples, as read and as prepared, outcomes, and scorings.
+"""The types that tasks, searches and engines exchange: examples, as read and as prepared, outcomes, and scorings.
 
 data --read--> Example --prepare--> PreparedExample --score with a program--> Outcome
 """
@@ -22,8 +22,8 @@ class Rendering:
     """Another way to ask an example: in other words, or with its options in another order.
 
     Attributes:
-        question: What the model is told.
-        answer: The reference answer to that.
+        question: The text to ask: the user's turn of a chat, or the text to continue.
+        answer: The reference answer to this question.
     """
 
     question: str
@@ -37,10 +37,10 @@ class Example:
     Attributes:
         id: Unique in a run and the same in every run over the same data.
         task: Name of the task.
-        question: What the model is told: the user's turn of a chat, or the text to continue.
+        question: The text to ask: the user's turn of a chat, or the text to continue.
         answer: The reference answer; one of ``options`` where there are any.
         options: The answers that the model chooses among; empty where it writes freely.
-        renderings: Other ways to ask it, all of which must be answered right too.
+        renderings: Other ways to ask the example, all of which must be answered right too.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Example:
     renderings: tuple[Rendering, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON takes it; what runs of earlier releases did not know is left out where it says nothing."""
+        """The example as JSON; empty ``renderings`` are left out, as in runs of earlier releases, which had none."""
         fields = asdict(self)
         if not self.renderings:
             del fields["renderings"]
@@ -60,15 +60,16 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataRequest:
-    """Which examples are wanted.
+    """The examples that a task shall read or make.
 
     Attributes:
         data: A file, a folder or a hub data set (``owner/name`` or ``owner/name:config``); None for a
-            task that makes its own questions.
-        split: Split of a hub data set or of a made task.
-        limit: At most this many, in the data's order; None for all.
-        seed: For a task that makes its own questions.
-        renderings: In how many ways each is asked, the first one included.
+            task that makes its own examples.
+        split: Split of a hub data set, or of a task that makes its own examples.
+        limit: Largest number of examples, in the data's order; None for all, or for the default of a task that makes
+            its own examples.
+        seed: Seed of a task that makes its own examples.
+        renderings: Number of ways in which each example is asked, the first one included.
     """
 
     data: str | None = None
@@ -91,9 +92,9 @@ class PreparedExample:
     Attributes:
         example: The example.
         prompt: The exact text given to the tokenizer, chat template applied.
-        prompt_ids: Its tokens.
+        prompt_ids: The tokens of the prompt.
         answers: Tokens of each option, or of the one reference answer, as they follow the prompt.
-        renderings: The example's other renderings, likewise.
+        renderings: The example's other renderings, prepared likewise.
     """
 
     example: Example
@@ -113,12 +114,13 @@ class Outcome:
     """The result of a program on an example.
 
     Attributes:
-        correct: The reward: right, under all of the question's renderings.
+        correct: The reward: whether the answers under all of the example's renderings are right.
         margin: How far the logits are from the opposite result: positive where right, negative where wrong.
-        response: What the program answered; None where the verdict needed no reading to the end.
-        layer_executions: Layers that the program asks for, once a row and pass, shared or not.
-        correct_as_asked: Whether the answer to the question as it stands is right; None where it is asked in no other
-            way.
+        response: The program's answer; None where the verdict did not need it in full.
+        layer_executions: Layers that the program asks for, counted for each row and forward pass, whether rows share
+            them or not.
+        correct_as_asked: Whether the answer to the question as it stands is right; None where the example has no other
+            renderings.
     """
 
     correct: bool
@@ -129,12 +131,12 @@ class Outcome:
 
     @property
     def verdicts(self) -> tuple[bool, bool | None]:
-        """Whether the answers under all renderings are right, and whether the one as asked is."""
+        """``correct`` and ``correct_as_asked``."""
         return self.correct, self.correct_as_asked
 
 
 class Runner(Protocol):
-    """What a scoring needs of the model that runs programs; see ``pipeline.engine.FrozenModel`` and ``StockRunner``."""
+    """A model that runs programs, as scorings see it: ``pipeline.engine.FrozenModel`` or ``StockRunner``."""
 
     tokenizer: Any
 
@@ -144,7 +146,7 @@ class Runner(Protocol):
         ...
 
     def reads_alike(self, length: int, longer: int) -> bool:
-        """Whether a text of so many tokens is read in a longer one as it is read alone."""
+        """Whether the first ``length`` tokens of a text of ``longer`` tokens get the states that they get alone."""
         ...
 
     def logits(
@@ -171,7 +173,7 @@ class Runner(Protocol):
 
 
 class Scoring(Protocol):
-    """How answers of one kind are scored."""
+    """The scoring of answers of one kind."""
 
     @property
     def generates(self) -> bool:
@@ -190,15 +192,15 @@ class Scoring(Protocol):
 
     @property
     def leaves(self) -> int:
-        """Programs of one example that are best proposed at once: more fill a batch, fewer learn sooner."""
+        """Best number of programs to propose at once for one example: more fill a batch, fewer use results sooner."""
         ...
 
     def with_max_new_tokens(self, number: int) -> Scoring:
-        """The same scoring with another limit on the tokens of an answer; called where ``generates`` only."""
+        """The same scoring with another limit on the tokens of an answer; called only where ``generates`` is true."""
         ...
 
     def room(self, prepared: PreparedExample) -> int:
-        """Most tokens that are read or written behind an example's prompt."""
+        """Largest number of tokens that are read or written behind an example's prompt."""
         ...
 
     def targets(self, example: Example) -> Sequence[str]:
@@ -216,12 +218,12 @@ class Scoring(Protocol):
         """Score the answer of each program to the example at its position, in as few model calls as the kind allows.
 
         Args:
-            model: Runs programs.
+            model: The model that runs the programs.
             examples: The examples.
-            programs: One program for each.
+            programs: One program for each example.
             need_response: Whether wrong answers too are written to their end.
 
         Returns:
-            One outcome for each.
+            One outcome for each example.
         """
         ...

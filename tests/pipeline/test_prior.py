@@ -133,7 +133,7 @@ def test_what_is_expected_is_the_posterior_of_the_linear_model(prior, at_once):
         for program in reversed(batch):
             correct, margin = planted(program, 1)
             candidates.update(program, correct=correct, margin=margin)
-    candidates.extend(ROOT_INDEX, others)  # those that come later know all that was told before
+    candidates.extend(ROOT_INDEX, others)  # edits that come later use all results from before
 
     rows, values = features(tried), np.array([prior.value(*planted(program, 1)) for program in tried])
     precision = np.linalg.inv(prior.covariance)

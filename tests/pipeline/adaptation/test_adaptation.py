@@ -122,7 +122,7 @@ def test_with_an_answer_the_chain_gives_it(model):
 
 
 def test_without_an_answer_the_vote_takes_its_place(model):
-    """Catches a search for the untouched model's answer where the vote says another."""
+    """Catches a search for the base model's answer where another answer wins the vote."""
     options = ("red", "green", "blue", "white")
     found = adapt(model, PROMPT, options=options, config=FEW)
     again = poll(
@@ -172,7 +172,7 @@ def test_what_cannot_be_asked_is_said(model, arguments, message):
 
 
 def test_answers_without_an_end_are_not_searched_for(folder):
-    """Catches a search for a text that the limit cuts, which no chain can be told to give."""
+    """Catches a search for a text that the limit cuts: such a text is no answer that a chain could give."""
     said = command("--model", folder, "--prompt", PROMPT, "--max-new-tokens", 2, "--votes", 4)
     assert "None of 4 programs came to the end of an answer" in said and "chains" not in said
 

@@ -187,7 +187,7 @@ def test_starts_that_fail_end_the_run_only_while_no_actor_works(search):
 
 
 def test_a_mistake_of_the_user_ends_the_run_at_once(search):
-    """Catches a model outside the contract that is loaded three times before the user is told."""
+    """Catches a model outside the contract that is loaded three times before the error reaches the user."""
     actors = SimulatedActors(on_load=lambda actor: failure(EXCEPTION, UserError("no such thing")))
     with pytest.raises(UserError, match=r"^no such thing$"):
         search(actors, num_actors=1).run()

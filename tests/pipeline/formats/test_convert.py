@@ -113,7 +113,7 @@ def test_any_programs_survive_polar(tmp_path_factory, questions, compressed):
 
 
 def test_files_of_polars_own_are_read(tmp_path):
-    """Catches fields by other names, samples in other places, and a verdict on the untouched model that is guessed."""
+    """Catches fields by other names, samples in other places, and a verdict on the base model that is guessed."""
     samples = [
         {"question": "a?", "gt_ans": 1, "initial_score": 0.0, "final_valid_transitions": [[0, 1, 1, 3]]},
         {
@@ -226,7 +226,7 @@ def test_results_of_drllm_are_read(tmp_path):
 
 @pytest.mark.parametrize("source", ["polar", "drllm"])
 def test_what_nobody_sees_is_left_out(tmp_path, source):
-    """Catches a question that says to the model what nobody sees, and one that no shard takes and that stops all."""
+    """Catches a question with characters that a reader does not see, and one that stops all as no shard can hold it."""
     texts = ["plain", "tags \U000e0041", "half \ud800", "a" * 1_000_001, "wave \u2061"]
     questions, answers = [*texts, "q"], [*["1"] * len(texts), "\u202e2"]
     if source == "polar":
@@ -255,7 +255,7 @@ def test_answers_and_margins_that_are_no_numbers(tmp_path):
 
 @pytest.mark.parametrize("target", ["run", "polar"])
 def test_a_run_that_is_damaged_is_named(tmp_path, target):
-    """Catches a traceback for a program of another depth, a budget that is none, and a missing untouched model."""
+    """Catches a traceback for a program of another depth, a budget that is no number, and a missing base model."""
 
     def made(name, kept):
         folder = RunFolder(tmp_path / name)
@@ -337,7 +337,7 @@ def test_a_wrong_source_gets_its_message(tmp_path, content, arguments, message):
 
 
 def test_nothing_is_written_over(run, tmp_path):
-    """Catches a conversion that replaces somebody's file or run."""
+    """Catches a conversion that replaces a file or a run of the user's."""
     (tmp_path / "kept.json").write_text("mine")
     assert "exists already" in convert("--from", "run", "--to", "polar", run, tmp_path / "kept.json", status=2)
     assert (tmp_path / "kept.json").read_text() == "mine"

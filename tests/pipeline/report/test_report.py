@@ -76,7 +76,7 @@ def test_each_question_is_in_the_group_that_a_loop_puts_it_in(seed, budget):
 
 @pytest.mark.parametrize("budget", [0.5, 1.0, 2.0])
 def test_the_oracle_curve_is_the_share_of_questions_with_a_right_program(budget):
-    """Catches a curve that falls, one that counts wrong programs, and an untouched model that is beyond the budget."""
+    """Catches a curve that falls, one that counts wrong programs, and one that lacks a base model beyond the budget."""
     questions = random_questions(50)
     section = analysis.budgets(study(questions, **{"search.budget": budget}))
     for line in chart(section, "budgets").lines:
@@ -263,7 +263,7 @@ def test_every_figure_is_drawn_and_every_mark_says_its_number():
 )
 @pytest.mark.parametrize("budget", [0.5, 1.0, 2.0, None])
 def test_runs_with_little_in_them(questions, budget, tmp_path):
-    """Catches a division by nothing where nobody is right, nothing is shorter, or nothing is within the budget."""
+    """Catches a division by zero where no program is right, none is shorter, or none is within the budget."""
     sections = analyse(study(questions, **{"search.budget": budget}))
     page = render("t", [], sections)
     assert "nan" not in page and "inf" not in page and "1e-09" not in page

@@ -153,7 +153,7 @@ def test_parallel_proposals_differ():
 
 
 def test_update_takes_only_what_was_asked():
-    """Catches answers that are told twice, or for a program that nobody asked for."""
+    """Catches a result that is taken twice, or for a program that the tree did not propose."""
     tree = SearchTree(num_layers=4, config=SearchConfig(), seed=0)
     program = tree.propose()
     tree.update(program, correct=True, margin=1.0)

@@ -174,7 +174,7 @@ def test_a_run_under_way_waits_for_what_it_reads_as_long_as_for_what_it_writes(s
     ],
 )
 def test_an_outage_while_a_run_reads_is_no_wrong_call(s3, url, method, name, read):
-    """Catches a run whose user is told to correct the call, or to delete what is only out of reach."""
+    """Catches a message that tells the user to correct the call, or to delete files that are only out of reach."""
     run = opened(url)
     run.commit(0, rows("a"), evaluations=EVALUATIONS)
     s3.faults.append(Fault(how="refuse", method=method, name=name, times=10**6))
@@ -394,7 +394,7 @@ class FarDisk(MemoryFileSystem):
     onto, missing = "replaces", FileNotFoundError
 
     def __init__(self, host):
-        super().__init__()  # like sftp's, it is told of no other options
+        super().__init__()  # like sftp's, it takes no other options
 
     @classmethod
     def _strip_protocol(cls, path):

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.tasks.math_grader import MathGrader
 
-#: Never ends, or takes all memory, where nobody watches it.
+#: A comparison that never ends, or takes all memory, unless it is killed.
 HANGS = r"\boxed{9^{9^{9^{9^{9}}}}}"
 
 

@@ -156,7 +156,7 @@ def scripted(pieces, script):
 @pytest.mark.parametrize("need_response", [False, True])
 @pytest.mark.parametrize(("after", "right"), [([6, 6, 6, 6, 6], False), ([6, 7], True), ([6, END], True), ([], True)])
 def test_a_text_that_the_limit_cuts_is_no_answer(after, right, need_response):
-    """Catches a reference that the model only begins with: nobody knows how a text goes on that has no end."""
+    """Catches a right verdict where the model only begins with the reference: a text that the limit cuts may go on."""
     asked = question("12", [[1, 2]])
     model = scripted(PIECES, [1, 2, *after])
     [outcome] = ExactMatch(max_new_tokens=5).score(model, [asked], [PROGRAM], need_response=need_response)

@@ -2,7 +2,7 @@
 
 Base and routed model take turns in one process of two threads, at batch 1. What the routers decide is set by their
 biases: to run everything, where their own cost is looked at, or to skip a fifth of the layers. Labels from a menu of
-programs leave most layers settled, so that eight routers are asked (README, the router for arithmetic); the cost of
+programs leave most layers settled, so that eight routers are asked (docs/routers.md); the cost of
 asking all is measured too.
 """
 

@@ -43,7 +43,7 @@ def demo(context: click.Context, out: AnyPath, router: AnyPath, limit: int, held
     context.invoke(
         _command(context, "generate"), router=str(router), prompt="7 + 5 = 12\n6 + 3 =", budget=1.0, max_new_tokens=3
     )
-    click.echo(f"\n{limit} examples teach a router little; the README says what 1000 do.")
+    click.echo(f"\n{limit} examples teach a router little; docs/results.md says what 1000 do.")
 
 
 def _command(context: click.Context, name: str) -> click.Command:

@@ -227,7 +227,7 @@ def test_a_question_that_does_not_fit_is_set_aside(bench):
             capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
         )  # fmt: skip
         assert ended.returncode == 1, ended.stdout + ended.stderr
-        assert "1 questions were set aside" in ended.stdout
+        assert "1 examples were set aside" in ended.stdout
         assert "the model reads 512" in (out / "failed" / "group-000000.jsonl").read_text()
         assert sorted(read_paths(out).example_id.unique()) == ["tiny-00", "tiny-02", "tiny-03"]
         assert not (out / "_SUCCESS").exists()

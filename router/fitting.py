@@ -23,7 +23,7 @@ EpochRecord = dict[str, float]
 
 
 class FitSettings(Protocol):
-    """What the loop must know of a configuration."""
+    """The settings of the loop, which each configuration provides."""
 
     @property
     def epochs(self) -> int:

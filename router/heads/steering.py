@@ -1,4 +1,4 @@
-"""How a routed model learns which layers to run while it reads prompts: protocols that every kind of router fulfils."""
+"""Protocols by which a routed model asks which layers to run, while it reads prompts."""
 
 from __future__ import annotations
 

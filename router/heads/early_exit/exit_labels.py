@@ -124,14 +124,14 @@ def short_names(shares: Sequence[float]) -> list[str]:
 
 
 class _Position(NamedTuple):
-    """Where an example is: the index of its run, and its index there."""
+    """The position of an example: the index of its run, and its index there."""
 
     run: int
     example: int
 
 
 def _all_examples(runs: Sequence[SearchedRun]) -> tuple[list[Labelled], list[_Position]]:
-    """All examples once, labelled with the identity program, and where each is."""
+    """All examples once, labelled with the identity program, and the position of each."""
     found: dict[tuple[str, str], tuple[Labelled, _Position]] = {}
     for run_index, run in enumerate(runs):
         for example_index, row in enumerate(run.base_labels):

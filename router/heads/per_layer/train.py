@@ -137,7 +137,7 @@ def _expected(request: LabelRequest, head: PerLayerRequest, service: ModelServic
 
 
 def _described(base: str, rows: Sequence[Labelled], left_out: dict[str, int]) -> str:
-    """What the labels are, in a line."""
+    """A line that describes the labels."""
     by_task: dict[str, int] = {}
     for row in rows:
         by_task[row.task] = by_task.get(row.task, 0) + 1

@@ -128,7 +128,7 @@ class AnsweringActor(ModelActor):
         return answers
 
     def _times(self, ask: Ask, questions: Sequence[PreparedExample]) -> tuple[float, float]:
-        """Seconds of an answer of so many tokens at batch 1, base and routed in turn."""
+        """Median seconds of an answer of ``TIMED_TOKENS`` tokens at batch 1, base and routed model in turn."""
         import torch
 
         seconds: dict[str, list[float]] = {"base": [], "routed": []}

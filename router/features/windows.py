@@ -1,4 +1,4 @@
-"""Means over windows of a prompt's tokens: what the routers of all layers read."""
+"""Means over windows of a prompt's tokens, the inputs of the routers of all layers."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Head(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """The trained network: its state is what is saved."""
+        """The trained network, whose state is saved."""
         ...
 
     @property

@@ -1,6 +1,6 @@
 """Fitting a probe: cross-entropy with balanced classes, early stopping on macro-F1.
 
-Nothing here knows where states come from. On a CPU the same seed gives the same bits.
+The fit is independent of the source of the states. On a CPU the same seed gives the same bits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EVALUATED_TEXTS, _EVALUATED_TOKENS = 64, 4096
 
 
 class Texts(Protocol):
-    """Labelled texts, wherever their states lie."""
+    """Labelled texts with their states, from any source."""
 
     @property
     def labels(self) -> np.ndarray[Any, Any]:

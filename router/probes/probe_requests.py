@@ -19,7 +19,7 @@ Scope = Literal["all", "tokens", "layers", "last"]
 AGGREGATORS: tuple[Aggregator, ...] = get_args(Aggregator)
 #: What a probe reads: every token of all layers, or of the last; the last token in all layers, or in the last.
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-#: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
+#: The methods of a comparison: the paper's three kinds, the three reduced scopes, and plain classifiers.
 METHODS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
 
 
@@ -84,7 +84,7 @@ class ProbeFitConfig:
         check_fields(self)
 
     def warmup_of(self, num_steps: int) -> int:
-        """Warm-up steps of a training of so many steps."""
+        """Warm-up steps of a training of ``num_steps`` steps."""
         return round(self.warmup * num_steps)
 
 

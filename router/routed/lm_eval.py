@@ -80,7 +80,7 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
         self._engine = FrozenModel(self.routed.base, self.tokenizer)
         self._lengths: list[int] = []
 
-    # -- what the harness asks ---------------------------------------------------------------
+    # -- the harness's interface ------------------------------------------------------------
 
     @property
     def eot_token_id(self) -> int:

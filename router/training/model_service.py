@@ -1,6 +1,6 @@
 """The base model at work for a training: it reads prompts and runs programs, and keeps all results.
 
-Every method looks up what is kept first. Ray starts in ``_on_ray``, at the first result that is missing, and nowhere
+Every method first looks up kept results. Ray starts in ``_on_ray``, at the first result that is missing, and nowhere
 else; a training whose results are all kept starts none.
 """
 

@@ -3,7 +3,7 @@
 ROUTER/config.json, model.safetensors, README.md   the router; see ``router.routed.checkpoint``
 ROUTER/metrics.jsonl                               a record for each epoch
 ROUTER/tensorboard/                                the same for TensorBoard
-ROUTER/training.png                                loss curves, confusion matrix, and what else the kind draws
+ROUTER/training.png                                loss curves, confusion matrix, and the kind's own plots
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python tests/faults/driver.py OUT FAULTS ACTORS [STEP]
 
 STEP is the moment at which the driver kills itself: in the third commit ``staged``, ``checked``, ``moved``,
-``recorded`` or ``between``; when the first calibration group has ``calibrated``, that is, is recorded; or before the ``prior`` of both is written.
+``recorded`` or ``between``; when the first calibration group has been recorded (``calibrated``); or before the
+``prior`` of both groups is written.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The classes of an early exit: the program of each class, and the class that each example needs.
 
-Three classes or more: a short program of at most so many layers suffices; the base model is needed; the base model is
+Three classes or more: a short program, within a limit of layers, suffices; the base model is needed; the base model is
 wrong and a correction is right. Every class's program begins with each of the first layers once: those run before the
 probe decides.
 """
@@ -220,7 +220,7 @@ def _class_programs(
 
 
 def _most_frequent(found: Counter[Counts], *, most: int, taken: set[Counts | None]) -> list[LayerProgram]:
-    """The programs that were found most often, of at most so many layers, and in no other class."""
+    """The programs that were found most often, within a limit of layers, and in no other class."""
     fitting = [counts for counts in found if 0 < sum(counts) <= most and counts not in taken]
     ranked = sorted(fitting, key=lambda counts: (-found[counts], sum(counts), counts))[:_NUM_SCREENED]
     return [LayerProgram.from_counts(counts) for counts in ranked]

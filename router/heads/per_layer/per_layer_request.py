@@ -39,7 +39,7 @@ class FitConfig:
         check_fields(self)
 
     def warmup_of(self, num_steps: int) -> int:
-        """Warm-up steps of a training of so many steps."""
+        """Warm-up steps of a training of ``num_steps`` steps."""
         return min(self.warmup_steps, num_steps // 10)
 
 

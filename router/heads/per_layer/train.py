@@ -84,7 +84,7 @@ def label_per_layer(
 
 
 def extract_per_layer(labels: TrainingLabels, head: PerLayerRequest, service: ModelService) -> FeatureStore:
-    """Step 2: windows of what enters each layer, along the labels."""
+    """Step 2: windows of each layer's input, along the labels."""
     return service.features(labels.rows, num_windows=head.num_windows)
 
 

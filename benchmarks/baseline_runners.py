@@ -1,7 +1,7 @@
 """The baselines: three plain ways to run a search's programs, written from their published descriptions.
 
-Each has ``prepare``, which may be left out of what is timed, and ``score``, which takes questions with
-their programs and gives outcomes. How many threads they use is for the owner of the process to say.
+Each has ``prepare``, which need not be timed, and ``score``, which takes questions with their programs and gives
+outcomes. The owner of the process sets the number of threads.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ class Baseline(Protocol):
     def __init__(self, model: FrozenModel, task: Task) -> None: ...
 
     def prepare(self, programs: Iterable[LayerProgram]) -> None:
-        """Make the stock models that will be wanted."""
+        """Make the stock models of the programs."""
         ...
 
     def score(self, questions: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
-        """Judge each question under its program."""
+        """Score each question under its program."""
         ...
 
 
 class Released:
     """Dr.LLM's released search: each program writes its answer alone, to the last token; the text is read.
 
-    It has no margins: every outcome's is 0.
+    It has no margins: the margin of every outcome is 0.
 
     Args:
         model: The frozen model.
-        task: Whose questions are asked.
+        task: The task of the questions.
     """
 
     def __init__(self, model: FrozenModel, task: Task) -> None:
@@ -96,7 +96,7 @@ class SinglePass:
 
     Args:
         model: The frozen model.
-        task: Whose questions are asked.
+        task: The task of the questions.
     """
 
     batched = False
@@ -104,7 +104,7 @@ class SinglePass:
     def __init__(self, model: FrozenModel, task: Task) -> None:
         self._scoring = task.scoring
         self._stocks = StockModels(model)
-        # It has all that a scoring asks of a model.
+        # It has all attributes of a model that a scoring uses.
         self._engine = cast(FrozenModel, StockEngine(model, self._stocks, batched=self.batched))
 
     def prepare(self, programs: Iterable[LayerProgram]) -> None:

@@ -1,7 +1,7 @@
 """A search whose actors are killed every 20 seconds and whose driver is killed twice, against an undisturbed one.
 
-Both searches use two actors and the embedded model; what is compared are the data sets, byte for byte, and the layers
-that all actors ran, those of lost work included.
+Both searches use two actors and the embedded model; the section compares the data sets, byte for byte, and the layers
+that all actors ran, those of repeated work included.
 
     python -m benchmarks.chaos OUT COUNTS QUESTIONS    one of the searches, as the section starts it
 """
@@ -53,12 +53,12 @@ def counting_evaluator(counts: Path) -> type[SearchEvaluator]:
 
 
 def start(out: Path, counts: Path, questions: int) -> subprocess.Popen[bytes]:
-    """One of the searches, in a process of its own."""
+    """Start one of the searches in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.chaos", str(out), str(counts), str(questions)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "RAY_ADDRESS": "local"},  # a cluster of its own, whatever else runs here
+        env={**os.environ, "RAY_ADDRESS": "local"},  # a cluster of its own, apart from any other on this machine
     )
 
 
@@ -74,7 +74,7 @@ def data_set(out: Path) -> dict[str, bytes]:
 
 
 def disturb(out: Path, counts: Path, questions: int) -> tuple[int, int]:
-    """A search that is disturbed until it is done; actors and drivers that were killed."""
+    """Disturb a search until it is done; returns the numbers of killed actors and drivers."""
     rng, groups = random.Random(0), questions // GROUP_SIZE
     deaths = [(number + 1) * groups // (DRIVER_DEATHS + 1) for number in range(DRIVER_DEATHS)]
     actors = drivers = 0
@@ -112,7 +112,7 @@ def _actors(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def measure(harness: Harness) -> Findings:
-    """Search twice."""
+    """Search undisturbed and disturbed, and compare the two."""
     questions = QUICK_QUESTIONS if harness.quick else QUESTIONS
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as scratch:
         peace, chaos, *counts = (Path(scratch) / name for name in ("peace", "chaos", "peace-counts", "chaos-counts"))
@@ -160,7 +160,7 @@ SECTION = BenchmarkSection(
 
 
 def main() -> None:
-    """One search."""
+    """Run one of the searches."""
     out, counts, questions = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     request = SearchRequest(
         model=MODEL,

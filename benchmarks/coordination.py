@@ -1,4 +1,4 @@
-"""What the coordinator costs: the real one, with real commits to disk, and 64 actors that answer at once."""
+"""The cost of the coordinator: the real one, with real commits to disk, and 64 actors that answer at once."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ GROUP_SIZE = 8
 
 @dataclass(kw_only=True)
 class Clock:
-    """The driver's time since some moment.
+    """A reading of the driver's clocks.
 
     Attributes:
         wall: Seconds on the wall.
         blocked: Of those, seconds of waiting for actors.
-        processor: Seconds that its thread was on a core.
-        examples: Examples that were done.
+        processor: Processor seconds of the driver's thread.
+        examples: Number of examples that are done.
     """
 
     wall: float = 0.0
@@ -45,11 +45,11 @@ class Clock:
     examples: int = 0
 
     def since(self, earlier: Clock) -> Clock:
-        """What has passed since an earlier reading."""
+        """The time and examples since an earlier reading."""
         return Clock(**{name: value - getattr(earlier, name) for name, value in vars(self).items()})
 
     def read(self, progress: Progress) -> Clock:
-        """The clock as it stands."""
+        """Read the clocks now."""
         return Clock(
             wall=time.perf_counter(), blocked=self.blocked, processor=time.thread_time(), examples=progress.done
         )
@@ -112,7 +112,7 @@ def coordinate(num_examples: int) -> Clock:
 
 
 def measure(harness: Harness) -> Findings:
-    """Run the coordinator once; its figure is a mean over thousands of examples."""
+    """Run the coordinator once; the figure is a mean over thousands of examples."""
     harness.say(f"coordinator  starting {NUM_ACTORS} actors")
     with ray_of_our_own(num_cpus=NUM_ACTORS):
         took = coordinate(1000 if harness.quick else 4000)

@@ -1,4 +1,4 @@
-"""The harness: processes that hold the model, a clock around what they do, and what sections have in common.
+"""The harness: processes that hold the model, a clock around their jobs, and the types that all sections share.
 
 Nothing else runs while something is timed: a process without work waits at its pipe.
 """
@@ -26,14 +26,14 @@ MODEL = "smollm2"
 CACHE_BYTES = int(DEFAULT_CACHE_GIB * (1 << 30))
 
 Result = TypeVar("Result")
-#: Called with a process's model it makes everything ready; what it returns is what is timed. It is sent to
+#: Prepares the work on a process's model, and returns the function that is timed. It is sent to
 #: the process, so it must be a top-level function or an object of a top-level class.
 Job = Callable[[FrozenModel], Callable[[], Result]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed(Generic[Result]):
-    """What jobs gave, and the seconds from their common start to the last one's end."""
+    """The results of jobs, and the seconds from their common start to the last one's end."""
 
     seconds: float
     results: list[Result]
@@ -59,7 +59,7 @@ class HarnessProcess:
         self._pipe.send(message)
 
     def receive(self) -> Any:
-        """Wait for its next answer.
+        """Wait for the next answer of the process.
 
         Raises:
             RuntimeError: The job failed there, or the process is gone.
@@ -79,7 +79,7 @@ class HarnessProcess:
 
 
 def _serve(pipe: Connection, subject: Subject, threads: int) -> None:
-    """A worker's life: load, then for each job make ready, wait for the sign, run and answer."""
+    """Run a process: load the model; then for each job prepare, wait for the sign, run and answer."""
     import torch
     import transformers
 
@@ -95,12 +95,12 @@ def _serve(pipe: Connection, subject: Subject, threads: int) -> None:
             _work(pipe, model)
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
         return  # the harness is closed, or interrupted
-    except Exception:  # whatever a job raises: it is raised again where its answer is received, see ``receive``
+    except Exception:  # any failure of a job: ``receive`` raises it again
         pipe.send((True, traceback.format_exc()))
 
 
 def _work(pipe: Connection, model: FrozenModel) -> None:
-    """One job: what it made ready is gone when this returns."""
+    """Do one job; what it prepared is freed at the return."""
     run = pipe.recv()(model)
     gc.collect()
     pipe.send((False, None))
@@ -111,15 +111,15 @@ def _work(pipe: Connection, model: FrozenModel) -> None:
 
 @dataclass(kw_only=True)
 class Harness:
-    """Where sections measure; use as a context manager, which ends its processes.
+    """Runs the jobs of sections; use as a context manager, which ends its processes.
 
     Attributes:
-        sources: Where questions come from.
-        quick: Whether little is run: whether it works, and not how fast it is.
+        sources: Sources of the questions.
+        quick: Whether to run little, which tests that the benchmarks work, and not how fast they are.
         repeats: How often each comparison is made; figures are medians.
-        seed: Of everything that is drawn.
-        console: Where progress is shown.
-        subject: The model under the clock.
+        seed: Seed of everything random.
+        console: Console on which progress is shown.
+        subject: The model that is measured.
     """
 
     subject: Subject
@@ -175,19 +175,19 @@ class Harness:
         return workers
 
     def say(self, line: str) -> None:
-        """Show what was just measured."""
+        """Show a line of progress."""
         self.console.print(line, highlight=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a figure should reach.
+    """The target of a figure.
 
     Attributes:
-        key: The figure.
-        bound: Its limit.
-        meaning: What the figure says.
-        at_most: Whether it must not be above the limit; otherwise not below.
+        key: Key of the figure.
+        bound: The figure's limit.
+        meaning: Meaning of the figure.
+        at_most: Whether the limit is the highest value allowed; otherwise it is the lowest.
     """
 
     key: str
@@ -196,13 +196,13 @@ class Target:
     at_most: bool = False
 
     def met(self, figure: float) -> bool:
-        """Whether a figure reaches it."""
+        """Whether a figure reaches the target."""
         return figure <= self.bound if self.at_most else figure >= self.bound
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a section measured.
+    """The measurements of a section.
 
     Attributes:
         figures: By key, a number for each of the section's targets.
@@ -218,10 +218,10 @@ class BenchmarkSection:
     """A part of the benchmark.
 
     Attributes:
-        name: What ``--only`` takes.
+        name: Name of the section, for ``--only``.
         summary: One line for ``--help``.
         targets: One for each of its figures.
-        measure: Does the work.
+        measure: Measures the figures.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What the harness's processes are given to do: search groups of questions as an actor does, or run a baseline."""
+"""The jobs of the harness's processes: search groups of questions as an actor does, or run a baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.tasks import Example, Outcome, PreparedExample
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What searches came to.
+    """The outcome of searches.
 
     Attributes:
         searched: The questions with their trees and outcomes.
@@ -32,7 +32,7 @@ class Found:
 
     @property
     def pairs(self) -> list[tuple[Example, LayerProgram, Outcome]]:
-        """Every program that was run, with its question and what it made of it."""
+        """Every program that ran, with its question and its outcome."""
         return [
             (item.prepared.example, program, outcome)
             for item in self.searched
@@ -50,10 +50,10 @@ class SearchGroups:
     """Our side: the evaluator's own search, one group of questions after the other, as in an actor.
 
     Attributes:
-        workload: Whose questions they are.
+        workload: The workload of the questions.
         config: The run's settings.
         examples: The questions; ``config.group_size`` of them make a group.
-        selector: Makes what chooses programs.
+        selector: Builds the selector of programs.
         prior: The prior that guides the search; None for none.
         depth: Search the model of the first so many layers instead of all.
     """
@@ -96,8 +96,8 @@ class RunBaseline:
     """A baseline's side: the same questions and programs.
 
     Attributes:
-        workload: Whose questions they are.
-        baseline: How they are run.
+        workload: The workload of the questions.
+        baseline: The baseline that runs the programs.
         pairs: Questions with their programs.
     """
 
@@ -112,5 +112,5 @@ class RunBaseline:
         questions = [asked[example.id] for example, _ in self.pairs]
         programs = [program for _, program in self.pairs]
         baseline.prepare(programs)
-        baseline.score(questions[:1], programs[:1])  # whatever the first call of a kind sets up
+        baseline.score(questions[:1], programs[:1])  # a first call sets things up
         return lambda: baseline.score(questions, programs)

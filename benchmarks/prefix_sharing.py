@@ -1,9 +1,9 @@
-"""How many layers are really run, where programs that share a prefix run it once.
+"""The share of layers that are really run where programs share the run of a common prefix.
 
-Running a program whole is what a single pass does: every layer on the text with its reference, and, where
-that does not settle the verdict, every layer again for each token that is written. A layer counts once
-for each text, or new token, that goes through it; keys and values that are made again for decoding, from
-states that were kept, are no layer.
+A single pass runs a program whole: every layer on the text with its reference, and, where
+that does not decide the verdict, every layer again for each token that is written. A layer counts once
+for each text, or new token, that goes through it; keys and values that are recomputed for decoding, from
+kept states, do not count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Probes that look on: what a label from the same pass adds to reading a prompt, at batch 1.
+"""Probes in the same pass: the time that a label adds to reading a prompt, at batch 1.
 
 With and without a probe take turns in one process of two threads, on ARC's prompts with options; the answer is one
 token, so that little but the reading is timed.
@@ -24,7 +24,7 @@ from router.probes.probe import Probe
 from router.probes.probe_requests import AGGREGATORS, Aggregator
 
 LABELS = ("anger", "joy", "optimism", "sadness")
-#: What the paper (2601.13288) measured on Llama-3.2-3B.
+#: Measured by the paper (2601.13288) on Llama-3.2-3B.
 PUBLISHED = {"pooling": 0.12, "gate": 0.17, "mha": 0.52}
 
 
@@ -45,8 +45,8 @@ class LookOn:
     """Prompts with and without a probe in turn.
 
     Attributes:
-        questions: Whose prompts.
-        repeats: Turns on each.
+        questions: The questions with their prompts.
+        repeats: Turns on each question.
     """
 
     questions: tuple[Example, ...]

@@ -1,8 +1,8 @@
-"""What searches find: at equal evaluations, and how long it takes to find as much as the plain ones.
+"""The quality of searches: at equal evaluations, and the time to reach the quality of the plain searches.
 
 The questions are held out: the prior is learnt on others, of the training split. A search's quality is
-two numbers, mean saved layers where the untouched model is right, and the share of wrong answers that
-it corrects.
+two numbers, mean saved layers where the base model is right, and the share of its wrong answers that
+the search corrects.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _PROBED = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What a search has found over all questions.
+    """The quality of a search over all questions.
 
     Attributes:
-        saved: Mean saved layers where the untouched model is right.
-        corrected: Share of the questions that it gets wrong that have a right program.
+        saved: Mean saved layers where the base model is right.
+        corrected: Of the questions that the base model gets wrong, the share with a right program.
     """
 
     saved: float
@@ -53,24 +53,24 @@ class Quality:
 
     @classmethod
     def of(cls, trails: Sequence[Trail], simulations: int) -> Quality:
-        """After so many simulations a question."""
+        """The quality of trails after ``simulations`` simulations a question."""
         right = [trail.after(simulations) or 0 for trail in trails if trail.baseline_correct]
         wrong = [trail.after(simulations) is not None for trail in trails if not trail.baseline_correct]
         return cls(saved=sum(right) / max(len(right), 1), corrected=sum(wrong) / max(len(wrong), 1))
 
     def reaches(self, other: Quality) -> bool:
-        """As good in both."""
+        """Whether this quality is at least as good as another in both numbers."""
         return self.saved >= other.saved and self.corrected >= other.corrected
 
 
 def shares(examples: Sequence[Example]) -> list[Sequence[Example]]:
-    """Every second question for the one process, the others for the other."""
+    """The questions of each process, dealt out in turn."""
     return [examples[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all searches of this section have in common."""
+    """The settings that all searches of this section share."""
 
     harness: Harness
     config: RunConfig
@@ -210,7 +210,7 @@ def _at_equal_evaluations(trails: dict[str, list[Trail]], simulations: int) -> d
 
 
 def _first(trails: list[Trail], goal: Quality, simulations: int) -> int:
-    """After how many simulations a search is as good; one more than it has where it never is."""
+    """Simulations until a search reaches a quality; one more than ``simulations`` where it never does."""
     reached = (count for count in range(1, simulations + 1) if Quality.of(trails, count).reaches(goal))
     return next(reached, simulations + 1)
 
@@ -218,9 +218,9 @@ def _first(trails: list[Trail], goal: Quality, simulations: int) -> int:
 def _time_to_quality(
     setting: Setting, guided: list[Trail], contender: Contender, baseline: type[Baseline]
 ) -> tuple[float, dict[str, Any]]:
-    """A plain search's time over ours to its quality.
+    """The time of a plain search over the time that ours takes to reach the same quality.
 
-    It searches a part of the questions in each repeat, which takes it minutes; we search all of them.
+    In each repeat the plain search takes minutes on a part of the questions; our search runs on all questions.
     """
     harness = setting.harness
     wide = setting.faster_way(baseline)
@@ -241,7 +241,7 @@ def _time_to_quality(
     needed = _first(guided, goal, setting.simulations)
     if needed != enough:  # the first part was not like the whole
         ours = [setting.search(GUIDED, needed)[1] for _ in range(harness.repeats)]
-    # A quality that we do not reach takes us for ever.
+    # Where our search never reaches the quality, its time is infinite.
     reached = needed <= setting.simulations
     return sum(blocks) / median(ours) if reached else 0.0, {
         "reached": reached,

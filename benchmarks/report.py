@@ -23,7 +23,7 @@ _NOTED_PACKAGES = ("torch", "transformers", "ray")
 
 
 def table(targets: Sequence[Target], figures: dict[str, float]) -> Table:
-    """The figures beside their targets, those that miss one named."""
+    """The figures beside their targets; figures that miss a target are marked."""
     shown = Table(title="Benchmarks", title_justify="left")
     shown.add_column("figure", no_wrap=True)
     shown.add_column("what it says")
@@ -46,7 +46,7 @@ def table(targets: Sequence[Target], figures: dict[str, float]) -> Table:
 
 
 def report(targets: Sequence[Target], findings: Findings, *, settings: dict[str, Any]) -> dict[str, Any]:
-    """What was measured, where and on what, as JSON."""
+    """The measurements, the machine and the model, as JSON."""
     return {
         "figures": findings.figures,
         "details": findings.details,
@@ -68,7 +68,7 @@ def report(targets: Sequence[Target], findings: Findings, *, settings: dict[str,
 
 
 def add(file: Path, section: str, content: dict[str, Any]) -> None:
-    """Write a section's report to a file. What the file says of other sections stays, with when that was measured."""
+    """Write a section's report to a file. The file keeps the reports of other sections, with their dates."""
     before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     joined = {**content}
     for part in ("figures", "details", "targets"):
@@ -80,7 +80,7 @@ def add(file: Path, section: str, content: dict[str, Any]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What this ran on."""
+    """A description of this machine."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

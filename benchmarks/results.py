@@ -31,9 +31,9 @@ class Figure:
     """One figure of ``latest.json`` and how it is shown.
 
     Attributes:
-        key: Its key under ``figures``; the same key under ``targets`` holds its bound.
-        meaning: What was measured.
-        unit: What stands behind the number; ``%`` also multiplies it by 100.
+        key: The figure's key under ``figures``; the same key under ``targets`` holds its bound.
+        meaning: Meaning of the figure.
+        unit: Unit behind the number; ``%`` also multiplies it by 100.
         decimals: Digits behind the point.
     """
 

@@ -1,9 +1,9 @@
-"""Routers: what they add to a forward pass, what a shorter program gains, and what training them costs.
+"""Routers: the time they add to a forward pass, the gain of a shorter program, and the cost of their training.
 
-Base and routed model take turns in one process of two threads, at batch 1. What the routers decide is set by their
-biases: to run everything, where their own cost is looked at, or to skip a fifth of the layers. Labels from a menu of
-programs leave most layers settled, so that eight routers are asked (docs/routers.md); the cost of
-asking all is measured too.
+Base and routed model take turns in one process of two threads, at batch 1. The routers' biases set their
+decisions: to run all layers, where the cost of the routers is measured, or to skip a fifth of the layers. With labels
+from a candidate set most layers have a constant router, and eight read the prompt (docs/routers.md);
+the cost where all routers read it is measured too.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ OVERHEAD, OVERHEAD_ALL, SPEED, SECONDS, RATIO = (
     "training_4000_rows_seconds",
     "training_over_rerunning",
 )
-#: Routers that are not settled, and are asked.
+#: Number of routers that read the prompt; the others are constant.
 ASKED = 8
-#: Of a generated text.
+#: Tokens of a generated text.
 NEW_TOKENS = 32
 #: Rows whose features are computed anew, as training without a cache would every epoch.
 RERUN_ROWS = 64
@@ -100,10 +100,10 @@ class TakeTurns:
 
     Attributes:
         task: The questions' task.
-        questions: They.
-        share: Of the layers that the routers run.
-        new_tokens: Tokens that are written; 0 for one forward pass over the prompt.
-        asked: Routers that look at the prompt; None for all.
+        questions: The questions.
+        share: Share of the layers that the routers run.
+        new_tokens: Number of new tokens; 0 for one forward pass over the prompt.
+        asked: Number of routers that read the prompt; None for all.
         repeats: Turns on each question.
     """
 
@@ -150,10 +150,10 @@ class TakeTurns:
 
 
 def decided_routers(model: FrozenModel, share: float, *, asked: int | None = None) -> LayerRouters:
-    """Routers of which some look at the prompt, and which run so many of the layers; both are spread evenly."""
+    """Routers of which ``asked`` read the prompt, and which run a share of the layers; both are spread evenly."""
     size = RouterConfig(num_layers=model.num_layers, hidden_size=model.hf_model.config.hidden_size)
     routers = LayerRouters(size).requires_grad_(False)
-    routers.weight_out.mul_(1e-6)  # not zero: a router of constant answer is not even asked
+    routers.weight_out.mul_(1e-6)  # not zero: a router with constant logits would not read the prompt
     routers.bias_out[:, 1] = 5.0
     skipped = model.num_layers - math.floor(share * model.num_layers + 1e-9)
     for place in range(skipped):
@@ -167,11 +167,11 @@ def decided_routers(model: FrozenModel, share: float, *, asked: int | None = Non
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBothWays:
-    """Training from kept features, and what reading the prompts anew would cost every epoch.
+    """Training from kept features, against reading the prompts anew in every epoch.
 
     Attributes:
-        questions: A row each; their labels are drawn.
-        epochs: Passes of the training, none left out.
+        questions: The questions, a row each with a random label.
+        epochs: Epochs of the training, without early stopping.
     """
 
     questions: tuple[Example, ...]

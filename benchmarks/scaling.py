@@ -1,4 +1,4 @@
-"""How the work grows: two actors against one, and what a program costs by depth, questions and simulations."""
+"""Scaling: two actors against one, and the cost of a program by depth, questions and simulations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FEW_SIMULATIONS = 20
 
 
 def measure(harness: Harness) -> Findings:
-    """Compare actors, then vary one thing at a time on one core."""
+    """Compare one and two actors, then vary one quantity at a time on one core."""
     figure, details = _actors(harness)
     most = 4 if harness.quick else 8
     return Findings(
@@ -46,8 +46,8 @@ def measure(harness: Harness) -> Findings:
 def _cost(harness: Harness, *, questions: int, simulations: int = FEW_SIMULATIONS, depth: int | None = None) -> float:
     """Milliseconds a program, for one group of questions by letter on one core.
 
-    A letter is one pass whatever the program makes of the question; an answer that is written has more
-    passes where it is half right, which depth changes.
+    An answer by letter is one pass under any program. A generated answer takes more passes where a part of it is right,
+    which depends on the depth.
     """
     workload = Workload(
         name="arc_letters", task="arc", examples=arc_questions(harness.sources, questions), simulations=simulations
@@ -64,9 +64,9 @@ def _cost(harness: Harness, *, questions: int, simulations: int = FEW_SIMULATION
 
 
 def _actors(harness: Harness) -> tuple[float, dict[str, Any]]:
-    """Wall time of one actor over that of two, on the same groups, which they pull one by one.
+    """Wall time of one actor over that of two, on the same groups, which actors take one by one.
 
-    Many groups, for at the end one of two actors waits for the other, half a group's time on average.
+    There are many groups, because at the end one of two actors waits for the other, half a group's time on average.
     """
     num_groups, size, first_groups = (4, 2, 1) if harness.quick else (30, 4, 2)
     workload = Workload(
@@ -86,7 +86,7 @@ def _actors(harness: Harness) -> tuple[float, dict[str, Any]]:
         for repeat in range(harness.repeats):
             actors.reverse()  # neither is always the one that works alone
             for num_actors in (1, 2):
-                # Untimed: an actor that was idle lost memory to the system, and taking it back is slow.
+                # Not timed: an idle actor returns memory to the system, and allocating it again is slow.
                 ray.get([actor.search.remote(group) for group in groups[:first_groups] for actor in actors])
                 pool = ActorPool(actors[:num_actors])
                 began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Ways to search that are compared program by program, and their searches on a peer."""
+"""The searches that are compared program by program, and how they run on a peer engine."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class Contender:
     """A way to search.
 
     Attributes:
-        name: What it is called.
-        config: Its settings.
-        selector: Makes what chooses its programs.
-        guided: Whether it is given what calibration questions taught.
-        leaves: Programs that it proposes at once.
+        name: Name of the search.
+        config: Settings of the search.
+        selector: Builds the selector of its programs.
+        guided: Whether the search uses a prior, fitted to calibration questions.
+        leaves: Programs that a tree proposes at once.
     """
 
     name: str
@@ -90,14 +90,14 @@ CONTENDERS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trail:
-    """What a search of one question came to, program by program.
+    """The course of a search of one question, program by program.
 
     Attributes:
-        example_id: The question.
-        baseline_correct: Whether the untouched model is right.
+        example_id: Id of the question.
+        baseline_correct: Whether the base model is right.
         saved: Layers saved by the best right program within the budget, after each simulation; None
             before there is one. The identity counts.
-        best: That program at the end, as text; empty where there is none.
+        best: The best program at the end, as text; empty where there is none.
     """
 
     example_id: str
@@ -130,11 +130,11 @@ class Trail:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeerSearched:
-    """What searches on a peer came to.
+    """The outcome of searches on a peer.
 
     Attributes:
-        trails: One a question.
-        making_seconds: Of the whole, spent on making stock models of programs.
+        trails: Trail of each question.
+        making_seconds: Seconds of making stock models of programs, a part of the whole time.
     """
 
     trails: list[Trail]
@@ -146,8 +146,8 @@ class PeerSearch:
     """A contender's searches of some questions on a peer: one question, one program at a time.
 
     Attributes:
-        contender: How they are searched.
-        peer: How programs are run.
+        contender: The search.
+        peer: The engine that runs programs.
         config: The run's settings, but for the contender's own.
         examples: The questions.
         simulations: Programs tried on each.

@@ -1,4 +1,4 @@
-"""Stock transformers behind the interface that scorings ask: what the engine is measured against.
+"""Stock transformers behind the interface that scorings use: the engine is measured against it.
 
 A program becomes an ordinary model by ``materialize``, and its ``forward`` and ``generate`` do the rest:
 nothing is shared between programs, and rows of different programs never meet in a pass.
@@ -43,7 +43,7 @@ class StockEngine:
     Args:
         model: The frozen model.
         stocks: Its programs as stock models.
-        batched: Whether the rows of equal programs go in one padded pass, or each row alone.
+        batched: Whether the rows of one program share a padded pass; otherwise each row runs alone.
     """
 
     def __init__(self, model: FrozenModel, stocks: StockModels, *, batched: bool) -> None:
@@ -107,7 +107,7 @@ class StockEngine:
     # -- inside ----------------------------------------------------------------------------
 
     def _batches(self, programs: Sequence[LayerProgram]) -> list[tuple[LayerProgram, list[int]]]:
-        """The rows that go in one pass, with their program."""
+        """The rows of each pass, with their program."""
         if not self._batched:
             return [(program, [row]) for row, program in enumerate(programs)]
         rows_of: dict[LayerProgram, list[int]] = {}
@@ -126,7 +126,7 @@ class StockEngine:
 
 
 class _Ending(StoppingCriteria):  # type: ignore[misc]
-    """Ends each row of ``generate`` where a scoring does, and notes how many tokens it has by then.
+    """Ends each row of ``generate`` where a scoring does, and notes the row's number of tokens.
 
     Args:
         rows: The call's rows in this batch.

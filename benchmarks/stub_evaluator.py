@@ -24,8 +24,8 @@ def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
     """A class of actors that are all ready at the same moment.
 
     Args:
-        gate: An empty folder, by which they know how many have come.
-        num_actors: How many will come.
+        gate: An empty folder in which the actors announce themselves to each other.
+        num_actors: Number of actors.
     """
 
     class StubEvaluator(SearchEvaluator):

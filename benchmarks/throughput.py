@@ -25,7 +25,7 @@ from pipeline.tasks import Example, Outcome
 Item = TypeVar("Item")
 #: Questions with their programs, as one process runs them.
 Share = list[tuple[Example, LayerProgram]]
-#: What one process of ours ran, and what came of it.
+#: The questions and programs that one process of ours ran, with their outcomes.
 Pairs = list[tuple[Example, LayerProgram, Outcome]]
 
 OURS = "ours"
@@ -38,14 +38,14 @@ WAYS = {False: f"{NUM_PROCESSES} processes of 1 thread", True: f"1 process of {N
 
 @dataclass(kw_only=True)
 class Contest:
-    """What was measured on one workload.
+    """The measurements on one workload.
 
     Attributes:
         workload: The workload.
         rates: Programs a second of ours and of each baseline, repeat by repeat.
         wide: Whether a baseline is faster in one process of several threads.
-        compared: Verdicts of ours that were compared with those of single passes.
-        different: Of those, the ones that differ.
+        compared: Number of our verdicts that were compared with those of single passes.
+        different: Number of those that differ.
         margin_difference: The largest difference between their margins.
     """
 
@@ -70,7 +70,7 @@ class Contest:
         }
 
     def verdicts(self) -> dict[str, Any]:
-        """How our verdicts compare with those of single passes."""
+        """A comparison of our verdicts with those of single passes."""
         return {
             "verdicts_compared": self.compared,
             "verdicts_different": self.different,
@@ -148,7 +148,7 @@ def _note(harness: Harness, contest: Contest, repeat: int, name: str, rate: floa
 
 
 def _shares(workload: Workload, baseline: str, found: list[Pairs], rng: random.Random) -> list[Share]:
-    """What each process is given: a part of what its group's search ran."""
+    """The pairs of each process: a part of those that its group's search ran."""
     if baseline == "program_major":
         # Its best case: all questions in flight want the same programs at the same time.
         programs = list(dict.fromkeys(program for part in found for _, program, _ in part))
@@ -159,14 +159,14 @@ def _shares(workload: Workload, baseline: str, found: list[Pairs], rng: random.R
 
 
 def spread(items: Sequence[Item], count: int, rng: random.Random) -> list[Item]:
-    """So many items at even distances, from a drawn beginning."""
+    """Items at even distances, from a random first one."""
     count = min(count, len(items))
     offset = rng.random()
     return [items[int((place + offset) * len(items) / count)] for place in range(count)]
 
 
 def _compare(contest: Contest, found: list[Pairs], pairs: Share, outcomes: list[Outcome]) -> None:
-    """Hold our verdicts against those of the same programs run one by one."""
+    """Compare our verdicts with those of the same programs run one by one."""
     ours = {(example.id, program): outcome for part in found for example, program, outcome in part}
     for (example, program), theirs in zip(pairs, outcomes, strict=True):
         known = ours[example.id, program]

@@ -1,4 +1,4 @@
-"""What is searched: three tasks, their questions, and how many programs are in flight.
+"""The workloads: three tasks, their questions, and the number of programs in flight.
 
 Questions come from real files where they are given. Otherwise they are made from a seed, in the data
 set's own schema and as long as its questions, and read by the task's own reader.
@@ -37,7 +37,7 @@ _MANY = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is measured: a model, and where it runs.
+    """The model that is measured, and its device and precision.
 
     Attributes:
         source: The model.
@@ -52,10 +52,10 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A task with its questions, and how much of it is run.
+    """A task with its questions, and the number of programs that run.
 
     Attributes:
-        name: What its figures are called after.
+        name: Name of the workload, a part of its figures' keys.
         task: The task's name.
         max_new_tokens: Most tokens of an answer; None for the task's own default.
         examples: The questions, a group for each process.
@@ -110,12 +110,12 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where questions come from; None for made ones.
+    """The sources of questions; None for made ones.
 
     Attributes:
         arc: A file, a folder or a hub data set in ARC's schema.
         gsm8k: The same in GSM8K's.
-        seed: For what is made.
+        seed: Seed of made questions.
     """
 
     arc: str | None = None
@@ -173,7 +173,7 @@ def times_and_sums(split: str, count: int, *, seed: int) -> list[Example]:
 
 
 def held_out_questions(sources: Sources, *, quick: bool) -> list[Example]:
-    """The questions on which searches are compared: none that a default was chosen on, or a prior learnt."""
+    """The questions on which searches are compared; no default was chosen on them, and no prior fitted to them."""
     return times_and_sums("test", 16 if quick else 60, seed=sources.seed)
 
 

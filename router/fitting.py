@@ -23,7 +23,7 @@ EpochRecord = dict[str, float]
 
 
 class FitSettings(Protocol):
-    """What the loop must know of a configuration."""
+    """The settings of the loop, which each configuration provides."""
 
     @property
     def epochs(self) -> int:
@@ -51,7 +51,7 @@ class FitSettings(Protocol):
         ...
 
     def warmup_of(self, num_steps: int) -> int:
-        """Steps until the highest learning rate is reached, of a training of so many steps."""
+        """Steps until the highest learning rate is reached, of a training of the given length."""
         ...
 
 
@@ -82,7 +82,7 @@ def fit_with_early_stopping(
 
     Args:
         network: The network, on its device.
-        settings: How to fit.
+        settings: Settings of the fitting.
         num_rows: Training rows of an epoch.
         batches: Gives one epoch's batches, in a new order each time.
         loss: The mean loss of a batch, and how many rows the batch has.

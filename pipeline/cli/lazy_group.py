@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are called: ``--help`` waits for none of them."""
+"""A group whose commands are imported when they are called, so that ``--help`` starts at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 
 
 class LazyCommand(NamedTuple):
-    """Where a command is, and what the group's help says of it.
+    """The import path of a command, and its line in the group's help.
 
     Attributes:
         module: The module that defines it.

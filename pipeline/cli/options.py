@@ -1,4 +1,4 @@
-"""What commands have in common: the type of a location, and how Ctrl-C ends them."""
+"""Parts that commands share: the type of a location, and the end on Ctrl-C."""
 
 from __future__ import annotations
 

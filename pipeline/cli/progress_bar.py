@@ -54,7 +54,7 @@ class Reporter(AbstractContextManager["Reporter"]):
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show where the run is."""
+        """Show the progress of the run."""
         if self._bar is not None and self._task_id is not None:
             self._bar.update(
                 self._task_id, total=progress.num_examples, completed=progress.done, facts=describe(progress)
@@ -67,7 +67,7 @@ class Reporter(AbstractContextManager["Reporter"]):
 class StepReporter(AbstractContextManager["StepReporter"]):
     """Shows steps that are done one after the other: a bar each on a terminal, lines elsewhere.
 
-    Call it with a step's name, how much of it is done, and of how much.
+    Call it with the name of a step, how much of the step is done, and of how much.
     """
 
     def __init__(self, console: Console) -> None:
@@ -96,7 +96,7 @@ class StepReporter(AbstractContextManager["StepReporter"]):
             self._bar.stop()
 
     def __call__(self, step: str, done: int, total: int) -> None:
-        """Show where a step is."""
+        """Show the progress of a step."""
         if self._bar is not None:
             if step not in self._tasks:
                 self._tasks[step] = self._bar.add_task(escape(step), total=total)
@@ -129,7 +129,7 @@ def describe(progress: Progress) -> str:
 
 
 def time_left(progress: Progress) -> str:
-    """How long the rest takes at the pace so far, if every search uses all of its simulations."""
+    """The remaining time at the pace so far, if every search uses all of its simulations."""
     if progress.programs_run == 0:
         return "?"
     examples = progress.num_examples - progress.resumed_examples - progress.failed_examples

@@ -1,8 +1,8 @@
 """Options from requests: a command's options are the fields of the frozen dataclass that it fills.
 
 ``@request_options(VerifyRequest)`` adds an option for each field: its name, type, default and docstring are the
-option's. ``filled(VerifyRequest, options)`` makes the request of what click has parsed, and the request checks it.
-The modules of requests import no framework, so that ``--help`` waits for none.
+option's. ``filled(VerifyRequest, options)`` makes the request from the parsed options, and the request checks it.
+The modules of requests import no framework, so that ``--help`` starts at once.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RequestCommand(click.Command):
 
 
 class ChoiceOfRequest(click.Choice[str]):
-    """Words to choose from, for the help and the shell's completion: the request says which of them it knows."""
+    """Words to choose from, for the help and the shell's completion; the request checks the value."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return str(value)
@@ -95,13 +95,13 @@ def request_options(
     without: tuple[str, ...] = (),
     **changed: Mapping[str, Any],
 ) -> Callable[[Command], Command]:
-    """A decorator that gives a command an option for each field of a request, those of requests in it included.
+    """A decorator that gives a command an option for each field of a request, those of nested requests included.
 
     Args:
         request: The frozen dataclass.
         only: Fields that become options; all that are not named in ``without`` if empty.
-        without: Fields that do not.
-        changed: By field, what this command says otherwise: ``default``, ``help``, or ``unset``, what None stands for.
+        without: Fields that do not become options.
+        changed: By field, this command's own ``default``, ``help``, or ``unset`` (the meaning of None).
     """
 
     def add(command: Command) -> Command:
@@ -117,8 +117,8 @@ def filled(request: type[Request], options: Mapping[str, Any], **fixed: Any) -> 
 
     Args:
         request: The frozen dataclass.
-        options: What click has parsed, by field; fields of requests in it are among them.
-        fixed: Fields that no option says.
+        options: The parsed options by field, those of nested requests included.
+        fixed: Values of fields that have no option.
 
     Raises:
         UserError: A value is out of its range.

@@ -97,7 +97,7 @@ def search(
             max_length=max_length,
             simulations=chosen.simulations if simulations is None else simulations,
         ),
-        # The published searches learn nothing from other examples.
+        # The published searches use no prior.
         calibration=0 if calibration is None and preset == "published" else calibration,
     )
     sys.exit(run_and_show(request))

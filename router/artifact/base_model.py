@@ -11,10 +11,10 @@ from pipeline.model_source import ModelSource, resolve_model
 
 @dataclass(frozen=True, kw_only=True)
 class BaseModelRef:
-    """Which base model a router or a probe belongs to.
+    """A reference to the base model of a router or a probe.
 
     Attributes:
-        name: A hub id, an embedded name, or the folder where it lay in training.
+        name: A hub id, an embedded name, or its folder at the training.
         revision: Pins its weights: the hub's commit, or a SHA-256 over local files.
     """
 
@@ -27,8 +27,8 @@ def find_base(base: BaseModelRef, elsewhere: str | None = None, *, kind: str) ->
 
     Args:
         base: The base model.
-        elsewhere: Where it lies, if not where it lay in training.
-        kind: What was trained on it, for messages: ``router`` or ``probe``.
+        elsewhere: Location of the base model, if another than in training.
+        kind: ``router`` or ``probe``, for messages.
 
     Raises:
         UserError: The model cannot be found, or has another revision.
@@ -59,8 +59,8 @@ def require_revision(source: ModelSource, base: BaseModelRef, *, what: str, hint
     Args:
         source: The model that was found.
         base: The base model.
-        what: What the base model is, for the message: ``the model that was searched``.
-        hint: What to try, for the end of the message.
+        what: Description of the base model in the message: ``the model that was searched``.
+        hint: Advice at the end of the message.
 
     Raises:
         UserError: The revisions differ.
@@ -73,7 +73,7 @@ def require_revision(source: ModelSource, base: BaseModelRef, *, what: str, hint
 
 
 def short_revision(revision: str) -> str:
-    """The beginning of a revision, for messages."""
+    """The first characters of a revision, for messages."""
     return f"{revision[:19]}…"
 
 

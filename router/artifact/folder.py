@@ -35,16 +35,16 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 _Described = TypeVar("_Described")
-#: A key that is in each kind's configuration only.
+#: For each kind, a key that only its configuration has.
 _SIGNATURE_KEYS = {"router": "head", "probe": "labels"}
 
 
 def check_folder(folder: AnyPath, kind: str) -> None:
-    """Refuse a folder in which something else would be written over.
+    """Refuse a folder whose other files would be overwritten.
 
     Args:
         folder: The folder to write to.
-        kind: What is to be written: ``router`` or ``probe``.
+        kind: ``router`` or ``probe``.
 
     Raises:
         UserError: The folder has files of these names that are not of that kind.
@@ -58,7 +58,7 @@ def check_folder(folder: AnyPath, kind: str) -> None:
 
 
 def make_early(folder: AnyPath, kind: str) -> None:
-    """Make a local folder before a long computation, which would be lost if the folder could not be written.
+    """Make a local folder before a long computation, so that an error in writing it shows at once.
 
     Raises:
         UserError: The folder cannot be written.
@@ -112,7 +112,7 @@ def find_folder(where: PathOrUrl, kind: str) -> AnyPath:
 
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
-    except Exception as error:  # any failure of the network, in whatever library raised it
+    except Exception as error:  # any failure of the network, from any library
         raise UserError(
             f"{kind} {source!r} is not a folder here and cannot be read from the hub ({type(error).__name__})"
         ) from None
@@ -156,7 +156,7 @@ def check_version(config: dict[str, Any], folder: AnyPath) -> None:
 
 
 def read_tensors(file: AnyPath, kind: str) -> dict[str, torch.Tensor]:
-    """The tensors of a router or a probe; those that are not integers in float32.
+    """The tensors of a router or a probe; floating-point tensors in float32.
 
     Raises:
         UserError: There is no such file, it is damaged, or a weight in it is not finite.
@@ -177,15 +177,15 @@ def read_tensors(file: AnyPath, kind: str) -> dict[str, torch.Tensor]:
 def read_described(
     where: PathOrUrl, kind: str, describe: Callable[[dict[str, Any]], _Described]
 ) -> tuple[_Described, AnyPath]:
-    """Find the folder of a router or a probe, and build what its configuration describes.
+    """Find the folder of a router or a probe, and build the object that its configuration describes.
 
     Args:
         where: A folder, or a hub id.
         kind: ``router`` or ``probe``.
-        describe: Builds it, with weights that are yet to be loaded, from the configuration.
+        describe: Builds the object from the configuration, with weights that are yet to be loaded.
 
     Returns:
-        What was built, and the folder.
+        The object, and the folder.
 
     Raises:
         UserError: There is no such folder, or its configuration is damaged; the message says which.
@@ -200,7 +200,7 @@ def read_described(
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, torch.Tensor], file: AnyPath) -> None:
-    """Fill a network with weights, for use alone: nothing of it is trained any more.
+    """Load weights into a network and freeze them, for inference.
 
     Raises:
         UserError: Names or shapes of the weights differ from the network's.

@@ -1,4 +1,4 @@
-"""The model cards of routers and probes: what they are, how to use them, how they were made."""
+"""The model cards of routers and probes: a description, an example of use, and the training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def model_card(config: dict[str, Any], *, describe: Callable[[Mapping[str, Any]]
 
     Args:
         config: The router's ``config.json``.
-        describe: Writes what the router's kind does.
+        describe: Writes the description of the router's kind.
     """
     base = config["base_model"]
     return f"""{_header(base, "layer-programs")}
@@ -69,6 +69,6 @@ tags:
 
 
 def _table(made: dict[str, Any]) -> str:
-    """Settings and metrics, those that are one value."""
+    """A table of the settings and metrics that are single values."""
     rows = "\n".join(f"| `{key}` | `{value}` |" for key, value in made.items() if not isinstance(value, dict))
     return f"| | |\n| --- | --- |\n{rows}"

@@ -1,1 +1,1 @@
-"""How good a router is on questions that it never saw, beside what it must be compared with."""
+"""The evaluation of a router: its accuracy on unseen questions, beside that of other methods."""

@@ -24,7 +24,7 @@ TIMED_TOKENS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Some questions, and what is to be done with them.
+    """A request to an actor: some questions, and the method that answers them.
 
     Attributes:
         method: The method that answers.
@@ -34,7 +34,7 @@ class Ask:
         average: Average of the router; see ``RoutedCausalLM``.
         router: Index of the router.
         search: Search with the gold answers, instead of routing.
-        timed: Compare the time of answers, instead of judging them.
+        timed: Compare the time of answers, instead of scoring them.
     """
 
     method: str
@@ -69,7 +69,7 @@ class AnsweringActor(ModelActor):
         routers: The routers; times are measured with the first.
         source: The base model.
         config: The settings under which a search is the ceiling: model, task, device and the rest.
-        prior: What guides that search.
+        prior: The prior that guides that search; None without a prior.
     """
 
     def __init__(self, routers: Sequence[Router], source: ModelSource, config: RunConfig, prior: Prior | None) -> None:
@@ -95,7 +95,7 @@ class AnsweringActor(ModelActor):
         self._routed = [RoutedCausalLM(self._model.hf_model, self._model.tokenizer, router) for router in self._routers]
 
     def work(self, ask: Ask) -> Any:
-        """Answers, one for each question; where times are asked for, the medians of base and routed in seconds."""
+        """The answer to each question; for a timed request, the median seconds of base and routed model."""
         self._begin()
         questions = [self._task.prepare(example, self._model.tokenizer) for example in ask.examples]
         if ask.timed:
@@ -128,7 +128,7 @@ class AnsweringActor(ModelActor):
         return answers
 
     def _times(self, ask: Ask, questions: Sequence[PreparedExample]) -> tuple[float, float]:
-        """Seconds of an answer of so many tokens at batch 1, base and routed in turn."""
+        """Median seconds of an answer of ``TIMED_TOKENS`` tokens at batch 1, base and routed model in turn."""
         import torch
 
         seconds: dict[str, list[float]] = {"base": [], "routed": []}

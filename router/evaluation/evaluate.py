@@ -1,4 +1,4 @@
-"""Pass@1 of a routed model on questions that its routers never saw, beside what it must be compared with.
+"""Pass@1 of a routed model on questions that its routers were not trained on, beside that of other methods.
 
 Five methods answer the same questions, greedily: the base model; the routed one; the best single program, chosen
 on training questions; a random program of the routed one's length for each question; and the search itself, which
@@ -59,7 +59,7 @@ def evaluate(
     """Evaluate a router; ``write`` keeps the results.
 
     Args:
-        request: What to do.
+        request: The router, the questions and the methods.
         announce: Receives a line for the user.
         show: Receives for each method how many of its questions are done, of how many.
 
@@ -119,10 +119,10 @@ def evaluate(
 
 
 def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:
-    """The routers that are set against the first, by the names of their folders.
+    """The other routers to compare with ``router``, by the names of their folders.
 
     Raises:
-        UserError: One cannot be read, is of another base, or has another's name.
+        UserError: A router cannot be read or has another base, or two folders have the same name.
     """
     others: dict[str, Router] = {}
     for path in request.against:
@@ -143,7 +143,7 @@ def _reachable(request: EvaluateRequest, router: Router, announce: Callable[[str
     """The budgets of the curve that the router can keep.
 
     Raises:
-        UserError: One is out of range for any router.
+        UserError: A budget is out of range for every router.
     """
     least = router.head.least_layers / router.head.num_layers
     for budget in request.curve:
@@ -159,7 +159,7 @@ def _reachable(request: EvaluateRequest, router: Router, announce: Callable[[str
 
 
 def results_folder(request: EvaluateRequest) -> AnyPath:
-    """Where an evaluation's results go."""
+    """The folder of an evaluation's results."""
     return request.out or locate(request.router)
 
 
@@ -179,7 +179,7 @@ def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
 
 
 def _read(task: Task, request: EvaluateRequest) -> list[Example]:
-    """The questions that were asked for."""
+    """The questions of a request."""
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
     return read_or_explain(
@@ -190,14 +190,17 @@ def _read(task: Task, request: EvaluateRequest) -> list[Example]:
 def _unseen(
     asked: Sequence[Example], task: Task, trained_on: frozenset[int], source: ModelSource
 ) -> tuple[list[Example], dict[str, int]]:
-    """The questions that the routers were not trained on and that the model can be asked; the others by reason."""
+    """The questions to evaluate on, and the number of those left out, by the reason.
+
+    Left out are questions that a router was trained on, or that the model cannot be asked.
+    """
     model, tokenizer = load_description(source)
     examples: list[Example] = []
     left_out: dict[str, int] = {}
     for example in asked:
         try:
             question = task.prepare(example, tokenizer)
-        except Exception as error:  # whatever a tokenizer or a chat template makes of one question
+        except Exception as error:  # any failure of a tokenizer or a chat template on one question
             reason = f"cannot be asked ({type(error).__name__})"
         else:
             # The id of a made question is the question itself; in a file it may be a line's number.
@@ -286,7 +289,7 @@ def _result(method: str, answers: list[Answer], base: list[Answer]) -> Result:
 
 
 def random_program(depth: int, length: int, rng: random.Random) -> LayerProgram:
-    """A program of a given length: random layers left out, or random ones run twice."""
+    """A program of a given length, with random layers skipped or repeated."""
     counts = [1] * depth
     if length <= depth:
         for layer in rng.sample(range(depth), depth - length):
@@ -348,7 +351,7 @@ class _Asking:
         return [answer for ask in asks for answer in by_ask[id(ask)]]
 
     def times(self, examples: Sequence[Example], *, budget: float | None, average: float | None) -> tuple[float, float]:
-        """Median seconds of an answer, base and routed."""
+        """Median seconds of an answer, of the base model and of the routed one."""
         ask = Ask(method="latency", examples=examples, budget=budget, average=average, timed=True)
         [(_, seconds)] = list(self._actors.map([ask]))
         base, routed = seconds

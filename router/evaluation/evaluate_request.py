@@ -1,4 +1,4 @@
-"""What an evaluation is asked for. The module imports no framework, so that ``evaluate --help`` waits for none."""
+"""The request of an evaluation. The module imports no framework, so that ``evaluate --help`` starts at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.storage import AnyPath
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRequest:
-    """What ``drllm-pipeline evaluate`` was asked for.
+    """The request of ``drllm-pipeline evaluate``.
 
     Raises:
         UserError: A field is out of its range.

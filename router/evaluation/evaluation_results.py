@@ -20,16 +20,16 @@ class Result:
     Attributes:
         method: Name of the method.
         accuracy: Share of right answers.
-        interval: Its 95 % bootstrap interval.
+        interval: 95 % bootstrap interval of the accuracy.
         layers: Mean layers of a program.
-        lost: Questions that only the base gets right.
-        won: Questions that only this one gets right.
+        lost: Number of questions that only the base gets right.
+        won: Number of questions that only this method gets right.
         p_value: p-value of McNemar's exact test against the base.
-        programs: Different programs that ran.
+        programs: Number of different programs that ran.
         identity: Share of questions on which the identity program ran.
         latency: Time of an answer over the base's; None where it was not measured.
-        against: Questions that only the routed one gets right, questions that only this one does, and the p-value; None
-            for methods that are not other routers.
+        against: Number of questions that only the routed model gets right, number of those that only this method does,
+            and the p-value; None for methods that are not other routers.
         answers: Each question's program and verdict.
     """
 
@@ -49,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResults:
-    """An evaluation's outcome.
+    """The results of all methods.
 
     Attributes:
         results: The results of each method.
@@ -66,7 +66,7 @@ class EvaluationResults:
     num_layers: int
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, each answer included."""
+        """All results as JSON values, each answer included."""
 
         def record(result: Result) -> dict[str, Any]:
             return {

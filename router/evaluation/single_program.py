@@ -1,4 +1,4 @@
-"""One program for all questions: the best on training questions of those that their searches found most often."""
+"""The best single program: of those that the training's searches found most often, the best on training questions."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pipeline.tasks import Example
 from router.evaluation.answering_actor import Answer
 from router.routed.checkpoint import Router
 
-#: Programs among which the best single one is chosen, and training questions that choose.
+#: Number of candidates for the best single program, and of training questions to compare them on.
 CANDIDATES, CHOOSING_QUESTIONS = 16, 192
 
-#: From questions and a program for each to the answers.
+#: Runs a program for each question, and gives the answers.
 Ask = Callable[[Sequence[Example], Sequence[LayerProgram]], list[Answer]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRuns:
-    """What the training's runs tell an evaluation.
+    """The programs, questions and prior of a training's runs.
 
     Attributes:
-        candidates: Programs that were right on many of them, the most frequent first.
-        examples: Questions that choose among the candidates, with their task; empty where they cannot be read again.
-        prior: What guides the search.
+        candidates: Programs that were right on some question, the most frequent first.
+        examples: Training questions, on which candidates are compared; those that cannot be read again are missing.
+        prior: The prior that guides the search; None without a prior.
     """
 
     candidates: list[LayerProgram] = field(default_factory=list)
@@ -41,7 +41,7 @@ class TrainingRuns:
 
     @classmethod
     def read(cls, runs: Sequence[AnyPath], router: Router, announce: Callable[[str], None]) -> TrainingRuns:
-        """Read the runs that are still there."""
+        """Read those of the runs that still exist."""
         present = [run for run in runs if is_there(run / "run.json")]
         for run in runs:
             if run not in present:
@@ -66,17 +66,17 @@ class TrainingRuns:
 
 
 def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: Ask) -> LayerProgram | None:
-    """The program, of at most so many layers, that is right on most of some training questions.
+    """The program of at most ``most`` layers that is right on most of some training questions.
 
     Args:
-        training: Whose questions choose, and among which programs.
-        task: Only its questions count.
+        training: The candidates, and the questions to compare them on.
+        task: Name of the task; questions of other tasks are not used.
         most: Most layers of the program.
         depth: Depth L of the model.
         ask: Runs programs on questions, one program a question.
 
     Returns:
-        None where no run is left to choose on.
+        The program; without training questions the most frequent candidate, None without candidates.
     """
     examples = [example for example in training.examples if example.task == task]
     random.Random("choosing questions").shuffle(examples)

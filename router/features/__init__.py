@@ -1,1 +1,1 @@
-"""What routers and probes read of a text, computed once on Ray actors and kept."""
+"""Features of texts for routers and probes, computed once on Ray actors and kept."""

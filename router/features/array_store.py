@@ -1,4 +1,4 @@
-"""Arrays on disk under keys: what a frozen model made of texts, computed once and mapped into memory.
+"""Arrays on disk by key: a frozen model's states on texts, computed once and mapped into memory.
 
     FOLDER/*.safetensors    arrays in float16, one behind the other, a file for each chunk of work that an actor did
 
@@ -32,7 +32,7 @@ class ArrayStore:
 
     Args:
         root: The folder of all kinds.
-        kind: What decides an array beside its key, as JSON takes it: the model's revision, its precision, ….
+        kind: All that determines an array beside its key, as JSON values: the model's revision, its precision, ….
 
     Raises:
         UserError: The folder cannot be written or read.
@@ -61,12 +61,12 @@ class ArrayStore:
         """Keep arrays that differ in their first dimension at most.
 
         Args:
-            keys: A key each.
+            keys: Key of each array.
             arrays: The arrays.
-            names: What a message calls each of them.
+            names: Name of each array in messages.
 
         Raises:
-            UserError: A value is no number, or the disk does not take them.
+            UserError: A value is not finite, or the arrays cannot be written.
         """
         broken = [name for name, array in zip(names, arrays) if not np.isfinite(array).all()]
         if broken:
@@ -89,17 +89,17 @@ class ArrayStore:
         self._note(file)
 
     def read(self, key: str) -> Array:
-        """An array that is kept, in float16, straight from the mapped file."""
+        """The array of a key, in float16, from the mapped file."""
         file, start, end = self._slices[key]
         found: Array = self._files[file].get_slice(_TENSOR)[start:end]
         return found
 
     def free_bytes(self) -> int:
-        """Room on the disk."""
+        """Free bytes on the disk."""
         return shutil.disk_usage(self.folder).free
 
     def _note(self, file: Path) -> None:
-        """Map a file and remember what is in it; one that is damaged is as good as absent."""
+        """Map a file and index its arrays; a damaged file counts as absent."""
         try:
             mapped = safe_open(file, framework="np")
             arrays = json.loads(mapped.metadata()["arrays"])  # type: ignore[no-untyped-call]

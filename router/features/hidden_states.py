@@ -1,6 +1,6 @@
-"""What probes read of a text, computed once on Ray actors: the residual stream as it enters and leaves every layer.
+"""Hidden states for probes, computed once on Ray actors: the residual stream before and after every layer.
 
-Every state is divided by its root mean square. A probe is given no more than it needs (its *state selection*):
+Every state is divided by its root mean square. Only the states that a probe needs are kept (its *state selection*):
 
     tokens   every token in all layers
     top      every token in the last
@@ -8,7 +8,7 @@ Every state is divided by its root mean square. A probe is given no more than it
     max      their largest values in all layers
     last     the last token in all layers
 
-The same function makes them in training and in use, float16 rounding included.
+The same function computes the states in training and in use, float16 rounding included.
 
 Shapes: S states (of L layers L + 1), T tokens or 1, D hidden size.
 """
@@ -47,7 +47,7 @@ _GIB = 1 << 30
 
 
 def pool_states(state: torch.Tensor, state_selection: str) -> torch.Tensor:
-    """One layer's states ``[T, D]`` as a probe of a state selection is given them, ``[T or 1, D]`` in float16."""
+    """One layer's states ``[T, D]``, pooled by a state selection, ``[T or 1, D]`` in float16."""
     state = state.float()
     state = state * state.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
     if state_selection == "mean":
@@ -60,7 +60,7 @@ def pool_states(state: torch.Tensor, state_selection: str) -> torch.Tensor:
 
 
 def stack_states(states: torch.Tensor, state_selection: str) -> torch.Tensor:
-    """All layers' pooled states ``[S, T, D]`` as they are kept: ``[T, S, D]``, or ``[T, 1, D]`` of the last."""
+    """All layers' pooled states ``[S, T, D]`` in the store's order: ``[T, S, D]``, or ``[T, 1, D]`` of the last."""
     return (states[-1:] if state_selection == "top" else states).transpose(0, 1)
 
 
@@ -87,12 +87,12 @@ class StateActor(ModelActor):
         state_selection: str,
         early: int | None,
     ) -> None:
-        # Every text is read once: nothing of it is worth keeping.
+        # Every text is read once: a cache would not help.
         super().__init__(source, device=device, dtype=dtype, threads=threads, cache_gib=0.0)
         self._prompt_template, self._state_selection, self._early = prompt_template, state_selection, early
 
     def work(self, texts: Sequence[str]) -> tuple[list[np.ndarray[Any, Any]], int, dict[str, Any]]:
-        """States of texts, ``[T, S, D]`` each; how many texts were cut; what is noted of the model."""
+        """States of texts, ``[T, S, D]`` each; the number of texts that were cut; the note on the model."""
         from pipeline.engine.loading import weights_fingerprint
 
         self._begin()
@@ -114,8 +114,8 @@ class StateStore:
 
     Args:
         root: The folder of all models' features.
-        revision: Of the model's weights.
-        dtype: Its precision.
+        revision: Revision of the model's weights.
+        dtype: Precision of the weights.
         prompt_template: How texts are put to the model.
         state_selection: Which states are kept; see ``STATE_SELECTIONS``.
         early: Layers after which reading ends, for a probe behind an early exit; None for all.
@@ -155,7 +155,7 @@ class StateStore:
         return [text for text in dict.fromkeys(texts) if self.prompt_template.key(text) not in self._arrays]
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens are kept of each."""
+        """Number of kept tokens of each text."""
         return self._arrays.lengths([self.prompt_template.key(text) for text in texts])
 
     def read(self, text: str) -> np.ndarray[Any, Any]:
@@ -173,25 +173,25 @@ class StateStore:
         most_gib: float,
         show: Callable[[int], None] = lambda done: None,
     ) -> int:
-        """Compute what is not kept, on Ray actors.
+        """Compute the states that are not kept, on Ray actors.
 
         Args:
-            texts: Whose states are wanted.
+            texts: The texts.
             model: The frozen model.
             device: ``cpu`` or ``cuda``.
             dtype: The weights' precision.
-            pool: How many actors, and on what.
+            pool: Number of actors, and the resources of each.
             most_gib: Most that these texts' states may take on the disk.
             show: Receives how many texts were read.
 
         Returns:
-            How many of the texts that were read now were longer than there is room for, and cut.
+            The number of texts that were cut in this call, because they are longer than the model's context.
 
         Raises:
-            UserError: The model cannot be loaded, its states are no numbers, or they will not fit on the disk.
+            UserError: The model cannot be loaded, its states are not finite, or they will not fit on the disk.
         """
-        # Texts of a length together, as far as characters tell, and the longest first: then the first chunk tells
-        # whether there is room for all.
+        # Texts are sorted by their characters, so that a chunk's texts are of similar length. The longest come first:
+        # the first chunk then shows whether there is room for all.
         absent = sorted(self.absent(texts), key=len, reverse=True)
         chunks = _chunks(absent, CHUNK_CHARACTERS if self._whole else math.inf)
         actors: ActorPool[list[str]] = ActorPool(
@@ -212,7 +212,7 @@ class StateStore:
                 cut += cut_now
                 read += sum(map(len, chunk))
                 size += sum(array.nbytes for array in states)
-                # What is kept of a text grows with it at most: by texts where it does not, by characters where it does.
+                # The estimate goes by characters where every token is kept, else by texts.
                 needed = size + size / read * (characters - read) if self._whole else size / done * len(absent)
                 self._check_room(needed, size, most_gib)
                 show(done)
@@ -220,7 +220,7 @@ class StateStore:
 
     @property
     def _whole(self) -> bool:
-        """Whether every token is kept."""
+        """Whether the states of every token are kept."""
         return self.state_selection in ("tokens", "top")
 
     def _note(self, note: dict[str, Any]) -> None:
@@ -243,7 +243,7 @@ class StateStore:
 
 
 def _chunks(texts: Sequence[str], most_characters: float) -> list[list[str]]:
-    """Texts in their order, so many together."""
+    """Texts in their order, in chunks."""
     chunks: list[list[str]] = []
     characters = 0
     for text in texts:

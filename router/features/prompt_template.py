@@ -1,4 +1,4 @@
-"""How a text is put to the model whose hidden states are read."""
+"""The prompt in which a text is given to the model whose hidden states are read."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ from router.features.prompt_template import PromptTemplate
 
 @dataclass(frozen=True, kw_only=True)
 class StateRequest:
-    """Which states of texts are read, and how.
+    """A request for hidden states: the model, the prompt, and the states to keep.
 
     Attributes:
         source: The frozen model.
-        prompt_template: How texts are put to the model.
+        prompt_template: The prompt of each text.
         state_selection: Which states are kept; see ``router.features.hidden_states``.
         features: Folder of all states.
-        resources: What actors run on.
+        resources: Resources of the actors.
         most_gib: Most that new states may take on the disk.
     """
 
@@ -41,19 +41,19 @@ def read_states(
     announce: Callable[[str], None],
     show: Callable[[str, int, int], None],
 ) -> tuple[StateStore, str]:
-    """The states of texts, computed where they are not kept.
+    """The hidden states of texts; those that are not kept are computed.
 
     Args:
-        wanted: What is read, and how.
+        wanted: The request.
         texts: The texts.
         announce: Receives a line for the user.
         show: Receives what is being done, how much of it is done, of how much.
 
     Returns:
-        A store that has them, and the precision that they were read in.
+        A store with the states, and the precision of the model that computed them.
 
     Raises:
-        UserError: The model cannot be loaded, its states are no numbers, or there is no room for them.
+        UserError: The model cannot be loaded, its states are not finite, or there is no room for them.
     """
     import ray
 

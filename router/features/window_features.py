@@ -1,4 +1,4 @@
-"""What the routers read, computed once: windows of what enters each layer, along the labelled program.
+"""The routers' features, computed once: windows of each layer's input, along the labelled program.
 
 Execution follows the label (teacher forcing): the router of layer l reads the prompt as the program's own earlier
 layers left it, also where the layer itself is skipped. An interrupted extraction is continued where it stopped, and a
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: Changes whenever the same prompt would give other features.
 _VERSION = 2
-#: Prompts that an actor is given at once, and so in a file.
+#: Prompts of an actor's chunk, and so of a file.
 CHUNK = 64
 
 
@@ -77,7 +77,7 @@ class FeatureStore:
 
 
 def feature_key(row: Labelled) -> str:
-    """Names a row's features within a model's: by its program and its prompt."""
+    """Key of a row's features in a model's store: from the program and the prompt."""
     return hashlib.sha256(f"{row.program}\n{row.prompt}".encode()).hexdigest()[:32]
 
 
@@ -111,7 +111,7 @@ class FeatureActor(ModelActor):
 def pooled_along(
     model: FrozenModel, rows: Sequence[Labelled], *, num_windows: int, add_special_tokens: bool
 ) -> np.ndarray[Any, Any]:
-    """Windows of what enters each layer along each row's program, ``[N, L, W, D]`` in float32."""
+    """Windows of each layer's input along each row's program, ``[N, L, W, D]`` in float32."""
     import torch
 
     from router.features.windows import pool_windows, window_weights
@@ -126,7 +126,7 @@ def pooled_along(
 
 
 def entering(counts: Sequence[int], states: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What enters each layer, run or not: from the states between a program's runs ``[K + 1, …]`` to ``[L, …]``."""
+    """The input of each layer, run or not, ``[L, …]``, from the states between a program's runs, ``[K + 1, …]``."""
     before = np.concatenate([[0], np.cumsum(counts)[:-1]])
     found: np.ndarray[Any, Any] = states[before]
     return found
@@ -150,7 +150,7 @@ def extract(
         model: The frozen model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
-        pool: How many actors, and on what resources.
+        pool: Number of actors, and the resources of each.
         show: Receives how many rows were computed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Means over windows of a prompt's tokens: what the routers of all layers read."""
+"""Means over windows of a prompt's tokens, the inputs of the routers of all layers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 def window_weights(
     lengths: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], num_tokens: int, num_windows: int
 ) -> np.ndarray[Any, Any]:
-    """What takes the mean of each window of each row, padding left out.
+    """The weights that take the mean of each window of each row, without padding.
 
     Window w of n tokens goes from token ``w·n // W`` to token ``(w+1)·n // W``, and holds at least one: the windows
     of a prompt that is shorter than W tokens hold some tokens several times.
 
     Args:
         lengths: Tokens n of each row, ``[B]``, at least 1.
-        starts: Where each row's tokens begin, ``[B]``: behind its padding.
+        starts: Index of each row's first token, ``[B]``, behind the padding.
         num_tokens: Tokens T of the padded rows.
         num_windows: W.
 

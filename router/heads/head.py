@@ -1,4 +1,4 @@
-"""What every kind of router is once it is trained: a network, its settings, and the programs it makes of prompts.
+"""The protocol of a trained router: a network, its settings, and the programs that it chooses for prompts.
 
 ``registry`` lists the kinds.
 """
@@ -34,7 +34,7 @@ class Head(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """The trained network: its state is what is saved."""
+        """The trained network, whose state is saved."""
         ...
 
     @property
@@ -66,7 +66,7 @@ class Head(Protocol):
         ...
 
     def steering(self, sample: Array, *, limit: int | None = None, average: float | None = None) -> Steering:
-        """What decides under a budget.
+        """The steering under a budget.
 
         Args:
             sample: The head's log-probabilities on held-out prompts, ``[N, *sample_shape]``.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 
 class HeadRequest(Protocol):
-    """A kind's own configuration, a frozen dataclass whose fields are options: what is trained, and how."""
+    """A kind's own configuration, a frozen dataclass whose fields are options of the training."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""What a kind of router consists of: its request, the steps of its training, and what is written of it.
+"""The parts of a kind of router: its request, the steps of its training, its picture and its card.
 
 A training has four steps with data between them: label → extract → fit → write. A kind brings the first three and the
 parts of the fourth that only it has; ``router.training.train`` runs them, ``router.heads.registry`` lists the kinds.
@@ -26,7 +26,7 @@ from router.menu.candidates import LabelService
 
 
 class ModelService(LabelService, Protocol):
-    """What a training asks of the base model. An implementation keeps its results, and computes what is not kept."""
+    """The results of the base model that a training needs. An implementation keeps them, and computes missing ones."""
 
     @property
     def announce(self) -> Callable[[str], None]:
@@ -74,10 +74,10 @@ class HeadKind(Generic[RequestT, LabelsT, FeaturesT, TrainedT]):
     """One kind of router.
 
     Attributes:
-        head: Its class, which loads it from its settings.
+        head: Class of the head, which is built from its settings.
         request: The class of its configuration.
         label: Step 1: a label for each example.
-        extract: Step 2: what the base model makes of the labelled prompts.
+        extract: Step 2: the base model's states on the labelled prompts.
         fit: Step 3: the head; calls back with every epoch's record.
         draw: Draws the training into a PNG file.
         card: Describes the head in the model card, from ``config.json``.

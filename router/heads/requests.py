@@ -1,4 +1,4 @@
-"""The kinds of routers by their requests: what ``train --head`` takes. The module imports no framework.
+"""The kinds of routers by their requests: the values of ``train --head``. The module imports no framework.
 
 ``router.heads.registry`` says how each kind is trained and loaded.
 """

@@ -1,4 +1,4 @@
-"""What runs hold for training: each example's prompt and right programs, and labels chosen among those.
+"""Training data from runs: each example's prompt and right programs, and labels chosen among those.
 
 A search keeps several right programs an example. Which of them is the label matters: the shortest ones differ from
 example to example by little more than chance, and nothing can learn that. ``consensus`` picks, among an example's right
@@ -45,7 +45,7 @@ class SolvedExample:
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """What one or more runs of one model hold for training.
+    """The training data of one or more runs of one model.
 
     Attributes:
         base: The base model that was searched.
@@ -170,7 +170,7 @@ def _fingerprints(rows: pd.DataFrame) -> set[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """A run, and what decides whether it goes with another."""
+    """A run, and the settings in which it must agree with another."""
 
     run: AnyPath
     model: str

@@ -1,4 +1,4 @@
-"""How labels are chosen: what every kind of router is asked for before it is trained."""
+"""The choice of labels, a request that the trainings of all kinds of routers share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHOICES: tuple[LabelChoice, ...] = get_args(LabelChoice)
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRequest:
-    """Which runs the labels come from, and how each example's label is chosen.
+    """The runs that the labels come from, and the choice of each example's label.
 
     Raises:
         UserError: A field is out of its range.

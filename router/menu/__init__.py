@@ -1,1 +1,1 @@
-"""Candidate sets: programs that examples share, whether they are right on them, and what to expect of each."""
+"""Candidate sets: programs that examples share, their verdicts, and the predicted probability of being right."""

@@ -86,7 +86,7 @@ class SearchedRun:
 
 
 class LabelService(Protocol):
-    """What labelling asks of the base model. An implementation keeps its results, and computes what is not kept."""
+    """The results of the base model that labelling needs. An implementation keeps them, and computes missing ones."""
 
     def verdicts(self, run: SearchedRun, examples: Sequence[Example], programs: Sequence[LayerProgram]) -> Array:
         """Whether each program is right on each example of a run, bool ``[N, M]``."""

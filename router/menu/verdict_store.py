@@ -1,4 +1,4 @@
-"""Whether given programs are right on given examples: run once on Ray, by the search's own scoring, and kept.
+"""Verdicts of programs on examples: computed once on Ray, by the search's own scoring, and kept.
 
 FEATURES/verdicts/<model and task>/*.parquet    verdicts, a file for each chunk that an actor ran
 """
@@ -70,7 +70,7 @@ class VerdictStore:
         """Keep the verdicts of a chunk, a list for each of its examples.
 
         Raises:
-            UserError: They cannot be written.
+            UserError: The verdicts cannot be written.
         """
         rows: list[dict[str, Any]] = [
             {"question": _key(example), "program": str(program), "correct": verdict}
@@ -143,10 +143,10 @@ def run_programs(
         model: The frozen model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
-        pool: How many actors, and on what resources.
+        pool: Number of actors, and the resources of each.
         task: Name of the examples' task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
-        show: Receives how many programs were run, of how many.
+        show: Receives how many programs were run, and of how many.
 
     Raises:
         UserError: The model cannot be loaded, or an example cannot be prepared.

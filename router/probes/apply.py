@@ -28,10 +28,10 @@ def evaluate_probe(
     announce: Callable[[str], None] = lambda line: None,
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Judge a probe on labelled texts.
+    """Evaluate a probe on labelled texts.
 
     Returns:
-        Its metrics; see ``router.probes.metrics``.
+        The probe's metrics; see ``router.probes.metrics``.
 
     Raises:
         UserError: Something in the request, the probe or the texts is wrong.
@@ -51,13 +51,13 @@ def predict(
     announce: Callable[[str], None] = lambda line: None,
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[Label]:
-    """Label texts: a JSON line a row, ``label`` and ``scores``.
+    """Predict the labels of texts, and write a JSON line with ``label`` and ``scores`` for each row.
 
     Args:
-        request: What to do.
-        out: The file.
+        request: The texts and the probe.
+        out: The file to write.
         announce: Receives a line for the user.
-        show: Receives what is being done, how much of it is done, of how much.
+        show: Receives the name of a step, how much of the step is done, and of how much.
 
     Raises:
         UserError: Something in the request, the probe or the texts is wrong, or the file cannot be written.
@@ -95,7 +95,7 @@ def _asked(
     announce: Callable[[str], None],
     show: Callable[[str, int, int], None],
 ) -> tuple[StoredTexts, torch.Tensor]:
-    """The texts with their states, and the probe's logits."""
+    """The texts with their states, and the probe's logits, ``[N, classes]``."""
     store, _ = read_states(
         StateRequest(
             source=find_base(probe.base, request.base, kind="probe"),

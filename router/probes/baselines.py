@@ -1,11 +1,11 @@
-"""What a probe must beat: plain classifiers of the same texts, and the model's own answer.
+"""Baselines of a probe: plain classifiers of the same texts, and the model's own answer.
 
     first-token logits    logistic regression on the logits of the first token of an answer (MULI, Hu et al., 2024)
     zero-shot prompting   the label that the model finds likeliest as its answer
     TF-IDF                logistic regression on the texts' words and pairs of words, without any model
 
-A linear probe on the last token of the last layer is a probe like any other: ``scope="last"``. Their strength of
-regularization is the one with the best macro-F1 on the held-out texts.
+A linear probe on the last token of the last layer is a probe like any other: ``scope="last"``. The regularization of
+each logistic regression is the one with the best macro-F1 on the held-out texts.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ Array = np.ndarray[Any, Any]
 
 
 class AskingActor(ModelActor):
-    """The Ray actor that asks the model for the label.
+    """The Ray actor that asks the frozen model for the labels of texts.
 
     Args:
         source: The frozen model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        question: How.
-        labels: What may be answered.
+        question: Template of the question, with placeholders for the text and the labels.
+        labels: The possible answers.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class AskingActor(ModelActor):
         )
 
     def work(self, texts: Sequence[str]) -> list[Array]:
-        """For each text the log-probabilities of the answer's first token, and how far behind each label is.
+        """Ask for the label of each text.
 
         Returns:
-            ``[1, V + C]`` each.
+            For each text ``[1, V + C]``: the log-probabilities of the answer's first token, and the log-probability of
+            each label less that of the likeliest label.
         """
         self._begin()
         model = self._model
@@ -83,7 +84,7 @@ class AskingActor(ModelActor):
         for owner, question in enumerate(questions):
             room = model.context_length - max(map(len, question.answers))
             for answer in [[], *(answer[:-1] for answer in question.answers if len(answer) > 1)]:
-                # Of a text that is too long, the end with the question.
+                # A prompt that is too long is cut at its beginning: the question is at its end.
                 rows.append((question.prompt_ids[-room:] + answer, min(len(question.prompt_ids), room) - 1))
                 owners.append(owner)
         logits = model.logits(
@@ -101,7 +102,7 @@ class AskingActor(ModelActor):
                 float((first if len(answer) == 1 else next(others))[range(len(answer)), answer].sum())
                 for answer in question.answers
             ]
-            # Their distances from the likeliest: what is near is told apart in float16 too.
+            # Differences from the likeliest label: near the maximum, float16 is precise enough.
             behind = np.array(scores, dtype=np.float32) - max(scores)
             found.append(np.concatenate([first[0].cpu().numpy(), behind])[None])
         return found
@@ -119,25 +120,25 @@ def asked(
     pool: PoolConfig,
     show: Callable[[int, int], None],
 ) -> tuple[Array, Array]:
-    """What the model says when it is asked for the label of each text; kept on the disk.
+    """Ask the model for the label of each text. Answers are kept on the disk.
 
     Args:
         texts: The texts.
-        labels: What may be answered.
-        question: How it is asked.
-        features: Folder of everything that is kept.
+        labels: The possible answers.
+        question: Template of the question, with placeholders for the text and the labels.
+        features: Folder of all features.
         model: The frozen model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
-        pool: How many actors, and on what.
+        pool: Number of actors, and the resources of each.
         show: Receives how many texts are done, of how many.
 
     Returns:
-        Log-probabilities of the first token ``[N, V]`` in float16, and of the labels, but for a constant of each text,
-        ``[N, C]``.
+        Log-probabilities of the first token, ``[N, V]`` in float16, and of the labels, ``[N, C]``, up to a constant
+        of each text.
 
     Raises:
-        UserError: The model cannot be loaded, or its logits are no numbers.
+        UserError: The model cannot be loaded, or its logits are not finite.
     """
     store = ArrayStore(features, ["asked", _VERSION, model.revision, dtype, question, labels])
     absent = sorted({text for text in texts if _key(text) not in store}, key=len, reverse=True)
@@ -169,7 +170,7 @@ def first_token_features(log_probs: Array) -> Array:
 
 
 def word_features(train: Sequence[str], *others: Sequence[str]) -> list[Any]:
-    """TF-IDF of words and pairs of words, fitted to the first texts; sparse ``[N, words]`` for each."""
+    """TF-IDF of words and pairs of words, fitted to ``train``; a sparse array ``[N, words]`` for each set of texts."""
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     try:
         return [vectorizer.fit_transform(train), *(vectorizer.transform(some) for some in others)]
@@ -178,12 +179,12 @@ def word_features(train: Sequence[str], *others: Sequence[str]) -> list[Any]:
 
 
 def logistic_regression(train: Any, labels: Array, held_out: Any, held_out_labels: Array, test: Any) -> Array:
-    """Probabilities ``[N, classes]`` of the test texts; classes weigh alike."""
+    """Fit logistic regression with balanced classes; returns the test texts' probabilities, ``[N, classes]``."""
     best, scores = -1.0, None
     for strength in _STRENGTHS:
         model = LogisticRegression(C=strength, max_iter=_ITERATIONS, class_weight="balanced")
         with warnings.catch_warnings():
-            # Weak regularization may want more iterations; the held-out texts say whether it is any good.
+            # With weak regularization the fit may not converge; the held-out texts decide whether it is good enough.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(train, labels)
         score = macro_f1(held_out_labels, model.predict(held_out))

@@ -42,14 +42,14 @@ _PLAIN = ("first-token", "tf-idf", "zero-shot")
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """One method's figures.
+    """The figures of one method.
 
     Attributes:
         method: Name of the method.
-        runs: Metrics of each seed; see ``router.probes.metrics``. One where there is no chance in it.
-        learning_rate: Of a probe.
+        runs: Metrics of each seed; see ``router.probes.metrics``. Methods without randomness have one run.
+        learning_rate: Learning rate of a probe; None for plain classifiers.
         parameters: Number of trained parameters; None for plain classifiers.
-        seconds: Of a training, on average; None where nothing was timed.
+        seconds: Mean seconds of a training; None for plain classifiers.
     """
 
     method: str
@@ -64,11 +64,11 @@ class Compared:
         return {"contender": figures.pop("method"), **figures}
 
     def mean(self, figure: str) -> float:
-        """A figure's mean over the seeds; not a number where the texts do not tell it."""
+        """Mean of a figure over the seeds; NaN where the texts do not define the figure."""
         return float(np.mean([math.nan if run[figure] is None else run[figure] for run in self.runs]))
 
     def deviation(self, figure: str) -> float | None:
-        """Its standard deviation over the seeds; None for one."""
+        """Standard deviation of a figure over the seeds; None for a single seed."""
         if len(self.runs) < 2 or math.isnan(self.mean(figure)):
             return None
         return float(np.std([run[figure] for run in self.runs], ddof=1))
@@ -84,9 +84,9 @@ def compare(
     """Train and evaluate the methods.
 
     Args:
-        request: What to do.
+        request: The methods and the texts.
         announce: Receives a line for the user.
-        show: Receives what is being done, how much of it is done, of how much.
+        show: Receives the name of a step, how much of the step is done, and of how much.
         on_result: Receives each method's figures once they are known.
 
     Raises:
@@ -108,7 +108,7 @@ def compare(
     announce(f"{len(train)} texts to train on, {len(held_out)} held out, {len(test)} to be judged on{said}.")
     for name in request.methods:
         if name not in _PLAIN:
-            # A shape that does not go with the model is better found before the others are trained.
+            # A shape that does not fit the model should fail before any method is trained.
             shape_on(resolve_model(request.train.model), _kind(request.train.kind, name), num_classes=len(labels))
     comparison = _Comparison(request, train, held_out, test, labels, announce, show)
     results = []
@@ -120,7 +120,7 @@ def compare(
 
 
 def _kind(given: ProbeKind, name: str) -> ProbeKind:
-    """A method's kind of probe; what its name leaves open is as given."""
+    """The kind of probe of a method: aggregator and scope by its name, all else as in ``given``."""
     aggregator, scope = _KINDS[name]
     return replace(given, aggregator=aggregator, scope=scope)
 
@@ -193,7 +193,7 @@ class _Comparison:
 
     def _asking(self, name: str) -> Compared:
         placement = find_placement(self.request.train.resources)
-        # The model's own answer learns nothing: only those that are judged are asked about.
+        # Zero-shot prompting trains nothing, so that it needs the test texts only.
         asked_about = (self.test,) if name == "zero-shot" else self._texts
         texts = [text.text for part in asked_about for text in part]
         try:
@@ -223,7 +223,7 @@ class _Comparison:
         return logistic_regression(train, self._numbers(self.train), held_out, self._numbers(self.held_out), test)
 
     def _metrics(self, scores: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """Of the test texts; the likeliest label is chosen."""
+        """Metrics on the test texts, with the likeliest label chosen."""
         return metrics_of(self._numbers(self.test), scores.argmax(1), scores, self.labels)
 
     def _numbers(self, texts: Sequence[LabelledText]) -> np.ndarray[Any, Any]:

@@ -1,6 +1,6 @@
 """Fitting a probe: cross-entropy with balanced classes, early stopping on macro-F1.
 
-Nothing here knows where states come from. On a CPU the same seed gives the same bits.
+The fit is independent of the source of the states. On a CPU the same seed gives the same bits.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _EVALUATED_TEXTS, _EVALUATED_TOKENS = 64, 4096
 
 
 class Texts(Protocol):
-    """Labelled texts, wherever their states lie."""
+    """Labelled texts with their states, from any source."""
 
     @property
     def labels(self) -> np.ndarray[Any, Any]:
-        """Numbers of their labels ``[N]``."""
+        """Indices of the texts' labels, ``[N]``."""
         ...
 
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
-        """Tokens of each ``[N]``."""
+        """Number of tokens of each text, ``[N]``."""
         ...
 
     def states(self, index: int) -> np.ndarray[Any, Any]:
@@ -48,7 +48,7 @@ class FittedProbe:
 
     Attributes:
         network: The best network by macro-F1 on the held-out texts.
-        logits: Its logits on those, ``[N, classes]``.
+        logits: The network's logits on the held-out texts, ``[N, classes]``.
         history: A record for each epoch: ``epoch``, ``train_loss``, ``loss``, ``accuracy``, ``macro_f1``,
             ``learning_rate``, ``seconds``; all but ``train_loss`` of the held-out texts.
         best: The record of the epoch that was kept.
@@ -75,7 +75,7 @@ def fit_probe(
         train: Texts to learn from.
         held_out: Texts to stop by.
         shape: The probe's shape.
-        config: How to fit.
+        config: Settings of the fitting.
         device: Device of the fitting.
         on_epoch: Receives every epoch's record.
 
@@ -149,7 +149,7 @@ def collated(texts: Sequence[np.ndarray[Any, Any]]) -> tuple[torch.Tensor, torch
 def _batches(
     lengths: np.ndarray[Any, Any], batch_size: int, random: np.random.Generator
 ) -> Iterator[np.ndarray[Any, Any]]:
-    """All rows once, in a random order, those of a step of like lengths."""
+    """Batches of all rows once, in a random order; the rows of a batch are of similar length."""
     order = random.permutation(len(lengths))
     size = batch_size * _SORTED_STEPS
     steps = []
@@ -162,7 +162,7 @@ def _batches(
 
 
 def _class_weights(totals: np.ndarray[Any, Any], balance: float) -> torch.Tensor:
-    """A weight for each label; of the training texts' weights the mean is one."""
+    """A weight for each label; the mean weight of the training texts is one."""
     weights = np.maximum(totals, 1).astype(np.float64) ** -balance
     weights *= totals.sum() / (weights * totals).sum()
     return torch.from_numpy(weights).float()

@@ -1,4 +1,4 @@
-"""How good a classifier is: accuracy, macro-F1, average precision and calibration, with scikit-learn."""
+"""Metrics of a classifier: accuracy, macro-F1, average precision and calibration, with scikit-learn."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Array = np.ndarray[Any, Any]
 
 
 def macro_f1(labels: Array, chosen: Array) -> float:
-    """The mean of the F1 of every label that there is, or that is chosen."""
+    """The mean F1 of all labels that are true or chosen for some text."""
     return float(f1_score(labels, chosen, average="macro", zero_division=0.0))
 
 
 def metrics_of(labels: Array, chosen: Array, scores: Array, names: Sequence[str]) -> dict[str, Any]:
-    """Everything that is reported.
+    """All metrics of a classifier on some texts.
 
     Args:
-        labels: Numbers of the true labels ``[N]``.
-        chosen: Numbers of the chosen ones ``[N]``.
-        scores: Probabilities ``[N, classes]``.
-        names: What the labels are called.
+        labels: Indices of the true labels, ``[N]``.
+        chosen: Indices of the chosen labels, ``[N]``.
+        scores: Probabilities of the labels, ``[N, classes]``.
+        names: Names of the labels.
 
     Returns:
-        ``accuracy``; ``macro_f1``; ``auprc``, the average precision (of the second label by name where there are two,
-        else the mean over labels that are there); ``calibration_error``, how far confidence and accuracy lie apart (15
-        bins of equal width, weighted by their texts); ``f1``, by label; ``confusion``, true labels by chosen ones.
+        ``accuracy``; ``macro_f1``; ``auprc``, the average precision (of the second of two labels, else the mean over
+        the labels that some text has); ``calibration_error``, see ``calibration_error``; ``f1``, by label;
+        ``confusion``, true labels by chosen labels.
     """
     every = range(len(names))
     positives = [1] if len(names) == 2 else every
@@ -47,7 +47,10 @@ def metrics_of(labels: Array, chosen: Array, scores: Array, names: Sequence[str]
 
 
 def calibration_error(right: Array, confidence: Array) -> float:
-    """Expected calibration error: the mean distance of accuracy and confidence (Guo et al., ICML 2017)."""
+    """Expected calibration error: the mean distance of accuracy and confidence (Guo et al., ICML 2017).
+
+    The 15 bins are of equal width, and weighted by their number of texts.
+    """
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     error = 0.0
     for one in np.unique(bins):
@@ -57,19 +60,19 @@ def calibration_error(right: Array, confidence: Array) -> float:
 
 
 def best_threshold(labels: Array, positive: Array) -> float:
-    """The probability from which the second of two labels is chosen, such that macro-F1 is highest.
+    """The threshold with the highest macro-F1: the second of two labels is chosen from this probability on.
 
     Args:
-        labels: Numbers of the true labels, 0 or 1, ``[N]``.
-        positive: Probabilities of the second ``[N]``.
+        labels: Indices of the true labels, 0 or 1, ``[N]``.
+        positive: Probabilities of the second label, ``[N]``.
 
     Returns:
-        One half, or a value half-way between two probabilities that occur; of equally good ones the one nearest to
-        one half.
+        One half, or the midpoint of two neighbouring probabilities in ``positive``; of equally good thresholds, the one
+        nearest to one half.
     """
     values = np.unique(positive)
     between = np.unique(np.concatenate([[0.5], (values[1:] + values[:-1]) / 2]))
-    # Of each label how many lie below each value, and so what is chosen rightly and wrongly from there on.
+    # For each label the number of its texts below each threshold: this gives the true and false positives.
     below = [np.searchsorted(np.sort(positive[labels == one]), between, side="left") for one in (0, 1)]
     zeros, ones = (labels == 0).sum(), (labels == 1).sum()
     chosen_one = (zeros - below[0]) + (ones - below[1])

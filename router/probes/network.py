@@ -1,19 +1,19 @@
 """Probes: small classifiers on a frozen model's hidden states, which the forward pass already computes (2601.13288).
 
-A probe reads what every layer makes of every token and sums it up in two stages, both by the same mechanism: the
-tokens of a layer become one vector, then the layers' vectors become one, and a linear head predicts the label.
+A probe aggregates the hidden states of all tokens and layers in two stages, both by the same mechanism: the tokens of
+a layer become one vector, then the layers' vectors become one, and a linear head predicts the label.
 
 Three mechanisms, with the paper's numbers of parameters for L layers and hidden size d:
 
-    pooling    the mean or the largest value; none
-    gate       a softmax of tanh(w·x) weighs what is summed; one w a layer and one over layers: (L + 2)·d
+    pooling    the mean or the largest value; no parameters
+    gate       a sum weighted by a softmax of tanh(w·x); one w for each state, one for the layers: (L + 2)·d
     mha        self-attention in d' = d / downcast dimensions with H heads, then pooling; (L + 2)·4·d·d'
 
-What the paper leaves open, and what is done here: every state is divided by its root mean square first (see
+The paper leaves some details open. Here every state is divided by its root mean square first (see
 ``router.features.hidden_states``), because states grow from layer to layer; a gate's weights start at zero, as a mean;
 projections have no biases; there is no dropout.
 
-Shapes: B texts, S = L + 1 states (what enters the first layer, and what leaves each), T tokens, D hidden size.
+Shapes: B texts, S = L + 1 states (the first layer's input and each layer's output), T tokens, D hidden size.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ProbeConfig(ProbeKind):
     """The shape of a probe: its kind on a model's sizes.
 
     Raises:
-        ValueError: A field is out of its range, or they do not go together.
+        ValueError: A field is out of its range, or two fields exclude each other.
     """
 
     num_layers: int
@@ -64,7 +64,7 @@ class ProbeConfig(ProbeKind):
 
 
 class Pooling(nn.Module):
-    """The mean or the largest value of what is valid.
+    """The mean or the largest value of the valid states.
 
     Args:
         how: ``mean`` or ``max``.
@@ -75,14 +75,14 @@ class Pooling(nn.Module):
         self.how = how
 
     def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """States ``[B, G, N, D]`` of G groups, and which of the N are valid ``[B, N]``, to ``[B, G, D]``."""
+        """Pool states ``[B, G, N, D]`` of G groups to ``[B, G, D]``; ``valid`` is a mask over N, ``[B, N]``."""
         outside = ~valid[:, None, :, None]
         if self.how == "max":
             return states.masked_fill(outside, -math.inf).amax(2)
         return states.masked_fill(outside, 0.0).sum(2) / valid.sum(1)[:, None, None]
 
     def weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """How much each state counts, ``[B, G, N]``; of the largest values, the share that it has of them."""
+        """Weight of each state, ``[B, G, N]``; for ``max``, the share of dimensions in which it is the largest."""
         if self.how == "max":
             largest = states.masked_fill(~valid[:, None, :, None], -math.inf).argmax(2)
             return nn.functional.one_hot(largest, states.shape[2]).float().mean(2)
@@ -93,8 +93,8 @@ class Gate(nn.Module):
     """A weighted sum; each state predicts its own weight.
 
     Args:
-        groups: Groups G with weights of their own.
-        size: D.
+        groups: Groups G, each with weights of its own.
+        size: Hidden size D.
     """
 
     def __init__(self, groups: int, size: int) -> None:
@@ -102,12 +102,12 @@ class Gate(nn.Module):
         self.weight = nn.Parameter(torch.zeros(groups, size))
 
     def weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """How much each state counts, ``[B, G, N]``; those of a group sum to one."""
+        """Weight of each state, ``[B, G, N]``; the weights of a group sum to one."""
         scores = torch.tanh(torch.einsum("bgnd,gd->bgn", states, self.weight))
         return scores.masked_fill(~valid[:, None], -math.inf).softmax(-1)
 
     def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """As ``Pooling``."""
+        """Pool states as ``Pooling.forward`` does."""
         return torch.einsum(
             "bgn,bgnd->bgd", self.weights(states, valid), states.masked_fill(~valid[:, None, :, None], 0.0)
         )
@@ -117,9 +117,9 @@ class Attention(nn.Module):
     """Self-attention in few dimensions, then pooling.
 
     Args:
-        groups: Groups G with projections of their own.
-        config: The probe's.
-        generator: Of the Xavier-uniform projections.
+        groups: Groups G, each with projections of its own.
+        config: Shape of the probe.
+        generator: Random generator of the Xavier-uniform projections.
     """
 
     def __init__(self, groups: int, config: ProbeConfig, generator: torch.Generator) -> None:
@@ -133,7 +133,7 @@ class Attention(nn.Module):
         self.pooling = Pooling(config.pooling)
 
     def weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """How much each state is attended to, ``[B, G, N]``: the mean over heads and over who attends."""
+        """Attention to each state, ``[B, G, N]``: the mean over heads and queries."""
         query, key, _ = self._project(states, valid)
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         attention = scores.masked_fill(~valid[:, None, None, None], -math.inf).softmax(-1).mean(2)
@@ -143,14 +143,14 @@ class Attention(nn.Module):
 
     def _project(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Queries, keys and values, ``[3, B, G, H, N, d'/H]``."""
-        # A state that is not valid may hold anything, and must not count.
+        # Invalid states may hold any value, NaN included, and must not matter.
         states = states.masked_fill(~valid[:, None, :, None], 0.0)
         projected = torch.einsum("bgnd,gkdi->kbgni", states, self.inward)
         heads = projected.view(*projected.shape[:-1], self.num_heads, -1)
         return heads.transpose(3, 4)
 
     def forward(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """As ``Pooling``."""
+        """Pool states as ``Pooling.forward`` does."""
         batch, groups, number, _ = states.shape
         query, key, value = self._project(states, valid)
         attended = nn.functional.scaled_dot_product_attention(
@@ -162,11 +162,11 @@ class Attention(nn.Module):
 
 
 class ProbeNetwork(nn.Module):
-    """Two stages and a linear head.
+    """Two stages of aggregation and a linear head.
 
     Args:
-        config: Its shape.
-        seed: Of the weights.
+        config: Shape of the probe.
+        seed: Seed of the initial weights.
     """
 
     def __init__(self, config: ProbeConfig, *, seed: int = 0) -> None:
@@ -182,9 +182,9 @@ class ProbeNetwork(nn.Module):
             return Attention(groups, config, generator)
 
         states = config.num_layers + 1
-        #: Sums up the tokens of each layer.
+        #: Aggregates the tokens of each layer.
         self.tokens = stage(states if config.scope == "all" else 1) if config.scope in ("all", "tokens") else None
-        #: Sums up the layers.
+        #: Aggregates the layers.
         self.layers = stage(1) if config.scope in ("all", "layers") else None
         self.head = nn.Linear(config.hidden_size, config.num_classes)
         bound = 1 / math.sqrt(config.hidden_size)
@@ -196,9 +196,9 @@ class ProbeNetwork(nn.Module):
         """Logits of the labels.
 
         Args:
-            states: What enters the first layer and what leaves each, ``[B, S, T, D]``; a probe that needs less may be
-                given less: one token where they are pooled or the last is read, one state where the last is.
-            valid: Which tokens are no padding, bool ``[B, T]``; at least one of each text.
+            states: The first layer's input and each layer's output, ``[B, S, T, D]``. T may be 1 where the tokens are
+                pooled already or the probe reads the last token only; S may be 1 where it reads the last state only.
+            valid: Mask of the tokens without padding, bool ``[B, T]``; at least one token of each text.
 
         Returns:
             ``[B, classes]``.
@@ -211,7 +211,7 @@ class ProbeNetwork(nn.Module):
         return logits
 
     def layer_weights(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """How much each of the states counts in each text, ``[B, S]``; all of it the last where only that is read."""
+        """Weight of each state in each text, ``[B, S]``; 1 for the last state where the probe reads no other."""
         vectors = self._vectors(states, valid)
         if self.layers is None:
             return vectors.new_tensor([0.0] * self.config.num_layers + [1.0]).expand(len(states), -1)
@@ -219,7 +219,7 @@ class ProbeNetwork(nn.Module):
         return weights
 
     def _vectors(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """A vector for each layer that is read, ``[B, S or 1, D]``."""
+        """One vector for each state that the probe reads, ``[B, S or 1, D]``."""
         if self.config.scope in ("tokens", "last"):
             states = states[:, -1:]
         if self.config.scope in ("layers", "last"):

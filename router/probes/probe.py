@@ -59,7 +59,7 @@ class Probe:
         labels: Names of its classes.
         weights_fingerprint: Fingerprint of the base model's weights; see ``pipeline.engine.state_hooks``. None where
             weights are not compared.
-        prompt_template: How texts are put to the model.
+        prompt_template: The prompt of each text.
         threshold: Of two labels, the probability from which the second is chosen; None for the likelier.
         made: Settings and metrics of the training.
     """
@@ -102,11 +102,11 @@ class Probe:
             )
 
     def prompt(self, text: str) -> str:
-        """A text in the form in which the probe was trained on texts."""
+        """The prompt of a text, as in the probe's training."""
         return self.prompt_template.template.replace(TEXT, text)
 
     def take(self, state: torch.Tensor) -> torch.Tensor:
-        """What the probe needs of one layer's states ``[T, D]``: ``[T or 1, D]`` in float16, on the CPU."""
+        """The part of one layer's states ``[T, D]`` that the probe needs, ``[T or 1, D]`` in float16, on the CPU."""
         return pool_states(state, self.config.state_selection).cpu()
 
     def label(self, states: torch.Tensor) -> Label:
@@ -131,7 +131,7 @@ class Probe:
         ]
 
     def chosen(self, scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Numbers of the labels that are chosen at probabilities ``[N, classes]``."""
+        """Indices of the labels that are chosen, ``[N]``, from probabilities ``[N, classes]``."""
         return chosen_labels(scores, self.threshold)
 
     # -- on disk ---------------------------------------------------------------------------

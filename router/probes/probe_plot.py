@@ -16,7 +16,7 @@ _WEIGHED = 256
 
 
 def layer_weights(fitted: FittedProbe, texts: Texts) -> np.ndarray[Any, Any]:
-    """How much each state counts, ``[S]``, on average over some texts."""
+    """Mean weight of each state over some texts, ``[S]``."""
     rows = range(min(len(texts.labels), _WEIGHED))
     with torch.inference_mode():
         weights = [fitted.network.layer_weights(*collated([texts.states(row)]))[0] for row in rows]

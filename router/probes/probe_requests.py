@@ -1,4 +1,4 @@
-"""What trainings, uses and comparisons of probes are asked for. Importing this module loads no framework."""
+"""The requests of trainings, uses and comparisons of probes. The module imports no framework."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Scope = Literal["all", "tokens", "layers", "last"]
 AGGREGATORS: tuple[Aggregator, ...] = get_args(Aggregator)
 #: What a probe reads: every token of all layers, or of the last; the last token in all layers, or in the last.
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-#: What can be compared: the paper's three kinds, the three scopes that leave something out, and plain classifiers.
+#: The methods of a comparison: the paper's three kinds, the three reduced scopes, and plain classifiers.
 METHODS = (*AGGREGATORS, *(f"gate-{scope}" for scope in SCOPES[1:-1]), "last", "first-token", "tf-idf", "zero-shot")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeKind:
-    """What a probe is, on any model.
+    """The kind of a probe, independent of the model.
 
     Raises:
         UserError: A field is out of its range.
@@ -48,7 +48,7 @@ class ProbeKind:
 
     @property
     def state_selection(self) -> str:
-        """What such a probe must be given of a text; see ``router.features.hidden_states``."""
+        """The states of a text that such a probe needs; see ``router.features.hidden_states``."""
         if self.scope == "all":
             return self.pooling if self.aggregator == "pooling" else "tokens"
         return "top" if self.scope == "tokens" else "last"
@@ -56,7 +56,7 @@ class ProbeKind:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeFitConfig:
-    """How a probe is fitted. Where the paper (2601.13288, appendix) gives a range, a value of it.
+    """The fitting of a probe. Where the paper (2601.13288, appendix) gives a range, a value of it.
 
     Raises:
         UserError: A field is out of its range.
@@ -84,13 +84,13 @@ class ProbeFitConfig:
         check_fields(self)
 
     def warmup_of(self, num_steps: int) -> int:
-        """Warm-up steps of a training of so many steps."""
+        """Warm-up steps of a training of ``num_steps`` steps."""
         return round(self.warmup * num_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeTrainRequest:
-    """What ``drllm-pipeline probe train`` was asked for.
+    """The request of ``drllm-pipeline probe train``.
 
     Raises:
         UserError: A field is out of its range.
@@ -137,7 +137,7 @@ class ProbeTrainRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRequest:
-    """What ``drllm-pipeline probe evaluate`` or ``predict`` was asked for.
+    """The request of ``drllm-pipeline probe evaluate`` or ``predict``.
 
     Raises:
         UserError: A field is out of its range.
@@ -172,7 +172,7 @@ class ProbeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareRequest:
-    """What ``drllm-pipeline probe compare`` was asked for.
+    """The request of ``drllm-pipeline probe compare``.
 
     Raises:
         UserError: A field is out of its range, or a method is unknown.

@@ -14,19 +14,19 @@ from router.features.prompt_template import TEXT
 
 #: Stands for the labels in a question.
 LABELS = "{labels}"
-#: How a model is asked for a text's label, where nothing else is said.
+#: The default question for a text's label.
 QUESTION = f"Text: {TEXT}\nOne of {LABELS}.\nLabel:"
 _SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledText:
-    """A text, and what it is.
+    """A text with its label.
 
     Attributes:
         text: The text.
-        label: Its label; empty where no label was asked for.
-        where: The row that it is from.
+        label: Its label; empty where labels were not read.
+        where: The row of the data that holds the text, for messages.
     """
 
     text: str
@@ -40,11 +40,11 @@ def read_texts(
     """Read texts from a file, a folder or a hub data set.
 
     Args:
-        data: As for a search.
+        data: A file, a folder or the id of a hub data set.
         text_column: Column of the texts.
         label_column: Column of their labels: text, numbers, or true and false; None for texts alone.
-        split: Of a hub data set.
-        limit: The first so many rows.
+        split: Split of a hub data set.
+        limit: Number of rows to read, from the first; None for all.
 
     Raises:
         UserError: There is no such data or column, or a text or a label is empty; the message says where.
@@ -63,10 +63,10 @@ def read_texts(
 
 
 def labels_of(texts: Sequence[LabelledText], data: str) -> tuple[str, ...]:
-    """The labels of texts, in the order of their names.
+    """The different labels of texts, sorted.
 
     Raises:
-        UserError: There is only one.
+        UserError: All texts have the same label.
     """
     labels = tuple(sorted({text.label for text in texts}))
     if len(labels) < 2:
@@ -77,10 +77,10 @@ def labels_of(texts: Sequence[LabelledText], data: str) -> tuple[str, ...]:
 
 
 def check_labels(texts: Sequence[LabelledText], known: Sequence[str], data: str) -> None:
-    """Refuse labels that a probe never saw.
+    """Refuse labels that a probe was not trained on.
 
     Raises:
-        UserError: There are some; the message names them.
+        UserError: A text has such a label; the message names the labels.
     """
     unseen = Counter(text.label for text in texts if text.label not in set(known))
     if unseen:
@@ -95,5 +95,5 @@ def check_labels(texts: Sequence[LabelledText], known: Sequence[str], data: str)
 
 def _label(row: Row, column: str) -> str:
     value = row.values.get(column)
-    # Yes and no are labels too.
+    # Booleans are labels too.
     return str(value).lower() if isinstance(value, bool) else row.text(column)

@@ -1,8 +1,8 @@
-"""One training of a probe: texts, their states, the fit, what is written down.
+"""One training of a probe: the texts, their states, the fit, the files.
 
 PROBE/config.json, model.safetensors, README.md   the probe; see ``router.probes.probe``
 PROBE/metrics.jsonl                               a record for each epoch
-PROBE/training.png                                loss curves, confusion matrix, how much each layer counts
+PROBE/training.png                                loss curves, confusion matrix, weight of each layer
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def train_probe(
     """Train a probe on labelled texts and write it.
 
     Args:
-        request: What to do.
+        request: The training.
         announce: Receives a line for the user.
-        show: Receives what is being done, how much of it is done, of how much.
+        show: Receives the name of a step, how much of the step is done, and of how much.
         on_epoch: Receives every epoch's record.
 
     Returns:
@@ -81,7 +81,7 @@ def train_probe(
 
     Raises:
         UserError: Something in the request, or in the texts, is wrong.
-        KeyboardInterrupt: It was interrupted; states that were computed stay.
+        KeyboardInterrupt: The training was interrupted; states that were computed are kept.
     """
     check_output(request.out)
     if is_there(request.out / "run.json"):
@@ -154,10 +154,10 @@ def train_probe(
 
 
 def read_split(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[LabelledText]]:
-    """The texts to learn from and those to stop by.
+    """The training texts and the held-out texts.
 
     Raises:
-        UserError: They cannot be read, or are too few.
+        UserError: The texts cannot be read, or are too few.
     """
 
     def read(data: str, split: str, limit: int | None) -> list[LabelledText]:
@@ -184,7 +184,7 @@ def read_split(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[Lab
 
 
 def _draw(text: str) -> float:
-    """A number between 0 and 1 that stays a text's own, whatever other texts there are."""
+    """A number between 0 and 1 that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(f"held out\n{text}".encode()).digest()[:8]) / 2**64
 
 
@@ -195,10 +195,10 @@ def _described(train: Sequence[LabelledText], held_out: Sequence[LabelledText], 
 
 
 def shape_on(source: ModelSource, kind: ProbeKind, *, num_classes: int) -> ProbeConfig:
-    """A kind of probe on a model, before that is loaded.
+    """The shape of a kind of probe on a model that is not loaded yet.
 
     Raises:
-        UserError: The model cannot be read, or the kind does not go with it.
+        UserError: The model cannot be read, or its sizes do not fit the kind of probe.
     """
     config = load_description(source)[0]
     try:

@@ -109,7 +109,7 @@ class RoutedCausalLM:
 
         Args:
             router: A folder, or a hub id.
-            base: Where the base model lies, if not where it lay in training; its weights must be the same.
+            base: Location of the base model, if another than in training; its weights must be the same.
             budget: Most layers that any sequence runs, as a fraction of the depth; None for no bound.
             average: Mean layers, as a fraction of the depth; see the class.
             device: ``auto``, ``cpu`` or ``cuda``.
@@ -148,7 +148,7 @@ class RoutedCausalLM:
             try:
                 address = HfApi().create_repo(repo_id, private=private, exist_ok=True)
                 HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
-            except Exception as error:  # any failure of the network, in whatever library raised it
+            except Exception as error:  # any failure of the network, from any library
                 raise UserError(f"the hub does not take {repo_id!r}: {type(error).__name__}: {error}") from None
         return str(address)
 
@@ -278,7 +278,7 @@ class RoutedCausalLM:
         return list(self.last_programs)
 
     def steering(self, budget: float | None = None, average: float | None = None) -> Steering:
-        """What decides under a budget; by default the budget and the average of the model.
+        """The steering under a budget and an average; by default those of the model.
 
         Raises:
             UserError: A budget is out of range.

@@ -1,7 +1,7 @@
 """A stock model whose layers run as often as a router decides, under transformers' own forward, masks and ``generate``.
 
 ``steered`` gives a model that shares every weight with the base and has each layer wrapped. When a text is read for
-the first time the wrapper passes what enters its layer to the decisions (``router.heads.steering``), and runs the layer
+the first time the wrapper passes its layer's input to the decisions (``router.heads.steering``), and runs the layer
 once or twice on the rows for which that is decided. The decisions are stored in the cache, and so hold for every token
 that is generated; each run of a layer has a slot of its own there, for the rows that have that run.
 
@@ -27,18 +27,18 @@ OnState = Callable[[torch.Tensor], None]
 
 
 class RoutedCache(Cache):  # type: ignore[misc]
-    """The cache of one batch: its decisions, and keys and values by layer, run and row.
+    """The cache of one batch: the routers' decisions, and keys and values by layer, run and row.
 
     Args:
         steering: Decides how often layers run.
-        on_state: Receives, while the prompts are read, what enters each layer ``[B, T, D]`` and what leaves the last.
+        on_state: Receives each layer's input and the last layer's output, ``[B, T, D]``, while the prompts are read.
     """
 
     def __init__(self, steering: Steering, *, on_state: OnState | None = None) -> None:
         super().__init__(layers=[])
         self.steering = steering
         self._on_state = on_state
-        #: How often each layer runs in each row, ``[B, L]``; whole once the prompts are read.
+        #: How often each layer runs in each row, ``[B, L]``; complete once the prompts are read.
         self.counts = np.zeros((0, steering.num_layers), dtype=np.int64)
         self._tokens = 0
         self._slots: dict[tuple[int, int], _Slot] = {}
@@ -54,7 +54,7 @@ class RoutedCache(Cache):  # type: ignore[misc]
     # -- reading ---------------------------------------------------------------------------
 
     def begin(self, mask: torch.Tensor) -> None:
-        """A call begins; the first one brings the prompts.
+        """Begin a call; the first call brings the prompts.
 
         Args:
             mask: 0 at padding, ``[B, T]``.
@@ -69,16 +69,16 @@ class RoutedCache(Cache):  # type: ignore[misc]
             self._rows[layer] = [None] * count
 
     def end(self, num_tokens: int) -> None:
-        """A call with so many tokens is done."""
+        """End a call that read ``num_tokens`` tokens."""
         self._tokens += num_tokens
         self._decisions = None  # the prompt alone decides
 
     def runs(self, layer: int, hidden: torch.Tensor) -> list[torch.Tensor | None]:
-        """For each run of a layer its rows; None for all of them.
+        """The rows of each run of a layer; None for all rows.
 
         Args:
             layer: Index of the layer.
-            hidden: What enters it, ``[B, T, D]``; the decision is made by it where there is none yet.
+            hidden: The layer's input, ``[B, T, D]``; where the layer's runs are not decided yet, it decides them.
         """
         rows = self._rows.get(layer)
         if rows is None:
@@ -171,7 +171,7 @@ class RoutedLayer(nn.Module):
     Args:
         layer: The base model's layer, whose weights are shared.
         index: Index of the layer.
-        is_last: Whether it is the last layer.
+        is_last: Whether the layer is the last one.
         cache_argument: The name under which the layer takes its cache.
     """
 
@@ -214,7 +214,7 @@ def _state(output: Any) -> torch.Tensor:
 
 
 def _of_rows(value: Any, rows: torch.Tensor, batch: int) -> Any:
-    """Some rows of a layer's argument, where its first dimension is the batch."""
+    """Some rows of a layer's argument; the whole argument where its first dimension is not the batch."""
     if isinstance(value, torch.Tensor):
         return value[rows] if value.ndim > 1 and len(value) == batch else value
     if isinstance(value, tuple):
@@ -223,7 +223,7 @@ def _of_rows(value: Any, rows: torch.Tensor, batch: int) -> Any:
 
 
 def steered(hf_model: Any, default_steering: Steering | None = None) -> Any:
-    """A model of the same class that shares every weight with ``hf_model``, and whose layers run as is decided.
+    """A model of the same class that shares every weight with ``hf_model``, and whose layers run as decided.
 
     A call without a cache, or with an empty one, reads prompts and decides.
 

@@ -3,7 +3,7 @@
     drllm-pipeline lm-eval --router ROUTER --budget 0.8 -- --tasks arc_easy
     simple_evaluate(model=RoutedHarnessModel(router="ROUTER"), tasks=["arc_easy"])
 
-The prompt of each request decides its program: the context of a log-likelihood, and not what is to be scored. The
+The prompt of a request decides its program. For a log-likelihood that is the context, without the continuation. The
 results' ``config`` says how many layers ran.
 """
 
@@ -28,22 +28,23 @@ from router.routed.causal_lm import RoutedCausalLM
 NAME = "routed"
 _MAX_NEW_TOKENS = 256
 _BATCH_SIZE = 16
-#: How a request may say how many tokens it wants, the strongest first.
+#: Options by which a request may limit its new tokens; the first that is given counts.
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
 
 @register_model(NAME)
 class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
-    """A routed model as the harness asks for one.
+    """A routed model behind the harness's interface for models.
 
     Args:
-        router: Folder or hub id, or a ``RoutedCausalLM`` that is there already.
-        base: Where the base model lies, if not where the router was trained.
+        router: Folder or hub id, or a loaded ``RoutedCausalLM``.
+        base: Location of the base model, if another than at the router's training.
         budget: Most layers of any sequence, as a fraction of the depth.
         average: Layers on average, as a fraction of the depth.
         batch_size: Requests that are run at once.
-        max_batch_size: For the harness; not used.
-        device: ``cpu`` or ``cuda``; None, or a ``cuda`` that is not there (the harness's default), for what is there.
+        max_batch_size: Accepted for the harness; not used.
+        device: ``cpu`` or ``cuda``. None chooses by what is available, and so does ``cuda`` (the harness's default) on
+            a machine without CUDA.
         dtype: The weights' precision.
 
     Raises:
@@ -74,12 +75,12 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
                 router, base=base, budget=budget, average=average, device=device, dtype=dtype
             )
         self.tokenizer = self.routed.tokenizer
-        # The harness says "auto" where it would try out how much fits; the engine bounds its batches itself.
+        # With "auto" the harness would search for the largest batch that fits; the engine bounds its batches itself.
         self.batch_size = int(batch_size) if str(batch_size).isdigit() else _BATCH_SIZE
         self._engine = FrozenModel(self.routed.base, self.tokenizer)
         self._lengths: list[int] = []
 
-    # -- what the harness asks ---------------------------------------------------------------
+    # -- the harness's interface ------------------------------------------------------------
 
     @property
     def eot_token_id(self) -> int:
@@ -102,7 +103,7 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         begin = self.tokenizer.bos_token
         if add_special_tokens is None:
-            # A chat template has written them already.
+            # A chat template has already added the special tokens.
             add_special_tokens = not (begin and string.startswith(begin))
         tokens: list[int] = self.tokenizer(string, add_special_tokens=add_special_tokens).input_ids
         return tokens
@@ -117,7 +118,7 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
         return text
 
     def get_model_info(self) -> dict[str, Any]:
-        """For the results: the base, the router's bounds, and the layers that the requests ran."""
+        """The base, the router's bounds, and the layers that the requests ran, for the results."""
         depth = self.routed.router.head.num_layers
         mean = sum(self._lengths) / len(self._lengths) if self._lengths else None
         return {
@@ -137,7 +138,7 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """Log-likelihoods of continuations, and whether greedy decoding would write them."""
         results: dict[int, tuple[float, bool]] = {}
-        # Requests of one context stand together: its program is chosen once.
+        # Requests with the same context are adjacent, so that its program is chosen once.
         order = sorted(range(len(requests)), key=lambda row: (len(requests[row][1]), requests[row][1]))
         for rows in self._batches(order, disable=disable_tqdm, title="log-likelihoods"):
             pairs = [self._cut(requests[row][1], requests[row][2]) for row in rows]
@@ -157,7 +158,7 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
         return [results[row] for row in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihoods of whole texts. They have no prompt: their programs come from the token before them."""
+        """Log-likelihoods of whole texts. A text has no prompt: the token before it decides its program."""
         results = []
         for request in requests:
             [text] = request.args
@@ -208,14 +209,14 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
             yield rows[start : start + self.batch_size]
 
     def _cut(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
-        """Context and continuation with what is too long cut off on the left."""
-        # A context of blanks alone may have lost them to the continuation.
+        """Context and continuation, cut on the left to the model's length."""
+        # The harness moves blanks at the end of a context to the continuation; the context may be empty then.
         kept = ((context or [self.prefix_token_id]) + continuation)[-(self.max_length + 1) :]
         length = min(len(continuation), len(kept) - 1)
         return kept[: len(kept) - length], kept[len(kept) - length :]
 
     def _route(self, contexts: Sequence[list[int]]) -> list[LayerProgram]:
-        """A program for each context; equal ones are read once."""
+        """A program for each context; equal contexts are read once."""
         different = list(dict.fromkeys(map(tuple, contexts)))
         chosen = dict(zip(different, self.routed.route(different, batch_size=self.batch_size)))
         programs = [chosen[tuple(context)] for context in contexts]
@@ -224,17 +225,17 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
 
 
 def run_harness(arguments: Sequence[str], *, model_args: dict[str, Any]) -> None:
-    """lm-eval's own command line, with the routed model as its model.
+    """Run lm-eval's own command line on the routed model.
 
     Args:
-        arguments: What follows ``--`` on our command line: ``--tasks …`` and whatever else lm-eval takes.
-        model_args: What ``RoutedHarnessModel`` is made with.
+        arguments: Options of lm-eval, which follow ``--`` on our command line: ``--tasks …``.
+        model_args: Arguments of ``RoutedHarnessModel``; those that are None are left out.
     """
     from lm_eval.__main__ import cli_evaluate
 
     told = json.dumps({name: value for name, value in model_args.items() if value is not None})
     before = sys.argv
-    # Of an option that is given twice the last one counts: the user's.
+    # Where an option is given twice, the last one counts: the user's.
     sys.argv = ["lm-eval", "run", "--model", NAME, "--model_args", told, "--batch_size", str(_BATCH_SIZE), *arguments]
     try:
         cli_evaluate()

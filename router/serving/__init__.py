@@ -1,1 +1,1 @@
-"""What is handed out: a stock checkpoint of one program."""
+"""Export of one program as a stock checkpoint."""

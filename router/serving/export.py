@@ -1,8 +1,8 @@
 """One program as a stock transformers checkpoint, for use with other software.
 
-The checkpoint has as many layers as the program and needs none of our code: ``AutoModelForCausalLM`` loads it, and what
-reads such checkpoints (vLLM, llama.cpp's converter) can too. A repeated layer is written twice, for a checkpoint of
-stock classes cannot say that two layers share their weights.
+The checkpoint has as many layers as the program and needs none of our code: ``AutoModelForCausalLM`` loads it, and so
+do other readers of such checkpoints (vLLM, llama.cpp's converter). A repeated layer is written twice, because a
+checkpoint of stock classes cannot say that two layers share their weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def parse_program(text: str, num_layers: int) -> LayerProgram:
     """A program as ``LayerProgram`` writes it (``0-5,5-9,12-29``).
 
     Raises:
-        UserError: It is no program of that depth.
+        UserError: The text is not a program of that depth.
     """
     try:
         return LayerProgram.parse(text, num_layers)
@@ -99,7 +99,7 @@ def export_program(
 
 
 def check_new(out: AnyPath) -> None:
-    """Refuse a folder that has something in it.
+    """Refuse a folder that is not empty.
 
     Raises:
         UserError: The folder is not empty.
@@ -109,10 +109,10 @@ def check_new(out: AnyPath) -> None:
 
 
 def export(model: FrozenModel, program: LayerProgram, out: AnyPath) -> None:
-    """Write a checkpoint of one program, its tokenizer and a note on what it is.
+    """Write a checkpoint of one program, its tokenizer and a description.
 
     Raises:
-        UserError: The folder has something in it, or cannot be written.
+        UserError: The folder is not empty, or cannot be written.
     """
     check_new(out)
     stock = materialize(model.hf_model, program)

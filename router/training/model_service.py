@@ -1,6 +1,6 @@
 """The base model at work for a training: it reads prompts and runs programs, and keeps all results.
 
-Every method looks up what is kept first. Ray starts in ``_on_ray``, at the first result that is missing, and nowhere
+Every method first looks up kept results. Ray starts in ``_on_ray``, at the first result that is missing, and nowhere
 else; a training whose results are all kept starts none.
 """
 
@@ -41,13 +41,13 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
 
     Attributes:
         base: The model that was searched.
-        location: Where it lies, if not where it was searched.
-        dtype: Precision of its weights.
+        location: Location of the base model, if another than in the search.
+        dtype: Precision of the weights.
         add_special_tokens: Whether the tokenizer adds its special tokens.
         resources: Resources of the actors.
-        folder: Folder of everything that is kept.
+        folder: Folder of all kept results.
         announce: Receives a line for the user.
-        show: Receives what is being done, how much of it is done, of how much.
+        show: Receives the name of a step, how much of the step is done, and of how much.
     """
 
     base: BaseModelRef
@@ -138,7 +138,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
 
         Args:
             rows: The rows.
-            prompt_template: How prompts are put to the model.
+            prompt_template: The template of each prompt.
             state_selection: Which states are kept; see ``router.features.hidden_states``.
             early: Layers that run.
 

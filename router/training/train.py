@@ -3,7 +3,7 @@
 ROUTER/config.json, model.safetensors, README.md   the router; see ``router.routed.checkpoint``
 ROUTER/metrics.jsonl                               a record for each epoch
 ROUTER/tensorboard/                                the same for TensorBoard
-ROUTER/training.png                                loss curves, confusion matrix, and what else the kind draws
+ROUTER/training.png                                loss curves, confusion matrix, and the kind's own plots
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def train(
     """Train a router on path data sets and write it.
 
     Args:
-        request: What to do.
+        request: The training.
         announce: Receives a line for the user.
-        show: Receives what is being done, how much of it is done, of how much.
+        show: Receives the name of a step, how much of the step is done, and of how much.
         on_epoch: Receives every epoch's record.
 
     Raises:
         UserError: Something in the request, or in the data sets, is wrong.
-        KeyboardInterrupt: The training was interrupted; features that were computed stay.
+        KeyboardInterrupt: The training was interrupted; features that were computed are kept.
     """
     _check_output(request)
     kind = kind_of(request.head)
@@ -114,7 +114,7 @@ def _draw(
 
 
 def _router(request: TrainRequest, runs: RunData, labels: TrainingLabels, trained: TrainedHead) -> Router:
-    """The router with everything that is written of it."""
+    """The router with its settings and metrics, as it is written."""
     return Router(
         base=_lasting(runs.base, request.base),
         head=trained.head,

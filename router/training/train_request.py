@@ -1,4 +1,4 @@
-"""What a router's training is asked for. The module imports no framework, so that ``train --help`` waits for none."""
+"""The request of a router's training. The module imports no framework, so that ``train --help`` starts at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.labels.label_request import LabelRequest
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest(LabelRequest):
-    """What ``drllm-pipeline train`` was asked for.
+    """The request of ``drllm-pipeline train``.
 
     Raises:
         UserError: A field is out of its range, or excludes another one.

@@ -1,9 +1,10 @@
-"""A search by a driver that dies, or is told to stop, at a certain moment.
+"""A search by a driver that dies, or receives a signal to stop, at a chosen moment.
 
     python tests/faults/driver.py OUT FAULTS ACTORS [STEP]
 
-STEP is where it kills itself: in the third commit ``staged``, ``checked``, ``moved``, ``recorded`` or ``between``; when
-the first calibration group has ``calibrated``, that is, is recorded; or before the ``prior`` of both is written.
+STEP is the moment at which the driver kills itself: in the third commit ``staged``, ``checked``, ``moved``,
+``recorded`` or ``between``; when the first calibration group has been recorded (``calibrated``); or before the
+``prior`` of both groups is written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Actors without a model that search as real ones do, and fail when they are told to.
+"""Actors without a model that search as real ones do, and fail as a test plans.
 
 Results are hashes of question and program, so that a run is the same on any actor; margins depend in their last digits
 on the batch, as those of real models do. Faults are planned by files in a folder: ``<what>

@@ -159,7 +159,7 @@ class EarlyExitSteering:
 
 
 class EarlyExitDecisions:
-    """One batch of prompts: the states up to the exit are kept, and the probe decides at the exit by them.
+    """One batch of prompts: the states up to the exit are kept, and the probe reads them at the exit and decides.
 
     Args:
         steering: The early exit under its budget.

@@ -1,4 +1,4 @@
-"""How an early-exit head is built and fitted. The module imports no framework, so that ``--help`` waits for none."""
+"""The configuration of an early-exit head. The module imports no framework, so that ``--help`` starts at once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The classes of an early exit: the program of each class, and the class that each example needs.
 
-Three classes or more: a short program of at most so many layers suffices; the base model is needed; the base model is
+Three classes or more: a short program, within a limit of layers, suffices; the base model is needed; the base model is
 wrong and a correction is right. Every class's program begins with each of the first layers once: those run before the
 probe decides.
 """
@@ -124,14 +124,14 @@ def short_names(shares: Sequence[float]) -> list[str]:
 
 
 class _Position(NamedTuple):
-    """Where an example is: the index of its run, and its index there."""
+    """The position of an example: the index of its run, and its index there."""
 
     run: int
     example: int
 
 
 def _all_examples(runs: Sequence[SearchedRun]) -> tuple[list[Labelled], list[_Position]]:
-    """All examples once, labelled with the identity program, and where each is."""
+    """All examples once, labelled with the identity program, and the position of each."""
     found: dict[tuple[str, str], tuple[Labelled, _Position]] = {}
     for run_index, run in enumerate(runs):
         for example_index, row in enumerate(run.base_labels):
@@ -220,7 +220,7 @@ def _class_programs(
 
 
 def _most_frequent(found: Counter[Counts], *, most: int, taken: set[Counts | None]) -> list[LayerProgram]:
-    """The programs that were found most often, of at most so many layers, and in no other class."""
+    """The programs that were found most often, within a limit of layers, and in no other class."""
     fitting = [counts for counts in found if 0 < sum(counts) <= most and counts not in taken]
     ranked = sorted(fitting, key=lambda counts: (-found[counts], sum(counts), counts))[:_NUM_SCREENED]
     return [LayerProgram.from_counts(counts) for counts in ranked]

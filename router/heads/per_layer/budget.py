@@ -153,7 +153,7 @@ def price_where(cheap_enough: Callable[[float], bool]) -> float:
 
 
 def planner_for_average(sample: Array, average: float, *, limit: int | None = None) -> BudgetPlanner:
-    """A planner that runs at most so many layers on average, and as many of those as it can.
+    """A planner whose mean number of layers is at most ``average``, and as near to it as possible.
 
     A price moves all layers with equal logits at once, so that the mean may jump far below ``average``; a limit for
     every sequence then comes nearer.

@@ -1,6 +1,6 @@
 """Fitting routers to labelled features: focal loss, early stopping on macro-F1.
 
-Nothing here knows where features come from. On a CPU the same seed gives the same bits.
+The fit is independent of the source of the features. On a CPU the same seed gives the same bits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEPT_HELD_OUT = 512
 
 
 class Rows(Protocol):
-    """Labelled rows, wherever their features lie."""
+    """Labelled rows with their features, from any source."""
 
     def __len__(self) -> int: ...
 
@@ -79,7 +79,7 @@ def fit(
         train: Rows to learn from.
         held_out: Rows to stop by.
         shape: The routers' sizes.
-        config: How to fit.
+        config: Settings of the fitting.
         device: Device of the fitting.
         on_epoch: Receives every epoch's record: ``epoch``, ``train_loss``, ``loss``, ``macro_f1``, ``accuracy`` (of
             single decisions), ``f1_skip``, ``f1_execute``, ``f1_repeat``, ``layers`` (the mean length of
@@ -140,7 +140,7 @@ def fit(
 
 
 def _slices(indices: np.ndarray[Any, Any], size: int) -> Iterator[np.ndarray[Any, Any]]:
-    """Indices in their order, so many at once."""
+    """Indices in their order, in slices."""
     for start in range(0, len(indices), size):
         yield indices[start : start + size]
 
@@ -161,7 +161,7 @@ def _frequencies(labels: np.ndarray[Any, Any]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Standardization:
-    """Mean and deviation of what enters each layer, over training rows and windows.
+    """Mean and deviation of each layer's input, over training rows and windows.
 
     Attributes:
         mean: ``[L, 1, D]``.

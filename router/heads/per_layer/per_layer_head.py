@@ -1,4 +1,4 @@
-"""Per-layer routers: each reads what enters its layer, and decides how often the layer runs (Dr.LLM, section 3.2)."""
+"""Per-layer routers: each reads its layer's input, and decides how often the layer runs (Dr.LLM, section 3.2)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class PerLayerSteering:
 
 
 class PerLayerDecisions:
-    """One batch of prompts: each layer's router reads what enters the layer.
+    """One batch of prompts: each layer's router reads the layer's input.
 
     Args:
         routers: The routers, by layer.

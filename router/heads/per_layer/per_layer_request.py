@@ -1,4 +1,4 @@
-"""How per-layer routers are sized and fitted. The module imports no framework, so that ``--help`` waits for none."""
+"""The configuration of per-layer routers. The module imports no framework, so that ``--help`` starts at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.errors.fields import check_fields, option
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How routers are fitted. The defaults are Dr.LLM's (arXiv 2510.12773, appendix).
+    """The fitting of routers. The defaults are Dr.LLM's (arXiv 2510.12773, appendix).
 
     Raises:
         UserError: A field is out of its range.
@@ -39,7 +39,7 @@ class FitConfig:
         check_fields(self)
 
     def warmup_of(self, num_steps: int) -> int:
-        """Warm-up steps of a training of so many steps."""
+        """Warm-up steps of a training of ``num_steps`` steps."""
         return min(self.warmup_steps, num_steps // 10)
 
 

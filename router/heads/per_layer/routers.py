@@ -1,4 +1,4 @@
-"""The per-layer routers: small networks that read what enters a layer and predict how often it should run.
+"""The per-layer routers: small networks that read a layer's input and predict how often the layer should run.
 
 All L routers are one batched module. Each one splits the prompt's tokens into W contiguous windows, averages
 each, and sends the means through Linear(D → width), GELU, Linear(width → 3); its W outputs are averaged
@@ -65,7 +65,7 @@ class LayerRouters(nn.Module):
                 nn.init.xavier_uniform_(weight.data[layer], generator=generator)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Windows of what enters every layer, ``[B, L, W, D]``, to logits ``[B, L, 3]``."""
+        """Windows of every layer's input, ``[B, L, W, D]``, to logits ``[B, L, 3]``."""
         rows, layers, windows, hidden = pooled.shape
         by_layer = pooled.permute(1, 0, 2, 3).reshape(layers, rows * windows, hidden)
         inner = nn.functional.gelu(torch.baddbmm(self.bias_in[:, None], by_layer, self.weight_in))
@@ -115,7 +115,7 @@ class UnstackedRouters(NamedTuple):
 
 
 class LayerRouter(NamedTuple):
-    """The router of one layer, in few operations: a prompt waits for each of them.
+    """The router of one layer, in few operations, each of which delays a prompt.
 
     Attributes:
         weight_in: ``[D, width]``.
@@ -130,7 +130,7 @@ class LayerRouter(NamedTuple):
     bias_out: torch.Tensor
 
     def __call__(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Windows of what enters the layer, ``[B, W, D]``, to logits ``[B, 3]``."""
+        """Windows of the layer's input, ``[B, W, D]``, to logits ``[B, 3]``."""
         inner = torch.addmm(self.bias_in, pooled.flatten(0, 1), self.weight_in)
         # Twice GELU, by its definition: the library's own wakes a second thread, whatever the size.
         active = torch.erf(inner * math.sqrt(0.5)).add_(1).mul_(inner)

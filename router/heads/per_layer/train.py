@@ -84,7 +84,7 @@ def label_per_layer(
 
 
 def extract_per_layer(labels: TrainingLabels, head: PerLayerRequest, service: ModelService) -> FeatureStore:
-    """Step 2: windows of what enters each layer, along the labels."""
+    """Step 2: windows of each layer's input, along the labels."""
     return service.features(labels.rows, num_windows=head.num_windows)
 
 
@@ -137,7 +137,7 @@ def _expected(request: LabelRequest, head: PerLayerRequest, service: ModelServic
 
 
 def _described(base: str, rows: Sequence[Labelled], left_out: dict[str, int]) -> str:
-    """What the labels are, in a line."""
+    """A line that describes the labels."""
     by_task: dict[str, int] = {}
     for row in rows:
         by_task[row.task] = by_task.get(row.task, 0) + 1

@@ -110,7 +110,7 @@ def test_expected_labels_say_what_a_kind_of_question_needs():
 
 
 def test_shortest_labels_are_the_questions_own_verdicts():
-    """Catches a correction where the untouched model is right, and a label where nothing is."""
+    """Catches a correction where the base model is right, and a label where no program is right."""
     world = World()
     found = world.labels(choice="shortest")
     labels = {row.example_id: row.counts for row in found.rows}

@@ -102,7 +102,7 @@ def test_the_focal_loss_counts_what_is_well_classified_little():
 
 
 def test_class_weights_follow_the_effective_number():
-    """Catches weights from somebody else's data, and a class without examples that is divided by zero."""
+    """Catches weights from other data, and a class without examples that is divided by zero."""
     counts = torch.tensor([10, 100_000, 500])
     effective = [(1 - 0.999**count) / (1 - 0.999) for count in counts.tolist()]
     expected = torch.tensor([1 / number for number in effective])

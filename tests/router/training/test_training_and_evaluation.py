@@ -283,7 +283,7 @@ def test_the_signature_of_questions_that_cannot_be_read_is_not_said():
 
 
 def test_the_single_program_can_be_handed_out(playground, router):
-    """Catches an export of the untouched model, which is right on most questions of any run."""
+    """Catches an export of the base model, which is right on most questions of any run."""
     command(
         "evaluate",
         "--router",

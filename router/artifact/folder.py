@@ -141,13 +141,14 @@ def read_config(folder: AnyPath, kind: str) -> dict[str, Any]:
     return config
 
 
-def check_version(config: dict[str, Any], folder: AnyPath) -> None:
+def check_version(config: dict[str, Any], folder: AnyPath, kind: str) -> None:
     """Refuse a format version that this release does not read.
 
     Raises:
-        KeyError: The configuration has no format version.
-        UserError: The format version is another.
+        UserError: The format version is another, or there is none.
     """
+    if "format_version" not in config:
+        raise UserError(f"{folder / CONFIG_FILE} is no {kind}'s configuration: it has no format_version")
     if config["format_version"] != FORMAT_VERSION:
         raise UserError(
             f"{folder / CONFIG_FILE} has format version {config['format_version']!r}, this release reads "
@@ -192,7 +193,7 @@ def read_described(
     """
     folder = find_folder(where, kind)
     config = read_config(folder, kind)
-    check_version(config, folder)
+    check_version(config, folder, kind)
     try:
         return describe(config), folder
     except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for the sizes

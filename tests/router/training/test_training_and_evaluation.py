@@ -332,7 +332,7 @@ def test_one_prompt_can_be_answered(router):
         (("train", "--data", "{folder}/none", "--out", "{folder}/x"), "no run folder"),
         (("train", "--data", "{run}", "--out", "{run}"), "give another one to --out"),
         (("train", "--data", "{run}", "--out", "{folder}/x", "--labels", "longest"), "choose one of"),
-        (("train", "--data", "{run}", "--out", "{folder}/x", "--lr", "0"), "learning-rate"),
+        (("train", "--data", "{run}", "--out", "{folder}/x", "--lr", "0"), "--lr must be above 0"),
         (("train", "--data", "{run}", "--out", "{folder}/x", "--held-out", "1"), "--held-out"),
         (("train", "--data", "{run}", "--out", "{folder}/x", "--head", "probe", "--early", "6"), "below the 6 layers"),
         (

@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo check test bench results lint types audit clean
+.PHONY: help setup demo check test test-commands test-actors bench results lint types audit clean
 
 help:
 	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
@@ -45,10 +45,19 @@ types: setup
 check: lint types
 	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest -n logical -m "not end_to_end and not exhaustive"
 
-# Everything. The third tier starts clusters, and has the machine to itself.
+# Everything. Tests of the third tier mostly wait for processes to start, so two halves of it run side by side, each with
+# Ray's files in a folder of its own: no test joins a cluster of the other half. Ray's sockets need a short path.
 test: lint types
 	$(BIN)/python -m pytest -n logical -m "not end_to_end"
-	$(BIN)/python -m pytest -m end_to_end
+	$(MAKE) --jobs 2 --output-sync=target test-commands test-actors
+
+END_TO_END = RAY_TMPDIR=$$(mktemp -d /tmp/rayXXXXXX) $(BIN)/python -m pytest -m end_to_end
+
+test-commands: setup
+	$(END_TO_END) tests/docs tests/end_to_end tests/faults
+
+test-actors: setup
+	$(END_TO_END) tests --ignore tests/docs --ignore tests/end_to_end --ignore tests/faults
 
 bench: setup
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ARC),--arc "$(ARC)") $(if $(GSM8K),--gsm8k "$(GSM8K)") \

@@ -52,7 +52,7 @@ class AskingActor(ModelActor):
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        question: Template of the question, with placeholders for the text and the labels.
+        question: Template of the question, with ``{text}`` and ``{labels}`` in it.
         labels: The possible answers.
     """
 
@@ -125,7 +125,7 @@ def asked(
     Args:
         texts: The texts.
         labels: The possible answers.
-        question: Template of the question, with placeholders for the text and the labels.
+        question: Template of the question, with ``{text}`` and ``{labels}`` in it.
         features: Folder of all features.
         model: The frozen model.
         device: ``cpu`` or ``cuda``.

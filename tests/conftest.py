@@ -7,6 +7,7 @@ on tiny random models. ``plain`` is the rest: plain objects and files.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -40,3 +41,12 @@ def tier_of(item: pytest.Item) -> str:
 def _uses_models(module: ModuleType) -> bool:
     origins = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()}
     return any(str(origin).startswith(_MODEL_MODULES) for origin in origins)
+
+
+@pytest.fixture(scope="module")
+def local_actors() -> Iterator[None]:
+    """Actors in the test's own process instead of Ray's."""
+    from local_actors import actors_in_this_process
+
+    with actors_in_this_process():
+        yield

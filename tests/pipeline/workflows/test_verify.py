@@ -19,7 +19,7 @@ from pipeline.shards.schema import schema_of
 from pipeline.workflows.verify import Difference, Verification
 from pipeline.workflows.verify_request import VerifyRequest
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.usefixtures("local_actors")
 
 
 def command(*arguments, status=0):
@@ -29,7 +29,7 @@ def command(*arguments, status=0):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, local_actors):
     folder = tmp_path_factory.mktemp("verify")
     model, questions = save_tiny_model(folder / "model"), write_questions(folder / "questions.jsonl", 16)
     command(

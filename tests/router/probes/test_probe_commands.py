@@ -1,4 +1,4 @@
-"""From labelled texts to a probe, by the commands that users type, on real Ray; and one pass for text and labels."""
+"""From labelled texts to a probe, by the commands that users type, with actors in this process; and one pass for text and labels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import math
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +34,7 @@ from router.probes.texts import LabelledText, check_labels, labels_of
 from router.probes.train import _draw, read_split
 from router.routed.checkpoint import Router
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.usefixtures("local_actors")
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LETTERS = "abcdefghij"
@@ -45,21 +43,13 @@ IDENTITY = LayerProgram.identity(NUM_LAYERS)
 
 def command(*arguments):
     """The output of a command of ours, which must end well."""
-    process = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "probe", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        timeout=240,
-    )
-    text = process.stdout + process.stderr
-    assert process.returncode == 0, text
-    assert "Traceback" not in text
-    return text
+    result = CliRunner().invoke(main, ["probe", *map(str, arguments)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
 
 
 def refused(*arguments):
-    """What a command says that must be refused before anything starts: in this process, for speed."""
+    """What a command says that must be refused before anything starts."""
     result = CliRunner().invoke(main, ["probe", *map(str, arguments)])
     assert result.exit_code == 2, result.output
     return result.output
@@ -97,7 +87,7 @@ class FrozenModelService:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory):
+def service(tmp_path_factory, local_actors):
     return FrozenModelService(tmp_path_factory.mktemp("probing"))
 
 

@@ -1,4 +1,4 @@
-"""From a run to a router to a table, by the commands that users type, on real Ray with a tiny model."""
+"""From a run to a router to a table, by the commands that users type, with a tiny model and actors in this process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_results import BASE, ROUTED, EvaluationResults
 from router.evaluation.table import show_evaluation
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.usefixtures("local_actors")
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TRAINED, ASKED = 40, 56
@@ -97,7 +97,7 @@ class Playground:
 
 
 @pytest.fixture(scope="module")
-def playground(tmp_path_factory):
+def playground(tmp_path_factory, local_actors):
     return Playground(tmp_path_factory.mktemp("playground"))
 
 

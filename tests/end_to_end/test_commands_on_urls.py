@@ -1,4 +1,4 @@
-"""Every command with URLs instead of folders, on real Ray with a tiny model and a real S3 server."""
+"""Every command with URLs instead of folders, with a tiny model, actors in this process, and a real S3 server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tiny import save_tiny_model, write_questions
 from pipeline.cli.main import main
 from pipeline.shards.reader import read_paths, read_settings
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.usefixtures("local_actors")
 QUESTIONS = 24
 
 
@@ -34,7 +34,7 @@ def said():
 
 
 @pytest.fixture(scope="module")
-def command(said):
+def command(said, local_actors):
     def run(*arguments, status=0):
         result = CliRunner().invoke(main, [str(argument) for argument in arguments])
         said.append(result.output)

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from click.testing import CliRunner
 from replay import differing_rows
 
 from pipeline import FrozenModel, read_paths
+from pipeline.cli.main import main
 
-pytestmark = [pytest.mark.ray, pytest.mark.smollm2]
+pytestmark = pytest.mark.smollm2
 
 
-def test_every_label_is_what_stock_transformers_says(tmp_path):
+def test_every_label_is_what_stock_transformers_says(tmp_path, local_actors):
     """Catches wrong labels, which no later stage could tell from right ones."""
     out = tmp_path / "run"
     options = "--model smollm2 --task arithmetic --limit 9 --simulations 12 --group-size 3"
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "search", *options.split(), "--out", str(out)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        timeout=400,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    result = CliRunner().invoke(main, ["search", *options.split(), "--out", str(out)])
+    assert result.exit_code == 0, (result.output, result.exception)
     rows = read_paths(out)
     assert rows.correct.any() and not rows.correct.all(), "the questions must test both verdicts"
     assert (rows.length != rows.num_layers).any(), "no program but the identity was kept"

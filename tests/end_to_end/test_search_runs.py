@@ -16,30 +16,21 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny import save_tiny_model, write_questions
+from click.testing import CliRunner
+from local_actors import actors_in_this_process
+from search_bench import NUM_CALIBRATION_GROUPS, NUM_QUESTIONS, SearchBench, files_found
 
+from pipeline.cli.main import main
 from pipeline.shards.reader import read_manifest, read_paths
 
 pytestmark = pytest.mark.ray
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NUM_QUESTIONS = 24
-#: Groups of two for the first five questions.
-NUM_CALIBRATION_GROUPS = 3
 LIMIT_SECONDS = 150
 
 
-class Bench:
-    """A tiny model, questions, and the search command on them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.model = save_tiny_model(folder / "model")
-        self.data = write_questions(folder / "questions.jsonl", NUM_QUESTIONS)
-
-    def arguments(self, out: Path, *, actors: int) -> list[str]:
-        options = f"--task arc --simulations 120 --group-size 2 --calibration 5 --seed 3 --budget 1.5 --actors {actors}"
-        return ["search", "--model", str(self.model), "--data", str(self.data), "--out", str(out), *options.split()]
+class Bench(SearchBench):
+    """The search command in a process of its own."""
 
     def start(self, out: Path, *, actors: int) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -70,12 +61,6 @@ def undisturbed(bench) -> Path:
     out = bench.folder / "undisturbed"
     bench.run(out, actors=2)
     return out
-
-
-def shards(run: Path) -> dict[str, bytes]:
-    """All that a run found, and what it learnt on the way."""
-    files = [*(run / "paths").iterdir(), *(run / "calibration").iterdir(), run / "prior.safetensors"]
-    return {file.relative_to(run).as_posix(): file.read_bytes() for file in sorted(files)}
 
 
 def wait_for(condition, process: subprocess.Popen[str], what: str) -> None:
@@ -117,7 +102,7 @@ def test_one_worker_equals_two(bench, undisturbed):
     """Catches rows that depend on who searched an example, when, or beside what."""
     out = bench.folder / "one"
     bench.run(out, actors=1)
-    assert shards(out) == shards(undisturbed)
+    assert files_found(out) == files_found(undisturbed)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
@@ -136,7 +121,7 @@ def test_interrupted_and_resumed_equals_undisturbed(bench, undisturbed, sent):
 
     text = bench.run(out, actors=2)
     assert f"{2 * kept} of them committed already" in text
-    assert shards(out) == shards(undisturbed)
+    assert files_found(out) == files_found(undisturbed)
 
 
 def test_a_driver_killed_without_warning_loses_nothing_committed(bench, undisturbed):
@@ -150,7 +135,7 @@ def test_a_driver_killed_without_warning_loses_nothing_committed(bench, undistur
     process.communicate()
     assert read_manifest(out) and (out / "prior.safetensors").exists()
     bench.run(out, actors=2)
-    assert shards(out) == shards(undisturbed)
+    assert files_found(out) == files_found(undisturbed)
 
 
 def test_a_dead_actor_is_replaced(bench, undisturbed):
@@ -163,74 +148,16 @@ def test_a_dead_actor_is_replaced(bench, undisturbed):
     victims[0].kill()
     text, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 0, text
-    assert shards(out) == shards(undisturbed)
+    assert files_found(out) == files_found(undisturbed)
 
 
-def test_a_prior_from_another_run_guides_every_question(bench, undisturbed):
-    """Catches a prior that is taken and not used, or a run that does not say which one it went by."""
-    out = bench.folder / "guided"
-    command = bench.arguments(out, actors=2)
-    at = command.index("--calibration")
-    command[at : at + 2] = ["--prior", str(undisturbed), "--limit", "4"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *command],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert (out / "prior.safetensors").read_bytes() == (undisturbed / "prior.safetensors").read_bytes()
-    assert not (out / "calibration").exists()
-    without_prior = read_paths(undisturbed)
-    guided = read_paths(out)
-    without_prior = without_prior[without_prior.example_id.isin(guided.example_id)]
-    assert guided.program.map(tuple).tolist() != without_prior.program.map(tuple).tolist()
-
-
-def test_other_settings_are_refused_before_anything_is_touched(bench, undisturbed):
-    """Catches two runs mixed in one folder; the message names the setting and both values."""
-    before = shards(undisturbed)
-    command = [sys.executable, "-m", "pipeline.cli", *bench.arguments(undisturbed, actors=1), "--seed", "4"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS)
-    assert ended.returncode == 2
-    assert "seed: 3 there, 4 now" in ended.stderr and "Traceback" not in ended.stderr
-    assert shards(undisturbed) == before and (undisturbed / "_SUCCESS").exists()
-
-
-def test_a_model_outside_the_contract_is_named(bench):
-    """Catches a traceback from inside an actor where a sentence would do."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    folder = bench.folder / "gpt2"
-    shutil.copytree(bench.model, folder)
-    GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=257)).save_pretrained(folder)
-    arguments = bench.arguments(bench.folder / "gpt2-run", actors=1)
-    arguments[arguments.index("--model") + 1] = str(folder)
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *arguments],
-        capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
-    )  # fmt: skip
-    assert ended.returncode == 2, ended.stdout + ended.stderr
-    assert "GPT2LMHeadModel" in ended.stderr and "Traceback" not in ended.stderr
-
-
-def test_a_question_that_does_not_fit_is_set_aside(bench):
-    """Catches a question beyond the model's context that is searched all the same, or takes its group with it."""
-    lines = bench.data.read_text().splitlines()[:4]
-    lines[1] = lines[1].replace("Which of these", "Which of these, " + "and think it over well, " * 40)
-    data = bench.folder / "long.jsonl"
-    data.write_text("\n".join(lines))
-    out = bench.folder / "long"
-    arguments = [*bench.arguments(out, actors=1), "--simulations", "5"]
-    arguments[arguments.index("--data") + 1] = str(data)
-    for _ in ("first", "again"):
-        ended = subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *arguments],
-            capture_output=True, text=True, cwd=REPOSITORY, timeout=LIMIT_SECONDS,
-        )  # fmt: skip
-        assert ended.returncode == 1, ended.stdout + ended.stderr
-        assert "1 examples were set aside" in ended.stdout
-        assert "the model reads 512" in (out / "failed" / "group-000000.jsonl").read_text()
-        assert sorted(read_paths(out).example_id.unique()) == ["tiny-00", "tiny-02", "tiny-03"]
-        assert not (out / "_SUCCESS").exists()
+def test_actors_in_one_process_find_the_same(bench, undisturbed):
+    """Catches rows that depend on where actors run, and stand-ins of Ray's actors that tell other tests a lie."""
+    out = bench.folder / "local"
+    with actors_in_this_process():
+        result = CliRunner().invoke(main, bench.arguments(out, actors=2))
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert files_found(out) == files_found(undisturbed)
 
 
 def free_port() -> int:
@@ -284,7 +211,7 @@ def test_a_submitted_job_joins_the_cluster(bench, undisturbed):
         assert relative.returncode != 0 and "absolute path" in relative.stdout + relative.stderr
         job = submit(out)
         assert job.returncode == 0, job.stdout + job.stderr
-        assert shards(out) == shards(undisturbed)
+        assert files_found(out) == files_found(undisturbed)
     finally:
         # Not `ray stop`, which ends everybody's clusters on this machine.
         with suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""From labelled texts to a probe, by the commands that users type, with actors in this process; and one pass for text and labels."""
+"""From labelled texts to a probe, by the commands that users type; and one pass for an answer and its labels."""
 
 from __future__ import annotations
 

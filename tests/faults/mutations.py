@@ -192,10 +192,7 @@ MUTATIONS = (
     Mutation("commit_to_a_bucket and (staged or moved)", (RECORD_FIRST,)),
     Mutation("commit_to_a_bucket and (recorded or between)", (NOTHING_IS_COMMITTED,)),
     Mutation("commit_to_a_bucket", (Guard("pipeline.storage.lease:Lease._expires", returns(False)),)),
-    Mutation(
-        "bucket_fails_now_and_then",
-        (Guard(f"{RETRY}:READ_PAUSES", constant(())), Guard(f"{RETRY}:WRITE_PAUSES", constant(()))),
-    ),
+    Mutation("bucket_fails_now_and_then", (Guard(f"{RETRY}:PAUSES", lambda pauses: dict.fromkeys(pauses, ())),)),
     Mutation("stop and 15", (Guard("pipeline.distributed.cluster:_interrupt_on_sigterm", returns(None)),)),
     Mutation("stop and 2]", (Guard("pipeline.cli.search:run_and_show", no_interrupt),)),
     Mutation("disk_is_full", (Guard(f"{LOCAL}._check_staged", returns(None)),)),

@@ -176,6 +176,7 @@ class RunFolder:
         self,
         group: int,
         rows: Sequence[PathRow],
+        *,
         failed: dict[str, str] | None = None,
         evaluations: Sequence[Evaluation] | None = None,
         improvements: dict[str, list[list[int]]] | None = None,
@@ -185,21 +186,22 @@ class RunFolder:
         Args:
             group: Number of the work group.
             rows: The group's rows.
-            failed: The group's questions that cannot be searched, each with its error.
+            failed: The group's examples that cannot be searched, each with its error.
             evaluations: Every evaluation of its searches, if it is a calibration group.
-            improvements: By question; see ``ShardRecord``.
+            improvements: By example; see ``ShardRecord``.
 
         Raises:
             StorageError: The store does not take a file; nothing is committed then.
         """
         if evaluations is not None:
             self._write_table(self._evaluations_file(group), calibration.to_table(evaluations))
-        return self._commit(group, rows, failed or {}, improvements or {})
+        return self._commit(group, rows, failed=failed or {}, improvements=improvements or {})
 
     def _commit(
         self,
         group: int,
         rows: Sequence[PathRow],
+        *,
         failed: dict[str, str],
         improvements: dict[str, list[list[int]]],
     ) -> ShardRecord:

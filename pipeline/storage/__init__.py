@@ -52,6 +52,6 @@ __all__ = [
 ]
 
 
-def writer_of(place: AnyPath) -> Writer:
+def writer_of(path: AnyPath) -> Writer:
     """The writer of a folder, by the kind of its path."""
-    return LocalWriter(place) if isinstance(place, Path) else RemoteWriter(place)
+    return LocalWriter(path) if isinstance(path, Path) else RemoteWriter(path)

@@ -1,8 +1,8 @@
-"""A folder that fsspec reaches: object stores, which put whole objects, and far disks, which rename.
+"""A folder that fsspec reaches: object stores, which put whole objects, and remote disks, which rename.
 
 An object store cannot rename: it copies and removes, and a crash between the two leaves both. But an object that is put
 is there whole or not at all, so it is put under its own name and read back; readers follow the manifest, whose record
-is put last. Far disks show a file while it is written, so it is written under another name and renamed.
+is put last. Remote disks show a file while it is written, so it is written under another name and renamed.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from pipeline.engine import FrozenModel, materialize
 from pipeline.engine.greedy_decoding import Decoded, Stop
+from pipeline.engine.row_checks import TokenIds, check_new_tokens, check_rows
 from pipeline.program import LayerProgram
-
-TokenIds = Sequence[int]
 
 
 class StockModels:
@@ -50,6 +49,7 @@ class StockEngine:
         self.tokenizer = model.tokenizer
         self.end_tokens = model.end_tokens
         self.reads_alike = model.reads_alike
+        self._num_layers = model.num_layers
         self._device = model.device
         self._stocks = stocks
         self._batched = batched
@@ -59,6 +59,7 @@ class StockEngine:
         self, token_ids: Sequence[TokenIds], programs: Sequence[LayerProgram], *, starts: Sequence[int]
     ) -> list[torch.Tensor]:
         """As ``FrozenModel.logits``: one forward without a cache, the head on the wanted positions alone."""
+        check_rows(token_ids, programs, num_layers=self._num_layers)
         results: dict[int, torch.Tensor] = {}
         for program, rows in self._batches(programs):
             ids, mask = self._padded([token_ids[row] for row in rows], left=False)
@@ -81,6 +82,8 @@ class StockEngine:
         begun: Sequence[TokenIds] | None = None,
     ) -> list[Decoded]:
         """As ``FrozenModel.decode``, by stock ``generate``, which writes every text from its prompt on."""
+        check_rows(token_ids, programs, num_layers=self._num_layers)
+        check_new_tokens(max_new_tokens)
         results: dict[int, Decoded] = {}
         for program, rows in self._batches(programs):
             ids, mask = self._padded([token_ids[row] for row in rows], left=True)

@@ -56,7 +56,7 @@ def test_programs(text, depth):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = opened(tmp_path_factory.mktemp("run") / "run")
-    folder.commit(0, rows("q0") + rows("q1"), {"q2": "too long"}, improvements={"q0": [[0, 3], [4, 2]]})
+    folder.commit(0, rows("q0") + rows("q1"), failed={"q2": "too long"}, improvements={"q0": [[0, 3], [4, 2]]})
     folder.close()
     return folder.root
 

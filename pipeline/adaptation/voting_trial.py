@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.adaptation.adapt import AdaptConfig, adapt_example, check_votable
 from pipeline.distributed.actor_pool import ActorPool
-from pipeline.distributed.cluster import Resources, check_output, find_placement
+from pipeline.distributed.cluster import Resources, check_output, joined_cluster
 from pipeline.distributed.model_actor import ModelActor
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -161,8 +161,6 @@ def try_adaptation(
     Raises:
         UserError: The request is wrong, or an example does not fit into the model's context.
     """
-    import ray
-
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
     check_votable(task)
     examples = read_or_explain(task, request.questions)
@@ -171,11 +169,10 @@ def try_adaptation(
     except OSError as error:
         where = without_secrets(str(error.filename or "a file"))
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
-    try:
-        place = find_placement(request.resources)
+    with joined_cluster(request.resources) as placement:
         announce(
             f"{len(examples)} questions of {request.task}, up to {request.config.votes} votes each; "
-            f"up to {place.pool.num_actors} actors on {place.device} in {place.dtype}."
+            f"{placement.describe()}."
         )
         arguments = (
             source,
@@ -183,19 +180,17 @@ def try_adaptation(
             request.max_new_tokens,
             request.config,
             request.prior,
-            place.device,
-            place.dtype,
-            place.pool.cpus_per_actor,
+            placement.device,
+            placement.dtype,
+            placement.pool.cpus_per_actor,
         )
-        pool: ActorPool[tuple[Example, ...]] = ActorPool(AdaptingActor, arguments, place.pool)
+        pool: ActorPool[tuple[Example, ...]] = ActorPool(AdaptingActor, arguments, placement.pool)
         groups = [tuple(examples[start : start + GROUP]) for start in range(0, len(examples), GROUP)]
         answered: dict[str, TriedExample] = {}
         with pool:
             for _, some in pool.map(groups):
                 answered.update((tried.example_id, tried) for tried in some)
                 show("questions answered", len(answered), len(examples))
-    finally:
-        ray.shutdown()
     return judge([answered[example.id] for example in examples])
 
 

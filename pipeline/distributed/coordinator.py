@@ -350,7 +350,11 @@ class Coordinator:
             result = _joined(finalized.results)
             evaluations = result.evaluations if group in self._calibration else None
             record = self._folder.commit(
-                group, result.rows, {**result.failed, **failed}, evaluations, result.improvements
+                group,
+                result.rows,
+                failed={**result.failed, **failed},
+                evaluations=evaluations,
+                improvements=result.improvements,
             )
             self.progress.add(record)
         else:

@@ -16,7 +16,17 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
-from pipeline.storage import AnyPath, PathOrUrl, UnreachableError, content, is_folder, is_there, local_copy, locate
+from pipeline.storage import (
+    AnyPath,
+    PathOrUrl,
+    Retries,
+    UnreachableError,
+    content,
+    is_folder,
+    is_there,
+    local_copy,
+    locate,
+)
 
 FOLDER = "calibration"
 PRIOR_FILE = "prior.safetensors"
@@ -54,7 +64,7 @@ def to_table(evaluations: Sequence[Evaluation]) -> pa.Table:
     )
 
 
-def read_evaluations(file: AnyPath) -> list[Evaluation]:
+def read_evaluations(file: AnyPath, *, retries: Retries = Retries.SHORT) -> list[Evaluation]:
     """A work group's evaluations.
 
     Raises:
@@ -62,7 +72,7 @@ def read_evaluations(file: AnyPath) -> list[Evaluation]:
         UnreachableError: The store cannot be reached; the file may be sound.
     """
     try:
-        table = pq.read_table(pa.BufferReader(content(file)))
+        table = pq.read_table(pa.BufferReader(content(file, retries=retries)))
         if not table.schema.equals(SCHEMA):
             raise ValueError("its columns are others")
         return [
@@ -80,19 +90,19 @@ def read_evaluations(file: AnyPath) -> list[Evaluation]:
         raise UserError(f"{file} holds no evaluations: {error}; delete it, and its group is searched again") from None
 
 
-def read_prior(place: PathOrUrl) -> Prior:
+def read_prior(place: PathOrUrl, *, retries: Retries = Retries.SHORT) -> Prior:
     """A prior, from its file or from the folder of a run that fitted one.
 
     Raises:
         UserError: There is no prior.
     """
     path = locate(place)
-    if is_folder(path):
-        if not is_there(path / PRIOR_FILE):
+    if is_folder(path, retries=retries):
+        if not is_there(path / PRIOR_FILE, retries=retries):
             raise UserError(f"{path} holds no {PRIOR_FILE}: no run there has finished its calibration")
         path = path / PRIOR_FILE
     try:
-        with local_copy(path) as file:
+        with local_copy(path, retries=retries) as file:
             try:
                 return Prior.read(file)
             except UserError as error:

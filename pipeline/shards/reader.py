@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.schema import schema_of, with_newer_columns
-from pipeline.storage import AnyPath, PathOrUrl, UnreachableError, content, contents, entries, locate
+from pipeline.storage import AnyPath, PathOrUrl, Retries, UnreachableError, content, contents, entries, locate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ def check_version(settings: Mapping[str, Any], run: AnyPath) -> None:
         )
 
 
-def read_json(place: PathOrUrl) -> dict[str, Any]:
+def read_json(place: PathOrUrl, *, retries: Retries = Retries.SHORT) -> dict[str, Any]:
     """A JSON object from a file of a run.
 
     Raises:
@@ -101,7 +101,7 @@ def read_json(place: PathOrUrl) -> dict[str, Any]:
     """
     file = locate(place)
     try:
-        return _json_object(file, content(file))
+        return _json_object(file, content(file, retries=retries))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{file.parent} is no run folder: it has no {file.name}") from None
     except UnreachableError:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,8 +37,10 @@ from pipeline.shards.schema import SCHEMA, schema_of
 from pipeline.storage import (
     AnyPath,
     PathOrUrl,
+    Retries,
     StorageBusyError,
-    as_writer,
+    StorageError,
+    UnreachableError,
     contents,
     entries,
     is_folder,
@@ -156,14 +159,14 @@ class RunFolder:
         """Let another search write the folder."""
         self._store.release()
 
-    @as_writer()
     def describe_model(self, facts: dict[str, Any]) -> None:
         """Add the facts of the loaded model to ``run.json``, once.
 
         Raises:
             StorageError: The store does not take it, or cannot be reached.
         """
-        stored = read_json(self.root / "run.json")
+        with _outages_as_storage_errors():
+            stored = read_json(self.root / "run.json", retries=Retries.LONG)
         if "loaded_model" not in stored:
             self._write_json("run.json", {**stored, "loaded_model": facts}, indent=2)
 
@@ -173,6 +176,7 @@ class RunFolder:
         self,
         group: int,
         rows: Sequence[PathRow],
+        *,
         failed: dict[str, str] | None = None,
         evaluations: Sequence[Evaluation] | None = None,
         improvements: dict[str, list[list[int]]] | None = None,
@@ -182,21 +186,22 @@ class RunFolder:
         Args:
             group: Number of the work group.
             rows: The group's rows.
-            failed: The group's questions that cannot be searched, each with its error.
+            failed: The group's examples that cannot be searched, each with its error.
             evaluations: Every evaluation of its searches, if it is a calibration group.
-            improvements: By question; see ``ShardRecord``.
+            improvements: By example; see ``ShardRecord``.
 
         Raises:
             StorageError: The store does not take a file; nothing is committed then.
         """
         if evaluations is not None:
             self._write_table(self._evaluations_file(group), calibration.to_table(evaluations))
-        return self._commit(group, rows, failed or {}, improvements or {})
+        return self._commit(group, rows, failed=failed or {}, improvements=improvements or {})
 
     def _commit(
         self,
         group: int,
         rows: Sequence[PathRow],
+        *,
         failed: dict[str, str],
         improvements: dict[str, list[list[int]]],
     ) -> ShardRecord:
@@ -231,14 +236,15 @@ class RunFolder:
         lines = (json.dumps({"example_id": example_id, "error": error}) for example_id, error in failed.items())
         self._write_text(f"failed/{_name_of(group)}.jsonl", "\n".join(lines) + "\n")
 
-    @as_writer()
     def clear_failures(self, committed: dict[int, ShardRecord]) -> None:
         """Remove the notes of groups that an earlier call set aside: this call tries them again.
 
         Raises:
             StorageError: A note stays, or the store cannot be reached.
         """
-        for file in entries(self.root / "failed", ".jsonl"):
+        with _outages_as_storage_errors():
+            notes = entries(self.root / "failed", ".jsonl", retries=Retries.LONG)
+        for file in notes:
             number = file.stem.removeprefix("group-")
             if number.isdecimal() and int(number) not in committed:
                 self._store.remove(f"failed/{file.name}")
@@ -271,7 +277,6 @@ class RunFolder:
 
     # -- calibration -----------------------------------------------------------------------
 
-    @as_writer()
     def evaluations(self, groups: Iterable[int]) -> list[Evaluation]:
         """Every evaluation of the searches of calibration groups, in the order of the groups.
 
@@ -280,9 +285,10 @@ class RunFolder:
             StorageError: The store cannot be reached.
         """
         files = [self.root / self._evaluations_file(group) for group in sorted(groups)]
-        return [evaluation for file in files for evaluation in calibration.read_evaluations(file)]
+        with _outages_as_storage_errors():
+            read = [calibration.read_evaluations(file, retries=Retries.LONG) for file in files]
+        return [evaluation for of_group in read for evaluation in of_group]
 
-    @as_writer()
     def prior(self) -> Prior | None:
         """The prior that guides the run's searches, once it is fitted or given; else None.
 
@@ -291,7 +297,9 @@ class RunFolder:
             StorageError: The store cannot be reached.
         """
         file = self.root / calibration.PRIOR_FILE
-        return calibration.read_prior(file) if is_there(file) else None
+        with _outages_as_storage_errors():
+            present = is_there(file, retries=Retries.LONG)
+            return calibration.read_prior(file, retries=Retries.LONG) if present else None
 
     def write_prior(self, prior: Prior) -> None:
         """Store the prior that guides the run's searches from now on.
@@ -314,6 +322,19 @@ class RunFolder:
 
     def _write_text(self, name: str, text: str) -> None:
         self._store.write(name, text.encode())
+
+
+@contextmanager
+def _outages_as_storage_errors() -> Iterator[None]:
+    """Turns an outage into the error of a store that a run writes: the user's call is not wrong.
+
+    Raises:
+        StorageError: The store cannot be reached.
+    """
+    try:
+        yield
+    except UnreachableError as error:
+        raise StorageError(str(error)) from error
 
 
 def check_settings(stored: Mapping[str, Any], config: RunSettings) -> None:

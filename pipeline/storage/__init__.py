@@ -13,7 +13,6 @@ from pipeline.storage.local_writer import LocalWriter
 from pipeline.storage.paths import AnyPath, PathOrUrl, locate, without_secrets
 from pipeline.storage.read import (
     UnreachableError,
-    as_writer,
     content,
     contents,
     entries,
@@ -23,6 +22,7 @@ from pipeline.storage.read import (
     reaching,
 )
 from pipeline.storage.remote_writer import RemoteWriter
+from pipeline.storage.retry import Retries
 from pipeline.storage.write import remove, uploaded, write_whole
 from pipeline.storage.writer import StorageBusyError, StorageError, Writer
 
@@ -31,11 +31,11 @@ __all__ = [
     "LocalWriter",
     "PathOrUrl",
     "RemoteWriter",
+    "Retries",
     "StorageBusyError",
     "StorageError",
     "UnreachableError",
     "Writer",
-    "as_writer",
     "content",
     "contents",
     "entries",
@@ -52,6 +52,6 @@ __all__ = [
 ]
 
 
-def writer_of(place: AnyPath) -> Writer:
+def writer_of(path: AnyPath) -> Writer:
     """The writer of a folder, by the kind of its path."""
-    return LocalWriter(place) if isinstance(place, Path) else RemoteWriter(place)
+    return LocalWriter(path) if isinstance(path, Path) else RemoteWriter(path)

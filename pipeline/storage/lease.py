@@ -16,9 +16,8 @@ from collections.abc import Callable
 
 from upath import UPath
 
-from pipeline.storage import retry
 from pipeline.storage.read import content, reaching
-from pipeline.storage.retry import with_retries
+from pipeline.storage.retry import Retries, with_retries
 from pipeline.storage.writer import StorageBusyError
 
 LEASE_NAME = ".lock"
@@ -132,4 +131,4 @@ class Lease:
     def _put(self, **options: str) -> None:
         text = self._name + b" %d" % self._renewals
         with reaching(self._file):
-            with_retries(lambda: self._file.fs.pipe_file(self._file.path, text, **options), retry.READ_PAUSES)
+            with_retries(lambda: self._file.fs.pipe_file(self._file.path, text, **options), Retries.SHORT)

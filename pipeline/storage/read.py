@@ -1,4 +1,7 @@
-"""Reading files here and in far stores: many objects at once, and one error for those of every library."""
+"""Reading local and remote files: many objects at once, and one error for those of every library.
+
+Requests to a remote store are retried for as long as the caller says; see ``Retries``.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import UserError
-from pipeline.storage import retry
 from pipeline.storage.paths import AnyPath, without_secrets
-from pipeline.storage.retry import is_missing, with_retries
-from pipeline.storage.writer import StorageError
+from pipeline.storage.retry import Retries, is_missing, with_retries
 
 Result = TypeVar("Result")
 
@@ -24,10 +25,10 @@ _FETCHERS, _AHEAD = 32, 256
 
 
 class UnreachableError(OSError, UserError):
-    """A far store that cannot be reached: no network, no such bucket, no permission."""
+    """A remote store that cannot be reached: no network, no such bucket, no permission."""
 
 
-def content(file: AnyPath) -> bytes:
+def content(file: AnyPath, *, retries: Retries = Retries.SHORT) -> bytes:
     """A file's bytes.
 
     Raises:
@@ -35,12 +36,12 @@ def content(file: AnyPath) -> bytes:
     """
     if isinstance(file, Path):
         return file.read_bytes()
-    fetched: bytes = _ask(file, lambda: file.fs.cat_file(file.path))
+    fetched: bytes = _ask(file, lambda: file.fs.cat_file(file.path), retries)
     return fetched
 
 
 def contents(files: Sequence[AnyPath]) -> Iterator[bytes]:
-    """The bytes of files, in their order; objects of a far store are fetched many at once.
+    """The bytes of files, in their order; objects of a remote store are fetched many at once.
 
     Raises:
         OSError: A file cannot be read.
@@ -53,14 +54,14 @@ def contents(files: Sequence[AnyPath]) -> Iterator[bytes]:
             yield from fetchers.map(content, files[start : start + _AHEAD])
 
 
-def entries(folder: AnyPath, suffix: str = "") -> list[AnyPath]:
+def entries(folder: AnyPath, suffix: str = "", *, retries: Retries = Retries.SHORT) -> list[AnyPath]:
     """The entries of a folder whose names end with a suffix, by name; empty if there is no such folder.
 
     Raises:
         OSError: The folder cannot be listed.
     """
     try:
-        found = _ask(folder, lambda: _listed(folder))
+        found = _ask(folder, lambda: _listed(folder), retries)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted((entry for entry in found if entry.name.endswith(suffix)), key=lambda entry: entry.name)
@@ -76,83 +77,69 @@ def _listed(folder: AnyPath) -> list[AnyPath]:
     return [folder / name.rpartition("/")[2] for name in names]
 
 
-def is_there(place: AnyPath) -> bool:
+def is_there(path: AnyPath, *, retries: Retries = Retries.SHORT) -> bool:
     """Whether there is a file or a folder.
 
     Raises:
         OSError: The store does not say.
     """
-    return _kind(place) is not None
+    return _kind(path, retries) is not None
 
 
-def is_folder(place: AnyPath) -> bool:
+def is_folder(path: AnyPath, *, retries: Retries = Retries.SHORT) -> bool:
     """Whether there is a folder.
 
     Raises:
         OSError: The store does not say.
     """
-    return _kind(place) == "directory"
+    return _kind(path, retries) == "directory"
 
 
-def _kind(place: AnyPath) -> str | None:
+def _kind(path: AnyPath, retries: Retries) -> str | None:
     """``file`` or ``directory``; None if there is neither."""
-    if isinstance(place, Path):
-        return ("directory" if place.is_dir() else "file") if place.exists() else None
+    if isinstance(path, Path):
+        return ("directory" if path.is_dir() else "file") if path.exists() else None
     try:
         # Most file systems' ``exists`` takes a store that does not answer for one that has nothing.
-        kind: str = _ask(place, lambda: place.fs.info(place.path)["type"])
+        kind: str = _ask(path, lambda: path.fs.info(path.path)["type"], retries)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return kind
 
 
 @contextmanager
-def local_copy(place: AnyPath) -> Iterator[Path]:
-    """A file on this machine, for libraries that read no other; a far one is fetched for as long as the context lasts.
+def local_copy(path: AnyPath, *, retries: Retries = Retries.SHORT) -> Iterator[Path]:
+    """A file on this machine, for libraries that read no other; a remote one is copied, and kept within the context.
 
     Raises:
         OSError: The file cannot be read; ``FileNotFoundError`` if there is none.
     """
-    if isinstance(place, Path):
-        yield place
+    if isinstance(path, Path):
+        yield path
         return
     with tempfile.TemporaryDirectory(prefix="drllm-") as scratch:
-        copy = Path(scratch) / place.name
-        _ask(place, lambda: place.fs.get_file(place.path, str(copy)))
+        copy = Path(scratch) / path.name
+        _ask(path, lambda: path.fs.get_file(path.path, str(copy)), retries)
         yield copy
 
 
-def _ask(place: AnyPath, do: Callable[[], Result]) -> Result:
-    """The result of a read, with retries for a far store."""
-    with reaching(place):
-        if isinstance(place, Path):
+def _ask(path: AnyPath, do: Callable[[], Result], retries: Retries) -> Result:
+    """The result of a read, with retries for a remote store."""
+    with reaching(path):
+        if isinstance(path, Path):
             return do()
 
         def do_afresh() -> Result:
             # A cached listing may be out of date: others write too.
-            place.fs.invalidate_cache()
+            path.fs.invalidate_cache()
             return do()
 
-        return with_retries(do_afresh, retry.read_pauses())
+        return with_retries(do_afresh, retries)
 
 
 @contextmanager
-def as_writer() -> Iterator[None]:
-    """Reads of a folder's writer: they are retried as its writes are, and an outage is the same error.
-
-    Raises:
-        StorageError: A store cannot be reached.
-    """
-    try:
-        with retry.of_a_writer():
-            yield
-    except UnreachableError as error:
-        raise StorageError(str(error)) from error
-
-
-@contextmanager
-def reaching(place: AnyPath) -> Iterator[None]:
-    """Turns the errors of a far file system's libraries into one that names the path.
+def reaching(path: AnyPath) -> Iterator[None]:
+    """Turns the errors of a remote file system's libraries into one that names the path.
 
     Raises:
         UnreachableError: The store cannot be reached.
@@ -162,9 +149,9 @@ def reaching(place: AnyPath) -> Iterator[None]:
     except (UserError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
         raise
     except Exception as error:
-        if isinstance(place, Path):
+        if isinstance(path, Path):
             raise
         if is_missing(error):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(place)) from error
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-        raise UnreachableError(f"{without_secrets(place)} cannot be reached: {reason}") from error
+        raise UnreachableError(f"{without_secrets(path)} cannot be reached: {reason}") from error

@@ -1,8 +1,8 @@
-"""A folder that fsspec reaches: object stores, which put whole objects, and far disks, which rename.
+"""A folder that fsspec reaches: object stores, which put whole objects, and remote disks, which rename.
 
 An object store cannot rename: it copies and removes, and a crash between the two leaves both. But an object that is put
 is there whole or not at all, so it is put under its own name and read back; readers follow the manifest, whose record
-is put last. Far disks show a file while it is written, so it is written under another name and renamed.
+is put last. Remote disks show a file while it is written, so it is written under another name and renamed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from contextlib import suppress
 
 from upath import UPath
 
-from pipeline.storage import retry
 from pipeline.storage.lease import LEASE_NAME, Lease
 from pipeline.storage.paths import is_object_store
 from pipeline.storage.read import entries, reaching
-from pipeline.storage.retry import is_missing, with_retries
+from pipeline.storage.retry import Retries, is_missing, with_retries
 from pipeline.storage.writer import StorageError
 
 _STAGING_NAME = "_staging"
@@ -46,7 +45,7 @@ class RemoteWriter:
     @staticmethod
     def _make(folder: UPath) -> None:
         with reaching(folder):
-            with_retries(lambda: folder.fs.makedirs(folder.path, exist_ok=True), retry.READ_PAUSES)
+            with_retries(lambda: folder.fs.makedirs(folder.path, exist_ok=True), Retries.SHORT)
 
     def release(self) -> None:
         self._lease.release()
@@ -68,14 +67,14 @@ class RemoteWriter:
             raise StorageError.at(target, "written", error) from error
 
     def _put(self, target: UPath, content: bytes, check: Callable[[bytes], None] | None) -> None:
-        with_retries(lambda: target.fs.pipe_file(target.path, content), retry.WRITE_PAUSES)
+        with_retries(lambda: target.fs.pipe_file(target.path, content), Retries.LONG)
         if check is not None:
-            check(with_retries(lambda: _stored(target), retry.WRITE_PAUSES))
+            check(with_retries(lambda: _stored(target), Retries.LONG))
 
     def _put_and_move(self, target: UPath, content: bytes, check: Callable[[bytes], None] | None) -> None:
         staged = self._root / _STAGING_NAME / f"{target.name}-{uuid.uuid4().hex}"
         self._put(staged, content, check)
-        with_retries(lambda: self._move(staged, target, content), retry.WRITE_PAUSES)
+        with_retries(lambda: self._move(staged, target, content), Retries.LONG)
 
     @staticmethod
     def _move(staged: UPath, target: UPath, content: bytes) -> None:
@@ -97,7 +96,7 @@ class RemoteWriter:
     def remove(self, name: str) -> None:
         target = self._root / name
         try:
-            with_retries(lambda: _remove(target), retry.WRITE_PAUSES)
+            with_retries(lambda: _remove(target), Retries.LONG)
         except Exception as error:
             raise StorageError.at(target, "removed", error) from error
 

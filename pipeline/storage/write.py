@@ -45,27 +45,27 @@ def remove(file: AnyPath) -> None:
 
 
 @contextmanager
-def uploaded(place: AnyPath) -> Iterator[Path]:
+def uploaded(path: AnyPath) -> Iterator[Path]:
     """Where to write a file or a folder: its own path here, or a temporary one that is uploaded at the end.
 
     After an exception nothing is uploaded.
 
     Args:
-        place: The path of the file or folder.
+        path: The path of the file or folder.
 
     Raises:
         OSError: A file cannot be uploaded.
     """
-    if isinstance(place, Path):
-        yield place
+    if isinstance(path, Path):
+        yield path
         return
     with tempfile.TemporaryDirectory(prefix="drllm-") as scratch:
-        written = Path(scratch) / place.name
+        written = Path(scratch) / path.name
         yield written
         if written.is_file():
-            _upload(written, place)
+            _upload(written, path)
         for file in sorted(found for found in written.rglob("*") if found.is_file()):
-            _upload(file, place.joinpath(*file.relative_to(written).parts))
+            _upload(file, path.joinpath(*file.relative_to(written).parts))
 
 
 def _upload(file: Path, target: UPath) -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.distributed.actor_pool import ActorPool
-from pipeline.distributed.cluster import check_output, find_placement
+from pipeline.distributed.cluster import check_output, joined_cluster
 from pipeline.engine.loading import load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
@@ -66,8 +66,6 @@ def evaluate(
     Raises:
         UserError: Something in the request is wrong.
     """
-    import ray
-
     router = Router.load(request.router)
     others = _others(request, router)
     if request.out is None and not is_folder(locate(request.router)):
@@ -90,8 +88,7 @@ def evaluate(
     if not task.scoring.margins_compare:
         search = replace(search, margin_scale=None)
         prior = prior and replace(prior, margin_scale=None)
-    try:
-        placement = find_placement(request.resources)
+    with joined_cluster(request.resources) as placement:
         config = RunConfig(
             model=source,
             task=request.task,
@@ -104,18 +101,13 @@ def evaluate(
             cpus_per_actor=placement.pool.cpus_per_actor,
             leaves=task.scoring.leaves,
         )
-        announce(
-            f"{len(examples)} questions of {request.task}{_reasons(left_out)}; "
-            f"up to {placement.pool.num_actors} actors on {placement.device} in {placement.dtype}."
-        )
+        announce(f"{len(examples)} questions of {request.task}{_reasons(left_out)}; {placement.describe()}.")
         actors: ActorPool[Ask] = ActorPool(
             AnsweringActor, ([router, *others.values()], source, config, prior), placement.pool
         )
         with actors:
             asking = _Asking(router, config, actors, show)
             return _evaluate(request, asking, examples, training, left_out, curve=curve, others=list(others))
-    finally:
-        ray.shutdown()
 
 
 def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.distributed.cluster import Resources, find_placement
+from pipeline.distributed.cluster import Resources, joined_cluster
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from router.features.hidden_states import StateStore
@@ -55,8 +55,6 @@ def read_states(
     Raises:
         UserError: The model cannot be loaded, its states are not finite, or there is no room for them.
     """
-    import ray
-
     dtype = wanted.resources.dtype
     if dtype == "auto":
         # Which one that is, the cluster decides; where there is none yet, what this machine would take.
@@ -72,15 +70,11 @@ def read_states(
     if not absent:
         announce(f"All states are in {store.folder} already.")
         return store, dtype
-    placement = find_placement(wanted.resources)
-    try:
+    with joined_cluster(wanted.resources) as placement:
         if placement.dtype != dtype:
             raise UserError(f"the cluster runs {placement.dtype}; say --dtype {placement.dtype}")
         known = len(set(texts)) - len(absent)
-        announce(
-            f"Reading {len(absent)} texts, {known} known already; up to {placement.pool.num_actors} actors on "
-            f"{placement.device} in {dtype}."
-        )
+        announce(f"Reading {len(absent)} texts, {known} known already; {placement.describe()}.")
         cut = store.fill(
             absent,
             model=wanted.source,
@@ -90,8 +84,6 @@ def read_states(
             most_gib=wanted.most_gib,
             show=lambda done: show("texts read", done, len(absent)),
         )
-    finally:
-        ray.shutdown()
     if cut:
         most = "the model's context" if wanted.prompt_template.max_tokens is None else "--max-tokens"
         announce(f"warning: {cut} of {len(absent)} texts were longer than {most}, and their ends were cut off.")

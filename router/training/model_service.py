@@ -7,15 +7,15 @@ else; a training whose results are all kept starts none.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from pipeline.distributed.cluster import Placement, Resources, find_placement
+from pipeline.distributed.cluster import Placement, Resources, joined_cluster
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
@@ -58,6 +58,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
     folder: Path
     announce: Callable[[str], None]
     show: Callable[[str, int, int], None]
+    _cluster: ExitStack = field(default_factory=ExitStack, init=False)
     _started: tuple[ModelSource, Placement] | None = field(default=None, init=False)
     _feature_stores: dict[int, FeatureStore] = field(default_factory=dict, init=False)
     _verdict_stores: dict[tuple[str, int | None], VerdictStore] = field(default_factory=dict, init=False)
@@ -65,10 +66,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._started is not None:
-            import ray
-
-            ray.shutdown()
+        self._cluster.close()
 
     def features(self, rows: Sequence[Labelled], *, num_windows: int) -> FeatureStore:
         """A store that has the window features of the rows' prompts along their programs.
@@ -84,7 +82,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         source, placement = self._on_ray()
         self.announce(
             f"Reading {len(absent)} prompts along their programs, {len(rows) - len(absent)} known already; "
-            f"up to {placement.pool.num_actors} actors on {placement.device} in {self.dtype}."
+            f"{placement.describe()}."
         )
         extract(
             store,
@@ -158,10 +156,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
             self.announce(f"All states are in {store.folder} already.")
             return store
         source, placement = self._on_ray()
-        self.announce(
-            f"Reading {len(absent)} prompts with the first {early} layers; up to {placement.pool.num_actors} actors "
-            f"on {placement.device} in {self.dtype}."
-        )
+        self.announce(f"Reading {len(absent)} prompts with the first {early} layers; {placement.describe()}.")
         store.fill(
             absent,
             model=source,
@@ -213,5 +208,6 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
                 raise UserError(
                     f"--dtype {self.resources.dtype}, but the runs were searched in {self.dtype}; leave it out"
                 )
-            self._started = source, find_placement(self.resources)
+            placement = self._cluster.enter_context(joined_cluster(self.resources))
+            self._started = source, replace(placement, dtype=self.dtype)
         return self._started

@@ -54,7 +54,7 @@ def write_run(folder: Path, model: Path) -> None:
             "num_layers": NUM_LAYERS,
             "saved_layers": NUM_LAYERS - len(program),
         }
-        run.commit(number, [row], {})
+        run.commit(number, [row])
     run.close()
 
 

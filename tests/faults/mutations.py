@@ -107,9 +107,9 @@ def afterwards(do: Callable[..., Any]) -> Callable[[Any], Any]:
 
 
 def record_first(commit: Any) -> Any:
-    def mutated(self: Any, group: int, *arguments: Any) -> Any:
+    def mutated(self: Any, group: int, rows: Any, **options: Any) -> Any:
         self._write_text(f"manifest/group-{group:06d}.json", "{}")
-        return commit(self, group, *arguments)
+        return commit(self, group, rows, **options)
 
     return mutated
 
@@ -117,10 +117,8 @@ def record_first(commit: Any) -> Any:
 def evaluations_last(commit: Any) -> Any:
     from pipeline.shards.calibration import to_table
 
-    def mutated(
-        self: Any, group: int, rows: Any, failed: Any = None, evaluations: Any = None, improvements: Any = None
-    ) -> Any:
-        record = commit(self, group, rows, failed, None, improvements)
+    def mutated(self: Any, group: int, rows: Any, *, evaluations: Any = None, **options: Any) -> Any:
+        record = commit(self, group, rows, **options)
         if evaluations is not None:
             self._write_table(self._evaluations_file(group), to_table(evaluations))
         return record
@@ -192,10 +190,7 @@ MUTATIONS = (
     Mutation("commit_to_a_bucket and (staged or moved)", (RECORD_FIRST,)),
     Mutation("commit_to_a_bucket and (recorded or between)", (NOTHING_IS_COMMITTED,)),
     Mutation("commit_to_a_bucket", (Guard("pipeline.storage.lease:Lease._expires", returns(False)),)),
-    Mutation(
-        "bucket_fails_now_and_then",
-        (Guard(f"{RETRY}:READ_PAUSES", constant(())), Guard(f"{RETRY}:WRITE_PAUSES", constant(()))),
-    ),
+    Mutation("bucket_fails_now_and_then", (Guard(f"{RETRY}:PAUSES", lambda pauses: dict.fromkeys(pauses, ())),)),
     Mutation("stop and 15", (Guard("pipeline.distributed.cluster:_interrupt_on_sigterm", returns(None)),)),
     Mutation("stop and 2]", (Guard("pipeline.cli.search:run_and_show", no_interrupt),)),
     Mutation("disk_is_full", (Guard(f"{LOCAL}._check_staged", returns(None)),)),

@@ -256,7 +256,7 @@ def test_what_ray_says_of_a_failed_call():
 def test_a_resumed_run_counts_what_is_committed_already(tmp_path, search):
     """Catches sums that begin at nothing, or that count a committed group twice."""
     folder = opened(tmp_path / "resumed")
-    folder.commit(0, rows("q0") + rows("q1"), {"q2": "ValueError: too long"})
+    folder.commit(0, rows("q0") + rows("q1"), failed={"q2": "ValueError: too long"})
     committed = reopened(folder)
     progress = search(SimulatedActors(), examples=9, folder=folder, committed=committed).progress
     assert (progress.done, progress.resumed_examples, progress.failed_examples) == (2, 2, 1)

@@ -58,7 +58,7 @@ def run(tmp_path):
         wrong = {**kept[0], "correct": False, "score": -0.25, "is_best": False, "rank": 0}
         kept.append({**wrong, "program": [2, 0], "counts": None})
         kept.append({**wrong, "program": [0, 1, 1, 2], "counts": [1, 2, 1], "length": 4, "saved_layers": -1})
-        folder.commit(number, kept, {})
+        folder.commit(number, kept)
     folder.close()
     return folder.root
 
@@ -350,6 +350,6 @@ def test_a_margin_that_is_no_number_is_committed(tmp_path):
     """Catches a check of what was written that takes a NaN for damage."""
     folder = RunFolder(tmp_path / "run")
     folder.open(CONFIG, provenance={})
-    folder.commit(0, [{**row, "score": math.nan} for row in rows("q")], {})
+    folder.commit(0, [{**row, "score": math.nan} for row in rows("q")])
     folder.close()
     assert read_paths(tmp_path / "run").score.isna().all() and SCHEMA.field("score").nullable is False

@@ -85,7 +85,7 @@ def test_programs_of_other_layers_are_refused(run, changes):
 
 def test_a_group_without_rows_is_read(run):
     """Catches a check of rows that counts on there being any."""
-    run.commit(0, [], {"a": "too long"})
+    run.commit(0, [], failed={"a": "too long"})
     assert read_paths(run.root).empty
 
 
@@ -191,7 +191,7 @@ def test_improvements_that_are_none_are_refused(run, improvements):
 def test_failures_are_noted_and_forgotten(run):
     """Catches a question that stays in failed/ after a later call has searched it."""
     run.set_aside(2, {"x": "OSError: no", "y": "OSError: no"})
-    record = run.commit(3, rows("a"), {"z": "ValueError: too long"})
+    record = run.commit(3, rows("a"), failed={"z": "ValueError: too long"})
     assert record.failed == {"z": "ValueError: too long"} and record.example_ids == ["a"]
     lines = (run.root / "failed" / "group-000002.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"example_id": i, "error": "OSError: no"} for i in "xy"]

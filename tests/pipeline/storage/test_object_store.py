@@ -25,6 +25,7 @@ from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import (
     LocalWriter,
     RemoteWriter,
+    Retries,
     StorageError,
     UnreachableError,
     entries,
@@ -36,6 +37,8 @@ from pipeline.storage import (
 )
 from pipeline.tasks.rows import read_rows
 
+#: The pauses as they are; tests have shorter ones.
+PAUSES = retry.PAUSES
 EVALUATIONS = [Evaluation(example_id="a", program=LayerProgram((0, 2), 3), correct=True, margin=1.0)]
 
 
@@ -55,8 +58,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:UPath 'fardisk'")
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(S3FileSystem, "retries", 1)  # our own retries are tested
-    monkeypatch.setattr(retry, "READ_PAUSES", (0.01, 0.02))
-    monkeypatch.setattr(retry, "WRITE_PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(retry, "PAUSES", dict.fromkeys(Retries, (0.01, 0.02)))
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
@@ -154,14 +156,56 @@ def test_a_run_under_way_waits_for_what_it_reads_as_long_as_for_what_it_writes(s
     """Catches an outage that a commit would outlast, and a look at what was put does not."""
     run = opened(url)
     run.write_prior(fit_prior(EVALUATIONS, compare_margins=True))
-    monkeypatch.setattr(retry, "READ_PAUSES", ())
+    monkeypatch.setattr(retry, "PAUSES", {Retries.SHORT: (), Retries.LONG: (0.01, 0.02)})
     for name in ("paths/", "run.json", "prior", "calibration/"):
         s3.faults.append(Fault(how="cut", method="GET", name=name, times=2))
+    s3.faults.append(Fault(how="cut", method="HEAD", name="prior", times=2))
+    s3.faults.append(Fault(how="cut", method="LIST", name="failed", times=2))
     run.commit(0, rows("a"), evaluations=EVALUATIONS)
     run.describe_model({"num_layers": 3})
     assert run.prior().num_layers == 3 and run.evaluations([0]) == EVALUATIONS
-    assert [fault.times for fault in s3.faults] == [0] * 4
+    run.clear_failures({})
+    assert [fault.times for fault in s3.faults] == [0] * 6
     run.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "use", "retries"),
+    [
+        ("HEAD", "one/run.json", lambda run: opened(str(run.root)), Retries.SHORT),
+        ("GET", "one/run.json", lambda run: read_paths(run.root), Retries.SHORT),
+        ("GET", "one/prior", lambda run: read_prior(run.root / "prior.safetensors"), Retries.SHORT),
+        ("PUT", "two/.lock", lambda run: opened(str(run.root.parent / "two")), Retries.SHORT),
+        ("GET", "one/run.json", lambda run: run.describe_model({"num_layers": 3}), Retries.LONG),
+        ("LIST", "one/failed", lambda run: run.clear_failures({}), Retries.LONG),
+        ("HEAD", "one/prior", lambda run: run.prior(), Retries.LONG),
+        ("GET", "one/prior", lambda run: run.prior(), Retries.LONG),
+        ("GET", "one/calibration/", lambda run: run.evaluations([0]), Retries.LONG),
+        ("PUT", "one/paths/", lambda run: run.commit(1, rows("b")), Retries.LONG),
+        ("GET", "one/paths/", lambda run: run.commit(1, rows("b")), Retries.LONG),
+        ("PUT", "one/README.md", lambda run: run.write_card("# A run"), Retries.LONG),
+    ],
+)
+def test_a_user_is_answered_soon_and_a_run_under_way_waits(s3, url, monkeypatch, method, name, use, retries):
+    """Catches a caller that asks for the other one's retries: a user who waits, or a run that stops at once."""
+    run = opened(url)
+    run.commit(0, rows("a"), evaluations=EVALUATIONS)
+    run.write_prior(fit_prior(EVALUATIONS, compare_margins=True))
+    waited: list[float] = []
+    pauses = {Retries.SHORT: (1.0, 2.0), Retries.LONG: (3.0, 4.0)}
+    monkeypatch.setattr(retry, "PAUSES", pauses)
+    monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=waited.append))
+    s3.faults.append(Fault(how="cut", method=method, name=name, times=10**6))
+    with pytest.raises((StorageError, UserError)):
+        use(run)
+    assert tuple(waited) == pauses[retries]
+    s3.faults.clear()
+    run.close()
+
+
+def test_a_run_waits_longer_than_a_user():
+    """Catches pauses that are exchanged, or an outage of half a minute that stops a run."""
+    assert sum(PAUSES[Retries.SHORT]) < 10 and sum(PAUSES[Retries.LONG]) > 30
 
 
 @pytest.mark.parametrize(

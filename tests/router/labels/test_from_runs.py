@@ -55,7 +55,7 @@ def make_run(root, *groups, facts=FACTS, config=CONFIG):
     folder.open(config, provenance={})
     folder.describe_model(facts)
     for number, group in enumerate(groups):
-        folder.commit(number, group, {})
+        folder.commit(number, group)
     folder.close()
     return root
 

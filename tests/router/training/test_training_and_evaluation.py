@@ -150,7 +150,7 @@ def test_a_planted_rule_is_learnt_through_the_model(playground):
     folder.open(replace(CONFIG, model=source), provenance={})
     folder.describe_model({"num_layers": NUM_LAYERS, "special_tokens_added": True})
     for number, group in enumerate(groups):
-        folder.commit(number, group, {})
+        folder.commit(number, group)
     folder.close()
     out = playground.folder / "planted-router"
     command(

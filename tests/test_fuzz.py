@@ -130,7 +130,7 @@ def searched(tmp_path_factory):
     return folder.root
 
 
-@settings(FUZZ, max_examples=100)
+@settings(FUZZ, max_examples=min(100, settings.default.max_examples))
 @given(
     changes=st.dictionaries(
         st.sampled_from(["data", "search.budget", "permutations", *CONFIG.settings()]),

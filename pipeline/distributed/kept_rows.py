@@ -1,4 +1,4 @@
-"""Which of an example's programs are kept as rows: chosen, confirmed where the run asks for it, written as rows."""
+"""The choice of an example's programs that are kept, their confirmation by replays, and their rows."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def confirm(
 ) -> tuple[Verdicts, Outcomes]:
     """Replay the programs that are to be kept, until all of those are confirmed.
 
-    A program whose replayed result differs is dropped, and the next best takes its place.
+    A program whose replayed result differs is dropped, and the next best replaces it.
 
     Returns:
         The results without those of dropped programs, and the outcomes; the identity program's are the replayed ones.

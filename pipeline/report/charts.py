@@ -66,7 +66,7 @@ class Lines:
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis, or of its unit.
         lines: The curves.
-        mark: ``(x, name)`` of a vertical line, such as the model's depth; None for no line.
+        vertical_line: ``(x, name)`` of a vertical line, such as the model's depth; None for no line.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Lines:
     x_label: str
     y_label: str
     lines: tuple[Line, ...]
-    mark: tuple[float, str] | None = None
+    vertical_line: tuple[float, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +141,8 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
         if span / candidate <= most - 1
     )
     first = int(low // step)
-    marks = [round(place * step, 9) for place in range(first, first + most + 2)]
-    return [mark for mark in marks if low - step / 1e6 <= mark <= high + step / 1e6]
+    multiples = [round(factor * step, 9) for factor in range(first, first + most + 2)]
+    return [tick for tick in multiples if low - step / 1e6 <= tick <= high + step / 1e6]
 
 
 def clipped(name: str) -> str:
@@ -155,6 +155,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def share(part: int, whole: int) -> str:
+def percent_of(part: int, whole: int) -> str:
     """A part of a whole as a percentage; a dash where the whole is 0."""
     return f"{100 * part / whole:.0f} %" if whole else "-"

@@ -32,15 +32,15 @@ class ShardRecord:
         group: Number of the work group.
         file: The shard, relative to the run folder.
         rows: Rows in it.
-        example_ids: The group's questions that have rows.
-        failed: Questions set aside, each with its error.
+        example_ids: The group's examples that have rows.
+        failed: Examples set aside, each with its error.
         sha256: SHA-256 of the file's bytes.
-        baseline_correct: Questions that the base model gets right.
-        shorter: Of those, questions with a strictly shorter right program.
-        corrected: Questions that only another program gets right.
+        baseline_correct: Examples that the base model gets right.
+        shorter: Of those, examples with a strictly shorter right program.
+        corrected: Examples that only another program gets right.
         evaluations: Programs run.
         layer_executions: Layers run.
-        improvements: For each question, pairs of an evaluation's number and the new best length; the base model is
+        improvements: For each example, pairs of an evaluation's number and the new best length; the base model is
             evaluation 0. Empty if the order of the evaluations is not known.
     """
 
@@ -184,7 +184,7 @@ def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any
 
 
 def read_improvements(run: PathOrUrl) -> dict[str, list[list[int]]]:
-    """For each committed question, pairs of an evaluation's number and the new best length.
+    """For each committed example, pairs of an evaluation's number and the new best length.
 
     Raises:
         UserError: A record is damaged.
@@ -194,7 +194,7 @@ def read_improvements(run: PathOrUrl) -> dict[str, list[list[int]]]:
 
 
 def read_paths(run: PathOrUrl) -> pd.DataFrame:
-    """The committed rows of a run, in the order of its questions.
+    """The committed rows of a run, in the order of its examples.
 
     Args:
         run: A run folder: a path, or a URL such as ``s3://bucket/run``.
@@ -248,7 +248,7 @@ def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.S
     if not _makes_sense(table):
         raise UserError(
             f"committed shard {file} holds programs of layers that the model has not; delete it, and the same command "
-            "searches its questions again"
+            "searches its examples again"
         )
     return table
 

@@ -21,7 +21,7 @@ _KINDS = {
 }
 
 
-def questions_of(run: AnyPath) -> list[Example]:
+def examples_of(run: AnyPath) -> list[Example]:
     """All examples of a run, whether or not they are committed yet.
 
     Raises:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendering:
-    """Another way to ask an example: in other words, or with its options in another order.
+    """Another way to put an example: in other words, or with its options in another order.
 
     Attributes:
-        question: The text to ask: the user's turn of a chat, or the text to continue.
-        answer: The reference answer to this question.
+        question: The text for the model: the user's turn of a chat, or the text to continue.
+        answer: The reference answer to this rendering.
     """
 
     question: str
@@ -32,15 +32,15 @@ class Rendering:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One question with its reference answer, before any model is known.
+    """An example with its reference answer, before any model is known.
 
     Attributes:
         id: Unique in a run and the same in every run over the same data.
         task: Name of the task.
-        question: The text to ask: the user's turn of a chat, or the text to continue.
+        question: The text for the model: the user's turn of a chat, or the text to continue.
         answer: The reference answer; one of ``options`` where there are any.
         options: The answers that the model chooses among; empty where it writes freely.
-        renderings: Other ways to ask the example, all of which must be answered right too.
+        renderings: The example's other renderings, all of which must be answered right too.
     """
 
     id: str
@@ -69,7 +69,7 @@ class DataRequest:
         limit: Largest number of examples, in the data's order; None for all, or for the default of a task that makes
             its own examples.
         seed: Seed of a task that makes its own examples.
-        renderings: Number of ways in which each example is asked, the first one included.
+        renderings: Number of renderings of each example, the first one included.
     """
 
     data: str | None = None
@@ -117,9 +117,8 @@ class Outcome:
         correct: The reward: whether the answers under all of the example's renderings are right.
         margin: How far the logits are from the opposite result: positive where right, negative where wrong.
         response: The program's answer; None where the verdict did not need it in full.
-        layer_executions: Layers that the program asks for, counted for each row and forward pass, whether rows share
-            them or not.
-        correct_as_asked: Whether the answer to the question as it stands is right; None where the example has no other
+        layer_executions: The program's layers, counted for each row and forward pass, whether rows share them or not.
+        correct_as_asked: Whether the answer in the first rendering is right; None where the example has no other
             renderings.
     """
 

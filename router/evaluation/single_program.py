@@ -12,7 +12,7 @@ from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.shards.calibration import PRIOR_FILE, read_prior
 from pipeline.shards.reader import read_paths, read_settings
-from pipeline.shards.source_examples import questions_of
+from pipeline.shards.source_examples import examples_of
 from pipeline.storage import AnyPath, is_there
 from pipeline.tasks import Example
 from router.evaluation.answering_actor import Answer
@@ -56,7 +56,7 @@ class TrainingRuns:
             for program, layers in zip(rows.program[rows.correct], rows.num_layers[rows.correct]):
                 counted[LayerProgram(map(int, program), int(layers))] += 1
             try:
-                examples += questions_of(run)
+                examples += examples_of(run)
             except UserError as error:
                 announce(f"The questions of {run} cannot be read again ({error}): they choose no single program.")
             if prior is None and is_there(run / PRIOR_FILE):

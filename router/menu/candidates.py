@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths, read_settings
-from pipeline.shards.source_examples import questions_of
+from pipeline.shards.source_examples import examples_of
 from pipeline.storage import AnyPath
 from pipeline.tasks import Example
 from router.labels.labelled import Labelled, expressible_as_counts
@@ -60,7 +60,7 @@ class SearchedRun:
                 "with --labels consensus"
             )
         try:
-            examples = [example for example in questions_of(run) if example.id in known]
+            examples = [example for example in examples_of(run) if example.id in known]
         except UserError as error:
             raise UserError(
                 f"the questions of {run} cannot be read again ({error}), and no further program can be evaluated on "

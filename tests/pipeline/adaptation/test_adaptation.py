@@ -158,7 +158,7 @@ def test_the_front_door():
         ({"options": ["a", "a"]}, "two or more different texts"),
         ({"options": ["a", " "]}, "two or more different texts"),
         ({"options": "ab"}, "put one text into brackets"),
-        ({"options": ["a", "b"], "answer": "c"}, "'c' is none of the options: 'a', 'b'"),
+        ({"options": ["a", "b"], "answer": "c"}, "'c' is not one of the options: 'a', 'b'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ({"prompt": "word " * 200}, "shorten it"),
         ({"config": replace(FEW, search=replace(FEW.search, budget=0.1))}, "less than one of the model's 6 layers"),

@@ -114,9 +114,9 @@ class Harness:
     """Runs the jobs of sections; use as a context manager, which ends its processes.
 
     Attributes:
-        sources: Sources of the questions.
+        sources: Sources of the examples.
         quick: Whether to run little, which tests that the benchmarks work, and not how fast they are.
-        repeats: How often each comparison is made; figures are medians.
+        repeats: Number of repeats of each comparison; figures are medians.
         seed: Seed of everything random.
         console: Console on which progress is shown.
         subject: The model that is measured.

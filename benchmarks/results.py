@@ -204,7 +204,7 @@ def headline(latest: Json, recorded: Json) -> str:
             f"{routed[0]} ({base[0]}; {ceiling[0]}), {routed[-1]} of {base[-1]} layers",
         ),
         (
-            "**corrections of four-way questions were guesses**: of 90, corrected as asked; in all four renderings",
+            "**corrections with four options were guesses**: of 90, corrected as asked; in all four renderings",
             f"{asked}; {all_ways}",
         ),
         (

@@ -48,7 +48,7 @@ class Evaluation:
         example_id: Id of the example.
         program: The program.
         correct: Whether its answer is right.
-        margin: How far the logits are from the opposite result.
+        margin: Distance of the logits from the opposite result.
     """
 
     example_id: str
@@ -133,7 +133,7 @@ class Prior:
 
 
 def features(programs: Sequence[LayerProgram]) -> Floats:
-    """What a program's value is a weighted sum of.
+    """The features of a program, whose weighted sum is its predicted value.
 
     Args:
         programs: Programs for one model.
@@ -153,7 +153,7 @@ def fit_prior(evaluations: Sequence[Evaluation], *, compare_margins: bool) -> Pr
     """Fit a prior on the searches of other examples.
 
     Args:
-        evaluations: Their results, in an order that does not depend on which actor finished first.
+        evaluations: The evaluations, in an order that does not depend on which actor finished first.
         compare_margins: Whether a wrong answer's margin says how near it is to the right one.
 
     Returns:

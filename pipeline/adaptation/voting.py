@@ -31,8 +31,8 @@ class Vote:
     Attributes:
         program: The program.
         response: The program's answer.
-        margin: How far the program's logits prefer that answer. 0 for an empty answer; below 0 for one that the limit
-            on new tokens cuts, because it may go on.
+        margin: Preference of the program's logits for that answer. 0 for an empty answer; below 0 for one that the
+            limit on new tokens cuts, because it may go on.
     """
 
     program: LayerProgram

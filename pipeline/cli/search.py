@@ -140,6 +140,6 @@ def run_and_show(request: SearchRequest) -> int:
 
 
 def _own_name() -> str:
-    """How this command can be called again from the same shell."""
+    """The name by which the same shell can call this command again."""
     called = sys.argv[0]
     return called if Path(called).name == _NAME and shutil.which(_NAME) != called else _NAME

@@ -22,7 +22,7 @@ _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    """How many actors run, and on what. No part of a run's settings: rows do not depend on it."""
+    """The number of actors and their resources. Not part of a run's settings: rows do not depend on it."""
 
     num_actors: int
     """Actors at once, at most; fewer where there are fewer groups or resources."""
@@ -36,7 +36,7 @@ class PoolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What actors were asked to run on, before the cluster is known.
+    """The resources that actors are requested to have, before the cluster is known.
 
     Raises:
         UserError: A field is out of its range.
@@ -47,7 +47,7 @@ class Resources:
     )
     """Model copies at work."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where actors run."""
+    """Device of the actors."""
     gpus_per_actor: float = field(default=1.0, metadata=option("--num-gpus", above=0))
     """GPUs that an actor reserves on cuda; may be a fraction."""
     cpus_per_actor: int = field(default=1, metadata=option(at_least=1, advanced=True))
@@ -61,14 +61,14 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where actors run: ``auto`` is resolved."""
+    """The resolved resources of actors: no field is ``auto``."""
 
     device: str
     """``cpu`` or ``cuda``."""
     dtype: str
     """The weights' precision."""
     pool: PoolConfig
-    """How many actors, and what they reserve."""
+    """Number of actors, and the resources that each reserves."""
 
     def describe(self) -> str:
         """The placement for a message, such as ``up to 4 actors on cpu in float32``."""
@@ -116,7 +116,7 @@ def joined_cluster(wanted: Resources) -> Iterator[Placement]:
     """Join or start a Ray cluster for as long as the context lasts.
 
     Args:
-        wanted: What actors shall run on.
+        wanted: The requested resources of actors.
 
     Yields:
         The placement of actors on the cluster.
@@ -146,7 +146,7 @@ def check_output(path: AnyPath, option: str = "--out") -> None:
     """Refuse an output that would lie in a job's temporary copy of its working directory.
 
     Raises:
-        UserError: This is a Ray job, and the path is relative.
+        UserError: The path is relative, and this process is a Ray job.
     """
     if _RAY_JOB in os.environ and not path.is_absolute():
         raise UserError(

@@ -54,7 +54,7 @@ GROWTH_SECONDS = 5.0
 
 
 class ActorState(Enum):
-    """What an actor does."""
+    """The state of an actor."""
 
     LOADING = auto()
     IDLE = auto()
@@ -70,7 +70,7 @@ class _SearchActor:
         handle: The actor, for ``SearchActors``.
         began: When the actor began to load, or was given its chunk.
         call: The call in flight; None if the actor is idle.
-        state: What the actor does.
+        state: Whether the actor loads, is idle or searches a chunk.
         chunk: The chunk that it is busy with.
         node: The machine that it is on, once it has loaded.
         programs_run: Programs that it had run when it was last polled.
@@ -100,14 +100,14 @@ class Coordinator:
 
     Args:
         config: The run's settings.
-        pool: How many actors, and their resources.
+        pool: Number of actors, and their resources.
         examples: Every example of the run, in order.
-        folder: Where rows are committed; opened already.
+        folder: The run folder to which rows are committed; opened already.
         committed: The groups that are committed already.
         show: Called with the progress about twice a second.
         stall_seconds: An actor that runs no program for so long is replaced.
         evaluator: The actors' class.
-        actors: What starts and calls actors; None for Ray.
+        actors: The cluster that starts and calls actors; None for Ray.
     """
 
     def __init__(
@@ -338,7 +338,7 @@ class Coordinator:
         """Commit a group of which nothing is left to do, or set it aside if none of its examples could be searched.
 
         Raises:
-            StoppedError: It is a calibration group without a result.
+            StoppedError: A calibration group has no result.
         """
         if finalized is None:
             return

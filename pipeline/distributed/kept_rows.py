@@ -28,8 +28,8 @@ def rows_to_keep(
     Args:
         item: An example with its finished search.
         config: The run's settings.
-        replay: Where given, only programs are kept whose results it confirms; the identity program's row, which every
-            example has, holds the replayed result.
+        replay: If given, only programs are kept whose results the replay confirms; the identity program's row, which
+            every example has, holds the replayed result.
     """
     verdicts, outcomes = dict(item.tree.verdicts), dict(item.outcomes)
     if replay is not None:

@@ -67,7 +67,7 @@ class DecoderStack:
 
     @property
     def num_layers(self) -> int:
-        """Depth L."""
+        """Depth L of the model."""
         return len(self.layers)
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -98,10 +98,10 @@ class DecoderStack:
         """One decoder layer on packed tokens.
 
         Args:
-            layer: Its index.
+            layer: Index of the layer in the model.
             hidden: Residual stream ``[N, D]``.
             positions: Each token's position in its text, ``[N]``.
-            rotary: Their cosines and sines, ``[N, head_dim]``.
+            rotary: Cosines and sines of the positions, ``[N, head_dim]``.
             attention: Which tokens see which.
 
         Returns:

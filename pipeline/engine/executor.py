@@ -42,7 +42,7 @@ class Text:
     """A text to run.
 
     Attributes:
-        tokens: Its token ids, T of them.
+        tokens: Token ids of the text, T of them.
         rotary: Cosines and sines of its positions, ``[T, head_dim]``.
         logits_from: The first position whose final state is asked for.
         rows: The rows of the call that read this text, each with its program.
@@ -85,7 +85,7 @@ class SequenceState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerOutput:
-    """What one layer made of one sequence state.
+    """The result of one layer on one sequence state.
 
     Attributes:
         state: The state after the layer.
@@ -116,7 +116,7 @@ class Executor:
 
         Args:
             texts: The texts.
-            states: Where to start from; every row is in one of them.
+            states: The states from which the rows start; every row is in one of them.
             programs: One a row.
 
         Yields:
@@ -164,7 +164,7 @@ class Executor:
         Args:
             hidden_BD: Embeddings of the rows' new tokens; overwritten.
             positions: Each one's position in its row's text.
-            rotary: Their cosines and sines, ``[B, head_dim]``.
+            rotary: Cosines and sines of the positions, ``[B, head_dim]``.
             programs: One a row.
             slots: Keys and values of everything before; the new ones are added.
 

@@ -101,13 +101,13 @@ class PathStudy:
         return np.asarray(self.rows["rank"] > 0)
 
     def by_task(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Each task with its examples."""
+        """Iterate over the tasks, each with the rows of ``examples`` that belong to it."""
         for task, examples in self.examples.groupby("task"):
             yield str(task), examples
 
 
 def analyse(study: PathStudy) -> list[Section]:
-    """All sections of a report."""
+    """Make all sections of a report, in their order on the page."""
     sections = (groups, lengths, layers, kinds, budgets, coverage, discoveries)
     return [section(study) for section in sections]
 

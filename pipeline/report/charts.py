@@ -65,7 +65,7 @@ class Lines:
         title: Title of the figure.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis, or of its unit.
-        lines: The curves.
+        lines: The curves, in the order of the legend.
         vertical_line: ``(x, name)`` of a vertical line, such as the model's depth; None for no line.
     """
 
@@ -121,8 +121,8 @@ class Section:
     Attributes:
         title: Heading of the section.
         text: Paragraphs that say what the numbers show, and how far to trust them.
-        tables: The numbers.
-        charts: The figures.
+        tables: The tables below the text.
+        charts: The figures below the tables.
     """
 
     title: str
@@ -151,10 +151,10 @@ def clipped(name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage."""
+    """Format a share between 0 and 1 as a percentage."""
     return f"{100 * share:.0f} %"
 
 
 def percent_of(part: int, whole: int) -> str:
-    """A part of a whole as a percentage; a dash where the whole is 0."""
+    """Format a part of a whole as a percentage; a dash if the whole is 0."""
     return f"{100 * part / whole:.0f} %" if whole else "-"

@@ -21,7 +21,7 @@ class ActionSpace:
     """One way to get from a layer program to its neighbours."""
 
     name: str
-    """What ``--action-space`` takes."""
+    """The value of ``--action-space``."""
     help: str
     """One line for ``--help``."""
     edits: Callable[[LayerProgram, int], list[Edit]]

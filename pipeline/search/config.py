@@ -13,7 +13,7 @@ from pipeline.search.action_spaces import ACTION_SPACES, get_action_space
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """What the search of one example may do.
+    """The configuration of the search of one example.
 
     The defaults find more than the published constants (``PUBLISHED``) at an equal number of evaluations on the default
     task; see ``benchmarks/quality.py``. Fields marked "UCB" have no effect where a prior guides the search.

@@ -27,7 +27,7 @@ def load_object(reference: str, kind: type[Loaded], *, role: str) -> Loaded:
     Args:
         reference: ``my_package.my_module:NAME``.
         kind: The object's class.
-        role: What the object is for, such as ``task``: the first word of every message.
+        role: Role of the object, such as ``task``: the first word of every message.
 
     Raises:
         UserError: The module cannot be imported, it has no such name, or the object is of another class.

@@ -49,9 +49,9 @@ class SearchTree:
 
     Args:
         num_layers: Depth L of the model.
-        config: What the search may do.
+        config: Configuration of the search.
         seed: State of the search's own random numbers; see ``stable_seed``.
-        prior: What other examples say about the model's layers; None for a search without a prior.
+        prior: The prior that was fitted to other examples; None for a search without a prior.
         selector: Makes the part that chooses the programs.
 
     Raises:

@@ -23,7 +23,7 @@ class Verdict:
     Attributes:
         program: The program.
         correct: Whether the program's answer is right.
-        margin: How far the logits are from the opposite result; positive where the answer is right.
+        margin: Distance of the logits from the opposite result; positive where the answer is right.
     """
 
     program: LayerProgram

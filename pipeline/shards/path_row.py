@@ -42,7 +42,7 @@ def path_row(
         program: The program.
         correct: Whether the program's answer is right, in every rendering of the example.
         correct_as_asked: Whether its answer is right in the first rendering; None where that is the only rendering.
-        margin: How far the result is from changing, positive where right. The column is called ``score``.
+        margin: Distance of the logits from the opposite result, positive where right. The column is called ``score``.
         baseline_correct: Whether the base model is right on the example.
         rank: Rank among the right programs within the budget, from 1; 0 for any other program.
         simulations: Programs that the search tried beside the identity program.

@@ -156,7 +156,7 @@ def _check_record(record: ShardRecord) -> None:
 
     Raises:
         TypeError: A field is of another type.
-        ValueError: Its shard is none in ``paths/``, or a number is out of its range.
+        ValueError: The record's shard is not a file in ``paths/``, or a number is out of its range.
     """
     for name in ("group", "rows", "baseline_correct", "shorter", "corrected", "evaluations", "layer_executions"):
         number = getattr(record, name)

@@ -57,7 +57,7 @@ class RunConfig:
     split: str = "train"
     """Split of a hub data set or of a made task."""
     limit: int | None = None
-    """At most this many examples."""
+    """Largest number of examples; None for all."""
     max_new_tokens: int | None = None
     """Most tokens of a generated answer; None for the task's own default."""
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -147,7 +147,7 @@ class RunSettings(Protocol):
 
     @property
     def run_id(self) -> str:
-        """Names the settings."""
+        """Id of the run: the start of a SHA-256 over its settings."""
         ...
 
     def settings(self) -> dict[str, Any]:

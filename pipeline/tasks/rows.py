@@ -277,7 +277,7 @@ def _short(value: Any) -> str:
 def check_options(row: Row, answer: str, options: Sequence[str]) -> None:
     """Raise UserError unless there are two options or more, each named once, and the answer is one of them."""
     if len(options) < 2:
-        raise UserError(f"{row.where}: an example with options needs two or more, found {len(options)}")
+        raise UserError(f"{row.where}: a choice needs two options or more, found {len(options)}")
     if len(set(options)) < len(options):
         raise UserError(f"{row.where}: two options have one label: {_short(list(options))}")
     if answer not in options:

@@ -115,7 +115,7 @@ class Outcome:
 
     Attributes:
         correct: The reward: whether the answers under all of the example's renderings are right.
-        margin: How far the logits are from the opposite result: positive where right, negative where wrong.
+        margin: Distance of the logits from the opposite result: positive where right, negative where wrong.
         response: The program's answer; None where the verdict did not need it in full.
         layer_executions: The program's layers, counted for each row and forward pass, whether rows share them or not.
         correct_as_asked: Whether the answer in the first rendering is right; None where the example has no other
@@ -195,7 +195,7 @@ class Scoring(Protocol):
         ...
 
     def with_max_new_tokens(self, number: int) -> Scoring:
-        """The same scoring with another limit on the tokens of an answer; called only where ``generates`` is true."""
+        """A copy with another limit on the tokens of an answer; called only if ``generates`` is true."""
         ...
 
     def room(self, prepared: PreparedExample) -> int:

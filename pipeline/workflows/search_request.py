@@ -1,4 +1,4 @@
-"""What a search is asked for. The module imports no framework, so that ``search --help`` waits for none."""
+"""The request of a search. The module imports no framework, so that ``search --help`` waits for none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.storage import AnyPath
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
-    """What ``drllm-pipeline search`` was asked for, before anything is looked up.
+    """The request of ``drllm-pipeline search``, before the data, the model or the cluster are known.
 
     Raises:
         UserError: A field is out of its range, or excludes another one.
@@ -36,7 +36,7 @@ class SearchRequest:
     max_new_tokens: int | None = field(default=None, metadata=option(unset="the task's own"))
     """Most tokens of a generated answer."""
     search: SearchConfig
-    """What the search of each example may do."""
+    """Configuration of each example's search."""
     seed: int = 0
     """Seed of the examples that a task makes, and of every search."""
     keep: int | str = field(default=4, metadata=option(metavar="K|pareto|all"))
@@ -56,7 +56,7 @@ class SearchRequest:
     )
     """The first N examples are searched without a prior, and the prior for all others is fitted to them; 0 for none."""
     prior: AnyPath | None = field(default=None, metadata=option(metavar="RUN|FILE"))
-    """What another run of the same model learnt, instead of a calibration."""
+    """The prior of another run of the same model, instead of a calibration."""
     cache_gib: float = field(
         default=DEFAULT_CACHE_GIB, metadata=option(at_least=0, note="0 shares nothing", advanced=True)
     )
@@ -64,7 +64,7 @@ class SearchRequest:
     stall_seconds: float = field(default=DEFAULT_STALL_SECONDS, metadata=option(above=0, infinite=True, advanced=True))
     """An actor that runs no program for so long is taken for stuck, and replaced."""
     resources: Resources = field(default_factory=Resources)
-    """What actors run on."""
+    """Resources of the actors."""
 
     def __post_init__(self) -> None:
         check_fields(self)

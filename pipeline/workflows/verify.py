@@ -37,7 +37,7 @@ class ReplayedLabel:
         program: The program.
         correct: Whether its answer is right.
         as_asked: Whether its answer in the first rendering is right; None if the example has no other rendering.
-        margin: The margin.
+        margin: The margin in the row.
     """
 
     program: LayerProgram

@@ -1,4 +1,4 @@
-"""The best single program: of those that the training's searches found most often, the best on training questions."""
+"""The best single program: of those that the training's searches found most often, the best on training examples."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from pipeline.tasks import Example
 from router.evaluation.answering_actor import Answer
 from router.routed.checkpoint import Router
 
-#: Number of candidates for the best single program, and of training questions to compare them on.
-CANDIDATES, CHOOSING_QUESTIONS = 16, 192
+#: Number of candidates for the best single program, and of training examples to compare them on.
+CANDIDATES, CHOOSING_EXAMPLES = 16, 192
 
-#: Runs a program for each question, and gives the answers.
+#: Runs a program for each example, and gives the answers.
 Ask = Callable[[Sequence[Example], Sequence[LayerProgram]], list[Answer]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRuns:
-    """The programs, questions and prior of a training's runs.
+    """The programs, examples and prior of a training's runs.
 
     Attributes:
-        candidates: Programs that were right on some question, the most frequent first.
-        examples: Training questions, on which candidates are compared; those that cannot be read again are missing.
+        candidates: Programs that were right on some example, the most frequent first.
+        examples: Training examples, on which candidates are compared; those that cannot be read again are missing.
         prior: The prior that guides the search; None without a prior.
     """
 
@@ -58,7 +58,7 @@ class TrainingRuns:
             try:
                 examples += examples_of(run)
             except UserError as error:
-                announce(f"The questions of {run} cannot be read again ({error}): they choose no single program.")
+                announce(f"The examples of {run} cannot be read again ({error}): they choose no single program.")
             if prior is None and is_there(run / PRIOR_FILE):
                 prior = read_prior(run)
         ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
@@ -66,21 +66,21 @@ class TrainingRuns:
 
 
 def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: Ask) -> LayerProgram | None:
-    """The program of at most ``most`` layers that is right on most of some training questions.
+    """The program of at most ``most`` layers that is right on most of some training examples.
 
     Args:
-        training: The candidates, and the questions to compare them on.
-        task: Name of the task; questions of other tasks are not used.
+        training: The candidates, and the examples to compare them on.
+        task: Name of the task; examples of other tasks are not used.
         most: Most layers of the program.
         depth: Depth L of the model.
-        ask: Runs programs on questions, one program a question.
+        ask: Runs programs on examples, one program an example.
 
     Returns:
-        The program; without training questions the most frequent candidate, None without candidates.
+        The program; without training examples the most frequent candidate, None without candidates.
     """
     examples = [example for example in training.examples if example.task == task]
     random.Random("choosing questions").shuffle(examples)
-    examples = examples[:CHOOSING_QUESTIONS]
+    examples = examples[:CHOOSING_EXAMPLES]
     candidates = [program for program in training.candidates if len(program) <= most][:CANDIDATES]
     if most >= depth:
         candidates = list(dict.fromkeys([*candidates, LayerProgram.identity(depth)]))

@@ -20,7 +20,7 @@ class Decisions(Protocol):
         ...
 
     def decide(self, layer: int, hidden: torch.Tensor) -> Array:
-        """How often a layer runs in each row, ``[B]``, from the layer's input, ``[B, T, D]``."""
+        """The count of a layer in each row, ``[B]``, from the layer's input, ``[B, T, D]``."""
         ...
 
 

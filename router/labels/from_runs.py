@@ -50,7 +50,7 @@ class RunData:
     Attributes:
         base: The base model that was searched.
         dtype: The precision in which it was searched.
-        num_layers: Its depth L.
+        num_layers: Depth L of the model.
         add_special_tokens: Whether the tokenizer adds special tokens to the prompts.
         solved: The examples with a right program, in the order of the runs.
         left_out: Number of the other examples, by the reason.
@@ -79,7 +79,7 @@ def read_runs(runs: Sequence[AnyPath]) -> RunData:
     solved, left_out = _solved_examples(sources)
     if not solved:
         raise UserError(
-            f"no question of {', '.join(str(source.run) for source in sources)} has a label: "
+            f"no example of {', '.join(str(source.run) for source in sources)} has a label: "
             + ("; ".join(f"{reason}: {number}" for reason, number in left_out.items()) or "nothing is committed yet")
         )
     first = sources[0]

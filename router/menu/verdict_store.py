@@ -24,7 +24,7 @@ from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example
 
-#: Examples that an actor is given at once.
+#: Examples that an actor receives at once.
 CHUNK = 8
 _SCHEMA = pa.schema([("question", pa.string()), ("program", pa.string()), ("correct", pa.bool_())])
 
@@ -108,12 +108,12 @@ class VerdictActor(TaskActor):
     def work(self, chunk: Chunk) -> list[list[bool]]:
         """For each example whether each of its programs is right on it."""
         self._begin()
-        questions = [self._task.prepare(example, self._model.tokenizer) for example, _ in chunk]
-        pairs = [(question, program) for question, (_, programs) in zip(questions, chunk) for program in programs]
+        prepared = [self._task.prepare(example, self._model.tokenizer) for example, _ in chunk]
+        pairs = [(one, program) for one, (_, programs) in zip(prepared, chunk) for program in programs]
         outcomes = iter(
             self._task.score(
                 self._model,
-                [question for question, _ in pairs],
+                [one for one, _ in pairs],
                 [program for _, program in pairs],
                 need_response=False,
             )
@@ -146,7 +146,7 @@ def run_programs(
         pool: Number of actors, and the resources of each.
         task: Name of the examples' task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
-        show: Receives how many programs were run, and of how many.
+        show: Receives the number of programs that were run, and their total.
 
     Raises:
         UserError: The model cannot be loaded, or an example cannot be prepared.

@@ -40,7 +40,7 @@ class ProbeConfig(ProbeKind):
     hidden_size: int
     """Width D of its residual stream."""
     num_classes: int
-    """Labels."""
+    """Number of classes C."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,7 +25,7 @@ class LabelledText:
 
     Attributes:
         text: The text.
-        label: Its label; empty where labels were not read.
+        label: Label of the text; empty where labels were not read.
         where: The row of the data that holds the text, for messages.
     """
 

@@ -37,7 +37,7 @@ def parse_program(text: str, num_layers: int) -> LayerProgram:
 
 
 def best_single(router: AnyPath) -> LayerProgram:
-    """The program that an evaluation of a router chose on its training questions.
+    """The program that an evaluation of a router chose on its training examples.
 
     Raises:
         UserError: The router was not evaluated, or no single program could be chosen.

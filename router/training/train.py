@@ -73,7 +73,7 @@ def train(
             labels = kind.label(runs, request, request.head, service)
             make_early(request.out, "router")
             features = kind.extract(labels, request.head, service)
-        announce(f"Training {labels.description} on {len(labels.train)} questions, {len(labels.held_out)} held out.")
+        announce(f"Training {labels.description} on {len(labels.train)} examples, {len(labels.held_out)} held out.")
         with uploaded(request.out) as folder:
             folder.mkdir(parents=True, exist_ok=True)
             with EpochWriter(request, folder, on_epoch) as writer:

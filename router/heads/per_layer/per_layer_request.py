@@ -59,7 +59,7 @@ class PerLayerRequest:
     width: int = field(default=128, metadata=option(at_least=1, advanced=True))
     """Hidden units of a router."""
     fit: FitConfig = field(default_factory=FitConfig)
-    """How routers are fitted."""
+    """Training of the routers."""
 
     def __post_init__(self) -> None:
         check_fields(self)

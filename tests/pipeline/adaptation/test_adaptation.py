@@ -234,7 +234,7 @@ def test_the_command_says_what_it_found(folder):
     said = command(
         "--model", folder, "--prompt", "[b]", "--option", "[/x]", "--option", "two", "--simulations", 8, "--votes", 4
     )
-    assert "Base model:" in said and "of the votes of 4 programs" in said and "Of 9 chains" in said
+    assert "Base model:" in said and "of the votes of 4 programs" in said and "Pareto set of 9 chains" in said
     said = command("--model", folder, "--prompt", PROMPT, "--answer", "zzz", "--simulations", 8)
     assert "Wanted:          'zzz'" in said and "None of 9 chains gives that answer" in said
 

@@ -38,7 +38,7 @@ SECTIONS: tuple[BenchmarkSection, ...] = (
     chaos.SECTION,
 )
 LATEST = Path(__file__).parent / "results" / "latest.json"
-#: Rough numbers do not take the place of measured ones.
+#: Rough numbers do not replace measured ones.
 QUICK = LATEST.with_name("quick.json")
 
 

@@ -32,7 +32,7 @@ from pipeline.workflows.search_request import SearchRequest
 
 MORE_LAYERS, DIFFERING = "chaos_more_layers", "chaos_differing_files"
 EXAMPLES, QUICK_EXAMPLES = 200, 48
-#: A killed actor loses its group: where they die so often, groups are small.
+#: The search of a killed actor's group starts anew: where actors die so often, groups are small.
 GROUP_SIZE = 2
 ACTORS = 2
 KILL_SECONDS = 20.0

@@ -41,7 +41,7 @@ OVERHEAD, OVERHEAD_ALL, SPEED, SECONDS, RATIO = (
     "training_over_rerunning",
 )
 #: Number of routers that read the prompt; the others are constant.
-ASKED = 8
+NUM_READING = 8
 #: Tokens of a generated text.
 NEW_TOKENS = 32
 #: Rows whose features are computed anew, as training without a cache would every epoch.
@@ -54,11 +54,13 @@ def measure(harness: Harness) -> Findings:
     figures, details = {}, {}
     letters = arc_examples(harness.sources, 2 if harness.quick else 8)
     sums = arithmetic_examples(harness.sources, 2 if harness.quick else 8)
-    for name, asked in ((OVERHEAD, ASKED), (OVERHEAD_ALL, None)):
-        overhead = _turns(harness, [("arc", letters), ("arithmetic", sums)], share=1.0, new_tokens=0, asked=asked)
+    for name, num_reading in ((OVERHEAD, NUM_READING), (OVERHEAD_ALL, None)):
+        overhead = _turns(
+            harness, [("arc", letters), ("arithmetic", sums)], share=1.0, new_tokens=0, num_reading=num_reading
+        )
         figures[name] = median(base_routed[1] / base_routed[0] for base_routed in overhead) - 1
-        details[name] = {"seconds": overhead, "asked": asked}
-        harness.say(f"routing      {asked or 'all'} routers add {100 * figures[name]:.2f} % to a forward pass")
+        details[name] = {"seconds": overhead, "asked": num_reading}
+        harness.say(f"routing      {num_reading or 'all'} routers add {100 * figures[name]:.2f} % to a forward pass")
     speed = _turns(harness, [("arithmetic", sums)], share=0.8, new_tokens=NEW_TOKENS)
     figures[SPEED] = median(base_routed[0] / base_routed[1] for base_routed in speed)
     details[SPEED] = {"seconds": speed}
@@ -83,11 +85,16 @@ def _turns(
     *,
     share: float,
     new_tokens: int,
-    asked: int | None = None,
+    num_reading: int | None = None,
 ) -> list[tuple[float, float]]:
     jobs = [
         TakeTurns(
-            task=task, examples=examples, share=share, new_tokens=new_tokens, asked=asked, repeats=2 * harness.repeats
+            task=task,
+            examples=examples,
+            share=share,
+            new_tokens=new_tokens,
+            num_reading=num_reading,
+            repeats=2 * harness.repeats,
         )
         for task, examples in tasks
     ]
@@ -103,7 +110,7 @@ class TakeTurns:
         examples: The examples.
         share: Share of the layers that the routers run.
         new_tokens: Number of new tokens; 0 for one forward pass over the prompt.
-        asked: Number of routers that read the prompt; None for all.
+        num_reading: Number of routers that read the prompt; None for all.
         repeats: Turns on each example.
     """
 
@@ -111,13 +118,13 @@ class TakeTurns:
     examples: tuple[Example, ...]
     share: float
     new_tokens: int
-    asked: int | None
+    num_reading: int | None
     repeats: int
 
     def __call__(self, model: FrozenModel) -> Callable[[], list[tuple[float, float]]]:
         prompts = [get_task(self.task).prepare(example, model.tokenizer).prompt_ids for example in self.examples]
         routed = steered(model.hf_model)
-        head = PerLayerHead(decided_routers(model, self.share, asked=self.asked))
+        head = PerLayerHead(decided_routers(model, self.share, num_reading=self.num_reading))
         steering = head.steering(np.zeros((1, *head.sample_shape)))
         options = {"max_new_tokens": self.new_tokens, "min_new_tokens": self.new_tokens}
 
@@ -149,8 +156,8 @@ class TakeTurns:
         return run
 
 
-def decided_routers(model: FrozenModel, share: float, *, asked: int | None = None) -> LayerRouters:
-    """Routers of which ``asked`` read the prompt, and which run a share of the layers; both are spread evenly."""
+def decided_routers(model: FrozenModel, share: float, *, num_reading: int | None = None) -> LayerRouters:
+    """Routers of which ``num_reading`` read the prompt, and which run a share of the layers; both are spread evenly."""
     size = RouterConfig(num_layers=model.num_layers, hidden_size=model.hf_model.config.hidden_size)
     routers = LayerRouters(size).requires_grad_(False)
     routers.weight_out.mul_(1e-6)  # not zero: a router with constant logits would not read the prompt
@@ -158,9 +165,9 @@ def decided_routers(model: FrozenModel, share: float, *, asked: int | None = Non
     skipped = model.num_layers - math.floor(share * model.num_layers + 1e-9)
     for index in range(skipped):
         routers.bias_out[int((index + 0.5) * model.num_layers / skipped), 0] = 9.0
-    if asked is not None:
+    if num_reading is not None:
         constant = torch.ones(model.num_layers, dtype=torch.bool)
-        constant[[int((index + 0.5) * model.num_layers / asked) for index in range(asked)]] = False
+        constant[[int((index + 0.5) * model.num_layers / num_reading) for index in range(num_reading)]] = False
         routers.make_constant(constant, routers.bias_out.clone())
     return routers.to(model.device)
 
@@ -231,7 +238,7 @@ SECTION = BenchmarkSection(
     summary="what routers add to a forward pass, what shorter programs gain, and what training costs",
     targets=(
         Target(key=OVERHEAD, bound=0.02, meaning="time that routing adds to a forward pass", at_most=True),
-        Target(key=OVERHEAD_ALL, bound=0.02, meaning="the same where every router is asked", at_most=True),
+        Target(key=OVERHEAD_ALL, bound=0.02, meaning="the same where every router reads the prompt", at_most=True),
         Target(key=SPEED, bound=1.15, meaning="speed of generate with 80 % of the layers, to the base"),
         Target(key=SECONDS, bound=300.0, meaning="seconds of a training on 4,000 rows of kept features", at_most=True),
         Target(key=RATIO, bound=20.0, meaning="speed of an epoch, to one that runs the frozen model again"),

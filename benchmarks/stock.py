@@ -20,7 +20,7 @@ TokenIds = Sequence[int]
 
 
 class StockModels:
-    """The stock model of each program; made when it is first asked for, and kept.
+    """The stock model of each program; made at the first request, and kept.
 
     Args:
         model: The frozen model whose weights they share.

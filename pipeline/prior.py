@@ -66,7 +66,7 @@ class Prior:
         mean: Mean weights ``[3 L]``, in the order of ``features``.
         covariance: Covariance of the weights over examples ``[3 L, 3 L]``.
         noise: Variance of what the weighted sum does not explain.
-        margin_scale: Margins are compared on this scale; None where only right and wrong are told apart.
+        margin_scale: Margins are compared on this scale; None where only right and wrong are distinguished.
         num_questions: Examples that the prior was fitted on.
 
     Raises:

@@ -38,7 +38,7 @@ COMMANDS = {
 First steps:
   drllm-pipeline demo                 search, train and evaluate with an embedded model, in minutes
   drllm-pipeline inspect runs/demo    what it found
-  drllm-pipeline search --help        your own model and questions
+  drllm-pipeline search --help        your own model and examples
 """,
 )
 @click.version_option(__version__)

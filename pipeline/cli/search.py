@@ -48,7 +48,7 @@ Examples:
   drllm-pipeline search --model smollm2 --task arithmetic --limit 64 --out runs/sums
   drllm-pipeline search --model meta-llama/Llama-3.2-3B-Instruct --task arc \\
       --data allenai/ai2_arc:ARC-Easy --limit 1000 --out runs/arc
-  drllm-pipeline search --model ./my-model --task jsonl --data questions.jsonl --out runs/mine
+  drllm-pipeline search --model ./my-model --task jsonl --data examples.jsonl --out runs/mine
 
 Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 """,
@@ -74,7 +74,7 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
     type=click.Choice(PRESET_NAMES),
     default="default",
     show_default=True,
-    help="published: the papers' constants, Dr.LLM's early stop included. default: what finds more.",
+    help="published: the papers' constants, Dr.LLM's early stop included. default: the constants that find more.",
 )
 @request_options(SearchRequest, without=(*_WHAT_IS_SEARCHED, "search"))
 def search(

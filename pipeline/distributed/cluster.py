@@ -173,7 +173,7 @@ def _start_ray() -> bool:
     except SystemExit:
         raise KeyboardInterrupt from None  # Ray's own answer to a signal while it starts
     _interrupt_on_sigterm()  # once more: Ray takes the signal for itself
-    # There is no public way to tell the two apart.
+    # No public function of Ray says whether the cluster was joined or started.
     node = ray._private.worker._global_node
     return node is not None and node.is_head()
 

@@ -43,13 +43,13 @@ from pipeline.tasks import Example
 
 logger = logging.getLogger(__name__)
 
-#: How long the coordinator waits for an answer before it looks at everything else.
+#: Seconds that the coordinator waits for an answer before it polls everything else.
 TICK_SECONDS = 0.5
 #: When a chunk is overdue: in median times of an example, and in seconds.
 OVERDUE, OVERDUE_SECONDS = 1.5, 5.0
 #: Finished chunks that the median is taken over.
 _TIMED_CHUNKS = 64
-#: How often the cluster is asked whether it has grown.
+#: Seconds between two polls of the cluster's size.
 GROWTH_SECONDS = 5.0
 
 
@@ -142,7 +142,7 @@ class Coordinator:
         self._throughput: deque[float] = deque(maxlen=_TIMED_CHUNKS)
         self._actors: list[_SearchActor] = []
         self._started = 0
-        #: The calls that ask actors for their activity.
+        #: The calls in flight that poll the activity of actors.
         self._polls: dict[Any, _SearchActor] = {}
         self._num_actors = pool.num_actors
         self._next_start = self._next_poll = self._next_growth = 0.0
@@ -214,7 +214,7 @@ class Coordinator:
         }
 
     def _grow(self) -> None:
-        """Use nodes that joined later, unless a number of actors was asked for."""
+        """Use nodes that joined later, unless the request names a number of actors."""
         if self._pool.elastic and self._cluster.now() >= self._next_growth:
             self._next_growth = self._cluster.now() + GROWTH_SECONDS
             self._num_actors = max(self._num_actors, self._cluster.capacity())

@@ -1,4 +1,4 @@
-"""The decoder-layer contract: what the engine asks of a transformers model, and its check.
+"""The decoder-layer contract: the requirements of the engine on a transformers model, and their check.
 
 Llama, Qwen2, Qwen3, Mistral, Gemma 2, Gemma 3 (text), Phi-3, OLMo 2, OLMoE and Qwen2-MoE share it in
 transformers 5: ``model.embed_tokens``, a list ``model.layers`` whose members take

@@ -30,7 +30,7 @@ from pipeline.engine.kv_cache import SlotView
 from pipeline.engine.packed_attention import KeysOnly, KeysTaken, NewestTokens, Tails, WholeTexts
 from pipeline.program import LayerProgram
 
-#: A layer gains nothing from more tokens than this in a call, and loses where they leave the processor's caches.
+#: A layer call is not faster with more tokens than this, and slower where they exceed the processor's caches.
 CPU_CALL_TOKENS = 1024
 #: Matrices of fewer rows are multiplied by other kernels (MKL's, on some processors), which round sums differently.
 #: Programs that go back and forth amplify the difference: a text so short runs alone, as a stock model runs it.
@@ -44,7 +44,7 @@ class Text:
     Attributes:
         tokens: Token ids of the text, T of them.
         rotary: Cosines and sines of its positions, ``[T, head_dim]``.
-        logits_from: The first position whose final state is asked for.
+        logits_from: The first position whose final state is needed.
         rows: The rows of the call that read this text, each with its program.
     """
 
@@ -60,7 +60,7 @@ class Text:
 
     @property
     def num_logits(self) -> int:
-        """Positions whose final state is asked for."""
+        """Positions whose final state is needed."""
         return len(self.tokens) - self.logits_from
 
 

@@ -39,7 +39,7 @@ def choose_device(device: str) -> torch.device:
     if kind not in DEVICES:
         raise UserError(f"unknown device {device!r}; choose one of: {', '.join(DEVICES)}")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' was asked for, but torch finds no GPU here; use --device cpu")
+        raise UserError("--device cuda, but torch finds no GPU here; use --device cpu")
     return torch.device(device)
 
 

@@ -17,7 +17,7 @@ pass on unread:
 A tensor's name ends with its shape, one letter a dimension:
 
 - ``B``: texts of one length, or rows with one new token each
-- ``T``: tokens whose queries are asked
+- ``T``: tokens whose queries are computed
 - ``S``: tokens whose keys they may see
 - ``N``: tokens of several texts, packed one behind the other
 - ``H``: query heads

@@ -84,10 +84,10 @@ class Prefill:
         Args:
             token_ids: One text a row.
             programs: One program a row.
-            logits_from: First position of each row whose final state is asked for.
+            logits_from: First position of each row whose final state is needed.
             slots: Receives the keys and values of every position of the programs; None where nothing is decoded.
             on_state: Called with every state on the way. The last one holds all tokens where ``logits_from`` is 0,
-                else it may hold the positions asked for alone.
+                else it may hold the needed positions alone.
 
         Returns:
             Each row's residual stream before the final norm, ``[T - logits_from, D]``.

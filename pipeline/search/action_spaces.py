@@ -29,7 +29,7 @@ class ActionSpace:
     came from, and no two lead to the same one."""
     keeps_order: bool
     """Whether edits only skip and repeat layers. False where an edit moves layers: a prior predicts from how often
-    each layer runs, so it cannot tell such programs apart, and the space is searched without one."""
+    each layer runs, so it cannot distinguish such programs, and the space is searched without one."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``SearchConfig`` whose default is another one in this space."""
     published: Mapping[str, Any] | None = None

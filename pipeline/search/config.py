@@ -107,7 +107,7 @@ def search_preset(preset: str, action_space: str) -> SearchConfig:
 #: Why no prior guides a search in a space that reorders layers.
 NO_PRIOR = "action space {space!r} moves layers, and a prior predicts from how often each layer runs, in any order"
 PRESET_NAMES = ("default", "published")
-#: What a search uses unless told otherwise, by action space.
+#: The configuration of a search by default, by action space.
 DEFAULTS: dict[str, SearchConfig] = {name: search_preset("default", name) for name in ACTION_SPACES}
 #: The papers' constants, by action space.
 PUBLISHED: dict[str, SearchConfig] = {

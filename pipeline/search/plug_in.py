@@ -36,7 +36,7 @@ def load_object(reference: str, kind: type[Loaded], *, role: str) -> Loaded:
     if not module_name or not attribute:
         raise UserError(f"{role} {reference!r} is not of the form my_package.my_module:NAME")
     # A command that is installed starts with its own folder on the path, not with the current one. Last, so that
-    # no file in the current folder takes the place of an installed package.
+    # no file in the current folder hides an installed package.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:

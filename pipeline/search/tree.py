@@ -55,7 +55,7 @@ class SearchTree:
         selector: Makes the part that chooses the programs.
 
     Raises:
-        ValueError: The prior is for a model of another depth, or cannot tell the programs of the action space apart.
+        ValueError: The prior is for a model of another depth, or cannot distinguish the programs of the action space.
     """
 
     def __init__(

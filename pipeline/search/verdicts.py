@@ -1,6 +1,6 @@
 """Verdicts on the programs of an example: their ranking, and their Pareto set of correctness and margin against length.
 
-CoLa (arXiv 2507.07996, §3) returns such a set in place of one program: a user with layers to spend takes a longer
+CoLa (arXiv 2507.07996, §3) returns such a set instead of one program: a user with layers to spend takes a longer
 program of a larger margin from it, any other user a shorter one.
 """
 

@@ -92,14 +92,14 @@ def check_version(settings: Mapping[str, Any], run: AnyPath) -> None:
         )
 
 
-def read_json(place: PathOrUrl) -> dict[str, Any]:
+def read_json(path: PathOrUrl) -> dict[str, Any]:
     """A JSON object from a file of a run.
 
     Raises:
         UserError: The file cannot be read, or does not hold a JSON object.
         UnreachableError: The store cannot be reached.
     """
-    file = locate(place)
+    file = locate(path)
     try:
         return _json_object(file, content(file))
     except (FileNotFoundError, NotADirectoryError):

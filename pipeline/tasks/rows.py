@@ -156,7 +156,7 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
 def read_rows(data: str, *, split: str) -> Iterator[Row]:
     """Rows of a file, of a folder's files in the order of their names, or of a hub data set."""
     path, name = locate(data), without_secrets(data)
-    # A web server lists no folders, and asking it costs a download.
+    # A web server lists no folders, and a request costs a download.
     if not data.startswith(("http://", "https://")) and is_folder(path):
         files = [file for file in entries(path) if _type_of(file) in FILE_TYPES and not is_folder(file)]
         if not files:

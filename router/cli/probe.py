@@ -204,7 +204,7 @@ def _table(results: Sequence[Any]) -> Table:
 
 
 def _check_file(out: AnyPath | None) -> None:
-    """Refuse a place where no file can be written, before anything is done for it.
+    """Refuse a path to which no file can be written, before any work is done for it.
 
     Raises:
         UserError: The path is a folder, or would vanish with a job.

@@ -22,7 +22,7 @@ from router.routed.checkpoint import Router
 CANDIDATES, CHOOSING_EXAMPLES = 16, 192
 
 #: Runs a program for each example, and gives the answers.
-Ask = Callable[[Sequence[Example], Sequence[LayerProgram]], list[Answer]]
+RunPrograms = Callable[[Sequence[Example], Sequence[LayerProgram]], list[Answer]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class TrainingRuns:
         return cls(candidates=ranked, examples=examples, prior=prior)
 
 
-def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: Ask) -> LayerProgram | None:
+def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: RunPrograms) -> LayerProgram | None:
     """The program of at most ``most`` layers that is right on most of some training examples.
 
     Args:

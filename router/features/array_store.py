@@ -77,7 +77,7 @@ class ArrayStore:
         ends = np.cumsum([len(array) for array in arrays]).tolist()
         file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"
         staged = self.folder / f"{uuid.uuid4().hex}.part"
-        # Residual streams rarely leave float16's range, and clipping them there loses nothing that matters.
+        # Residual streams rarely leave float16's range, and clipping them there changes nothing that matters.
         stored = np.concatenate([np.clip(array, -_LARGEST, _LARGEST).astype(np.float16) for array in arrays])
         try:
             save_file({_TENSOR: stored}, staged, metadata={"arrays": json.dumps({"keys": list(keys), "ends": ends})})
@@ -104,8 +104,8 @@ class ArrayStore:
             mapped = safe_open(file, framework="np")
             arrays = json.loads(mapped.metadata()["arrays"])  # type: ignore[no-untyped-call]
             keys, ends = arrays["keys"], arrays["ends"]
-            places = {key: (file, start, end) for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
+            slices = {key: (file, start, end) for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return
         self._files[file] = mapped
-        self._slices.update(places)
+        self._slices.update(slices)

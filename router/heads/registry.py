@@ -1,4 +1,4 @@
-"""The kinds of routers: one table, the only place that lists them."""
+"""The kinds of routers: one table, which alone lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Protocols by which a routed model asks which layers to run, while it reads prompts."""
+"""Protocols by which a routed model decides which layers run, while it reads prompts."""
 
 from __future__ import annotations
 

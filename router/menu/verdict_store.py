@@ -29,7 +29,7 @@ CHUNK = 8
 _SCHEMA = pa.schema([("question", pa.string()), ("program", pa.string()), ("correct", pa.bool_())])
 
 #: Some examples, each with the programs to run on it.
-Chunk = list[tuple[Example, list[LayerProgram]]]
+VerdictChunk = list[tuple[Example, list[LayerProgram]]]
 
 
 class VerdictStore:
@@ -66,7 +66,7 @@ class VerdictStore:
         key = _key(example)
         return [program for program in programs if (key, str(program)) not in self._known]
 
-    def add(self, chunk: Chunk, correct: Sequence[Sequence[bool]]) -> None:
+    def add(self, chunk: VerdictChunk, correct: Sequence[Sequence[bool]]) -> None:
         """Keep the verdicts of a chunk, a list for each of its examples.
 
         Raises:
@@ -105,7 +105,7 @@ def _key(example: Example) -> str:
 class VerdictActor(TaskActor):
     """The Ray actor that runs programs on examples."""
 
-    def work(self, chunk: Chunk) -> list[list[bool]]:
+    def work(self, chunk: VerdictChunk) -> list[list[bool]]:
         """For each example whether each of its programs is right on it."""
         self._begin()
         prepared = [self._task.prepare(example, self._model.tokenizer) for example, _ in chunk]
@@ -155,7 +155,7 @@ def run_programs(
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     total = sum(len(absent) for _, absent in missing)
     if chunks:
-        actors: ActorPool[Chunk] = ActorPool(
+        actors: ActorPool[VerdictChunk] = ActorPool(
             VerdictActor, (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens), pool
         )
         done = 0

@@ -70,9 +70,7 @@ def labels_of(texts: Sequence[LabelledText], data: str) -> tuple[str, ...]:
     """
     labels = tuple(sorted({text.label for text in texts}))
     if len(labels) < 2:
-        raise UserError(
-            f"every text of {without_secrets(data)} has the label {labels[0]!r}: there is nothing to tell apart"
-        )
+        raise UserError(f"every text of {without_secrets(data)} has the label {labels[0]!r}: there is nothing to learn")
     return labels
 
 

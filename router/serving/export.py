@@ -65,7 +65,7 @@ def export_program(
     dtype: str,
     out: AnyPath,
 ) -> LayerProgram:
-    """Find the program that was asked for, and write it; see ``drllm-pipeline export --help``.
+    """Find the requested program, and write it; see ``drllm-pipeline export --help``.
 
     Raises:
         UserError: No program or several programs were named, or an argument is wrong.

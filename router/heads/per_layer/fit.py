@@ -93,7 +93,7 @@ def fit(
         raise ValueError(f"there must be rows to train on and rows held out, got {len(train)} and {len(held_out)}")
     totals = np.bincount(train.counts.ravel(), minlength=NUM_CLASSES)
     if (totals > 0).sum() < 2:
-        raise ValueError(f"every label is '{CLASSES[int(totals.argmax())]}': there is nothing to tell apart")
+        raise ValueError(f"every label is '{CLASSES[int(totals.argmax())]}': there is nothing to learn")
     class_weights = effective_number_weights(torch.from_numpy(totals), beta=config.beta).to(device)
     standardize = Standardization.of(train, device)
     routers = LayerRouters(shape, seed=config.seed)

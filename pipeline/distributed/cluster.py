@@ -96,7 +96,8 @@ def find_placement(wanted: Resources) -> Placement:
         )
     if wanted.device == "auto" and not gpus and cpus < wanted.cpus_per_actor:
         raise UserError(
-            "the Ray cluster has no GPU and too few CPUs yet; say what is to come with --device and --actors"
+            "the Ray cluster has no GPU and too few CPUs yet; name the resources that will join by --device and "
+            "--actors"
         )
     if cpus < wanted.cpus_per_actor and own_cluster:
         raise UserError(f"--cpus-per-actor {wanted.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")

@@ -360,7 +360,7 @@ class Coordinator:
             if not finalized.results:
                 # The prior decides the rows of all other examples: it may not depend on an outage.
                 raise StoppedError(
-                    f"no question of calibration group {group} could be searched; the last error: "
+                    f"no example of calibration group {group} could be searched; the last error: "
                     f"{list(failed.values())[-1]}; the same command tries them again, and a new run with "
                     "--calibration 0 does without"
                 )
@@ -390,7 +390,7 @@ class Coordinator:
         prior = self._folder.prior()
         if prior is not None and prior.num_layers != num_layers:
             raise UserError(
-                f"the prior was learnt on a model of {prior.num_layers} layers, this one has {num_layers}; "
+                f"the prior was fitted on a model of {prior.num_layers} layers, this one has {num_layers}; "
                 f"delete {self._folder.root}, where nothing was searched, and give a prior of the same model or none"
             )
 

@@ -59,7 +59,7 @@ def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda
         write_run(data, request.target, origin=_origin(request))
         if data.revision is None or data.dtype is None:
             announce(
-                "The source does not say which weights were searched, and in which precision; to train on the run, "
+                "The source names neither the searched weights nor their precision; to train on the run, "
                 "name them with --model and --dtype, in a new folder."
             )
     return Converted(

@@ -35,7 +35,7 @@ def read_drllm(file: AnyPath, *, num_layers: int | None = None, task: str | None
     if len(set(lengths.values())) != 1 or not results.get("questions"):
         said = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise UserError(
-            f"{without_secrets(file)} is no results file of Dr.LLM's: it must have lists of one length ({said})"
+            f"{without_secrets(file)} is no results file of Dr.LLM's: it must have lists of equal length ({said})"
         )
     task = task or text_of(results, "dataset") or "drllm"
     paths = [path for good in results["good_paths"] if isinstance(good, list) for path in good]

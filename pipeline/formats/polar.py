@@ -45,7 +45,7 @@ def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None
         raise UserError(f"{without_secrets(file)} holds no samples of PoLar's: none has {_VALID!r}")
     stated = header.get("num_layers")
     if type(stated) is int and num_layers not in (None, stated):
-        raise UserError(f"{without_secrets(file)} says that its model has {stated} layers, not {num_layers}")
+        raise UserError(f"{without_secrets(file)} states that its model has {stated} layers, not {num_layers}")
     paths = [path for sample in samples for name in (_VALID, _INVALID) for path in list_of(sample, name)]
     data = PathData(
         num_layers=depth_of(paths, stated if num_layers is None and type(stated) is int else num_layers, file),

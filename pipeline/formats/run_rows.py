@@ -103,7 +103,7 @@ def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
     except StorageError as error:
         raise UserError(str(error)) from None
     except (UnicodeError, pa.ArrowException) as error:
-        raise UserError(f"what {origin['file']} holds does not go into a shard: {error}") from None
+        raise UserError(f"what {origin['file']} holds does not fit into a shard: {error}") from None
     finally:
         folder.close()
 

@@ -98,9 +98,8 @@ def search_preset(preset: str, action_space: str) -> SearchConfig:
         raise UserError(f"--preset {preset!r} has no constants for action space {action_space!r}; use 'default'")
     known = {spec.name for spec in dataclass_fields(SearchConfig)} - {"action_space"}
     if not known.issuperset(fields):
-        raise UserError(
-            f"--action-space {action_space!r} sets what SearchConfig has not: {', '.join(sorted(set(fields) - known))}"
-        )
+        unknown = ", ".join(sorted(set(fields) - known))
+        raise UserError(f"--action-space {action_space!r} sets fields that SearchConfig does not have: {unknown}")
     return SearchConfig(action_space=action_space, **fields)
 
 

@@ -244,11 +244,13 @@ def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.S
     check_unchanged(file, stored, record)
     table = pq.read_table(pa.BufferReader(stored))
     if not table.schema.equals(schema):
-        raise UserError(f"committed shard {file} has other columns than a run with its settings; was it made by hand?")
+        raise UserError(
+            f"committed shard {file} has other columns than a run with its settings; was it edited manually?"
+        )
     if not _makes_sense(table):
         raise UserError(
-            f"committed shard {file} holds programs of layers that the model has not; delete it, and the same command "
-            "searches its examples again"
+            f"committed shard {file} holds programs of layers that the model does not have; delete it, and the same "
+            "command searches its examples again"
         )
     return table
 

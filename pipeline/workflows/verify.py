@@ -251,7 +251,7 @@ def compare(example_id: str, label: ReplayedLabel, outcome: Outcome) -> Differen
 def _setting(settings: dict[str, Any], key: str, run: AnyPath) -> str:
     value = settings.get(key)
     if not isinstance(value, str):
-        raise UserError(f"{run / 'run.json'} does not say {key!r}, without which nothing can be replayed")
+        raise UserError(f"{run / 'run.json'} holds no {key!r}, which a replay needs")
     return value
 
 
@@ -261,7 +261,7 @@ def _by_example(rows: pd.DataFrame, examples: dict[str, Example], run: AnyPath) 
     for row in rows.to_dict("records"):
         example_id, as_asked = row["example_id"], row.get("correct_as_asked")
         if example_id not in examples:
-            raise UserError(f"{run} has rows of example {example_id!r}, which is none of its examples")
+            raise UserError(f"{run} has rows of example {example_id!r}, which is not one of its examples")
         item = found.setdefault(example_id, LabelledExample(example=examples[example_id], labels=[]))
         item.labels.append(
             ReplayedLabel(

@@ -171,7 +171,7 @@ def read_tensors(file: AnyPath, kind: str) -> dict[str, torch.Tensor]:
         raise UserError(f"{file} is damaged (is it whole?): {error}") from None
     found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
-        raise UserError(f"{file} holds weights that are no numbers")
+        raise UserError(f"{file} holds weights that are not finite")
     return found
 
 

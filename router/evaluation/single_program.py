@@ -45,7 +45,9 @@ class TrainingRuns:
         present = [run for run in runs if is_there(run / "run.json")]
         for run in runs:
             if run not in present:
-                announce(f"Training run {run} is not there: no single program is chosen on it. --runs says where.")
+                announce(
+                    f"Training run {run} cannot be found: no single program is chosen on it. Give its path with --runs."
+                )
         examples: list[Example] = []
         counted: Counter[LayerProgram] = Counter()
         prior = None

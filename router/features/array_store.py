@@ -71,8 +71,8 @@ class ArrayStore:
         broken = [name for name, array in zip(names, arrays) if not np.isfinite(array).all()]
         if broken:
             raise UserError(
-                f"what the model makes of {len(broken)} prompts are no numbers, first of {broken[0]}: it overflows in "
-                "this precision; use bfloat16 or float32"
+                f"the features of {len(broken)} prompts are not finite, first those of {broken[0]}: the model "
+                "overflows in this precision; use bfloat16 or float32"
             )
         ends = np.cumsum([len(array) for array in arrays]).tolist()
         file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"

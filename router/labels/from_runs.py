@@ -132,7 +132,8 @@ def _check_together(first: _Run, other: _Run) -> None:
     if first.permutations != other.permutations:
         raise UserError(
             f"{first.run} was searched with --permutations {first.permutations}, {other.run} with "
-            f"{other.permutations}: what is right in fewer ways is luck more often; train on runs of one number"
+            f"{other.permutations}: a program that is right in fewer renderings is right by luck more often; train on "
+            "runs with one number"
         )
 
 
@@ -200,4 +201,4 @@ class _Run:
                 rows=rows,
             )
         except KeyError as error:
-            raise UserError(f"{run / 'run.json'} does not say its {error}: was anything searched there?") from None
+            raise UserError(f"{run / 'run.json'} holds no {error}: was anything searched there?") from None

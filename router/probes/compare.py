@@ -198,7 +198,7 @@ class _Comparison:
         asked_about = (self.test,) if name == "zero-shot" else self._texts
         texts = [text.text for part in asked_about for text in part]
         try:
-            self.announce(f"Asking the model for the label of {len(texts)} texts.")
+            self.announce(f"Prompting the model for the labels of {len(texts)} texts.")
             first, scores = zero_shot(
                 texts,
                 self.labels,

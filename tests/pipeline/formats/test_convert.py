@@ -267,7 +267,7 @@ def test_a_run_that_is_damaged_is_named(tmp_path, target):
     short, identity = rows("q")
     options = ("--from", "run", "--to", target)
     deep = made("deep", [{**short, "program": [0, 99]}, identity])
-    assert "layers that the model has not" in convert(*options, deep, tmp_path / "out", status=2)
+    assert "layers that the model does not have" in convert(*options, deep, tmp_path / "out", status=2)
     some = made("some", [*rows("p"), short])
     text = convert(*options, some, tmp_path / "out")
     assert "1 examples" in text and "example without a result of the base model: 1" in text

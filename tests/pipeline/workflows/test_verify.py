@@ -146,6 +146,6 @@ def test_what_cannot_be_replayed_is_said(run, tmp_path):
     (copy / "run.json").write_text(json.dumps({**notes, "data": str(tmp_path / "gone.jsonl")}))
     assert "cannot be read again" in command("verify", copy, status=2)
     (copy / "run.json").write_text(json.dumps({**notes, "settings": {**notes["settings"], "model.revision": None}}))
-    assert "does not say 'model.revision'" in command("verify", copy, status=2)
+    assert "holds no 'model.revision'" in command("verify", copy, status=2)
     shutil.rmtree(copy / "manifest")
     assert "nothing is committed" in command("verify", copy, status=2)

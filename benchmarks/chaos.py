@@ -160,7 +160,7 @@ SECTION = BenchmarkSection(
 
 
 def main() -> None:
-    """Run one of the searches."""
+    """Run one search of the section, as a process of its own."""
     out, counts, examples = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     request = SearchRequest(
         model=MODEL,

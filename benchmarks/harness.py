@@ -73,7 +73,7 @@ class HarnessProcess:
         return answer
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process, and wait until it has ended."""
         self._pipe.close()
         self._process.join()
 

@@ -61,7 +61,7 @@ class Comparison:
         return median(self._ratios(baseline))
 
     def details(self, baseline: str) -> dict[str, Any]:
-        """The numbers behind a ratio."""
+        """The rates and the ratios behind a figure, for ``latest.json``."""
         return {
             "ratios": self._ratios(baseline),
             "our_programs_a_second": self.rates[OURS],

@@ -105,7 +105,7 @@ def adapt(
         show: Called with the name of the step, the number of chains that are evaluated, and the most that will be.
 
     Raises:
-        ValueError: The prompt is empty or too long for the model, the answer is empty or none of the options, or
+        ValueError: The prompt is empty or too long for the model, the answer is empty or not one of the options, or
             a setting is out of its range.
     """
     example = as_example(prompt, answer, options)

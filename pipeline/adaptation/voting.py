@@ -73,7 +73,7 @@ def voters(num_layers: int, number: int, seed: int) -> list[LayerProgram]:
     """
     identity = LayerProgram.identity(num_layers)
     edits = [edit.program for edit in drllm(identity, num_layers + 1)]
-    # Text seeds are hashed the same way by every Python.
+    # Seeds that are text are hashed alike by every version of Python.
     random.Random(f"voters {seed}").shuffle(edits)
     return [identity, *edits[: number - 1]]
 

@@ -1,4 +1,4 @@
-"""``drllm-pipeline adapt``."""
+"""The command ``drllm-pipeline adapt``: layer programs for one prompt, or for the examples of a task."""
 
 from __future__ import annotations
 

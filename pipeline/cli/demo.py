@@ -1,4 +1,4 @@
-"""``drllm-pipeline demo``."""
+"""The command ``drllm-pipeline demo``: search, train and evaluate with the embedded model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``drllm-pipeline search``."""
+"""The command ``drllm-pipeline search``: its options, its progress and its exit code."""
 
 from __future__ import annotations
 

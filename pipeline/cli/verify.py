@@ -1,4 +1,4 @@
-"""``drllm-pipeline verify``."""
+"""The command ``drllm-pipeline verify``: labels of a run, replayed with stock models."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Resources:
     num_actors: int | None = field(
         default=None, metadata=option("--actors", at_least=1, unset="as many as there is room for")
     )
-    """Model copies at work."""
+    """Actors at once, each with a copy of the model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the actors."""
     gpus_per_actor: float = field(default=1.0, metadata=option("--num-gpus", above=0))
@@ -64,9 +64,9 @@ class Placement:
     """The resolved resources of actors: no field is ``auto``."""
 
     device: str
-    """``cpu`` or ``cuda``."""
+    """Device of the actors: ``cpu`` or ``cuda``."""
     dtype: str
-    """The weights' precision."""
+    """Precision of the model's weights."""
     pool: PoolConfig
     """Number of actors, and the resources that each reserves."""
 

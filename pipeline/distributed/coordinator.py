@@ -54,7 +54,7 @@ GROWTH_SECONDS = 5.0
 
 
 class ActorState(Enum):
-    """The state of an actor."""
+    """The states of an actor."""
 
     LOADING = auto()
     IDLE = auto()
@@ -397,7 +397,7 @@ class Coordinator:
     # -- the actors ------------------------------------------------------------------------
 
     def _poll_activity(self) -> None:
-        """Ask actors now and then how many programs they have run, and whether they live, without waiting for them."""
+        """Poll the actors for the programs that they have run, without waiting for their answers."""
         for call in self._cluster.wait(self._polls, 0.0) if self._polls else []:
             actor, activity = self._polls.pop(call), self._cluster.result(call)
             if isinstance(activity, CallFailure):

@@ -59,7 +59,7 @@ class LoadFailed:
     kind: FailureKind
     """The kind of the failure."""
     user_error: bool = False
-    """Whether its exception says that the request is wrong; it may be so on one machine alone."""
+    """Whether the exception says that the request is wrong; that may hold on one node alone."""
     others: bool = False
     """Whether another actor has loaded the model, or may do so yet."""
 

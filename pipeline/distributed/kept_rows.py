@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.program import LayerProgram
 from pipeline.search.group_search import ExampleSearch
-from pipeline.search.verdicts import Verdict, ranked, unbeaten
+from pipeline.search.verdicts import Verdict, pareto_verdicts, ranked
 from pipeline.shards.path_row import PathRow, path_row
 from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Outcome, PreparedExample
@@ -74,7 +74,7 @@ def choose_programs(
     else:
         wanted = list(verdicts)
         if config.keep == "pareto":
-            wanted = [verdict.program for verdict in unbeaten(verdicts.values(), config.search.budget)]
+            wanted = [verdict.program for verdict in pareto_verdicts(verdicts.values(), config.search.budget)]
         chosen = [*(program for program in right if program in set(wanted)), *wanted]
     return list(dict.fromkeys([*chosen, identity]))
 

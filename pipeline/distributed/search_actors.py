@@ -52,15 +52,15 @@ class SearchActors(Protocol):
         ...
 
     def load(self, actor: Any) -> Any:
-        """Call: load the model (``SearchEvaluator.load``)."""
+        """Start the call that loads the model (``SearchEvaluator.load``)."""
         ...
 
     def search(self, actor: Any, examples: Sequence[Example], prior: Any, calibrates: bool) -> Any:
-        """Call: search examples (``SearchEvaluator.search``)."""
+        """Start the call that searches examples (``SearchEvaluator.search``)."""
         ...
 
     def activity(self, actor: Any) -> Any:
-        """Call: count the programs that the actor has run (``SearchEvaluator.activity``)."""
+        """Start the call that counts the programs run so far (``SearchEvaluator.activity``)."""
         ...
 
     def share(self, prior: Prior) -> Any:

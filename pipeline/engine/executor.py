@@ -55,7 +55,7 @@ class Text:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens T of the text."""
+        """Number of tokens T of the text."""
         return len(self.tokens)
 
     @property

@@ -61,7 +61,7 @@ class OptionFacts:
 
     @property
     def has_range(self) -> bool:
-        """Whether any bound is declared."""
+        """Whether the field has a lower or an upper bound."""
         return any(bound is not None for bound in (self.above, self.at_least, self.below, self.at_most))
 
     def rule(self) -> str:
@@ -141,7 +141,7 @@ def check_fields(request: DataclassInstance) -> None:
     """Refuse a value that its field does not allow. Call it in ``__post_init__``.
 
     Raises:
-        UserError: A number is out of its field's range, or a word is none of its choices; the message names the option.
+        UserError: A number is out of its range, or a word is not one of its choices; the message names the option.
     """
     hints = type_hints(type(request))
     for field in fields(request):

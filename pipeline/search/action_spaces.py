@@ -23,7 +23,7 @@ class ActionSpace:
     name: str
     """The value of ``--action-space``."""
     help: str
-    """One line for ``--help``."""
+    """Description of the space in one line, for ``--help``."""
     edits: Callable[[LayerProgram, int], list[Edit]]
     """From a program and the longest length allowed, in layers, to the edits. No edit leads to the program that it
     came from, and no two lead to the same one."""

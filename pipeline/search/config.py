@@ -55,7 +55,7 @@ class SearchConfig:
     widening: float = 2.0
     """UCB: a node of v visits has up to ``widening * v ** widening_power`` children."""
     widening_power: float = 0.5
-    """UCB: see ``widening``."""
+    """UCB: exponent of the visits in ``widening``."""
     stop_when_found: bool = False
     """Stop at the first right and strictly shorter program, or the first right one where the
     identity is wrong (the papers' rule), instead of using every simulation."""

@@ -1,6 +1,6 @@
 """The search for one example, by ask and tell: ``propose`` asks for a program to run, ``update`` takes its result.
 
-Nothing here knows a model, an example or a process: any function from programs to results can answer.
+The search depends on no model, example or process: any function from programs to results can evaluate.
 
     tree = SearchTree(num_layers=30, config=SearchConfig(), seed=stable_seed(0, "question-7"))
     while (program := tree.propose()) is not None:
@@ -25,7 +25,7 @@ from pipeline.search.guided_selection import GuidedSelection
 from pipeline.search.program_graph import ROOT_INDEX, Node, ProgramGraph
 from pipeline.search.selector import MakeSelector, Selector
 from pipeline.search.ucb_selection import UcbSelection
-from pipeline.search.verdicts import Verdict, ranked, unbeaten
+from pipeline.search.verdicts import Verdict, pareto_verdicts, ranked
 
 
 def stable_seed(run_seed: int, example_id: str) -> int:
@@ -150,7 +150,7 @@ class SearchTree:
 
     def pareto(self) -> list[Verdict]:
         """The Pareto set over (length, correctness, margin) within the budget, shortest first."""
-        return unbeaten(self.verdicts.values(), self.config.budget)
+        return pareto_verdicts(self.verdicts.values(), self.config.budget)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every node with its statistics, for golden tests and for looking at a tree."""

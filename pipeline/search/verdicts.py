@@ -37,10 +37,10 @@ def ranked(verdicts: Iterable[Verdict], budget: float) -> list[Verdict]:
     return sorted(right, key=lambda v: (len(v.program), -v.margin, v.program.layers))
 
 
-def unbeaten(verdicts: Iterable[Verdict], budget: float) -> list[Verdict]:
-    """The programs within a budget, right or wrong, that none as short or shorter beats; shortest first.
+def pareto_verdicts(verdicts: Iterable[Verdict], budget: float) -> list[Verdict]:
+    """The Pareto set over (length, correctness, margin) of the programs within a budget, shortest first.
 
-    A right program beats a wrong one; between two right or two wrong ones, the larger margin wins.
+    A right program is better than a wrong one; between two right or two wrong ones, the larger margin is better.
     """
     # Sorted by the layers first, so that the order in which equals were evaluated decides nothing.
     within = sorted((v for v in verdicts if v.program.within(budget)), key=lambda v: v.program.layers)

@@ -47,7 +47,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
 
     def add(self, record: ShardRecord) -> None:
-        """Count a committed work group."""
+        """Add the counts of a committed work group."""
         self.committed.append(record)
         self.done += len(record.example_ids)
         self.baseline_correct += record.baseline_correct

@@ -161,7 +161,7 @@ def _check_record(record: ShardRecord) -> None:
     for name in ("group", "rows", "baseline_correct", "shorter", "corrected", "evaluations", "layer_executions"):
         number = getattr(record, name)
         if type(number) is not int or number < 0:
-            raise TypeError(f"its {name} is no number")
+            raise TypeError(f"its {name} is not a number")
     texts = [record.file, record.sha256, *_items(record.example_ids, list), *_items(record.failed, dict)]
     texts += record.failed.values()
     if not all(isinstance(text, str) for text in texts):

@@ -151,7 +151,7 @@ class RunSettings(Protocol):
         ...
 
     def settings(self) -> dict[str, Any]:
-        """The settings as flat JSON."""
+        """The settings as a flat JSON object: a value by dotted name."""
         ...
 
 

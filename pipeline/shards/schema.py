@@ -26,7 +26,7 @@ class Column:
     name: str
     """Name of the column, and of ``path_row``'s key."""
     type: pa.DataType
-    """Arrow type."""
+    """Arrow type of the column's values."""
     meaning: str
     """Meaning of the column's values, for the data set card."""
     nullable: bool = False
@@ -82,7 +82,7 @@ COLUMNS = (
         name="counts",
         type=_list_of(pa.int8()),
         nullable=True,
-        meaning="how often each layer ran; null where the program does not keep the layers' order",
+        meaning="number of times that each layer ran; null where the program does not keep the layers' order",
     ),
     Column(name="length", type=pa.int16(), meaning="layers run: the program's length"),
     Column(name="num_layers", type=pa.int16(), meaning="the model's depth L"),
@@ -101,7 +101,7 @@ COLUMNS = (
     Column(
         name="score",
         type=pa.float32(),
-        meaning="the margin: how far the result is from changing, positive where right",
+        meaning="the margin: distance of the logits from the opposite result, positive where right",
     ),
     Column(
         name="baseline_correct",

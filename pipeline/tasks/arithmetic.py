@@ -69,7 +69,7 @@ def read(request: DataRequest) -> list[Example]:
     if request.split not in SPLITS:
         raise UserError(f"task 'arithmetic' has no split {request.split!r}; choose one of: {', '.join(SPLITS)}")
     limit = DEFAULT_LIMIT if request.limit is None else request.limit
-    # Text seeds are hashed the same way by every Python.
+    # Seeds that are text are hashed alike by every version of Python.
     rng = random.Random(f"arithmetic {request.split} {request.seed}")
     problems = {kind: [Problem(kind, a, b) for a, b in product(*ranges)] for kind, ranges in KINDS.items()}
     worked = {kind: [p for p in problems[kind] if p.split == "train"] for kind in KINDS}

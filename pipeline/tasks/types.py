@@ -105,7 +105,7 @@ class PreparedExample:
 
     @property
     def example_id(self) -> str:
-        """The example's id."""
+        """Id of the example, unique in a run."""
         return self.example.id
 
 
@@ -130,7 +130,7 @@ class Outcome:
 
     @property
     def verdicts(self) -> tuple[bool, bool | None]:
-        """``correct`` and ``correct_as_asked``."""
+        """The pair of ``correct`` and ``correct_as_asked``."""
         return self.correct, self.correct_as_asked
 
 

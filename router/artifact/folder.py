@@ -145,7 +145,7 @@ def check_version(config: dict[str, Any], folder: AnyPath, kind: str) -> None:
     """Refuse a format version that this release does not read.
 
     Raises:
-        UserError: The format version is another, or there is none.
+        UserError: The format version is missing, or is not the one that this release reads.
     """
     if "format_version" not in config:
         raise UserError(f"{folder / CONFIG_FILE} is no {kind}'s configuration: it has no format_version")

@@ -1,4 +1,4 @@
-"""The results of an evaluation."""
+"""The results of an evaluation: types for one method and for all, and their JSON."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class ArrayStore:
         return found
 
     def free_bytes(self) -> int:
-        """Free bytes on the disk."""
+        """Number of free bytes on the store's disk."""
         return shutil.disk_usage(self.folder).free
 
     def _note(self, file: Path) -> None:

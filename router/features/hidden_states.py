@@ -182,7 +182,7 @@ class StateStore:
             dtype: The weights' precision.
             pool: Number of actors, and the resources of each.
             most_gib: Most that these texts' states may take on the disk.
-            show: Receives how many texts were read.
+            show: Receives the number of texts that were read.
 
         Returns:
             The number of texts that were cut in this call, because they are longer than the model's context.

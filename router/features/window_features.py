@@ -151,7 +151,7 @@ def extract(
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         pool: Number of actors, and the resources of each.
-        show: Receives how many rows were computed.
+        show: Receives the number of rows that were computed.
 
     Raises:
         UserError: The model cannot be loaded, or its states are not finite.

@@ -31,7 +31,7 @@ class Labelled:
 
     @property
     def program(self) -> LayerProgram:
-        """The label as a program."""
+        """The program that has the label's counts."""
         return LayerProgram.from_counts(self.counts)
 
 

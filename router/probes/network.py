@@ -59,7 +59,7 @@ class ProbeConfig(ProbeKind):
 
     @property
     def inner_size(self) -> int:
-        """Dimensions in which ``mha`` attends."""
+        """Number of dimensions in which ``mha`` attends."""
         return self.hidden_size // self.downcast
 
 

@@ -41,7 +41,7 @@ class ProbeKind:
     downcast: int = field(default=32, metadata=option(at_least=1, advanced=True))
     """Divisor of the model's width for mha."""
     num_heads: int = field(default=2, metadata=option(at_least=1, advanced=True))
-    """Heads of mha."""
+    """Number of attention heads of mha."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -65,7 +65,7 @@ class ProbeFitConfig:
     epochs: int = field(default=10, metadata=option(at_least=1))
     """Most passes over the training texts."""
     batch_size: int = field(default=16, metadata=option(at_least=1))
-    """Texts of a step."""
+    """Number of texts in a step of the optimizer."""
     learning_rate: float = field(default=1e-3, metadata=option("--lr", above=0))
     """Learning rate of AdamW, at its highest."""
     weight_decay: float = field(default=0.01, metadata=option(at_least=0))
@@ -187,7 +187,7 @@ class CompareRequest:
     methods: tuple[str, ...] = field(default=METHODS, metadata=option("--contender", unset="all"))
     """Only this one; may be repeated."""
     seeds: int = field(default=3, metadata=option(at_least=1))
-    """Trainings of each probe."""
+    """Number of trainings of each probe, each with another seed."""
     learning_rates: tuple[float, ...] = field(default=(3e-4, 1e-3, 3e-3), metadata=option("--lr", above=0))
     """Learning rates of AdamW: each probe takes the one that is best on the held-out texts, for the first seed."""
     question: str = QUESTION

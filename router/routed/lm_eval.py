@@ -93,7 +93,7 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a request."""
+        """Largest number of tokens of a request, with those to generate."""
         return self._engine.context_length
 
     @property

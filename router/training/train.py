@@ -166,7 +166,7 @@ class EpochWriter(ExitStack):
             self.callback(self._wandb_run.finish)
 
     def write(self, record: EpochRecord) -> None:
-        """Write one record."""
+        """Write the record of one epoch to every log, and pass it to ``on_epoch``."""
         self._on_epoch(record)
         self._lines.write(json.dumps(record) + "\n")
         self._lines.flush()

@@ -81,7 +81,7 @@ class EarlyExitHead:
 
     @property
     def early(self) -> int:
-        """Layers K before the exit."""
+        """Number of layers K before the exit."""
         return self.network.config.num_layers
 
     @property

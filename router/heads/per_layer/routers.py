@@ -35,7 +35,7 @@ class RouterConfig:
     num_windows: int = 8
     """Windows W that a prompt is cut into."""
     width: int = 128
-    """Hidden units of a router."""
+    """Number of hidden units of a router."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

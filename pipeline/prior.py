@@ -67,7 +67,7 @@ class Prior:
         covariance: Covariance of the weights over examples ``[3 L, 3 L]``.
         noise: Variance of what the weighted sum does not explain.
         margin_scale: Margins are compared on this scale; None where only right and wrong are distinguished.
-        num_questions: Examples that the prior was fitted on.
+        num_examples: Number of examples that the prior was fitted on.
 
     Raises:
         ValueError: The shapes do not match, or a number is out of its range.
@@ -78,7 +78,7 @@ class Prior:
     covariance: Floats
     noise: float
     margin_scale: float | None
-    num_questions: int
+    num_examples: int
 
     def __post_init__(self) -> None:
         size = 3 * self.num_layers
@@ -106,7 +106,7 @@ class Prior:
             "num_layers": self.num_layers,
             "noise": self.noise,
             "margin_scale": self.margin_scale,
-            "num_questions": self.num_questions,
+            "num_questions": self.num_examples,  # the key of earlier releases
         }
         # One entry: the order of several is not kept by the format.
         arrays = {"mean": self.mean, "covariance": self.covariance}
@@ -124,11 +124,12 @@ class Prior:
                 facts = json.loads((stored.metadata() or {}).get("prior", "{}"))
                 if facts.pop("format", None) != _FORMAT:
                     raise ValueError("it has no prior's header")
+                facts["num_examples"] = facts.pop("num_questions")
                 arrays = {name: stored.get_tensor(name).astype(np.float64) for name in ("mean", "covariance")}
             return cls(**arrays, **facts)
         except FileNotFoundError:
             raise UserError(f"there is no prior {file}") from None
-        except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise UserError(f"{file} holds no prior: {error}") from None
 
 
@@ -177,7 +178,7 @@ def fit_prior(evaluations: Sequence[Evaluation], *, compare_margins: bool) -> Pr
         covariance=covariance,
         noise=noise,
         margin_scale=margin_scale,
-        num_questions=len(by_example),
+        num_examples=len(by_example),
     )
 
 

@@ -1,8 +1,8 @@
 """PoLar's supervision files (arXiv 2606.06574) and RE-PoLar's variant (2609.31360), read and written.
 
-A file holds samples: an object with a ``samples`` list, a list, or an object of samples. Each sample has a question, a
+A file holds samples: an object with a ``samples`` list, a list, or an object of samples. Each sample has a prompt, a
 reference answer, the paths that were right (``final_valid_transitions``) and, mostly, the paths that were wrong.
-RE-PoLar's files are compressed, call the base model's score ``initial_transition_metric``, and keep the question in
+RE-PoLar's files are compressed, call the base model's score ``initial_transition_metric``, and keep the prompt in
 ``sample_info``.
 """
 

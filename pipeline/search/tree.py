@@ -1,8 +1,8 @@
-"""The search for one example, by ask and tell: ``propose`` asks for a program to run, ``update`` takes its result.
+"""The search for one example, by ask and tell: ``propose`` returns a program to run, ``update`` takes its result.
 
 The search depends on no model, example or process: any function from programs to results can evaluate.
 
-    tree = SearchTree(num_layers=30, config=SearchConfig(), seed=stable_seed(0, "question-7"))
+    tree = SearchTree(num_layers=30, config=SearchConfig(), seed=stable_seed(0, "example-7"))
     while (program := tree.propose()) is not None:
         tree.update(program, correct=..., margin=...)
     tree.best()

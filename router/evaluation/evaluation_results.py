@@ -54,7 +54,7 @@ class EvaluationResults:
     Attributes:
         results: The results of each method.
         curve: The results of the routed model, by budget.
-        questions: Number of questions.
+        questions: Number of examples. The name is a key of ``evaluation.json``.
         left_out: Examples left out, by the reason.
         num_layers: Depth of the base.
     """

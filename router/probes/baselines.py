@@ -52,7 +52,7 @@ class ZeroShotActor(ModelActor):
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        question: Template of the question, with ``{text}`` and ``{labels}`` in it.
+        question: Template of the zero-shot prompt, with ``{text}`` and ``{labels}`` in it.
         labels: The possible answers.
     """
 
@@ -84,7 +84,7 @@ class ZeroShotActor(ModelActor):
         for owner, prompt in enumerate(prompts):
             room = model.context_length - max(map(len, prompt.answers))
             for answer in [[], *(answer[:-1] for answer in prompt.answers if len(answer) > 1)]:
-                # A prompt that is too long is cut at its beginning: the question is at its end.
+                # A prompt that is too long is cut at its beginning: the text's end and the labels stay.
                 rows.append((prompt.prompt_ids[-room:] + answer, min(len(prompt.prompt_ids), room) - 1))
                 owners.append(owner)
         logits = model.logits(
@@ -125,7 +125,7 @@ def zero_shot(
     Args:
         texts: The texts.
         labels: The possible answers.
-        question: Template of the question, with ``{text}`` and ``{labels}`` in it.
+        question: Template of the zero-shot prompt, with ``{text}`` and ``{labels}`` in it.
         features: Folder of all features.
         model: The frozen model.
         device: ``cpu`` or ``cuda``.

@@ -12,9 +12,9 @@ from pipeline.storage import without_secrets
 from pipeline.tasks.rows import Row, read_rows
 from router.features.prompt_template import TEXT
 
-#: Stands for the labels in a question.
+#: Placeholder of the labels in the zero-shot prompt.
 LABELS = "{labels}"
-#: The default question for a text's label.
+#: The default zero-shot prompt for a text's label.
 QUESTION = f"Text: {TEXT}\nOne of {LABELS}.\nLabel:"
 _SHOWN = 5
 

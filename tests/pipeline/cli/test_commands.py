@@ -99,7 +99,7 @@ def test_a_right_call_would_start(model):
         (["--prior", "nowhere"], "there is no prior nowhere"),
         (["--prior", "."], "holds no prior.safetensors"),
         (["--prior", "model/config.json"], "model/config.json holds no prior"),
-        (["--prior", "nowhere", "--calibration", 8], "--prior gives what --calibration would learn"),
+        (["--prior", "nowhere", "--calibration", 8], "--prior replaces the prior that --calibration would fit"),
         (["--num-gpus", 0], "--num-gpus must be above 0, got 0\n"),
         (["--num-gpus", "nan"], "--num-gpus must be above 0, got nan"),
         (["--cache-gib", "nan"], "--cache-gib must not be below 0 (0 shares nothing), got nan"),

@@ -1,5 +1,5 @@
 """Benchmarks: every figure is a ratio of two things that are measured alternately in one run.
 
-make bench                     every section, with made questions
-python -m benchmarks --help    parts of it, and real questions
+make bench                     every section, with made examples
+python -m benchmarks --help    parts of it, and real examples
 """

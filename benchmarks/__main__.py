@@ -38,7 +38,7 @@ SECTIONS: tuple[BenchmarkSection, ...] = (
     chaos.SECTION,
 )
 LATEST = Path(__file__).parent / "results" / "latest.json"
-#: Rough numbers do not take the place of measured ones.
+#: Rough numbers do not replace measured ones.
 QUICK = LATEST.with_name("quick.json")
 
 
@@ -67,8 +67,8 @@ Examples:
 )
 @click.option("--quick", is_flag=True, help="One repeat of little: shows that it works; the figures are rough.")
 @click.option("--repeats", type=click.IntRange(min=1), help="Repeats of each comparison.  [default: 3; quick: 1]")
-@click.option("--arc", help="ARC questions: a file, a folder or a hub data set.  [default: made ones as long]")
-@click.option("--gsm8k", help="GSM8K questions, likewise.")
+@click.option("--arc", help="ARC examples: a file, a folder or a hub data set.  [default: made ones as long]")
+@click.option("--gsm8k", help="GSM8K examples, likewise.")
 @click.option(
     "--only",
     type=click.Choice([section.name for section in SECTIONS]),
@@ -77,7 +77,7 @@ Examples:
 )
 @click.option("--device", default="cpu", show_default=True, metavar="auto|cpu|cuda", help="Where the models run.")
 @click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision.")
-@click.option("--seed", default=0, show_default=True, help="Seed of made questions, searches and samples.")
+@click.option("--seed", default=0, show_default=True, help="Seed of made examples, searches and samples.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -101,9 +101,9 @@ def main(
     figures: dict[str, float] = {}
     try:
         throughput_workloads(sources, quick=quick)  # a wrong file is better found before a model is loaded
-        place = choose_device(device)
-        precision = str(choose_dtype(dtype, place)).removeprefix("torch.")
-        subject = Subject(source=resolve_model(MODEL), device=place.type, dtype=precision)
+        chosen_device = choose_device(device)
+        precision = str(choose_dtype(dtype, chosen_device)).removeprefix("torch.")
+        subject = Subject(source=resolve_model(MODEL), device=chosen_device.type, dtype=precision)
         repeats = repeats or (1 if quick else 3)
         with Harness(subject=subject, sources=sources, quick=quick, repeats=repeats, seed=seed) as harness:
             settings = {

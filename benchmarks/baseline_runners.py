@@ -1,6 +1,6 @@
 """The baselines: three plain ways to run a search's programs, written from their published descriptions.
 
-Each has ``prepare``, which need not be timed, and ``score``, which takes questions with their programs and gives
+Each has ``prepare``, which need not be timed, and ``score``, which takes examples with their programs and gives
 outcomes. The owner of the process sets the number of threads.
 """
 
@@ -25,7 +25,7 @@ LETTER_TOKENS = 10
 
 
 class Baseline(Protocol):
-    """A way to run programs on questions."""
+    """A way to run programs on examples."""
 
     def __init__(self, model: FrozenModel, task: Task) -> None: ...
 
@@ -33,8 +33,8 @@ class Baseline(Protocol):
         """Make the stock models of the programs."""
         ...
 
-    def score(self, questions: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
-        """Score each question under its program."""
+    def score(self, examples: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
+        """Score each example under its program."""
         ...
 
 
@@ -45,7 +45,7 @@ class Released:
 
     Args:
         model: The frozen model.
-        task: The task of the questions.
+        task: The task of the examples.
     """
 
     def __init__(self, model: FrozenModel, task: Task) -> None:
@@ -60,11 +60,11 @@ class Released:
             self._stocks.of(program)
 
     @torch.inference_mode()
-    def score(self, questions: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
-        return [self._ask(question, program) for question, program in zip(questions, programs)]
+    def score(self, examples: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
+        return [self._run(prepared, program) for prepared, program in zip(examples, programs)]
 
-    def _ask(self, question: PreparedExample, program: LayerProgram) -> Outcome:
-        ids = torch.tensor([question.prompt_ids], device=self._model.device)
+    def _run(self, prepared: PreparedExample, program: LayerProgram) -> Outcome:
+        ids = torch.tensor([prepared.prompt_ids], device=self._model.device)
         written = self._stocks.of(program).generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -75,16 +75,16 @@ class Released:
         )[0, ids.shape[1] :]
         text = self._model.tokenizer.decode(written, skip_special_tokens=True)
         return Outcome(
-            correct=self._right(text, question),
+            correct=self._right(text, prepared),
             margin=0.0,
             response=text,
             layer_executions=len(program) * len(written),
         )
 
-    def _right(self, text: str, question: PreparedExample) -> bool:
-        answer = question.example.answer
+    def _right(self, text: str, prepared: PreparedExample) -> bool:
+        answer = prepared.example.answer
         if isinstance(self._scoring, Choice):
-            letter = re.search(rf"\b({'|'.join(map(re.escape, question.example.options))})\b", text)
+            letter = re.search(rf"\b({'|'.join(map(re.escape, prepared.example.options))})\b", text)
             return letter is not None and letter[0] == answer
         if isinstance(self._scoring, Graded):
             return self._scoring.grader.equal(text.strip(), answer)
@@ -92,11 +92,11 @@ class Released:
 
 
 class SinglePass:
-    """One program at a time, by the task's own scoring: one forward where one settles the verdict.
+    """One program at a time, by the task's own scoring: one forward pass if it decides the result.
 
     Args:
         model: The frozen model.
-        task: The task of the questions.
+        task: The task of the examples.
     """
 
     batched = False
@@ -111,11 +111,11 @@ class SinglePass:
         for program in programs:
             self._stocks.of(program)
 
-    def score(self, questions: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
-        return self._scoring.score(self._engine, questions, programs, need_response=False)
+    def score(self, examples: Sequence[PreparedExample], programs: Sequence[LayerProgram]) -> list[Outcome]:
+        return self._scoring.score(self._engine, examples, programs, need_response=False)
 
 
 class ProgramMajor(SinglePass):
-    """Questions that want the same program share a padded batch: the best published replication."""
+    """Examples with the same program share a padded batch: the best published replication."""
 
     batched = True

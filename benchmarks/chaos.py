@@ -3,7 +3,7 @@
 Both searches use two actors and the embedded model; the section compares the data sets, byte for byte, and the layers
 that all actors ran, those of repeated work included.
 
-    python -m benchmarks.chaos OUT COUNTS QUESTIONS    one of the searches, as the section starts it
+    python -m benchmarks.chaos OUT COUNTS EXAMPLES    one of the searches, as the section starts it
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pipeline.workflows import run_search as run
 from pipeline.workflows.search_request import SearchRequest
 
 MORE_LAYERS, DIFFERING = "chaos_more_layers", "chaos_differing_files"
-QUESTIONS, QUICK_QUESTIONS = 200, 48
-#: A killed actor loses its group: where they die so often, groups are small.
+EXAMPLES, QUICK_EXAMPLES = 200, 48
+#: The search of a killed actor's group starts anew: where actors die so often, groups are small.
 GROUP_SIZE = 2
 ACTORS = 2
 KILL_SECONDS = 20.0
@@ -52,10 +52,10 @@ def counting_evaluator(counts: Path) -> type[SearchEvaluator]:
     return CountingEvaluator
 
 
-def start(out: Path, counts: Path, questions: int) -> subprocess.Popen[bytes]:
+def start(out: Path, counts: Path, examples: int) -> subprocess.Popen[bytes]:
     """Start one of the searches in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.chaos", str(out), str(counts), str(questions)],
+        [sys.executable, "-m", "benchmarks.chaos", str(out), str(counts), str(examples)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
         env={**os.environ, "RAY_ADDRESS": "local"},  # a cluster of its own, apart from any other on this machine
@@ -73,12 +73,12 @@ def data_set(out: Path) -> dict[str, bytes]:
     return {file.relative_to(out).as_posix(): file.read_bytes() for file in sorted(files)}
 
 
-def disturb(out: Path, counts: Path, questions: int) -> tuple[int, int]:
+def disturb(out: Path, counts: Path, examples: int) -> tuple[int, int]:
     """Disturb a search until it is done; returns the numbers of killed actors and drivers."""
-    rng, groups = random.Random(0), questions // GROUP_SIZE
+    rng, groups = random.Random(0), examples // GROUP_SIZE
     deaths = [(number + 1) * groups // (DRIVER_DEATHS + 1) for number in range(DRIVER_DEATHS)]
     actors = drivers = 0
-    process, next_kill, began = start(out, counts, questions), time.monotonic() + KILL_SECONDS, time.monotonic()
+    process, next_kill, began = start(out, counts, examples), time.monotonic() + KILL_SECONDS, time.monotonic()
     while process.poll() is None or (drivers and process.returncode == -signal.SIGKILL):
         if time.monotonic() - began > LIMIT_SECONDS:
             raise RuntimeError("the disturbed search does not come to its end")
@@ -88,7 +88,7 @@ def disturb(out: Path, counts: Path, questions: int) -> tuple[int, int]:
             process.kill()
             process.wait()
             drivers += 1
-            process = start(out, counts, questions)
+            process = start(out, counts, examples)
         elif time.monotonic() >= next_kill:
             next_kill = time.monotonic() + KILL_SECONDS
             victims = _actors(process)
@@ -113,17 +113,17 @@ def _actors(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def measure(harness: Harness) -> Findings:
     """Search undisturbed and disturbed, and compare the two."""
-    questions = QUICK_QUESTIONS if harness.quick else QUESTIONS
+    examples = QUICK_EXAMPLES if harness.quick else EXAMPLES
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as scratch:
         peace, chaos, *counts = (Path(scratch) / name for name in ("peace", "chaos", "peace-counts", "chaos-counts"))
         for folder in counts:
             folder.mkdir()
-        harness.say(f"chaos        {questions} questions in peace")
-        process = start(peace, counts[0], questions)
+        harness.say(f"chaos        {examples} examples in peace")
+        process = start(peace, counts[0], examples)
         if process.wait():
             raise RuntimeError(f"the undisturbed search ended with {process.returncode}")
-        harness.say(f"chaos        {questions} questions, an actor killed every {KILL_SECONDS:g} s, the driver twice")
-        actors, drivers = disturb(chaos, counts[1], questions)
+        harness.say(f"chaos        {examples} examples, an actor killed every {KILL_SECONDS:g} s, the driver twice")
+        actors, drivers = disturb(chaos, counts[1], examples)
         wanted, found = data_set(peace), data_set(chaos)
         differing = sum(wanted.get(name) != found.get(name) for name in wanted.keys() | found.keys())
         layers = [layers_run(folder) for folder in counts]
@@ -136,7 +136,7 @@ def measure(harness: Harness) -> Findings:
         figures={MORE_LAYERS: more, DIFFERING: float(differing)},
         details={
             MORE_LAYERS: {
-                "questions": questions,
+                "questions": examples,
                 "group_size": GROUP_SIZE,
                 "actors": ACTORS,
                 "layers_in_peace": layers[0],
@@ -160,13 +160,13 @@ SECTION = BenchmarkSection(
 
 
 def main() -> None:
-    """Run one of the searches."""
-    out, counts, questions = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    """Run one search of the section, as a process of its own."""
+    out, counts, examples = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     request = SearchRequest(
         model=MODEL,
         task="arithmetic",
         out=out,
-        limit=questions,
+        limit=examples,
         search=PRESETS["default"]["drllm"],
         group_size=GROUP_SIZE,
         resources=Resources(device="cpu", num_actors=ACTORS),

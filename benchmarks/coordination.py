@@ -49,7 +49,7 @@ class Clock:
         return Clock(**{name: value - getattr(earlier, name) for name, value in vars(self).items()})
 
     def read(self, progress: Progress) -> Clock:
-        """Read the clocks now."""
+        """The present values of the clocks, in seconds, and of the counter."""
         return Clock(
             wall=time.perf_counter(), blocked=self.blocked, processor=time.thread_time(), examples=progress.done
         )

@@ -73,7 +73,7 @@ class HarnessProcess:
         return answer
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process, and wait until it has ended."""
         self._pipe.close()
         self._process.join()
 
@@ -114,9 +114,9 @@ class Harness:
     """Runs the jobs of sections; use as a context manager, which ends its processes.
 
     Attributes:
-        sources: Sources of the questions.
+        sources: Sources of the examples.
         quick: Whether to run little, which tests that the benchmarks work, and not how fast they are.
-        repeats: How often each comparison is made; figures are medians.
+        repeats: Number of repeats of each comparison; figures are medians.
         seed: Seed of everything random.
         console: Console on which progress is shown.
         subject: The model that is measured.

@@ -1,4 +1,4 @@
-"""The jobs of the harness's processes: search groups of questions as an actor does, or run a baseline."""
+"""The jobs of the harness's processes: search groups of examples as an actor does, or run a baseline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Found:
     """The outcome of searches.
 
     Attributes:
-        searched: The questions with their trees and outcomes.
+        searched: The examples with their trees and outcomes.
         layers_run: Layers that the engine really ran.
     """
 
@@ -32,7 +32,7 @@ class Found:
 
     @property
     def pairs(self) -> list[tuple[Example, LayerProgram, Outcome]]:
-        """Every program that ran, with its question and its outcome."""
+        """Every program that ran, with its example and its outcome."""
         return [
             (item.prepared.example, program, outcome)
             for item in self.searched
@@ -47,12 +47,12 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchGroups:
-    """Our side: the evaluator's own search, one group of questions after the other, as in an actor.
+    """Our side: the evaluator's own search, one group of examples after the other, as in an actor.
 
     Attributes:
-        workload: The workload of the questions.
+        workload: The workload of the examples.
         config: The run's settings.
-        examples: The questions; ``config.group_size`` of them make a group.
+        examples: The examples; ``config.group_size`` of them make a group.
         selector: Builds the selector of programs.
         prior: The prior that guides the search; None for none.
         depth: Search the model of the first so many layers instead of all.
@@ -71,15 +71,15 @@ class SearchGroups:
             cache_bytes = model.prefixes.max_bytes
             model = FrozenModel(materialize(model.hf_model, first), model.tokenizer, cache_bytes=cache_bytes)
         task, size = self.workload.new_task(), self.config.group_size
-        questions = [task.prepare(example, model.tokenizer) for example in self.examples]
+        examples = [task.prepare(example, model.tokenizer) for example in self.examples]
 
         def run() -> Found:
             before = model.layers_run
             searched: list[ExampleSearch[PreparedExample, Outcome]] = []
-            for start in range(0, len(questions), size):
+            for start in range(0, len(examples), size):
                 model.forget()
                 searched += search_group(
-                    questions[start : start + size],
+                    examples[start : start + size],
                     num_layers=model.num_layers,
                     config=self.config,
                     score=partial(task.score, model),
@@ -93,12 +93,12 @@ class SearchGroups:
 
 @dataclass(frozen=True, kw_only=True)
 class RunBaseline:
-    """A baseline's side: the same questions and programs.
+    """A baseline's side: the same examples and programs.
 
     Attributes:
-        workload: The workload of the questions.
+        workload: The workload of the examples.
         baseline: The baseline that runs the programs.
-        pairs: Questions with their programs.
+        pairs: Examples with their programs.
     """
 
     workload: Workload
@@ -108,9 +108,9 @@ class RunBaseline:
     def __call__(self, model: FrozenModel) -> Callable[[], list[Outcome]]:
         task = self.workload.new_task()
         baseline = self.baseline(model, task)
-        asked = {example.id: task.prepare(example, model.tokenizer) for example, _ in self.pairs}
-        questions = [asked[example.id] for example, _ in self.pairs]
+        prepared = {example.id: task.prepare(example, model.tokenizer) for example, _ in self.pairs}
+        examples = [prepared[example.id] for example, _ in self.pairs]
         programs = [program for _, program in self.pairs]
         baseline.prepare(programs)
-        baseline.score(questions[:1], programs[:1])  # a first call sets things up
-        return lambda: baseline.score(questions, programs)
+        baseline.score(examples[:1], programs[:1])  # a first call sets things up
+        return lambda: baseline.score(examples, programs)

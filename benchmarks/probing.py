@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
-from benchmarks.workloads import arc_questions
+from benchmarks.workloads import arc_examples
 from pipeline.engine import FrozenModel
 from pipeline.engine.loading import weights_fingerprint
 from pipeline.program import LayerProgram
@@ -30,8 +30,8 @@ PUBLISHED = {"pooling": 0.12, "gate": 0.17, "mha": 0.52}
 
 def measure(harness: Harness) -> Findings:
     """Time every kind of probe."""
-    questions = arc_questions(harness.sources, 2 if harness.quick else 12)
-    job = LookOn(questions=questions, repeats=2 * harness.repeats)
+    examples = arc_examples(harness.sources, 2 if harness.quick else 12)
+    job = TimeProbes(examples=examples, repeats=2 * harness.repeats)
     [seconds] = harness.time([job], wide=not harness.quick).results
     figures = {}
     for kind in AGGREGATORS:
@@ -41,19 +41,19 @@ def measure(harness: Harness) -> Findings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookOn:
+class TimeProbes:
     """Prompts with and without a probe in turn.
 
     Attributes:
-        questions: The questions with their prompts.
-        repeats: Turns on each question.
+        examples: The examples with their prompts.
+        repeats: Turns on each example.
     """
 
-    questions: tuple[Example, ...]
+    examples: tuple[Example, ...]
     repeats: int
 
     def __call__(self, model: FrozenModel) -> Callable[[], dict[str, list[tuple[float, float]]]]:
-        prompts = [get_task("arc").prepare(question, model.tokenizer).prompt_ids for question in self.questions]
+        prompts = [get_task("arc").prepare(example, model.tokenizer).prompt_ids for example in self.examples]
         probes = {kind: made_probe(model, kind) for kind in AGGREGATORS}
         identity = LayerProgram.identity(model.num_layers)
 

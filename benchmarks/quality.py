@@ -1,6 +1,6 @@
 """The quality of searches: at equal evaluations, and the time to reach the quality of the plain searches.
 
-The questions are held out: the prior is learnt on others, of the training split. A search's quality is
+The examples are held out: the prior is fitted to others, of the training split. A search's quality is
 two numbers, mean saved layers where the base model is right, and the share of its wrong answers that
 the search corrects.
 """
@@ -16,19 +16,19 @@ from benchmarks.baseline_runners import Baseline, Released, SinglePass
 from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.jobs import RunBaseline, SearchGroups
 from benchmarks.searches import (
-    CONTENDERS,
     GROUP_SIZE,
     GUIDED,
     RANDOM,
     RELEASED,
+    SEARCH_METHODS,
     UCB,
-    UNAIDED,
-    Contender,
-    PeerSearch,
+    WITHOUT_PRIOR,
+    BaselineSearch,
+    SearchMethod,
     Trail,
 )
 from benchmarks.throughput import WAYS
-from benchmarks.workloads import KINDS, NUM_PROCESSES, Workload, held_out_questions, times_and_sums
+from benchmarks.workloads import KINDS, NUM_PROCESSES, Workload, held_out_examples, times_and_sums
 from pipeline.prior import Prior, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.shards.run_config import DEFAULT_CALIBRATION, RunConfig, fingerprint
@@ -41,11 +41,11 @@ _PROBED = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The quality of a search over all questions.
+    """The quality of a search over all examples.
 
     Attributes:
         saved: Mean saved layers where the base model is right.
-        corrected: Of the questions that the base model gets wrong, the share with a right program.
+        corrected: Of the examples that the base model gets wrong, the share with a right program.
     """
 
     saved: float
@@ -53,7 +53,7 @@ class Quality:
 
     @classmethod
     def of(cls, trails: Sequence[Trail], simulations: int) -> Quality:
-        """The quality of trails after ``simulations`` simulations a question."""
+        """The quality of trails after ``simulations`` simulations an example."""
         right = [trail.after(simulations) or 0 for trail in trails if trail.baseline_correct]
         wrong = [trail.after(simulations) is not None for trail in trails if not trail.baseline_correct]
         return cls(saved=sum(right) / max(len(right), 1), corrected=sum(wrong) / max(len(wrong), 1))
@@ -64,7 +64,7 @@ class Quality:
 
 
 def shares(examples: Sequence[Example]) -> list[Sequence[Example]]:
-    """The questions of each process, dealt out in turn."""
+    """The examples of each process, dealt out in turn."""
     return [examples[first::NUM_PROCESSES] for first in range(NUM_PROCESSES)]
 
 
@@ -81,8 +81,8 @@ class Setting:
 
     @classmethod
     def prepare(cls, harness: Harness) -> Setting:
-        """Choose the questions, and calibrate on others."""
-        examples = held_out_questions(harness.sources, quick=harness.quick)
+        """Choose the examples, and calibrate on others."""
+        examples = held_out_examples(harness.sources, quick=harness.quick)
         config = RunConfig(
             model=harness.subject.source,
             task="arithmetic",
@@ -92,15 +92,16 @@ class Setting:
             dtype=harness.subject.dtype,
         )
         simulations = 10 if harness.quick else 50
-        lessons = times_and_sums(
+        calibration_examples = times_and_sums(
             "train", GROUP_SIZE * NUM_PROCESSES if harness.quick else DEFAULT_CALIBRATION, seed=harness.seed
         )
-        timed = harness.time(_jobs(harness, UNAIDED, lessons, simulations))
+        timed = harness.time(_jobs(harness, WITHOUT_PRIOR, calibration_examples, simulations))
         evaluations = [each for found in timed.results for item in found.searched for each in item.evaluations()]
         prior = fit_prior(evaluations, compare_margins=True)
         assert prior is not None
         harness.say(
-            f"quality      calibrated on {len(lessons)} questions of the training split in {timed.seconds:.0f} s"
+            f"quality      calibrated on {len(calibration_examples)} examples of the training split "
+            f"in {timed.seconds:.0f} s"
         )
         return cls(
             harness=harness,
@@ -111,27 +112,27 @@ class Setting:
             calibration_seconds=timed.seconds,
         )
 
-    def search(self, contender: Contender, simulations: int | None = None) -> tuple[list[Trail], float]:
-        """Search every question on our engine; returns the trails and the seconds."""
+    def search(self, method: SearchMethod, simulations: int | None = None) -> tuple[list[Trail], float]:
+        """Search every example on our engine; returns the trails and the seconds."""
         jobs = _jobs(
             self.harness,
-            contender,
+            method,
             self.examples,
             self.simulations if simulations is None else simulations,
-            prior=self.prior if contender.guided else None,
+            prior=self.prior if method.guided else None,
         )
         timed = self.harness.time(jobs)
         done = [item for found in timed.results for item in found.searched]
         return [Trail.of(item.prepared.example.id, item.tree) for item in done], timed.seconds
 
     def search_by_baseline(
-        self, contender: Contender, baseline: type[Baseline], examples: Sequence[Example], *, wide: bool
+        self, method: SearchMethod, baseline: type[Baseline], examples: Sequence[Example], *, wide: bool
     ) -> tuple[list[Trail], float]:
-        """Search questions on a baseline; the seconds leave out the making of stock models."""
+        """Search examples on a baseline; the seconds leave out the making of stock models."""
         timed = self.harness.time(
             [
-                PeerSearch(
-                    contender=contender, peer=baseline, config=self.config, examples=share, simulations=self.simulations
+                BaselineSearch(
+                    method=method, baseline=baseline, config=self.config, examples=share, simulations=self.simulations
                 )
                 for share in ([examples] if wide else shares(examples))
             ],
@@ -155,21 +156,19 @@ class Setting:
 
 
 def _jobs(
-    harness: Harness, contender: Contender, examples: Sequence[Example], simulations: int, *, prior: Prior | None = None
+    harness: Harness, method: SearchMethod, examples: Sequence[Example], simulations: int, *, prior: Prior | None = None
 ) -> list[SearchGroups]:
-    """A contender's searches on our engine, a job for each process."""
+    """A method's searches on our engine, a job for each process."""
     workload = Workload(
         name="arithmetic",
         task="arithmetic",
         examples=tuple(examples),
         simulations=simulations,
-        leaves=contender.leaves,
+        leaves=method.leaves,
     )
-    config = replace(
-        workload.config(harness.subject, search=contender.config, seed=harness.seed), group_size=GROUP_SIZE
-    )
+    config = replace(workload.config(harness.subject, search=method.config, seed=harness.seed), group_size=GROUP_SIZE)
     return [
-        SearchGroups(workload=workload, config=config, examples=share, selector=contender.selector, prior=prior)
+        SearchGroups(workload=workload, config=config, examples=share, selector=method.selector, prior=prior)
         for share in shares(examples)
     ]
 
@@ -178,20 +177,20 @@ def measure(harness: Harness) -> Findings:
     """Quality at equal evaluations, then the time to the plain searches' quality."""
     setting = Setting.prepare(harness)
     trails: dict[str, list[Trail]] = {}
-    for contender in CONTENDERS:
-        trails[contender.name], seconds = setting.search(contender)
-        reached = Quality.of(trails[contender.name], setting.simulations)
+    for method in SEARCH_METHODS:
+        trails[method.name], seconds = setting.search(method)
+        reached = Quality.of(trails[method.name], setting.simulations)
         harness.say(
-            f"quality      {contender.name:<32} {reached.saved:5.2f} layers saved, "
+            f"quality      {method.name:<32} {reached.saved:5.2f} layers saved, "
             f"{100 * reached.corrected:3.0f} % corrected ({seconds:.0f} s)"
         )
     figures = _at_equal_evaluations(trails, setting.simulations)
     details: dict[str, Any] = {"search_quality": _details(setting, trails)}
-    for key, contender, baseline in (
+    for key, method, baseline in (
         ("time_to_released_quality", RELEASED, Released),
         ("time_to_random50_quality", RANDOM, SinglePass),
     ):
-        figures[key], details[key] = _time_to_quality(setting, trails[GUIDED.name], contender, baseline)
+        figures[key], details[key] = _time_to_quality(setting, trails[GUIDED.name], method, baseline)
         harness.say(
             f"quality      {key} {figures[key]:.1f}; {details[key]['ratio_with_calibration']:.1f} with the calibration"
         )
@@ -216,11 +215,11 @@ def _first(trails: list[Trail], goal: Quality, simulations: int) -> int:
 
 
 def _time_to_quality(
-    setting: Setting, guided: list[Trail], contender: Contender, baseline: type[Baseline]
+    setting: Setting, guided: list[Trail], method: SearchMethod, baseline: type[Baseline]
 ) -> tuple[float, dict[str, Any]]:
     """The time of a plain search over the time that ours takes to reach the same quality.
 
-    In each repeat the plain search takes minutes on a part of the questions; our search runs on all questions.
+    In each repeat the plain search takes minutes on a part of the examples; our search runs on all examples.
     """
     harness = setting.harness
     wide = setting.faster_way(baseline)
@@ -229,11 +228,11 @@ def _time_to_quality(
     # From the same searches on our engine, whose verdicts are the same, we know when to stop.
     for repeat in range(harness.repeats):
         found, seconds = setting.search_by_baseline(
-            contender, baseline, setting.examples[repeat :: harness.repeats], wide=wide
+            method, baseline, setting.examples[repeat :: harness.repeats], wide=wide
         )
         theirs += found
         blocks.append(seconds)
-        harness.say(f"quality      {contender.name}, part {repeat + 1} of {harness.repeats}: {seconds:.0f} s")
+        harness.say(f"quality      {method.name}, part {repeat + 1} of {harness.repeats}: {seconds:.0f} s")
         if repeat == 0:
             enough = _first(guided, Quality.of(theirs, setting.simulations), setting.simulations)
         ours.append(setting.search(GUIDED, enough)[1])

@@ -18,15 +18,15 @@ from pipeline.shards.run_config import RunConfig
 from pipeline.shards.run_folder import RunFolder
 
 SIZE, SECONDS = "report_megabytes", "report_seconds_to_open"
-QUESTIONS, KEPT, DEPTH = 10_000, 8, 30
+EXAMPLES, KEPT, DEPTH = 10_000, 8, 30
 GROUP = 500
 
 
 def measure(harness: Harness) -> Findings:
-    """Write a made-up run of 10,000 questions and its report, and open that in headless Chromium."""
+    """Write a made-up run of 10,000 examples and its report, and open that in headless Chromium."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        make_run(run, questions=QUESTIONS // (20 if harness.quick else 1))
+        make_run(run, examples=EXAMPLES // (20 if harness.quick else 1))
         began = time.perf_counter()
         page = Path(scratch) / "page.html"
         write_report(run, page)
@@ -39,7 +39,7 @@ def measure(harness: Harness) -> Findings:
         harness.say(f"pages        opened in {figures[SECONDS]:.2f} s")
     else:
         harness.say("pages        not opened: Debian's chromium and chromium-driver are not here")
-    details = {"writing_seconds": writing, "opening_seconds": opening, "questions": QUESTIONS, "kept": KEPT}
+    details = {"writing_seconds": writing, "opening_seconds": opening, "questions": EXAMPLES, "kept": KEPT}
     return Findings(figures=figures, details={SIZE: details})
 
 
@@ -54,7 +54,7 @@ def opened(page: Path, times: int) -> list[float]:
     return seconds
 
 
-def make_run(folder: Path, *, questions: int) -> None:
+def make_run(folder: Path, *, examples: int) -> None:
     """A run of random programs and verdicts."""
     config = RunConfig(
         model=ModelSource(name="made", location="nowhere", revision="none"),
@@ -67,14 +67,14 @@ def make_run(folder: Path, *, questions: int) -> None:
     rng = random.Random(0)
     writer = RunFolder(folder)
     writer.open(config, provenance={})
-    for group, start in enumerate(range(0, questions, GROUP)):
+    for group, start in enumerate(range(0, examples, GROUP)):
         rows: list[dict[str, Any]] = []
         improvements: dict[str, list[list[int]]] = {}
-        for number in range(start, min(start + GROUP, questions)):
+        for number in range(start, min(start + GROUP, examples)):
             made = _rows(f"made-{number}", rng, config)
             rows += made
             improvements[f"made-{number}"] = [
-                [50 - 10 * place, row["length"]] for place, row in enumerate(made[:3]) if row["rank"] == place + 1
+                [50 - 10 * index, row["length"]] for index, row in enumerate(made[:3]) if row["rank"] == index + 1
             ][::-1]
         writer.commit(group, rows, improvements=improvements)
     writer.close()
@@ -117,7 +117,7 @@ def _rows(example_id: str, rng: random.Random, config: RunConfig) -> list[dict[s
 
 SECTION = BenchmarkSection(
     name="pages",
-    summary=f"the report of a run of {QUESTIONS:,} questions: its size, and the time to open it",
+    summary=f"the report of a run of {EXAMPLES:,} examples: its size, and the time to open it",
     targets=(
         Target(key=SIZE, bound=5.0, meaning="size of the page", at_most=True),
         Target(key=SECONDS, bound=2.0, meaning="seconds until headless Chromium shows it", at_most=True),

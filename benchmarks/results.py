@@ -177,7 +177,7 @@ def headline(latest: Json, recorded: Json) -> str:
     routed, base, ceiling = (
         cells(recorded, "routers", row) for row in ("routed (`train`)", "base model", "search that knows the answers")
     )
-    asked, all_ways = cells(recorded, "permutations", "corrected, of the 90 others")
+    first, all_renderings = cells(recorded, "permutations", "corrected, of the 90 others")
     verdicts = latest["details"]["verdicts"].values()
     compared, different = (sum(v[key] for v in verdicts) for key in ("verdicts_compared", "verdicts_different"))
     rows = [
@@ -204,8 +204,8 @@ def headline(latest: Json, recorded: Json) -> str:
             f"{routed[0]} ({base[0]}; {ceiling[0]}), {routed[-1]} of {base[-1]} layers",
         ),
         (
-            "**corrections of four-way questions were guesses**: of 90, corrected as asked; in all four renderings",
-            f"{asked}; {all_ways}",
+            "**corrections with four options were guesses**: of 90, corrected in the first rendering; in all four",
+            f"{first}; {all_renderings}",
         ),
         (
             "**a vote without the answer loses**: correct on 200 held-out sums, vote of 32 programs (base)",

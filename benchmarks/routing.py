@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
-from benchmarks.workloads import arc_questions, arithmetic_questions
+from benchmarks.workloads import arc_examples, arithmetic_examples
 from pipeline.engine import FrozenModel
 from pipeline.tasks import Example, get_task
 from router.features.window_features import FeatureStore, pooled_along
@@ -41,7 +41,7 @@ OVERHEAD, OVERHEAD_ALL, SPEED, SECONDS, RATIO = (
     "training_over_rerunning",
 )
 #: Number of routers that read the prompt; the others are constant.
-ASKED = 8
+NUM_READING = 8
 #: Tokens of a generated text.
 NEW_TOKENS = 32
 #: Rows whose features are computed anew, as training without a cache would every epoch.
@@ -52,21 +52,23 @@ BATCH = 16
 def measure(harness: Harness) -> Findings:
     """Compare routed and base forward passes, then training with and without kept features."""
     figures, details = {}, {}
-    letters = arc_questions(harness.sources, 2 if harness.quick else 8)
-    sums = arithmetic_questions(harness.sources, 2 if harness.quick else 8)
-    for name, asked in ((OVERHEAD, ASKED), (OVERHEAD_ALL, None)):
-        overhead = _turns(harness, [("arc", letters), ("arithmetic", sums)], share=1.0, new_tokens=0, asked=asked)
+    letters = arc_examples(harness.sources, 2 if harness.quick else 8)
+    sums = arithmetic_examples(harness.sources, 2 if harness.quick else 8)
+    for name, num_reading in ((OVERHEAD, NUM_READING), (OVERHEAD_ALL, None)):
+        overhead = _turns(
+            harness, [("arc", letters), ("arithmetic", sums)], share=1.0, new_tokens=0, num_reading=num_reading
+        )
         figures[name] = median(base_routed[1] / base_routed[0] for base_routed in overhead) - 1
-        details[name] = {"seconds": overhead, "asked": asked}
-        harness.say(f"routing      {asked or 'all'} routers add {100 * figures[name]:.2f} % to a forward pass")
+        details[name] = {"seconds": overhead, "asked": num_reading}
+        harness.say(f"routing      {num_reading or 'all'} routers add {100 * figures[name]:.2f} % to a forward pass")
     speed = _turns(harness, [("arithmetic", sums)], share=0.8, new_tokens=NEW_TOKENS)
     figures[SPEED] = median(base_routed[0] / base_routed[1] for base_routed in speed)
     details[SPEED] = {"seconds": speed}
     harness.say(f"routing      generate with 80 % of the layers is {figures[SPEED]:.2f} times as fast")
 
     rows = 160 if harness.quick else 4000
-    questions = arithmetic_questions(harness.sources, rows)
-    job = TrainBothWays(questions=questions, epochs=2 if harness.quick else FitConfig().epochs)
+    examples = arithmetic_examples(harness.sources, rows)
+    job = TrainBothWays(examples=examples, epochs=2 if harness.quick else FitConfig().epochs)
     [trained] = harness.time([job], wide=not harness.quick).results
     figures[SECONDS] = trained["training_seconds"]
     figures[RATIO] = trained["rerun_seconds_an_epoch"] / trained["seconds_an_epoch"]
@@ -83,41 +85,46 @@ def _turns(
     *,
     share: float,
     new_tokens: int,
-    asked: int | None = None,
+    num_reading: int | None = None,
 ) -> list[tuple[float, float]]:
     jobs = [
         TakeTurns(
-            task=task, questions=questions, share=share, new_tokens=new_tokens, asked=asked, repeats=2 * harness.repeats
+            task=task,
+            examples=examples,
+            share=share,
+            new_tokens=new_tokens,
+            num_reading=num_reading,
+            repeats=2 * harness.repeats,
         )
-        for task, questions in tasks
+        for task, examples in tasks
     ]
     return [pair for job in jobs for pair in harness.time([job], wide=not harness.quick).results[0]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TakeTurns:
-    """Base and routed model in turn on each question.
+    """Base and routed model in turn on each example.
 
     Attributes:
-        task: The questions' task.
-        questions: The questions.
+        task: The examples' task.
+        examples: The examples.
         share: Share of the layers that the routers run.
         new_tokens: Number of new tokens; 0 for one forward pass over the prompt.
-        asked: Number of routers that read the prompt; None for all.
-        repeats: Turns on each question.
+        num_reading: Number of routers that read the prompt; None for all.
+        repeats: Turns on each example.
     """
 
     task: str
-    questions: tuple[Example, ...]
+    examples: tuple[Example, ...]
     share: float
     new_tokens: int
-    asked: int | None
+    num_reading: int | None
     repeats: int
 
     def __call__(self, model: FrozenModel) -> Callable[[], list[tuple[float, float]]]:
-        prompts = [get_task(self.task).prepare(question, model.tokenizer).prompt_ids for question in self.questions]
+        prompts = [get_task(self.task).prepare(example, model.tokenizer).prompt_ids for example in self.examples]
         routed = steered(model.hf_model)
-        head = PerLayerHead(decided_routers(model, self.share, asked=self.asked))
+        head = PerLayerHead(decided_routers(model, self.share, num_reading=self.num_reading))
         steering = head.steering(np.zeros((1, *head.sample_shape)))
         options = {"max_new_tokens": self.new_tokens, "min_new_tokens": self.new_tokens}
 
@@ -149,19 +156,19 @@ class TakeTurns:
         return run
 
 
-def decided_routers(model: FrozenModel, share: float, *, asked: int | None = None) -> LayerRouters:
-    """Routers of which ``asked`` read the prompt, and which run a share of the layers; both are spread evenly."""
+def decided_routers(model: FrozenModel, share: float, *, num_reading: int | None = None) -> LayerRouters:
+    """Routers of which ``num_reading`` read the prompt, and which run a share of the layers; both are spread evenly."""
     size = RouterConfig(num_layers=model.num_layers, hidden_size=model.hf_model.config.hidden_size)
     routers = LayerRouters(size).requires_grad_(False)
     routers.weight_out.mul_(1e-6)  # not zero: a router with constant logits would not read the prompt
     routers.bias_out[:, 1] = 5.0
     skipped = model.num_layers - math.floor(share * model.num_layers + 1e-9)
-    for place in range(skipped):
-        routers.bias_out[int((place + 0.5) * model.num_layers / skipped), 0] = 9.0
-    if asked is not None:
-        settled = torch.ones(model.num_layers, dtype=torch.bool)
-        settled[[int((place + 0.5) * model.num_layers / asked) for place in range(asked)]] = False
-        routers.make_constant(settled, routers.bias_out.clone())
+    for index in range(skipped):
+        routers.bias_out[int((index + 0.5) * model.num_layers / skipped), 0] = 9.0
+    if num_reading is not None:
+        constant = torch.ones(model.num_layers, dtype=torch.bool)
+        constant[[int((index + 0.5) * model.num_layers / num_reading) for index in range(num_reading)]] = False
+        routers.make_constant(constant, routers.bias_out.clone())
     return routers.to(model.device)
 
 
@@ -170,21 +177,19 @@ class TrainBothWays:
     """Training from kept features, against reading the prompts anew in every epoch.
 
     Attributes:
-        questions: The questions, a row each with a random label.
+        examples: The examples, a row each with a random label.
         epochs: Epochs of the training, without early stopping.
     """
 
-    questions: tuple[Example, ...]
+    examples: tuple[Example, ...]
     epochs: int
 
     def __call__(self, model: FrozenModel) -> Callable[[], dict[str, Any]]:
         rng = np.random.default_rng(0)
-        counts = rng.choice(3, p=[0.035, 0.953, 0.012], size=(len(self.questions), model.num_layers))
+        counts = rng.choice(3, p=[0.035, 0.953, 0.012], size=(len(self.examples), model.num_layers))
         rows = [
-            Labelled(
-                example_id=question.id, task=question.task, prompt=question.question, counts=tuple(map(int, label))
-            )
-            for question, label in zip(self.questions, counts)
+            Labelled(example_id=example.id, task=example.task, prompt=example.question, counts=tuple(map(int, label)))
+            for example, label in zip(self.examples, counts)
         ]
 
         def run() -> dict[str, Any]:
@@ -233,7 +238,7 @@ SECTION = BenchmarkSection(
     summary="what routers add to a forward pass, what shorter programs gain, and what training costs",
     targets=(
         Target(key=OVERHEAD, bound=0.02, meaning="time that routing adds to a forward pass", at_most=True),
-        Target(key=OVERHEAD_ALL, bound=0.02, meaning="the same where every router is asked", at_most=True),
+        Target(key=OVERHEAD_ALL, bound=0.02, meaning="the same where every router reads the prompt", at_most=True),
         Target(key=SPEED, bound=1.15, meaning="speed of generate with 80 % of the layers, to the base"),
         Target(key=SECONDS, bound=300.0, meaning="seconds of a training on 4,000 rows of kept features", at_most=True),
         Target(key=RATIO, bound=20.0, meaning="speed of an epoch, to one that runs the frozen model again"),

@@ -1,4 +1,4 @@
-"""Scaling: two actors against one, and the cost of a program by depth, questions and simulations."""
+"""Scaling: two actors against one, and the cost of a program by depth, examples and simulations."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ray.util import ActorPool
 
 from benchmarks.harness import BenchmarkSection, Findings, Harness, Target
 from benchmarks.jobs import SearchGroups
-from benchmarks.workloads import Workload, arc_questions, arithmetic_questions
+from benchmarks.workloads import Workload, arc_examples, arithmetic_examples
 from pipeline.distributed.evaluator import SearchEvaluator
 
 KEY = "two_actors_over_one"
 DEPTHS = (10, 20, 30)
-QUESTIONS = (1, 4, 8, 16)
+EXAMPLES = (1, 4, 8, 16)
 SIMULATIONS = (10, 25, 50)
 #: Simulations where something else is varied.
 FEW_SIMULATIONS = 20
@@ -34,32 +34,30 @@ def measure(harness: Harness) -> Findings:
         figures={KEY: figure},
         details={
             KEY: details,
-            "cost_by_layers": {depth: _cost(harness, questions=most, depth=depth) for depth in DEPTHS},
-            "cost_by_questions": {questions: _cost(harness, questions=questions) for questions in QUESTIONS},
+            "cost_by_layers": {depth: _cost(harness, examples=most, depth=depth) for depth in DEPTHS},
+            "cost_by_questions": {examples: _cost(harness, examples=examples) for examples in EXAMPLES},
             "cost_by_simulations": {
-                simulations: _cost(harness, questions=most, simulations=simulations) for simulations in SIMULATIONS
+                simulations: _cost(harness, examples=most, simulations=simulations) for simulations in SIMULATIONS
             },
         },
     )
 
 
-def _cost(harness: Harness, *, questions: int, simulations: int = FEW_SIMULATIONS, depth: int | None = None) -> float:
-    """Milliseconds a program, for one group of questions by letter on one core.
+def _cost(harness: Harness, *, examples: int, simulations: int = FEW_SIMULATIONS, depth: int | None = None) -> float:
+    """Milliseconds a program, for one group of examples by letter on one core.
 
     An answer by letter is one pass under any program. A generated answer takes more passes where a part of it is right,
     which depends on the depth.
     """
     workload = Workload(
-        name="arc_letters", task="arc", examples=arc_questions(harness.sources, questions), simulations=simulations
+        name="arc_letters", task="arc", examples=arc_examples(harness.sources, examples), simulations=simulations
     )
-    config = replace(workload.config(harness.subject, seed=harness.seed), group_size=questions)
+    config = replace(workload.config(harness.subject, seed=harness.seed), group_size=examples)
     job = SearchGroups(workload=workload, config=config, examples=workload.examples, depth=depth)
     timed = harness.time([job])
     cost = 1000 * timed.seconds / len(timed.results[0].pairs)
     layers = "all layers" if depth is None else f"{depth} layers"
-    harness.say(
-        f"cost         {questions:2} questions, {simulations} simulations, {layers:<10} {cost:8.2f} ms a program"
-    )
+    harness.say(f"cost         {examples:2} examples, {simulations} simulations, {layers:<10} {cost:8.2f} ms a program")
     return cost
 
 
@@ -72,7 +70,7 @@ def _actors(harness: Harness) -> tuple[float, dict[str, Any]]:
     workload = Workload(
         name="arithmetic",
         task="arithmetic",
-        examples=arithmetic_questions(harness.sources, num_groups * size),
+        examples=arithmetic_examples(harness.sources, num_groups * size),
         simulations=10,
     )
     config = replace(workload.config(harness.subject, seed=harness.seed), group_size=size)
@@ -114,7 +112,7 @@ def ray_of_our_own(*, num_cpus: int) -> Iterator[None]:
 
 SECTION = BenchmarkSection(
     name="scaling",
-    summary="two actors against one; the cost of a program by layers, questions and simulations",
+    summary="two actors against one; the cost of a program by layers, examples and simulations",
     targets=(Target(key=KEY, bound=1.9, meaning="speed of two actors over one, on two cores"),),
     measure=measure,
 )

@@ -1,4 +1,4 @@
-"""The searches that are compared program by program, and how they run on a peer engine."""
+"""The search methods that are compared program by program, and their runs on the engine of a baseline."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pipeline.tasks import Example, get_task
 
 #: Random edits start over from the identity after at most this many.
 MAX_RANDOM_EDITS = 3
-#: Questions that an actor has in flight.
+#: Examples that an actor has in flight.
 GROUP_SIZE = 8
 
 
 class RandomEdits:
-    """A selector that learns nothing: one to three random edits of the identity program, each time anew."""
+    """A selector that uses no results: one to three random edits of the identity program, each time anew."""
 
     def __init__(self, *, num_layers: int, config: SearchConfig, seed: int, prior: Prior | None) -> None:
         self._random = random.Random(seed)
@@ -43,10 +43,10 @@ class RandomEdits:
         return [ROOT_INDEX, graph.expand(ROOT_INDEX, Edit("random edits", program))]
 
     def note_proposal(self, graph: ProgramGraph, path: list[int]) -> None:
-        """Nothing to note."""
+        """Do nothing: random edits do not depend on proposals or results."""
 
     def note_result(self, graph: ProgramGraph, path: list[int], verdict: Verdict, reward: float) -> None:
-        """Nothing to note."""
+        """Do nothing: random edits do not depend on proposals or results."""
 
 
 _UCB = replace(PUBLISHED["drllm"], stop_when_found=False)
@@ -55,14 +55,14 @@ _CHAIN = replace(PUBLISHED["drllm"], widening=1.0, widening_power=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A way to search.
+class SearchMethod:
+    """A method of searching programs.
 
     Attributes:
-        name: Name of the search.
+        name: Name of the method.
         config: Settings of the search.
         selector: Builds the selector of its programs.
-        guided: Whether the search uses a prior, fitted to calibration questions.
+        guided: Whether the search uses a prior, fitted to calibration examples.
         leaves: Programs that a tree proposes at once.
     """
 
@@ -73,27 +73,27 @@ class Contender:
     leaves: int = 1
 
 
-RELEASED = Contender(name="released chain, its early stop", config=_CHAIN)
-RANDOM = Contender(name="random edits", config=_UCB, selector=RandomEdits)
-UCB = Contender(name="plain UCB", config=_UCB)
-UNAIDED = Contender(name="default, no prior", config=SearchConfig())
-GUIDED = Contender(name="default", config=SearchConfig(), guided=True)
-CONTENDERS = (
+RELEASED = SearchMethod(name="released chain, its early stop", config=_CHAIN)
+RANDOM = SearchMethod(name="random edits", config=_UCB, selector=RandomEdits)
+UCB = SearchMethod(name="plain UCB", config=_UCB)
+WITHOUT_PRIOR = SearchMethod(name="default, no prior", config=SearchConfig())
+GUIDED = SearchMethod(name="default", config=SearchConfig(), guided=True)
+SEARCH_METHODS = (
     RELEASED,
     RANDOM,
     UCB,
-    UNAIDED,
+    WITHOUT_PRIOR,
     GUIDED,
-    Contender(name="default, 4 leaves", config=SearchConfig(), guided=True, leaves=4),
+    SearchMethod(name="default, 4 leaves", config=SearchConfig(), guided=True, leaves=4),
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trail:
-    """The course of a search of one question, program by program.
+    """The course of a search of one example, program by program.
 
     Attributes:
-        example_id: Id of the question.
+        example_id: Id of the example.
         baseline_correct: Whether the base model is right.
         saved: Layers saved by the best right program within the budget, after each simulation; None
             before there is one. The identity counts.
@@ -129,11 +129,11 @@ class Trail:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PeerSearched:
-    """The outcome of searches on a peer.
+class BaselineSearchResult:
+    """The trails of searches on a baseline's engine.
 
     Attributes:
-        trails: Trail of each question.
+        trails: Trail of each example.
         making_seconds: Seconds of making stock models of programs, a part of the whole time.
     """
 
@@ -142,46 +142,46 @@ class PeerSearched:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeerSearch:
-    """A contender's searches of some questions on a peer: one question, one program at a time.
+class BaselineSearch:
+    """A method's searches on a baseline's engine: one example, one program at a time.
 
     Attributes:
-        contender: The search.
-        peer: The engine that runs programs.
-        config: The run's settings, but for the contender's own.
-        examples: The questions.
-        simulations: Programs tried on each.
+        method: The search method.
+        baseline: The engine that runs programs.
+        config: The run's settings, except for the method's own.
+        examples: The examples to search.
+        simulations: Programs evaluated on each example.
     """
 
-    contender: Contender
-    peer: type[Baseline]
+    method: SearchMethod
+    baseline: type[Baseline]
     config: RunConfig
     examples: Sequence[Example]
     simulations: int
 
-    def __call__(self, model: FrozenModel) -> Callable[[], PeerSearched]:
+    def __call__(self, model: FrozenModel) -> Callable[[], BaselineSearchResult]:
         task = get_task(self.config.task)
-        questions = [task.prepare(example, model.tokenizer) for example in self.examples]
-        warm = self.peer(model, task)
-        warm.score(questions[:1], [LayerProgram.identity(model.num_layers)])
+        examples = [task.prepare(example, model.tokenizer) for example in self.examples]
+        warm = self.baseline(model, task)
+        warm.score(examples[:1], [LayerProgram.identity(model.num_layers)])
 
-        def run() -> PeerSearched:
+        def run() -> BaselineSearchResult:
             trails, making = [], 0.0
-            for question in questions:
-                peer = self.peer(model, task)  # its stock models go with it
+            for prepared in examples:
+                baseline = self.baseline(model, task)  # its stock models go with it
                 tree = SearchTree(
                     num_layers=model.num_layers,
-                    config=replace(self.contender.config, simulations=self.simulations),
-                    seed=stable_seed(self.config.seed, question.example.id),
-                    selector=self.contender.selector,
+                    config=replace(self.method.config, simulations=self.simulations),
+                    seed=stable_seed(self.config.seed, prepared.example_id),
+                    selector=self.method.selector,
                 )
                 while (program := tree.propose()) is not None:
                     began = time.perf_counter()
-                    peer.prepare([program])
+                    baseline.prepare([program])
                     making += time.perf_counter() - began
-                    [outcome] = peer.score([question], [program])
+                    [outcome] = baseline.score([prepared], [program])
                     tree.update(program, correct=outcome.correct, margin=outcome.margin)
-                trails.append(Trail.of(question.example.id, tree))
-            return PeerSearched(trails=trails, making_seconds=making)
+                trails.append(Trail.of(prepared.example_id, tree))
+            return BaselineSearchResult(trails=trails, making_seconds=making)
 
         return run

@@ -19,7 +19,7 @@ from pipeline.program import LayerProgram
 
 
 class StockModels:
-    """The stock model of each program; made when it is first asked for, and kept.
+    """The stock model of each program; made at the first request, and kept.
 
     Args:
         model: The frozen model whose weights they share.
@@ -37,11 +37,11 @@ class StockModels:
 
 
 class StockEngine:
-    """Runs programs by stock ``forward`` and ``generate``; takes a ``FrozenModel``'s place in a scoring.
+    """Runs programs by stock ``forward`` and ``generate``; stands in for a ``FrozenModel`` in a scoring.
 
     Args:
         model: The frozen model.
-        stocks: Its programs as stock models.
+        stocks: The stock models, one for each program.
         batched: Whether the rows of one program share a padded pass; otherwise each row runs alone.
     """
 
@@ -66,7 +66,7 @@ class StockEngine:
             stock = self._stocks.of(program)
             # Behind right padding the wanted positions of two rows differ, which `logits_to_keep` cannot say.
             hidden = stock.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            wanted = [hidden[place, starts[row] : len(token_ids[row])] for place, row in enumerate(rows)]
+            wanted = [hidden[index, starts[row] : len(token_ids[row])] for index, row in enumerate(rows)]
             logits = stock.get_output_embeddings()(torch.cat(wanted)).float()
             results.update(zip(rows, torch.split(logits, [len(part) for part in wanted])))
         return [results[row] for row in range(len(token_ids))]
@@ -101,9 +101,9 @@ class StockEngine:
             )
             top = torch.stack([logits.topk(2, dim=-1).values for logits in written.logits])
             gaps = top[..., 0] - top[..., 1]
-            for place, row in enumerate(rows):
-                tokens = written.sequences[place, ids.shape[1] :][: ending.lengths.get(place)].tolist()
-                gap = float(gaps[: len(tokens), place].min())
+            for index, row in enumerate(rows):
+                tokens = written.sequences[index, ids.shape[1] :][: ending.lengths.get(index)].tolist()
+                gap = float(gaps[: len(tokens), index].min())
                 results[row] = Decoded(tokens=tokens, gap=gap, passes=len(tokens))
         return [results[row] for row in range(len(token_ids))]
 
@@ -146,9 +146,9 @@ class _Ending(StoppingCriteria):  # type: ignore[misc]
         self._stop = stop
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        for place, row in enumerate(self._rows):
-            if place not in self.lengths:
-                tokens = input_ids[place, self._prompt_length :].tolist()
+        for index, row in enumerate(self._rows):
+            if index not in self.lengths:
+                tokens = input_ids[index, self._prompt_length :].tolist()
                 if tokens[-1] in self._end_tokens or (self._stop is not None and self._stop(row, tokens)):
-                    self.lengths[place] = len(tokens)
-        return torch.tensor([place in self.lengths for place in range(len(self._rows))], device=input_ids.device)
+                    self.lengths[index] = len(tokens)
+        return torch.tensor([index in self.lengths for index in range(len(self._rows))], device=input_ids.device)

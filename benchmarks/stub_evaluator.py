@@ -50,19 +50,19 @@ def stub_evaluator(gate: Path, *, num_actors: int) -> type[SearchEvaluator]:
 
 
 def plausible_rows(config: RunConfig) -> list[dict[str, Any]]:
-    """The rows of one question, from a search whose programs are all right."""
+    """The rows of one example, from a search whose programs are all right."""
 
     def score(
         examples: Sequence[PreparedExample], programs: Sequence[LayerProgram], *, need_response: bool
     ) -> list[Outcome]:
         return [Outcome(correct=True, margin=1.0, response="42", layer_executions=len(p)) for p in programs]
 
-    question = PreparedExample(example=example_of(0), prompt="", prompt_ids=[], answers=[])
-    [searched] = search_group([question], num_layers=NUM_LAYERS, config=config, score=score)
+    example = PreparedExample(example=example_of(0), prompt="", prompt_ids=[], answers=[])
+    [searched] = search_group([example], num_layers=NUM_LAYERS, config=config, score=score)
     return rows_to_keep(searched, config)
 
 
 def example_of(number: int) -> Example:
-    """A question as long as those of real data sets."""
+    """An example as long as those of real data sets."""
     worked = " ".join(f"{number} + {other} = {number + other}." for other in range(20))
     return Example(id=f"stub-{number:05d}", task="arithmetic", question=f"{worked} 40 + 2 =", answer="42")

@@ -1,4 +1,4 @@
-"""Programs a second: our search against the baselines, on questions and programs that our search ran.
+"""Programs a second: our search against the baselines, on examples and programs that our search ran.
 
 In each repeat our search runs whole and each baseline runs a part of the same pairs, one after the other.
 A baseline may use the cores as processes of one thread or as one process of several: both are tried on a few
@@ -23,9 +23,9 @@ from pipeline.program import LayerProgram
 from pipeline.tasks import Example, Outcome
 
 Item = TypeVar("Item")
-#: Questions with their programs, as one process runs them.
+#: Examples with their programs, as one process runs them.
 Share = list[tuple[Example, LayerProgram]]
-#: The questions and programs that one process of ours ran, with their outcomes.
+#: The examples and programs that one process of ours ran, with their outcomes.
 Pairs = list[tuple[Example, LayerProgram, Outcome]]
 
 OURS = "ours"
@@ -37,7 +37,7 @@ WAYS = {False: f"{NUM_PROCESSES} processes of 1 thread", True: f"1 process of {N
 
 
 @dataclass(kw_only=True)
-class Contest:
+class Comparison:
     """The measurements on one workload.
 
     Attributes:
@@ -61,7 +61,7 @@ class Contest:
         return median(self._ratios(baseline))
 
     def details(self, baseline: str) -> dict[str, Any]:
-        """The numbers behind a ratio."""
+        """The rates and the ratios behind a figure, for ``latest.json``."""
         return {
             "ratios": self._ratios(baseline),
             "our_programs_a_second": self.rates[OURS],
@@ -83,74 +83,76 @@ class Contest:
 
 def measure(harness: Harness) -> Findings:
     """Run every workload against every baseline."""
-    contests = {}
+    comparisons = {}
     for workload in throughput_workloads(harness.sources, quick=harness.quick):
-        contest = contests[workload.name] = Contest(workload=workload)
+        comparison = comparisons[workload.name] = Comparison(workload=workload)
         for repeat in range(harness.repeats):
-            _run(harness, contest, repeat)
+            _run(harness, comparison, repeat)
     figures: dict[str, float] = {}
     details: dict[str, Any] = {}
-    for name, contest in contests.items():
+    for name, comparison in comparisons.items():
         for baseline in BASELINES:
             key = f"{name}_over_{baseline}"
-            details[key] = contest.details(baseline)
+            details[key] = comparison.details(baseline)
             if any(target.key == key for target in TARGETS):
-                figures[key] = contest.ratio(baseline)
-    figures["least_over_program_major"] = min(contest.ratio("program_major") for contest in contests.values())
-    details["verdicts"] = {name: contest.verdicts() for name, contest in contests.items()}
+                figures[key] = comparison.ratio(baseline)
+    figures["least_over_program_major"] = min(comparison.ratio("program_major") for comparison in comparisons.values())
+    details["verdicts"] = {name: comparison.verdicts() for name, comparison in comparisons.items()}
     for key in ("verdicts_compared", "verdicts_different"):
         details[key] = sum(verdicts[key] for verdicts in details["verdicts"].values())
     harness.say(f"{details['verdicts_different']} of {details['verdicts_compared']} verdicts differ from single passes")
     return Findings(figures=figures, details=details)
 
 
-def _run(harness: Harness, contest: Contest, repeat: int) -> None:
+def _run(harness: Harness, comparison: Comparison, repeat: int) -> None:
     """One repeat: ours, then each baseline."""
-    workload = contest.workload
+    workload = comparison.workload
     config = workload.config(harness.subject, seed=harness.seed)
     ours = harness.time([SearchGroups(workload=workload, config=config, examples=group) for group in workload.groups])
     found = [result.pairs for result in ours.results]
-    _note(harness, contest, repeat, OURS, sum(map(len, found)) / ours.seconds)
+    _note(harness, comparison, repeat, OURS, sum(map(len, found)) / ours.seconds)
     rng = random.Random(f"{workload.name} {harness.seed} {repeat}")
     for name, baseline in BASELINES.items():
         shares = _shares(workload, name, found, rng)
-        outcomes = _run_baseline(harness, contest, repeat, name, baseline, shares)
+        outcomes = _run_baseline(harness, comparison, repeat, name, baseline, shares)
         if name == "single_pass":
-            _compare(contest, found, list(chain(*shares)), outcomes)
+            _compare(comparison, found, list(chain(*shares)), outcomes)
 
 
 def _run_baseline(
-    harness: Harness, contest: Contest, repeat: int, name: str, baseline: type[Baseline], shares: list[Share]
+    harness: Harness, comparison: Comparison, repeat: int, name: str, baseline: type[Baseline], shares: list[Share]
 ) -> list[Outcome]:
     """Run a baseline in its faster way; the outcomes are in the order of the shares."""
 
     def run(shares: list[Share], *, wide: bool) -> Timed[list[Outcome]]:
         parts = [list(chain(*shares))] if wide else shares
         return harness.time(
-            [RunBaseline(workload=contest.workload, baseline=baseline, pairs=part) for part in parts], wide=wide
+            [RunBaseline(workload=comparison.workload, baseline=baseline, pairs=part) for part in parts], wide=wide
         )
 
-    if name not in contest.wide:
+    if name not in comparison.wide:
         # Threads on cores that other processes use can take for ever; a quick run does not try.
         few = [
-            share[: len(contest.workload.groups[0]) if baseline is ProgramMajor else TRIED_PAIRS] for share in shares
+            share[: len(comparison.workload.groups[0]) if baseline is ProgramMajor else TRIED_PAIRS] for share in shares
         ]
-        contest.wide[name] = not harness.quick and run(few, wide=True).seconds < run(few, wide=False).seconds
-    wide = contest.wide[name]
+        comparison.wide[name] = not harness.quick and run(few, wide=True).seconds < run(few, wide=False).seconds
+    wide = comparison.wide[name]
     timed = run(shares, wide=wide)
-    _note(harness, contest, repeat, name, sum(map(len, shares)) / timed.seconds, f" ({WAYS[wide]})")
+    _note(harness, comparison, repeat, name, sum(map(len, shares)) / timed.seconds, f" ({WAYS[wide]})")
     return list(chain(*timed.results))
 
 
-def _note(harness: Harness, contest: Contest, repeat: int, name: str, rate: float, way: str = "") -> None:
-    contest.rates.setdefault(name, []).append(rate)
-    harness.say(f"{contest.workload.name:<12} {repeat + 1}/{harness.repeats}  {name:<14} {rate:8.2f} programs/s{way}")
+def _note(harness: Harness, comparison: Comparison, repeat: int, name: str, rate: float, way: str = "") -> None:
+    comparison.rates.setdefault(name, []).append(rate)
+    harness.say(
+        f"{comparison.workload.name:<12} {repeat + 1}/{harness.repeats}  {name:<14} {rate:8.2f} programs/s{way}"
+    )
 
 
 def _shares(workload: Workload, baseline: str, found: list[Pairs], rng: random.Random) -> list[Share]:
     """The pairs of each process: a part of those that its group's search ran."""
     if baseline == "program_major":
-        # Its best case: all questions in flight want the same programs at the same time.
+        # Its best case: all examples in flight want the same programs at the same time.
         programs = list(dict.fromkeys(program for part in found for _, program, _ in part))
         chosen = spread(programs, workload.shared_programs, rng)
         return [[(example, program) for program, example in product(chosen, group)] for group in workload.groups]
@@ -162,18 +164,18 @@ def spread(items: Sequence[Item], count: int, rng: random.Random) -> list[Item]:
     """Items at even distances, from a random first one."""
     count = min(count, len(items))
     offset = rng.random()
-    return [items[int((place + offset) * len(items) / count)] for place in range(count)]
+    return [items[int((index + offset) * len(items) / count)] for index in range(count)]
 
 
-def _compare(contest: Contest, found: list[Pairs], pairs: Share, outcomes: list[Outcome]) -> None:
+def _compare(comparison: Comparison, found: list[Pairs], pairs: Share, outcomes: list[Outcome]) -> None:
     """Compare our verdicts with those of the same programs run one by one."""
     ours = {(example.id, program): outcome for part in found for example, program, outcome in part}
     for (example, program), theirs in zip(pairs, outcomes, strict=True):
         known = ours[example.id, program]
-        contest.compared += 1
-        contest.different += known.correct != theirs.correct
+        comparison.compared += 1
+        comparison.different += known.correct != theirs.correct
         if math.isfinite(known.margin) and math.isfinite(theirs.margin):
-            contest.margin_difference = max(contest.margin_difference, abs(known.margin - theirs.margin))
+            comparison.margin_difference = max(comparison.margin_difference, abs(known.margin - theirs.margin))
 
 
 TARGETS = (

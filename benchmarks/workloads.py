@@ -1,7 +1,7 @@
-"""The workloads: three tasks, their questions, and the number of programs in flight.
+"""The workloads: three tasks, their examples, and the number of programs in flight.
 
-Questions come from real files where they are given. Otherwise they are made from a seed, in the data
-set's own schema and as long as its questions, and read by the task's own reader.
+Examples come from real files where they are given. Otherwise they are made from a seed, in the data
+set's own schema and as long as its examples, and read by the task's own reader.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pipeline.tasks import DataRequest, Example, Task, get_task
 from pipeline.tasks.math_grader import MathGrader
 from pipeline.tasks.scoring.graded import Graded
 
-#: Processes that search at once, a core each; a workload has as many groups of questions.
+#: Processes that search at once, a core each; a workload has as many groups of examples.
 NUM_PROCESSES = 2
 #: The published constants on a tree that branches, to its end: plain UCB, without priors.
 PLAIN_UCB = replace(PUBLISHED["drllm"], widening=2.0, stop_when_found=False)
 #: The search whose programs are run.
 SEARCH = PLAIN_UCB
 
-#: Kinds of arithmetic questions on which searches are compared.
+#: Kinds of arithmetic examples on which searches are compared.
 KINDS = ("times-table", "sums")
 _ALL = 10_000
 
@@ -52,18 +52,18 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A task with its questions, and the number of programs that run.
+    """A task with its examples, and the number of programs that run.
 
     Attributes:
         name: Name of the workload, a part of its figures' keys.
         task: The task's name.
         max_new_tokens: Most tokens of an answer; None for the task's own default.
-        examples: The questions, a group for each process.
+        examples: The examples, a group for each process.
         leaves: Programs that a tree proposes at once.
-        simulations: Programs tried for each question.
-        released_pairs: Questions with a program that the released search is given.
-        single_pass_pairs: The same for single passes.
-        shared_programs: Programs that program-major runs on every question.
+        simulations: Programs tried for each example.
+        released_pairs: Examples with a program that the released search is given.
+        single_pass_pairs: Pairs of example and program of the single-pass baseline.
+        shared_programs: Programs that program-major runs on every example.
     """
 
     name: str
@@ -78,12 +78,12 @@ class Workload:
 
     @property
     def groups(self) -> list[Sequence[Example]]:
-        """The questions of each process."""
+        """The examples of each process."""
         size = -(-len(self.examples) // NUM_PROCESSES)
         return [self.examples[start : start + size] for start in range(0, len(self.examples), size)]
 
     def new_task(self) -> Task:
-        """The task; where it has a grader, one that is running and has compared none of the questions yet."""
+        """The task; where it has a grader, one that is running and has compared none of the examples yet."""
         task = get_task(self.task, max_new_tokens=self.max_new_tokens)
         if isinstance(task.scoring, Graded):
             grader = MathGrader()  # its process ends when nothing refers to it any more
@@ -92,7 +92,7 @@ class Workload:
         return task
 
     def config(self, subject: Subject, *, search: SearchConfig = SEARCH, seed: int = 0) -> RunConfig:
-        """A run's settings, for searching the questions as an actor does."""
+        """A run's settings, for searching the examples as an actor does."""
         compare = get_task(self.task).scoring.margins_compare
         return RunConfig(
             model=subject.source,
@@ -110,12 +110,12 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The sources of questions; None for made ones.
+    """The sources of examples; None for made ones.
 
     Attributes:
         arc: A file, a folder or a hub data set in ARC's schema.
-        gsm8k: The same in GSM8K's.
-        seed: Seed of made questions.
+        gsm8k: A file or folder in GSM8K's schema.
+        seed: Seed of made examples.
     """
 
     arc: str | None = None
@@ -133,7 +133,7 @@ def throughput_workloads(sources: Sources, *, quick: bool) -> list[Workload]:
         Workload(
             name="arc_letters",
             task="arc",
-            examples=arc_questions(sources, 8 * NUM_PROCESSES),
+            examples=arc_examples(sources, 8 * NUM_PROCESSES),
             leaves=8,
             simulations=16 if quick else 50,
             released_pairs=4 if quick else 24,
@@ -143,7 +143,7 @@ def throughput_workloads(sources: Sources, *, quick: bool) -> list[Workload]:
         Workload(
             name="arithmetic",
             task="arithmetic",
-            examples=arithmetic_questions(sources, 8 * NUM_PROCESSES),
+            examples=arithmetic_examples(sources, 8 * NUM_PROCESSES),
             leaves=8,
             simulations=16 if quick else 50,
             released_pairs=6 if quick else 40,
@@ -154,7 +154,7 @@ def throughput_workloads(sources: Sources, *, quick: bool) -> list[Workload]:
             name="gsm8k64",
             task="gsm8k",
             max_new_tokens=64,
-            examples=gsm8k_questions(sources, (4 if quick else 16) * NUM_PROCESSES),
+            examples=gsm8k_examples(sources, (4 if quick else 16) * NUM_PROCESSES),
             leaves=8,
             simulations=8 if quick else 24,
             released_pairs=2 if quick else 8,
@@ -165,25 +165,25 @@ def throughput_workloads(sources: Sources, *, quick: bool) -> list[Workload]:
 
 
 def times_and_sums(split: str, count: int, *, seed: int) -> list[Example]:
-    """Questions from the times table and sums of one digit, in turn."""
+    """Examples from the times table and sums of one digit, in turn."""
     every = get_task("arithmetic").read(DataRequest(limit=_ALL, split=split, seed=seed))
     kinds = [[example for example in every if example.id.startswith(f"arithmetic-{split}-{kind}-")] for kind in KINDS]
-    mixed = [kind[place] for place in range(max(map(len, kinds))) for kind in kinds if place < len(kind)]
+    mixed = [kind[index] for index in range(max(map(len, kinds))) for kind in kinds if index < len(kind)]
     return mixed[:count]
 
 
-def held_out_questions(sources: Sources, *, quick: bool) -> list[Example]:
-    """The questions on which searches are compared; no default was chosen on them, and no prior fitted to them."""
+def held_out_examples(sources: Sources, *, quick: bool) -> list[Example]:
+    """The examples on which searches are compared; no default was chosen on them, and no prior fitted to them."""
     return times_and_sums("test", 16 if quick else 60, seed=sources.seed)
 
 
-def arithmetic_questions(sources: Sources, count: int) -> tuple[Example, ...]:
-    """Sums and products, always made."""
+def arithmetic_examples(sources: Sources, count: int) -> tuple[Example, ...]:
+    """Sums and products, made from a seed."""
     return tuple(get_task("arithmetic").read(DataRequest(limit=count, seed=sources.seed)))
 
 
-def arc_questions(sources: Sources, count: int) -> tuple[Example, ...]:
-    """Four-way questions, answered by letter.
+def arc_examples(sources: Sources, count: int) -> tuple[Example, ...]:
+    """Four-way examples, answered by letter.
 
     Raises:
         UserError: The source cannot be read.
@@ -191,7 +191,7 @@ def arc_questions(sources: Sources, count: int) -> tuple[Example, ...]:
     return _read("arc", sources.arc, made_arc_row, count, sources.seed)
 
 
-def gsm8k_questions(sources: Sources, count: int) -> tuple[Example, ...]:
+def gsm8k_examples(sources: Sources, count: int) -> tuple[Example, ...]:
     """Word problems.
 
     Raises:
@@ -203,7 +203,7 @@ def gsm8k_questions(sources: Sources, count: int) -> tuple[Example, ...]:
 def _read(
     task: str, data: str | None, make: Callable[[random.Random, int], dict[str, Any]], count: int, seed: int
 ) -> tuple[Example, ...]:
-    """Read questions by the task's own reader, made ones from a file that is gone afterwards."""
+    """Read examples by the task's own reader, made ones from a file that is gone afterwards."""
     if data is not None:
         return tuple(get_task(task).read(DataRequest(data=data, limit=count)))
     rng = random.Random(f"{task} {seed}")
@@ -213,7 +213,7 @@ def _read(
         return tuple(get_task(task).read(DataRequest(data=str(file))))
 
 
-# -- made questions ------------------------------------------------------------------------
+# -- made examples ------------------------------------------------------------------------
 
 _PLACES = ("a shaded forest", "a shallow pond", "a windy hillside", "a dry grassland", "a warm greenhouse")
 _THINGS = ("the soil", "the water", "a flat stone", "a young plant", "a metal rod", "the air near the ground")
@@ -230,7 +230,7 @@ _CAUSES = (
 
 
 def made_arc_row(rng: random.Random, number: int) -> dict[str, Any]:
-    """A question in ARC's schema: about 132 tokens for SmolLM2, its chat template included (a long one of ARC-Easy)."""
+    """An example in ARC's schema: about 132 tokens for SmolLM2, its chat template included (a long one of ARC-Easy)."""
     place, thing, change = rng.choice(_PLACES), rng.choice(_THINGS), rng.choice(_CHANGES)
     days = rng.randint(3, 9)
     options = [f"{cause[0].upper()}{cause[1:]}." for cause in rng.sample(_CAUSES, 4)]

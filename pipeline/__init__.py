@@ -1,4 +1,4 @@
-"""Search: from a frozen language model and questions to Parquet shards of layer programs.
+"""Search: from a frozen language model and examples to Parquet shards of layer programs.
 
 The names below are the library's front door. They are imported on first use, so that
 code which only handles programs and shards never pays for importing torch.

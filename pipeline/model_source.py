@@ -40,7 +40,7 @@ class ModelSource:
 
     @property
     def hub_revision(self) -> str | None:
-        """The commit to ask the hub for; None for local files."""
+        """The commit to load from the hub; None for local files."""
         return None if self.revision.startswith("sha256:") else self.revision
 
 

@@ -48,7 +48,7 @@ class Evaluation:
         example_id: Id of the example.
         program: The program.
         correct: Whether its answer is right.
-        margin: How far the logits are from the opposite result.
+        margin: Distance of the logits from the opposite result.
     """
 
     example_id: str
@@ -66,8 +66,8 @@ class Prior:
         mean: Mean weights ``[3 L]``, in the order of ``features``.
         covariance: Covariance of the weights over examples ``[3 L, 3 L]``.
         noise: Variance of what the weighted sum does not explain.
-        margin_scale: Margins are compared on this scale; None where only right and wrong are told apart.
-        num_questions: Examples that the prior was fitted on.
+        margin_scale: Margins are compared on this scale; None where only right and wrong are distinguished.
+        num_examples: Number of examples that the prior was fitted on.
 
     Raises:
         ValueError: The shapes do not match, or a number is out of its range.
@@ -78,7 +78,7 @@ class Prior:
     covariance: Floats
     noise: float
     margin_scale: float | None
-    num_questions: int
+    num_examples: int
 
     def __post_init__(self) -> None:
         size = 3 * self.num_layers
@@ -106,7 +106,7 @@ class Prior:
             "num_layers": self.num_layers,
             "noise": self.noise,
             "margin_scale": self.margin_scale,
-            "num_questions": self.num_questions,
+            "num_questions": self.num_examples,  # the key of earlier releases
         }
         # One entry: the order of several is not kept by the format.
         arrays = {"mean": self.mean, "covariance": self.covariance}
@@ -124,16 +124,17 @@ class Prior:
                 facts = json.loads((stored.metadata() or {}).get("prior", "{}"))
                 if facts.pop("format", None) != _FORMAT:
                     raise ValueError("it has no prior's header")
+                facts["num_examples"] = facts.pop("num_questions")
                 arrays = {name: stored.get_tensor(name).astype(np.float64) for name in ("mean", "covariance")}
             return cls(**arrays, **facts)
         except FileNotFoundError:
             raise UserError(f"there is no prior {file}") from None
-        except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise UserError(f"{file} holds no prior: {error}") from None
 
 
 def features(programs: Sequence[LayerProgram]) -> Floats:
-    """What a program's value is a weighted sum of.
+    """The features of a program, whose weighted sum is its predicted value.
 
     Args:
         programs: Programs for one model.
@@ -153,7 +154,7 @@ def fit_prior(evaluations: Sequence[Evaluation], *, compare_margins: bool) -> Pr
     """Fit a prior on the searches of other examples.
 
     Args:
-        evaluations: Their results, in an order that does not depend on which actor finished first.
+        evaluations: The evaluations, in an order that does not depend on which actor finished first.
         compare_margins: Whether a wrong answer's margin says how near it is to the right one.
 
     Returns:
@@ -177,7 +178,7 @@ def fit_prior(evaluations: Sequence[Evaluation], *, compare_margins: bool) -> Pr
         covariance=covariance,
         noise=noise,
         margin_scale=margin_scale,
-        num_questions=len(by_example),
+        num_examples=len(by_example),
     )
 
 

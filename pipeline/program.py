@@ -106,12 +106,12 @@ class LayerProgram:
 
     @property
     def saved_layers(self) -> int:
-        """How many fewer layers run than in the identity program; negative for a longer program."""
+        """Number of layers fewer than in the identity program; negative for a longer program."""
         return self.num_layers - len(self.layers)
 
     @property
     def counts(self) -> tuple[int, ...] | None:
-        """How often each layer runs; None where the order of the layers is not kept.
+        """Number of times that each layer runs; None if the program does not keep the order of the layers.
 
         Counts determine a program only if it keeps the layers' order and repeats layers in place, so
         that ``LayerProgram.from_counts(program.counts) == program``.

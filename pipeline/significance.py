@@ -25,10 +25,10 @@ def bootstrap_interval(right: Sequence[bool], *, level: float = 0.95, seed: int 
 
 
 def mcnemar(base: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, float]:
-    """McNemar's exact test on the same questions (1947).
+    """McNemar's exact test on the same examples (1947).
 
     Returns:
-        The number of questions that only the base gets right, the number that only the other gets right, and the
+        The number of examples that only the base gets right, the number that only the other gets right, and the
         two-sided p-value of so uneven a split under the hypothesis that both are equally good.
     """
     lost = sum(b and not o for b, o in zip(base, other, strict=True))

@@ -32,7 +32,7 @@ class FitSettings(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Rows of a step."""
+        """Number of rows in a step of the optimizer."""
         ...
 
     @property

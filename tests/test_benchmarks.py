@@ -18,7 +18,7 @@ from benchmarks.baseline_runners import ProgramMajor, Released, SinglePass
 from benchmarks.harness import Findings
 from benchmarks.jobs import RunBaseline, SearchGroups
 from benchmarks.throughput import spread
-from benchmarks.workloads import Sources, Subject, Workload, arc_questions, gsm8k_questions
+from benchmarks.workloads import Sources, Subject, Workload, arc_examples, gsm8k_examples
 from pipeline import FrozenModel, LayerProgram
 from pipeline.model_source import ModelSource
 from pipeline.search.actions import drllm
@@ -128,8 +128,8 @@ def test_a_sample_is_spread_over_all_there_is():
 
 def test_made_questions_are_as_long_as_real_ones():
     """Catches made questions whose length, and so whose cost, is another than that of the data sets."""
-    letters = [len(example.question) for example in arc_questions(Sources(), 50)]
-    problems = [len(example.question) for example in gsm8k_questions(Sources(), 50)]
+    letters = [len(example.question) for example in arc_examples(Sources(), 50)]
+    problems = [len(example.question) for example in gsm8k_examples(Sources(), 50)]
     # SmolLM2 reads four characters or so a token, and its chat template adds 31 tokens.
     assert min(letters) > 440 and max(letters) < 500
     assert min(problems) < 260 and max(problems) > 450
@@ -137,9 +137,9 @@ def test_made_questions_are_as_long_as_real_ones():
 
 def test_made_questions_come_from_the_seed_and_can_be_answered():
     """Catches questions that change between two runs, and a reference that is not what the text says."""
-    assert gsm8k_questions(Sources(seed=1), 9) == gsm8k_questions(Sources(seed=1), 9)
-    assert gsm8k_questions(Sources(seed=1), 9) != gsm8k_questions(Sources(seed=2), 9)
-    for example in gsm8k_questions(Sources(), 30):
+    assert gsm8k_examples(Sources(seed=1), 9) == gsm8k_examples(Sources(seed=1), 9)
+    assert gsm8k_examples(Sources(seed=1), 9) != gsm8k_examples(Sources(seed=2), 9)
+    for example in gsm8k_examples(Sources(), 30):
         have, *changes = map(int, re.findall(r"\d+", example.question))
         assert abs(int(example.answer) - have) <= sum(changes)
         assert (int(example.answer) - have - sum(changes)) % 2 == 0

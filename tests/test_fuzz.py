@@ -24,7 +24,7 @@ from pipeline.report.summary import inspect_run
 from pipeline.shards.reader import ShardRecord, read_improvements, read_manifest, read_paths, read_settings
 from pipeline.shards.run_config import fingerprint
 from pipeline.shards.run_folder import RunFolder
-from pipeline.shards.source_examples import questions_of
+from pipeline.shards.source_examples import examples_of
 from pipeline.tasks import TASKS, DataRequest, get_task
 from pipeline.tasks.rows import flaw_of
 
@@ -147,7 +147,7 @@ def test_fields_of_settings(searched, tmp_path, changes):
     notes["data"] = changes.pop("data", None)
     notes["settings"].update(changes)
     (copy / "run.json").write_text(json.dumps(notes))
-    examples, found = survives(questions_of, copy), survives(read_paths, copy)
+    examples, found = survives(examples_of, copy), survives(read_paths, copy)
     if notes["data"] is None and not changes:
         assert len(examples) == 2 and len(found) == 4
     survives(inspect_run, copy, Console(file=io.StringIO()))

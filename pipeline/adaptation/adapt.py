@@ -1,8 +1,8 @@
 """Adapt the depth to one input: ``pipeline.adapt(model, prompt)``.
 
-Where the answer is given, this is CoLa's search (arXiv 2507.07996, section 3): which chain of layers gives the answer,
-how short such a chain can be, and how large its margin. Where it is not, many programs vote on the answer (``voting``),
-and the search looks for chains that give the voted answer; nothing then shows whether that answer is right.
+If the answer is given, this is CoLa's search (arXiv 2507.07996, section 3): it looks for the shortest chains of layers
+that give the answer, and for those of the largest margin. If no answer is given, many programs vote on it (``voting``),
+and the search looks for chains that give the voted answer; that answer may be wrong.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Adapted:
         poll: The votes; None where the answer was given.
         program: The shortest chain that gives the answer, within the budget; None where none was found or looked for.
         verdicts: The verdict on every chain that was evaluated; ``correct`` says whether the chain gives the answer.
-        pareto: The verdicts on chains that no chain as short or shorter beats, shortest first.
+        pareto: The Pareto set of the verdicts over (length, correctness, margin), shortest first.
     """
 
     answer: str
@@ -96,16 +96,16 @@ def adapt(
         model: The frozen model.
         prompt: The text to continue, or the user's turn of a chat.
         answer: The answer that the model should give, up to its first line end. None where it is not known: many
-            programs then vote, and the answer with the largest share takes its place.
+            programs then vote, and the answer with the largest share is used instead.
         options: The answers to choose among, by likelihood per character; empty where the model writes freely.
         chat: Whether the prompt goes into the model's chat template.
         max_new_tokens: Most tokens of a written answer.
         config: The settings; None for the defaults.
         prior: A prior fitted on another run of the same model (``pipeline.prior``); None to search without a prior.
-        show: Called with what is being done, how much of it is done, and the total.
+        show: Called with the name of the step, the number of chains that are evaluated, and the most that will be.
 
     Raises:
-        ValueError: The prompt is empty or too long for the model, the answer is empty or none of the options, or
+        ValueError: The prompt is empty or too long for the model, the answer is empty or not one of the options, or
             a setting is out of its range.
     """
     example = as_example(prompt, answer, options)
@@ -132,12 +132,12 @@ def adapt_example(
 
     Args:
         model: The frozen model.
-        task: The task, which says how the example is asked and scored.
+        task: The task, which makes the example's prompt and scores the responses.
         example: The example.
         answer_known: Whether the example's reference answer may be looked at.
         config: The settings.
         prior: A prior fitted on another run of the same model; None to search without a prior.
-        show: Called with what is being done, how much of it is done, and the total.
+        show: Called with the name of the step, the number of chains that are evaluated, and the most that will be.
 
     Raises:
         UserError: The example does not fit into the model's context, the prior or the budget does not suit the model or
@@ -161,10 +161,10 @@ def adapt_example(
     else:
         votes = poll(model, task, example, voters(model.num_layers, config.votes, config.seed))
         base_answer, answer = votes.base.response, votes.answer
-    nobody_finished = votes is not None and not votes.shares
-    if not config.look_for_chain or not answer or nobody_finished:
+    no_vote_counts = votes is not None and not votes.shares
+    if not config.look_for_chain or not answer or no_vote_counts:
         return Adapted(answer=answer, base_answer=base_answer, poll=votes, program=None, verdicts=[], pareto=[])
-    question = task.prepare(replace(example, answer=answer), model.tokenizer)
+    prepared = task.prepare(replace(example, answer=answer), model.tokenizer)
     tried = 0
 
     def count(programs: int) -> None:
@@ -173,7 +173,7 @@ def adapt_example(
         show("chains tried", tried, config.search.simulations + 1)
 
     [searched] = search_group(
-        [question],
+        [prepared],
         num_layers=model.num_layers,
         config=config,
         score=partial(task.score, model),
@@ -192,7 +192,7 @@ def adapt_example(
 
 
 def as_example(prompt: str, answer: str | None, options: Sequence[str]) -> Example:
-    """The example of a task that asks a prompt.
+    """An example with a prompt, as a task would read it.
 
     Raises:
         UserError: The prompt, the answer or the options cannot be used.
@@ -206,11 +206,11 @@ def as_example(prompt: str, answer: str | None, options: Sequence[str]) -> Examp
     if answer is not None:
         answer = answer if options else answer.strip()
         if not answer:
-            raise UserError("the answer is empty; leave it out where nobody knows it")
+            raise UserError("the answer is empty; leave it out if it is not known")
         if "\n" in answer and not options:
             raise UserError("the answer has several lines; only the first line of a response is compared")
         if options and answer not in options:
-            raise UserError(f"the answer {answer!r} is none of the options: {', '.join(map(repr, options))}")
+            raise UserError(f"the answer {answer!r} is not one of the options: {', '.join(map(repr, options))}")
     return Example(id="prompt", task="adapt", question=prompt, answer=answer or "", options=tuple(options))
 
 
@@ -227,9 +227,9 @@ def check_votable(task: Task) -> None:
 
 
 def _check_room(model: FrozenModel, task: Task, example: Example) -> None:
-    question = task.prepare(example if example.answer else replace(example, answer=NO_ANSWER), model.tokenizer)
-    needed = task.tokens(question)
-    if not question.prompt_ids:
+    prepared = task.prepare(example if example.answer else replace(example, answer=NO_ANSWER), model.tokenizer)
+    needed = task.tokens(prepared)
+    if not prepared.prompt_ids:
         raise UserError("the prompt has no tokens")
     if needed > model.context_length:
         raise UserError(
@@ -239,4 +239,4 @@ def _check_room(model: FrozenModel, task: Task, example: Example) -> None:
 
 
 def _nothing(request: DataRequest) -> list[Example]:
-    raise AssertionError("a prompt is no data set")
+    raise AssertionError("a task of one prompt reads no data set")

@@ -31,8 +31,8 @@ class Vote:
     Attributes:
         program: The program.
         response: The program's answer.
-        margin: How far the program's logits prefer that answer. 0 for an empty answer; below 0 for one that the limit
-            on new tokens cuts, because it may go on.
+        margin: Preference of the program's logits for that answer. 0 for an empty answer; below 0 for one that the
+            limit on new tokens cuts, because it may go on.
     """
 
     program: LayerProgram
@@ -73,7 +73,7 @@ def voters(num_layers: int, number: int, seed: int) -> list[LayerProgram]:
     """
     identity = LayerProgram.identity(num_layers)
     edits = [edit.program for edit in drllm(identity, num_layers + 1)]
-    # Text seeds are hashed the same way by every Python.
+    # Seeds that are text are hashed alike by every version of Python.
     random.Random(f"voters {seed}").shuffle(edits)
     return [identity, *edits[: number - 1]]
 
@@ -83,7 +83,7 @@ def poll(model: FrozenModel, task: Task, example: Example, programs: Sequence[La
 
     Args:
         model: The model.
-        task: The example's task; its answers compare to the letter, or are chosen among options.
+        task: The example's task; its answers are compared verbatim, or chosen among options.
         example: The example; its reference answer is not looked at.
         programs: The programs that vote, the identity program first.
     """
@@ -94,8 +94,8 @@ def poll(model: FrozenModel, task: Task, example: Example, programs: Sequence[La
     margins: dict[LayerProgram, float] = {}
     for response, agreeing in by_response.items():
         if response:
-            asked = _outcomes(model, task, replace(example, answer=response), agreeing)
-            margins.update(zip(agreeing, (outcome.margin for outcome in asked)))
+            outcomes = _outcomes(model, task, replace(example, answer=response), agreeing)
+            margins.update(zip(agreeing, (outcome.margin for outcome in outcomes)))
     votes = [
         Vote(program=program, response=response, margin=margins.get(program, 0.0))
         for program, response in zip(programs, responses)
@@ -110,8 +110,8 @@ def answers(model: FrozenModel, task: Task, example: Example, programs: Sequence
 
 
 def _outcomes(model: FrozenModel, task: Task, example: Example, programs: Sequence[LayerProgram]) -> list[Outcome]:
-    question = task.prepare(example, model.tokenizer)
-    return task.score(model, [question] * len(programs), programs, need_response=True)
+    prepared = task.prepare(example, model.tokenizer)
+    return task.score(model, [prepared] * len(programs), programs, need_response=True)
 
 
 def _shares(votes: Sequence[Vote]) -> dict[str, float]:

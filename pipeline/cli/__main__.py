@@ -1,4 +1,4 @@
-"""``python -m pipeline.cli``."""
+"""Run the command line as ``python -m pipeline.cli``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``drllm-pipeline adapt``."""
+"""The command ``drllm-pipeline adapt``: layer programs for one prompt, or for the examples of a task."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     short_help="Find the layer program that serves one prompt best.",
     help="""Find the layer program that serves one prompt best, with its answer or without.
 
-With --answer, this is the search of CoLa: programs that give the answer, the shortest first. Without, the right answer
-is not known: programs one edit away from the base model vote, each by how sure it is, and what they agree on takes the
-answer's place. That can be wrong; --task asks the examples of a task in that way, and says how often it is.
+With --answer, this is the search of CoLa: programs that give the answer, the shortest first. Without --answer, programs
+one edit away from the base model vote, each weighted by its margin, and the search uses the answer that wins. The vote
+can be wrong; --task adapts to the examples of a task in this way, and reports the accuracy.
 
 \b
 Examples:
@@ -46,7 +46,7 @@ Examples:
 )
 @click.option("--model", required=True, help="Hub id, local folder, .gguf file, or 'smollm2' (embedded).")
 @click.option("--prompt", help="The text to continue, as it is.")
-@click.option("--answer", help="What the model should answer; leave it out where it is not known.")
+@click.option("--answer", help="The answer that the model should give; leave it out if it is not known.")
 @click.option("--option", "options", multiple=True, help="An answer to choose from, by likelihood; several times.")
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template, as the user's turn.")
 @click.option("--task", metavar="NAME", help="Instead of --prompt: every example of a task; its answer stays hidden.")
@@ -62,7 +62,7 @@ Examples:
     "max_length",
     simulations={"default": None, "unset": "200; drllm: 50", "help": "Programs that are evaluated; 0 for none."},
 )
-@click.option("--prior", type=LOCATION, metavar="RUN|FILE", help="What a run has learnt, as for search.")
+@click.option("--prior", type=LOCATION, metavar="RUN|FILE", help="The prior of another run, as for search.")
 @click.option("--max-new-tokens", type=int, help="Most tokens of a written answer.  [default: 32, or the task's own]")
 @click.option("--out", type=LOCATION, help="With --task: file of all answers, as JSON.")
 @request_options(Resources)
@@ -181,10 +181,10 @@ def _adapt_prompt(
     from pipeline.model_source import resolve_model
     from pipeline.shards.calibration import read_prior
 
-    # What is refused is refused before a model is loaded.
+    # Refuse wrong options before a model is loaded.
     as_example(prompt, answer, options)
     try:
-        learnt = None if prior is None else read_prior(prior)
+        prior_of_run = None if prior is None else read_prior(prior)
         source = resolve_model(model)
     except OSError as error:
         where = without_secrets(str(error.filename or "a file"))
@@ -206,7 +206,7 @@ def _adapt_prompt(
             options=options,
             chat=chat,
             config=config,
-            prior=learnt,
+            prior=prior_of_run,
             show=steps,
             **({} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}),
         )
@@ -225,7 +225,7 @@ def _show(found: Adapted, num_layers: int, console: Console) -> None:
     else:
         console.say(
             f"Voted for:       {found.answer!r} with {100 * (found.agreement or 0):.0f} % of the votes of "
-            f"{len(found.poll.votes)} programs. No vote knows what is right."
+            f"{len(found.poll.votes)} programs. The vote does not know the right answer."
         )
         others = list(found.poll.shares.items())[1:4]
         if others:
@@ -237,12 +237,12 @@ def _show(found: Adapted, num_layers: int, console: Console) -> None:
     else:
         console.say(f"Chain:           {len(found.program)} layers: {found.program}")
     table = Table(
-        title=f"Of {len(found.verdicts)} chains, those that none as short or shorter beats",
+        title=f"Pareto set of {len(found.verdicts)} chains over length and margin",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    # The margin: how far the logits are from the other verdict.
+    # The margin: how far the logits are from the opposite result.
     for column in ("layers", "gives it", "margin", "chain"):
         table.add_column(column, justify="left" if column == "chain" else "right", overflow="fold")
     for verdict in found.pareto:
@@ -277,17 +277,17 @@ def _show_trial(trial: Trial, console: Console) -> None:
     )
     for column in ("", "right", "95 % CI", "won/lost", "McNemar p"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for place, score in enumerate(trial.scores):
+    for index, score in enumerate(trial.scores):
         low, high = score.interval
         table.add_row(
             score.name + (" *" if score.name == "any vote" else ""),
             f"{100 * score.accuracy:.1f} %",
             f"{100 * low:.1f}–{100 * high:.1f}",
-            f"+{score.won}/−{score.lost}" if place else "",
-            f"{score.p_value:.2g}" if place else "",
+            f"+{score.won}/−{score.lost}" if index else "",
+            f"{score.p_value:.2g}" if index else "",
         )
     console.print(table)
-    console.say("* Whether any program's answer is right: a ceiling, which knows the answers.")
+    console.say("* An example counts as right if any program's answer is: a ceiling, which knows the answers.")
     lengths = [one.length for one in trial.tried if one.length is not None]
     if lengths:
         mean = sum(lengths) / len(lengths)

@@ -13,23 +13,24 @@ from pipeline.formats.convert_request import ConvertRequest
 from pipeline.storage import AnyPath
 
 
-@click.command(short_help="Say what a path data set holds.")
+@click.command(short_help="Summarize a path data set.")
 @click.argument("run", type=LOCATION)
 @click.option("--plots", type=LOCATION, help="Also write the report's pictures to this folder.")
 def inspect(run: AnyPath, plots: AnyPath | None) -> None:
-    """Say what a path data set holds: a summary, and which layers its programs skip and repeat."""
+    """Summarize a path data set: its results, and the layers that its programs skip and repeat."""
     from pipeline.report.summary import inspect_run
 
     inspect_run(run, Console(), plots=plots)
 
 
 @click.command(
-    short_help="What a run shows, as a page with figures.",
-    help="""Write what a run shows as one HTML page, which needs no network, and its figures as PNG.
+    short_help="Write a run's figures as a page.",
+    help="""Write a run's figures as one HTML page, which needs no network, and as PNG.
 
-How many right answers have a shorter program and wrong ones a correcting one; how long the best programs are, and which
-layers they skip and repeat; what skipping, repeating and both bring; accuracy against budget, as an oracle has it; how
-many programs cover how many questions; and what is found after how many programs. A search with --keep all tells most.
+The page shows how many right answers have a shorter program, and how many wrong ones a correcting one; the lengths of
+the best programs, and the layers that they skip and repeat; the gain of skipping, repeating and both; the accuracy of
+an oracle by budget; how many examples a set of programs covers; and what was found after how many programs. A search
+with --keep all gives the most complete page.
 
 \b
 Example:
@@ -39,7 +40,7 @@ Example:
 @click.argument("run", type=LOCATION)
 @click.option("--out", type=LOCATION, help="The page.  [default: report.html in the run folder]")
 def report(run: AnyPath, out: AnyPath | None) -> None:
-    """Write what a run shows as a page."""
+    """Write a run's figures as a page."""
     from pipeline.report.write_report import write_report
 
     written = write_report(run, out)
@@ -57,10 +58,10 @@ Formats:
   polar  merged_mcts_samples.json of PoLar and RE-PoLar, also compressed (.gz)
   drllm  the results JSON of Dr.LLM's data generation (to read only)
 
-Every program keeps its verdict, right or wrong; what cannot be taken over is counted by its reason. PoLar's format has
-no field for what a program answered; margins are kept in a field of their own. Neither PoLar's nor Dr.LLM's
-files say how deep the model is: give --model, or --num-layers where its last layers may be in no program. To train on
-a converted run, name its model and precision, and choose --labels consensus or shortest.
+Every program keeps its result, right or wrong. Programs and examples that cannot be taken over are counted by reason.
+PoLar's format has no field for a program's answer; margins are kept in a field of their own. Neither PoLar's nor
+Dr.LLM's files hold the model's depth: give --model, or --num-layers where its last layers may be in no program. To
+train on a converted run, name its model and precision, and choose --labels consensus or shortest.
 
 \b
 Examples:
@@ -81,6 +82,6 @@ def convert(**options: Any) -> None:
     found = run(request, announce=console.say)
     left_out = "".join(f"\n  left out, {reason}: {number}" for reason, number in sorted(found.left_out.items()))
     console.say(
-        f"{found.questions} examples with {found.programs} programs for {found.num_layers} layers: "
+        f"{found.examples} examples with {found.programs} programs for {found.num_layers} layers: "
         f"{request.target}{left_out}"
     )

@@ -1,4 +1,4 @@
-"""``drllm-pipeline demo``."""
+"""The command ``drllm-pipeline demo``: search, train and evaluate with the embedded model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.workflows.search_request import SearchRequest
 def demo(context: click.Context, out: AnyPath, router: AnyPath, limit: int, held_out: int) -> None:
     """Search arithmetic examples with the embedded SmolLM2, train a router on them, and evaluate it; on this machine.
 
-    So few examples teach a router little: the demo shows the way, not how far it leads.
+    So few examples are too few for a good router: the demo shows the steps, not the results.
     """
     step = click.style if sys.stdout.isatty() else (lambda text, **_: text)
     click.echo(step("1. Search: a program for each of some examples", bold=True))
@@ -43,7 +43,7 @@ def demo(context: click.Context, out: AnyPath, router: AnyPath, limit: int, held
     context.invoke(
         _command(context, "generate"), router=str(router), prompt="7 + 5 = 12\n6 + 3 =", budget=1.0, max_new_tokens=3
     )
-    click.echo(f"\n{limit} examples teach a router little; docs/results.md says what 1000 do.")
+    click.echo(f"\n{limit} examples are too few for a good router; docs/results.md has the results of 1000.")
 
 
 def _command(context: click.Context, name: str) -> click.Command:

@@ -18,10 +18,10 @@ COMMANDS = {
     "evaluate": LazyCommand("router.cli.evaluate", "evaluate", "Evaluate a router on held-out examples."),
     "export": LazyCommand("router.cli.export", "export", "Write one program as a stock checkpoint."),
     "generate": LazyCommand("router.cli.generate", "generate", "Answer a prompt with a routed model."),
-    "inspect": LazyCommand("pipeline.cli.data", "inspect", "Say what a path data set holds."),
+    "inspect": LazyCommand("pipeline.cli.data", "inspect", "Summarize a path data set."),
     "lm-eval": LazyCommand("router.cli.lm_eval", "lm_eval", "Run lm-evaluation-harness on a routed model."),
     "probe": LazyCommand("router.cli.probe", "probe", "Train and use probes: labels from the same forward pass."),
-    "report": LazyCommand("pipeline.cli.data", "report", "What a run shows, as a page with figures."),
+    "report": LazyCommand("pipeline.cli.data", "report", "Write a run's figures as a page."),
     "search": LazyCommand("pipeline.cli.search", "search", "Search a program for every example."),
     "train": LazyCommand("router.cli.train", "train", "Train a router on path data sets."),
     "verify": LazyCommand("pipeline.cli.verify", "verify", "Replay a run's labels with stock models."),
@@ -38,7 +38,7 @@ COMMANDS = {
 First steps:
   drllm-pipeline demo                 search, train and evaluate with an embedded model, in minutes
   drllm-pipeline inspect runs/demo    what it found
-  drllm-pipeline search --help        your own model and questions
+  drllm-pipeline search --help        your own model and examples
 """,
 )
 @click.version_option(__version__)

@@ -13,7 +13,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from pipeline.cli.console import Console
-from pipeline.report.charts import share
+from pipeline.report.charts import percent_of
 
 if TYPE_CHECKING:
     from pipeline.shards.progress import Progress
@@ -108,7 +108,7 @@ class StepReporter(AbstractContextManager["StepReporter"]):
 
 
 def describe(progress: Progress) -> str:
-    """The facts of a moment, on one line."""
+    """The progress on one line: rate, results so far, remaining time, failures."""
     if progress.actors_ready == 0 and progress.done < progress.num_examples:
         waiting = f"loading the model ({progress.seconds:.0f} s)"
         # A model may take long to load; an actor that the cluster has no room for waits without end.
@@ -129,7 +129,7 @@ def describe(progress: Progress) -> str:
 
 
 def time_left(progress: Progress) -> str:
-    """The remaining time at the pace so far, if every search uses all of its simulations."""
+    """The remaining time at the rate so far, if every search uses all of its simulations."""
     if progress.programs_run == 0:
         return "?"
     examples = progress.num_examples - progress.resumed_examples - progress.failed_examples
@@ -147,10 +147,10 @@ def summarize(progress: Progress, console: Console) -> None:
     table.add_column("examples", justify="right")
     table.add_column("share", justify="right")
     table.add_row("searched", str(done), "")
-    table.add_row("the base model is right", str(right), share(right, done))
-    table.add_row("  and a shorter program too", str(progress.shorter), share(progress.shorter, right))
-    table.add_row("the base model is wrong", str(wrong), share(wrong, done))
-    table.add_row("  and a program corrects it", str(progress.corrected), share(progress.corrected, wrong))
+    table.add_row("the base model is right", str(right), percent_of(right, done))
+    table.add_row("  and a shorter program too", str(progress.shorter), percent_of(progress.shorter, right))
+    table.add_row("the base model is wrong", str(wrong), percent_of(wrong, done))
+    table.add_row("  and a program corrects it", str(progress.corrected), percent_of(progress.corrected, wrong))
     console.print(table)
     evaluations = sum(record.evaluations for record in progress.committed)
     layers = sum(record.layer_executions for record in progress.committed)

@@ -1,4 +1,4 @@
-"""``drllm-pipeline search``."""
+"""The command ``drllm-pipeline search``: its options, its progress and its exit code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Examples:
   drllm-pipeline search --model smollm2 --task arithmetic --limit 64 --out runs/sums
   drllm-pipeline search --model meta-llama/Llama-3.2-3B-Instruct --task arc \\
       --data allenai/ai2_arc:ARC-Easy --limit 1000 --out runs/arc
-  drllm-pipeline search --model ./my-model --task jsonl --data questions.jsonl --out runs/mine
+  drllm-pipeline search --model ./my-model --task jsonl --data examples.jsonl --out runs/mine
 
 Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 """,
@@ -74,7 +74,7 @@ Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
     type=click.Choice(PRESET_NAMES),
     default="default",
     show_default=True,
-    help="published: the papers' constants, Dr.LLM's early stop included. default: what finds more.",
+    help="published: the papers' constants, Dr.LLM's early stop included. default: the constants that find more.",
 )
 @request_options(SearchRequest, without=(*_WHAT_IS_SEARCHED, "search"))
 def search(
@@ -140,6 +140,6 @@ def run_and_show(request: SearchRequest) -> int:
 
 
 def _own_name() -> str:
-    """How this command can be called again from the same shell."""
+    """The name by which the same shell can call this command again."""
     called = sys.argv[0]
     return called if Path(called).name == _NAME and shutil.which(_NAME) != called else _NAME

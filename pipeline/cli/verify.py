@@ -1,4 +1,4 @@
-"""``drllm-pipeline verify``."""
+"""The command ``drllm-pipeline verify``: labels of a run, replayed with stock models."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pipeline.workflows.verify_request import VerifyRequest
     short_help="Replay a run's labels with stock models.",
     help="""Replay the kept programs of a run, and report labels that differ.
 
-Each program is built as a stock transformers model, which reads each prompt alone; the search had read many at once,
-and shared what programs have in common. In float32 no label may differ. In bfloat16 rounding changes those whose margin
-is small. Exit code 1 where more differ than --tolerance allows.
+Each program is built as a stock transformers model, which reads each prompt alone; the search batched prompts, and ran
+the prefixes that programs share once. In float32 no label may differ. In bfloat16 rounding can flip labels with small
+margins. The exit code is 1 if more labels differ than --tolerance allows.
 
 \b
 Examples:
@@ -46,7 +46,7 @@ def verify(show: int, **options: Any) -> None:
             found = replay(request, announce=console.say, show=steps)
         for one in found.differences[:show]:
             verdicts = ("right", "wrong") if one.correct else ("wrong", "right")
-            where = "as asked in the run" if one.as_asked else "in the run"
+            where = "in the run's first rendering" if one.as_asked else "in the run"
             console.say(
                 f"  {one.example_id}, layers {one.program}: {verdicts[0]} {where} (margin {one.margin:.3g}), "
                 f"{verdicts[1]} replayed ({one.replayed_margin:.3g})"
@@ -54,8 +54,8 @@ def verify(show: int, **options: Any) -> None:
         if len(found.differences) > show:
             console.say(f"  … and {len(found.differences) - show} more; --show lists them")
         console.say(
-            f"{len(found.differences)} of {found.replayed} replayed labels differ ({100 * found.share:.2f} %), in "
-            f"{found.dtype}."
+            f"{len(found.differences)} of {found.replayed} replayed labels differ "
+            f"({100 * found.differing_share:.2f} %), in {found.dtype}."
         )
-        if found.share > request.tolerance:
+        if found.differing_share > request.tolerance:
             sys.exit(EXIT_INCOMPLETE)

@@ -36,7 +36,7 @@ class PooledActor(Protocol):
         ...
 
     def work(self, item: Any) -> Any:
-        """The answer to one item."""
+        """Do the work of one item, and return its result."""
         ...
 
 
@@ -55,7 +55,7 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
     Args:
         actor_class: The actors' class.
         arguments: The arguments that each one is constructed with.
-        pool: How many actors, and their resources.
+        pool: Number of actors, and their resources.
     """
 
     def __init__(self, actor_class: type[PooledActor], arguments: tuple[Any, ...], pool: PoolConfig) -> None:

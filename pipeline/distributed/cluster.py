@@ -22,7 +22,7 @@ _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    """How many actors run, and on what. No part of a run's settings: rows do not depend on it."""
+    """The number of actors and their resources. Not part of a run's settings: rows do not depend on it."""
 
     num_actors: int
     """Actors at once, at most; fewer where there are fewer groups or resources."""
@@ -36,7 +36,7 @@ class PoolConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What actors were asked to run on, before the cluster is known.
+    """The resources that actors are requested to have, before the cluster is known.
 
     Raises:
         UserError: A field is out of its range.
@@ -45,9 +45,9 @@ class Resources:
     num_actors: int | None = field(
         default=None, metadata=option("--actors", at_least=1, unset="as many as there is room for")
     )
-    """Model copies at work."""
+    """Actors at once, each with a copy of the model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where actors run."""
+    """Device of the actors."""
     gpus_per_actor: float = field(default=1.0, metadata=option("--num-gpus", above=0))
     """GPUs that an actor reserves on cuda; may be a fraction."""
     cpus_per_actor: int = field(default=1, metadata=option(at_least=1, advanced=True))
@@ -61,14 +61,14 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where actors run: ``auto`` is resolved."""
+    """The resolved resources of actors: no field is ``auto``."""
 
     device: str
-    """``cpu`` or ``cuda``."""
+    """Device of the actors: ``cpu`` or ``cuda``."""
     dtype: str
-    """The weights' precision."""
+    """Precision of the model's weights."""
     pool: PoolConfig
-    """How many actors, and what they reserve."""
+    """Number of actors, and the resources that each reserves."""
 
     def describe(self) -> str:
         """The placement for a message, such as ``up to 4 actors on cpu in float32``."""
@@ -96,7 +96,8 @@ def find_placement(wanted: Resources) -> Placement:
         )
     if wanted.device == "auto" and not gpus and cpus < wanted.cpus_per_actor:
         raise UserError(
-            "the Ray cluster has no GPU and too few CPUs yet; say what is to come with --device and --actors"
+            "the Ray cluster has no GPU and too few CPUs yet; name the resources that will join by --device and "
+            "--actors"
         )
     if cpus < wanted.cpus_per_actor and own_cluster:
         raise UserError(f"--cpus-per-actor {wanted.cpus_per_actor}, but the Ray cluster has {cpus:g} CPUs")
@@ -116,7 +117,7 @@ def joined_cluster(wanted: Resources) -> Iterator[Placement]:
     """Join or start a Ray cluster for as long as the context lasts.
 
     Args:
-        wanted: What actors shall run on.
+        wanted: The requested resources of actors.
 
     Yields:
         The placement of actors on the cluster.
@@ -146,7 +147,7 @@ def check_output(path: AnyPath, option: str = "--out") -> None:
     """Refuse an output that would lie in a job's temporary copy of its working directory.
 
     Raises:
-        UserError: This is a Ray job, and the path is relative.
+        UserError: The path is relative, and this process is a Ray job.
     """
     if _RAY_JOB in os.environ and not path.is_absolute():
         raise UserError(
@@ -173,7 +174,7 @@ def _start_ray() -> bool:
     except SystemExit:
         raise KeyboardInterrupt from None  # Ray's own answer to a signal while it starts
     _interrupt_on_sigterm()  # once more: Ray takes the signal for itself
-    # There is no public way to tell the two apart.
+    # No public function of Ray says whether the cluster was joined or started.
     node = ray._private.worker._global_node
     return node is not None and node.is_head()
 

@@ -43,18 +43,18 @@ from pipeline.tasks import Example
 
 logger = logging.getLogger(__name__)
 
-#: How long the coordinator waits for an answer before it looks at everything else.
+#: Seconds that the coordinator waits for an answer before it polls everything else.
 TICK_SECONDS = 0.5
 #: When a chunk is overdue: in median times of an example, and in seconds.
 OVERDUE, OVERDUE_SECONDS = 1.5, 5.0
 #: Finished chunks that the median is taken over.
 _TIMED_CHUNKS = 64
-#: How often the cluster is asked whether it has grown.
+#: Seconds between two polls of the cluster's size.
 GROWTH_SECONDS = 5.0
 
 
 class ActorState(Enum):
-    """What an actor does."""
+    """The states of an actor."""
 
     LOADING = auto()
     IDLE = auto()
@@ -70,7 +70,7 @@ class _SearchActor:
         handle: The actor, for ``SearchActors``.
         began: When the actor began to load, or was given its chunk.
         call: The call in flight; None if the actor is idle.
-        state: What the actor does.
+        state: Whether the actor loads, is idle or searches a chunk.
         chunk: The chunk that it is busy with.
         node: The machine that it is on, once it has loaded.
         programs_run: Programs that it had run when it was last polled.
@@ -100,14 +100,14 @@ class Coordinator:
 
     Args:
         config: The run's settings.
-        pool: How many actors, and their resources.
+        pool: Number of actors, and their resources.
         examples: Every example of the run, in order.
-        folder: Where rows are committed; opened already.
+        folder: The run folder to which rows are committed; opened already.
         committed: The groups that are committed already.
         show: Called with the progress about twice a second.
         stall_seconds: An actor that runs no program for so long is replaced.
         evaluator: The actors' class.
-        actors: What starts and calls actors; None for Ray.
+        actors: The cluster that starts and calls actors; None for Ray.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Coordinator:
         self._throughput: deque[float] = deque(maxlen=_TIMED_CHUNKS)
         self._actors: list[_SearchActor] = []
         self._started = 0
-        #: The calls that ask actors for their activity.
+        #: The calls in flight that poll the activity of actors.
         self._polls: dict[Any, _SearchActor] = {}
         self._num_actors = pool.num_actors
         self._next_start = self._next_poll = self._next_growth = 0.0
@@ -214,7 +214,7 @@ class Coordinator:
         }
 
     def _grow(self) -> None:
-        """Use nodes that joined later, unless a number of actors was asked for."""
+        """Use nodes that joined later, unless the request names a number of actors."""
         if self._pool.elastic and self._cluster.now() >= self._next_growth:
             self._next_growth = self._cluster.now() + GROWTH_SECONDS
             self._num_actors = max(self._num_actors, self._cluster.capacity())
@@ -338,7 +338,7 @@ class Coordinator:
         """Commit a group of which nothing is left to do, or set it aside if none of its examples could be searched.
 
         Raises:
-            StoppedError: It is a calibration group without a result.
+            StoppedError: A calibration group has no result.
         """
         if finalized is None:
             return
@@ -364,7 +364,7 @@ class Coordinator:
             if not finalized.results:
                 # The prior decides the rows of all other examples: it may not depend on an outage.
                 raise StoppedError(
-                    f"no question of calibration group {group} could be searched; the last error: "
+                    f"no example of calibration group {group} could be searched; the last error: "
                     f"{list(failed.values())[-1]}; the same command tries them again, and a new run with "
                     "--calibration 0 does without"
                 )
@@ -394,14 +394,14 @@ class Coordinator:
         prior = self._folder.prior()
         if prior is not None and prior.num_layers != num_layers:
             raise UserError(
-                f"the prior was learnt on a model of {prior.num_layers} layers, this one has {num_layers}; "
+                f"the prior was fitted on a model of {prior.num_layers} layers, this one has {num_layers}; "
                 f"delete {self._folder.root}, where nothing was searched, and give a prior of the same model or none"
             )
 
     # -- the actors ------------------------------------------------------------------------
 
     def _poll_activity(self) -> None:
-        """Ask actors now and then how many programs they have run, and whether they live, without waiting for them."""
+        """Poll the actors for the programs that they have run, without waiting for their answers."""
         for call in self._cluster.wait(self._polls, 0.0) if self._polls else []:
             actor, activity = self._polls.pop(call), self._cluster.result(call)
             if isinstance(activity, CallFailure):

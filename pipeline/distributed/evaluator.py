@@ -24,8 +24,8 @@ class Loaded:
     """The answer of an actor that has loaded the model.
 
     Attributes:
-        facts: What a run notes about the model.
-        node: Ray's name of the machine that the actor is on.
+        facts: The model's class, depth and prompt format, for ``run.json``.
+        node: Ray's id of the actor's node.
     """
 
     facts: dict[str, Any]
@@ -38,9 +38,9 @@ class GroupResult:
 
     Attributes:
         rows: The rows to keep; see ``pipeline.shards.schema.SCHEMA``.
-        failed: Questions that the model cannot be asked, each with its error.
+        failed: Examples whose prompt cannot be prepared or does not fit, each with its error.
         evaluations: Every evaluation, if the group is in the calibration set: a prior is fitted to them.
-        improvements: For each question, after how many programs its best one became how short.
+        improvements: For each example, pairs of an evaluation's number and the new best length.
     """
 
     rows: list[dict[str, Any]]
@@ -50,9 +50,9 @@ class GroupResult:
 
 
 class SearchEvaluator(ModelActor):
-    """The Ray actor of a search: takes work groups.
+    """The Ray actor of a search: takes chunks of work groups.
 
-    ``activity`` may be asked for while ``search`` runs.
+    ``activity`` may be called while ``search`` runs.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -99,15 +99,15 @@ class SearchEvaluator(ModelActor):
         """
         self._begin()
         model, task = self._model, self._task
-        questions, failed = [], {}
+        prepared, failed = [], {}
         for example in examples:
             try:
-                questions.append(self._prepare(example))
+                prepared.append(self._prepare(example))
             except Exception as error:
                 # An error of a tokenizer or a chat template concerns one example; the others go on.
                 failed[example.id] = f"{type(error).__name__}: {error}"
         searched = search_group(
-            questions,
+            prepared,
             num_layers=model.num_layers,
             config=replace(self._config, search=self._config.calibration_search) if calibrates else self._config,
             score=partial(task.score, model),
@@ -122,7 +122,7 @@ class SearchEvaluator(ModelActor):
         )
 
     def _replay(self, item: ExampleSearch[PreparedExample, Outcome]) -> Replay | None:
-        """Evaluates an example's programs with stock models; None if the run does not ask for it."""
+        """A function that evaluates an example's programs with stock models; None without ``reverify``."""
         if not self._config.reverify:
             return None
         from pipeline.engine.stock_runner import StockRunner
@@ -138,17 +138,17 @@ class SearchEvaluator(ModelActor):
         return replay
 
     def _prepare(self, example: Example) -> PreparedExample:
-        question = self._task.prepare(example, self._model.tokenizer)
-        needed = self._task.tokens(question)
+        prepared = self._task.prepare(example, self._model.tokenizer)
+        needed = self._task.tokens(prepared)
         if needed > self._model.context_length:
             raise ValueError(
-                f"the question needs {needed} tokens with its answer, the model reads {self._model.context_length}"
+                f"the prompt needs {needed} tokens with its answer, the model reads {self._model.context_length}"
             )
-        return question
+        return prepared
 
     @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]
     def activity(self) -> tuple[int, int]:
-        """How many programs the actor has run so far, and how many it has replayed."""
+        """The numbers of programs that the actor has run so far, and that it has replayed."""
         return self._programs_run, self._programs_replayed
 
     def _count(self, programs: int) -> None:

@@ -1,6 +1,6 @@
-"""What a search does about actors that fail: replace them, wait, charge the chunk, or stop the run.
+"""The failure policy of a search: replace an actor that failed, wait, charge the chunk, or stop the run.
 
-An event goes in, a decision comes out; nothing here knows Ray, reads a clock or touches the work queue.
+An event goes in, a decision comes out; the policy does not depend on Ray, a clock or the work queue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_DOUBLINGS = 16
 
 
 class FailureKind(Enum):
-    """How a call of an actor failed."""
+    """The kinds of failures of an actor's call."""
 
     EXCEPTION = auto()
     """The actor raised an exception, and lives."""
@@ -37,7 +37,7 @@ class FailureKind(Enum):
 
 
 class StopReason(Enum):
-    """Why a run stops."""
+    """The reasons for which a run stops."""
 
     USER_ERROR = auto()
     """The request is wrong, and no actor can load the model."""
@@ -57,9 +57,9 @@ class LoadFailed:
     """An actor failed while it loaded the model."""
 
     kind: FailureKind
-    """How it failed."""
+    """The kind of the failure."""
     user_error: bool = False
-    """Whether its exception says that the request is wrong; it may be so on one machine alone."""
+    """Whether the exception says that the request is wrong; that may hold on one node alone."""
     others: bool = False
     """Whether another actor has loaded the model, or may do so yet."""
 
@@ -69,7 +69,7 @@ class IdleActorFailed:
     """An actor failed that had no chunk."""
 
     kind: FailureKind
-    """How it failed."""
+    """The kind of the failure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class ChunkFailed:
     actor: int
     """The actor's number."""
     kind: FailureKind
-    """How it failed."""
+    """The kind of the failure."""
     first_attempt: bool
     """Whether the chunk is a whole group that had never failed before."""
 
@@ -97,20 +97,20 @@ Event: TypeAlias = ActorLoaded | LoadFailed | IdleActorFailed | ChunkFailed | Ch
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What follows from an event."""
+    """The consequences of an event."""
 
     replace: bool = False
-    """Whether the actor is ended; another one starts in its place."""
+    """Whether the actor is ended and replaced by another one."""
     pause_seconds: float = 0.0
     """Time until the next actor may start."""
     charge: bool = False
     """Whether the failure counts as an attempt at the chunk; if not, the chunk is requeued as if it had not begun."""
     stop: StopReason | None = None
-    """Why the run stops; None if it goes on."""
+    """The reason for which the run stops; None if it goes on."""
 
 
 class FailurePolicy:
-    """Counts failures in a row, and decides what follows from each."""
+    """Counts failures in a row, and decides on the consequences of each."""
 
     def __init__(self) -> None:
         self._failed_starts = 0
@@ -121,7 +121,7 @@ class FailurePolicy:
         self._exceptions: Counter[int] = Counter()
 
     def record(self, event: Event) -> Decision:
-        """Take note of an event, and decide what follows from it."""
+        """Count an event, and decide on its consequences."""
         match event:
             case ActorLoaded():
                 self._failed_starts = 0

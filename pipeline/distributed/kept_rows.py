@@ -1,4 +1,4 @@
-"""Which of an example's programs are kept as rows: chosen, confirmed where the run asks for it, written as rows."""
+"""The choice of an example's programs that are kept, their confirmation by replays, and their rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.program import LayerProgram
 from pipeline.search.group_search import ExampleSearch
-from pipeline.search.verdicts import Verdict, ranked, unbeaten
+from pipeline.search.verdicts import Verdict, pareto_verdicts, ranked
 from pipeline.shards.path_row import PathRow, path_row
 from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Outcome, PreparedExample
@@ -28,8 +28,8 @@ def rows_to_keep(
     Args:
         item: An example with its finished search.
         config: The run's settings.
-        replay: Where given, only programs are kept whose results it confirms; the identity program's row, which every
-            example has, holds the replayed result.
+        replay: If given, only programs are kept whose results the replay confirms; the identity program's row, which
+            every example has, holds the replayed result.
     """
     verdicts, outcomes = dict(item.tree.verdicts), dict(item.outcomes)
     if replay is not None:
@@ -74,7 +74,7 @@ def choose_programs(
     else:
         wanted = list(verdicts)
         if config.keep == "pareto":
-            wanted = [verdict.program for verdict in unbeaten(verdicts.values(), config.search.budget)]
+            wanted = [verdict.program for verdict in pareto_verdicts(verdicts.values(), config.search.budget)]
         chosen = [*(program for program in right if program in set(wanted)), *wanted]
     return list(dict.fromkeys([*chosen, identity]))
 
@@ -84,7 +84,7 @@ def confirm(
 ) -> tuple[Verdicts, Outcomes]:
     """Replay the programs that are to be kept, until all of those are confirmed.
 
-    A program whose replayed result differs is dropped, and the next best takes its place.
+    A program whose replayed result differs is dropped, and the next best replaces it.
 
     Returns:
         The results without those of dropped programs, and the outcomes; the identity program's are the replayed ones.

@@ -1,6 +1,6 @@
 """The base class of all Ray actors: one copy of the base model, and a number of threads.
 
-Subclasses search, extract features, evaluate programs and answer questions.
+Subclasses search, extract features, evaluate programs and answer prompts.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ModelActor:
 
 
 class TaskActor(ModelActor):
-    """Holds a copy of the base model, and scores its answers to the questions of a task.
+    """Holds a copy of the base model, and scores its answers to the examples of a task.
 
     Args:
         source: The model.

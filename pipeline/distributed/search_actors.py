@@ -24,7 +24,7 @@ class CallFailure:
     """A call that has no result.
 
     Attributes:
-        kind: How it failed.
+        kind: The kind of the failure.
         error: The actor's own exception, or what ended the actor.
     """
 
@@ -33,7 +33,7 @@ class CallFailure:
 
 
 class SearchActors(Protocol):
-    """What the coordinator asks of a cluster. A call is an opaque, hashable value; so is the handle of an actor."""
+    """The calls that the coordinator makes of a cluster. A call and an actor's handle are opaque, hashable values."""
 
     def now(self) -> float:
         """Seconds on a clock that never goes back."""
@@ -48,19 +48,19 @@ class SearchActors(Protocol):
         ...
 
     def end(self, actor: Any) -> None:
-        """End an actor, whatever it does."""
+        """End an actor, in any state."""
         ...
 
     def load(self, actor: Any) -> Any:
-        """Call: load the model (``SearchEvaluator.load``)."""
+        """Start the call that loads the model (``SearchEvaluator.load``)."""
         ...
 
     def search(self, actor: Any, examples: Sequence[Example], prior: Any, calibrates: bool) -> Any:
-        """Call: search examples (``SearchEvaluator.search``)."""
+        """Start the call that searches examples (``SearchEvaluator.search``)."""
         ...
 
     def activity(self, actor: Any) -> Any:
-        """Call: count the programs that the actor has run (``SearchEvaluator.activity``)."""
+        """Start the call that counts the programs run so far (``SearchEvaluator.activity``)."""
         ...
 
     def share(self, prior: Prior) -> Any:
@@ -81,7 +81,7 @@ class RaySearchActors:
 
     Args:
         config: The run's settings.
-        pool: How many actors, and their resources.
+        pool: Number of actors, and their resources.
         evaluator: The actors' class.
     """
 
@@ -138,7 +138,7 @@ class RaySearchActors:
 
 
 def failure_of(error: RayError) -> CallFailure:
-    """What an error of Ray says of an actor: an exception of its own leaves the actor alive, any other ends it."""
+    """The failure behind an error of Ray: an exception that the actor raised leaves it alive, any other ends it."""
     if isinstance(error, RayTaskError):
         cause = error.cause if isinstance(error.cause, Exception) else error
         return CallFailure(kind=FailureKind.EXCEPTION, error=cause)

@@ -1,4 +1,4 @@
-"""What is to be searched: work groups, chunks of groups that fail, and copies of chunks that take long.
+"""The work of a search: work groups, chunks of groups that fail, and copies of chunks that take long.
 
 A chunk is handed out, and comes back finished or failed:
 
@@ -12,7 +12,7 @@ A group that failed on three actors is split, and so is every chunk of it that f
 its actors is alone; that one is set aside after three more failures. The rest of the group is then searched once more
 in one chunk, so that its rows do not depend on how the group was split, or on whether it had to be. Failed chunks are
 retried after all first attempts: bad examples hold up no others, and an outage may be over by then. A chunk whose
-machine was taken away is requeued as if it had not begun. Nothing here knows Ray, or what a chunk's result is.
+machine was taken away is requeued as if it had not begun. The queue does not depend on Ray or on the type of a result.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class FinalizedGroup(Generic[Result]):
 
     Attributes:
         group: The group's number.
-        results: Its chunks' results, in the order of its examples: mostly one.
+        results: The results of the group's chunks, in the order of the examples: mostly one.
         failed: Indices of the examples that were set aside, each with the reason.
     """
 
@@ -84,7 +84,7 @@ class _OpenGroup(Generic[Result]):
     """A group that is not finalized.
 
     Attributes:
-        size: Its number of examples.
+        size: Number of examples of the group.
         results: The results of its chunks so far.
         failed: Indices of the examples that were set aside, each with the reason.
         rest: For a group that was split, the examples that were not set aside, once that is known of all.
@@ -105,7 +105,7 @@ class WorkQueue(Generic[Result]):
     """The work groups that are not finalized yet.
 
     Args:
-        sizes: How many examples each group has, in the order in which groups are handed out.
+        sizes: Number of examples of each group, in the order in which groups are handed out.
         prerequisites: Groups that must all be finalized before any other is begun.
     """
 

@@ -1,4 +1,4 @@
-"""How many tokens one pass may hold on this machine.
+"""The largest number of tokens of one pass on this machine.
 
 The number depends on the machine's total memory and the model alone, not on the memory that is free at the moment: the
 same run on the same kind of machine is split into the same batches.

@@ -1,4 +1,4 @@
-"""The decoder-layer contract: what the engine asks of a transformers model, and its check.
+"""The decoder-layer contract: the requirements of the engine on a transformers model, and their check.
 
 Llama, Qwen2, Qwen3, Mistral, Gemma 2, Gemma 3 (text), Phi-3, OLMo 2, OLMoE and Qwen2-MoE share it in
 transformers 5: ``model.embed_tokens``, a list ``model.layers`` whose members take
@@ -67,7 +67,7 @@ class DecoderStack:
 
     @property
     def num_layers(self) -> int:
-        """Depth L."""
+        """Depth L of the model."""
         return len(self.layers)
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -98,10 +98,10 @@ class DecoderStack:
         """One decoder layer on packed tokens.
 
         Args:
-            layer: Its index.
+            layer: Index of the layer in the model.
             hidden: Residual stream ``[N, D]``.
             positions: Each token's position in its text, ``[N]``.
-            rotary: Their cosines and sines, ``[N, head_dim]``.
+            rotary: Cosines and sines of the positions, ``[N, head_dim]``.
             attention: Which tokens see which.
 
         Returns:

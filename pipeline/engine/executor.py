@@ -30,7 +30,7 @@ from pipeline.engine.kv_cache import SlotView
 from pipeline.engine.packed_attention import KeysOnly, KeysTaken, NewestTokens, Tails, WholeTexts
 from pipeline.program import LayerProgram
 
-#: A layer gains nothing from more tokens than this in a call, and loses where they leave the processor's caches.
+#: A layer call is not faster with more tokens than this, and slower where they exceed the processor's caches.
 CPU_CALL_TOKENS = 1024
 #: Matrices of fewer rows are multiplied by other kernels (MKL's, on some processors), which round sums differently.
 #: Programs that go back and forth amplify the difference: a text so short runs alone, as a stock model runs it.
@@ -42,9 +42,9 @@ class Text:
     """A text to run.
 
     Attributes:
-        tokens: Its token ids, T of them.
+        tokens: Token ids of the text, T of them.
         rotary: Cosines and sines of its positions, ``[T, head_dim]``.
-        logits_from: The first position whose final state is asked for.
+        logits_from: The first position whose final state is needed.
         rows: The rows of the call that read this text, each with its program.
     """
 
@@ -55,12 +55,12 @@ class Text:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens T of the text."""
+        """Number of tokens T of the text."""
         return len(self.tokens)
 
     @property
     def num_logits(self) -> int:
-        """Positions whose final state is asked for."""
+        """Positions whose final state is needed."""
         return len(self.tokens) - self.logits_from
 
 
@@ -85,7 +85,7 @@ class SequenceState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerOutput:
-    """What one layer made of one sequence state.
+    """The result of one layer on one sequence state.
 
     Attributes:
         state: The state after the layer.
@@ -116,7 +116,7 @@ class Executor:
 
         Args:
             texts: The texts.
-            states: Where to start from; every row is in one of them.
+            states: The states from which the rows start; every row is in one of them.
             programs: One a row.
 
         Yields:
@@ -164,7 +164,7 @@ class Executor:
         Args:
             hidden_BD: Embeddings of the rows' new tokens; overwritten.
             positions: Each one's position in its row's text.
-            rotary: Their cosines and sines, ``[B, head_dim]``.
+            rotary: Cosines and sines of the positions, ``[B, head_dim]``.
             programs: One a row.
             slots: Keys and values of everything before; the new ones are added.
 

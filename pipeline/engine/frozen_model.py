@@ -33,7 +33,7 @@ class FrozenModel:
 
     Args:
         hf_model: The model, inside the decoder-layer contract; it is put in evaluation mode.
-        tokenizer: Its tokenizer; may be None where only token ids are used.
+        tokenizer: The model's tokenizer; may be None where only token ids are used.
         max_batch_tokens: Most tokens that one pass holds; longer calls are split, so memory does not grow
             with the number of rows. None: as many as the machine has room for (see ``batch_limit``). Where a
             pass runs out of memory all the same, the limit is halved until ``forget``.
@@ -91,7 +91,7 @@ class FrozenModel:
 
     @property
     def num_layers(self) -> int:
-        """Depth L."""
+        """Depth L of the model."""
         return self.stack.num_layers
 
     @property

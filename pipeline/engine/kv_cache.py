@@ -57,7 +57,7 @@ class KVSlots:
     Args:
         programs: One a row.
         max_tokens: Most tokens that a row will ever hold.
-        pool: Where the memory comes from.
+        pool: The pool that the memory comes from.
     """
 
     def __init__(self, programs: Sequence[LayerProgram], *, max_tokens: int, pool: KVPool) -> None:

@@ -39,7 +39,7 @@ def choose_device(device: str) -> torch.device:
     if kind not in DEVICES:
         raise UserError(f"unknown device {device!r}; choose one of: {', '.join(DEVICES)}")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' was asked for, but torch finds no GPU here; use --device cpu")
+        raise UserError("--device cuda, but torch finds no GPU here; use --device cpu")
     return torch.device(device)
 
 
@@ -108,7 +108,7 @@ def load_description(source: ModelSource) -> tuple[Any, Any]:
     """A model's configuration and tokenizer, without its weights.
 
     Raises:
-        UserError: They cannot be read.
+        UserError: The model's configuration or tokenizer cannot be read.
     """
     try:
         location = _readable(source.location)
@@ -122,7 +122,7 @@ def load_description(source: ModelSource) -> tuple[Any, Any]:
 
 
 def _readable(source: str) -> str:
-    """Where transformers reads a model from: an embedded or a ``.gguf`` one is converted first."""
+    """The path from which transformers reads a model: an embedded or a ``.gguf`` model is converted first."""
     location = str(embedded_file()) if source.lower() in EMBEDDED_NAMES else source
     return str(_converted_gguf(Path(location))) if location.endswith(".gguf") else location
 
@@ -137,7 +137,7 @@ def _plain_greedy(given: GenerationConfig) -> GenerationConfig:
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: ``$DRLLM_CACHE``, or the user's cache folder."""
+    """The folder of converted models: ``$DRLLM_CACHE``, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "drllm-pipeline"
     return Path(os.environ.get("DRLLM_CACHE", default)).expanduser()
 

@@ -17,7 +17,7 @@ pass on unread:
 A tensor's name ends with its shape, one letter a dimension:
 
 - ``B``: texts of one length, or rows with one new token each
-- ``T``: tokens whose queries are asked
+- ``T``: tokens whose queries are computed
 - ``S``: tokens whose keys they may see
 - ``N``: tokens of several texts, packed one behind the other
 - ``H``: query heads
@@ -50,7 +50,7 @@ MaskOf = Callable[[torch.Tensor, int], torch.Tensor | None]
 
 
 class PackedAttention(Protocol):
-    """How one layer call attends.
+    """The attention of one layer call.
 
     Attributes:
         kernel_name: The attention function that the model came with.
@@ -144,7 +144,7 @@ class Tails:
     Args:
         made: Keys and values of the whole texts, packed.
         lengths: Tokens of each text.
-        tails: How many of them are run.
+        tails: Number of tokens that are run in each row.
         mask_of: The masks of the layer's kind.
     """
 
@@ -245,7 +245,7 @@ def _packed_attention(
     attention_mask: PackedAttention,
     **rules: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What the engine's layers call; ``rules`` are the architecture's own (scaling, soft cap, …)."""
+    """The attention function of the engine's layers; ``rules`` are the architecture's own (scaling, soft cap, …)."""
     if attention_mask.kernel_name == "eager":
         stock = sys.modules[type(module).__module__].eager_attention_forward
     else:

@@ -22,7 +22,7 @@ from pipeline.program import LayerProgram
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CachedPrefix:
-    """Where some rows start from.
+    """The cached prefix from which some rows start.
 
     Attributes:
         text: Index of their text in the plan.
@@ -39,7 +39,7 @@ class CachedPrefix:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrefillPlan:
-    """What a call runs, and what it takes from the cache.
+    """The states that a call computes, and those that it takes from the cache.
 
     Attributes:
         programs: One a row.
@@ -84,10 +84,10 @@ class Prefill:
         Args:
             token_ids: One text a row.
             programs: One program a row.
-            logits_from: First position of each row whose final state is asked for.
-            slots: Where the keys and values of every position of the programs go; None where nothing is decoded.
+            logits_from: First position of each row whose final state is needed.
+            slots: Receives the keys and values of every position of the programs; None where nothing is decoded.
             on_state: Called with every state on the way. The last one holds all tokens where ``logits_from`` is 0,
-                else it may hold the positions asked for alone.
+                else it may hold the needed positions alone.
 
         Returns:
             Each row's residual stream before the final norm, ``[T - logits_from, D]``.

@@ -15,7 +15,7 @@ OnState = Callable[[Sequence[int], int, torch.Tensor], None]
 
 
 class StateHook(Protocol):
-    """What may look at the states of prompts while ``FrozenModel.decode`` reads them."""
+    """Receives the states of prompts while ``FrozenModel.decode`` reads them."""
 
     @property
     def every_token(self) -> bool:
@@ -41,7 +41,7 @@ class StateProbe(Protocol):
 
     @property
     def whole(self) -> bool:
-        """Whether it reads every token that leaves the final layer, not the prompt's last one alone."""
+        """Whether the probe reads every token behind the final layer, not the prompt's last one alone."""
         ...
 
     def take(self, state: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,7 @@ class ProbeHook:
     base model. A prompt's states are kept until its last one is there.
 
     Args:
-        probes: The probes.
+        probes: The probes that read the states.
         programs: The prompts' programs, one a row.
 
     Raises:
@@ -101,7 +101,7 @@ class ProbeHook:
 
 
 def _entering_depths(program: LayerProgram) -> list[int]:
-    """How many layers of a program run before each layer of the model, and before the end."""
+    """The number of layers of a program that run before each layer of the model, and before the end."""
     counts = program.counts
     if counts is None:
         raise ValueError(f"a probe reads programs that keep the layers' order; {program} does not")

@@ -1,4 +1,4 @@
-"""What a field of a request allows and how the command line calls it, said once: where the field is.
+"""The range and the option name of a request's field, declared once: at the field.
 
 A request is a frozen dataclass. ``field(metadata=option(at_least=1))`` declares a range, and ``check_fields``, called
 in ``__post_init__``, refuses a value outside it with a message that names the option. The command line derives the
@@ -23,28 +23,28 @@ _KEY = "option"
 
 @dataclass(frozen=True, kw_only=True)
 class OptionFacts:
-    """What is known of a field beside its name, type, default and docstring."""
+    """The facts about a field beside its name, type, default and docstring."""
 
     name: str | None = None
     """The option, as ``--actors``; None for the field's own name."""
     metavar: str | None = None
-    """What stands for the value in the help; None for what its type says."""
+    """The word for the value in the help; None for the type's own."""
     unset: str | None = None
-    """What None stands for, in words that follow ``default:`` in the help."""
+    """Meaning of None, in words that follow ``default:`` in the help."""
     advanced: bool = False
     """Whether the help lists it in a section of its own, after what everybody needs."""
     above: float | None = None
-    """Allowed are only greater numbers."""
+    """Exclusive lower bound of the value."""
     at_least: float | None = None
     """The smallest number that is allowed."""
     below: float | None = None
-    """Allowed are only smaller numbers."""
+    """Exclusive upper bound of the value."""
     at_most: float | None = None
     """The greatest number that is allowed."""
     infinite: bool = False
     """Whether infinity is a value, of a field with a range."""
     note: str | None = None
-    """What a value at the edge means, for the message."""
+    """Meaning of a value at the bound, for the message."""
 
     def allows(self, number: float) -> bool:
         """Whether a number lies in the range; not-a-number lies in none."""
@@ -61,7 +61,7 @@ class OptionFacts:
 
     @property
     def has_range(self) -> bool:
-        """Whether any bound is declared."""
+        """Whether the field has a lower or an upper bound."""
         return any(bound is not None for bound in (self.above, self.at_least, self.below, self.at_most))
 
     def rule(self) -> str:
@@ -114,13 +114,13 @@ def option(
 
 
 def facts_of(field: Field[Any]) -> OptionFacts:
-    """What a field's metadata says."""
+    """The facts in a field's metadata."""
     facts: OptionFacts = field.metadata.get(_KEY, OptionFacts())
     return facts
 
 
 def option_name(field: Field[Any]) -> str:
-    """How the command line calls a field, as ``--batch-size``."""
+    """The option of a field, such as ``--batch-size``."""
     return facts_of(field).name or f"--{field.name.replace('_', '-')}"
 
 
@@ -141,7 +141,7 @@ def check_fields(request: DataclassInstance) -> None:
     """Refuse a value that its field does not allow. Call it in ``__post_init__``.
 
     Raises:
-        UserError: A number is out of its field's range, or a word is none of its choices; the message names the option.
+        UserError: A number is out of its range, or a word is not one of its choices; the message names the option.
     """
     hints = type_hints(type(request))
     for field in fields(request):

@@ -21,13 +21,13 @@ class Converted:
     """The outcome of a conversion.
 
     Attributes:
-        questions: Number of examples that were taken over.
+        examples: Number of examples that were taken over.
         programs: Number of verdicts that were taken over, over all examples.
         num_layers: Depth of the model.
         left_out: Number of programs and examples that could not be taken over, by the reason.
     """
 
-    questions: int
+    examples: int
     programs: int
     num_layers: int
     left_out: Counter[str]
@@ -50,7 +50,7 @@ def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda
     if model is not None:
         data.model, data.revision = model.name, model.revision
     data.dtype = request.dtype or data.dtype
-    if not data.questions:
+    if not data.examples:
         reasons = "".join(f"\n  {reason}: {number}" for reason, number in data.left_out.items())
         raise UserError(f"nothing in {without_secrets(request.source)} could be taken over{reasons and ':'}{reasons}")
     if request.target_format == "polar":
@@ -59,12 +59,12 @@ def convert(request: ConvertRequest, *, announce: Callable[[str], None] = lambda
         write_run(data, request.target, origin=_origin(request))
         if data.revision is None or data.dtype is None:
             announce(
-                "The source does not say which weights were searched, and in which precision; to train on the run, "
+                "The source names neither the searched weights nor their precision; to train on the run, "
                 "name them with --model and --dtype, in a new folder."
             )
     return Converted(
-        questions=len(data.questions),
-        programs=sum(len(question.tried) for question in data.questions),
+        examples=len(data.examples),
+        programs=sum(len(example.tried) for example in data.examples),
         num_layers=data.num_layers,
         left_out=data.left_out,
     )

@@ -38,4 +38,4 @@ class ConvertRequest:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.source_format == "run" and (self.num_layers is not None or self.task is not None):
-            raise UserError("a run says its own depth and tasks: leave out --num-layers and --task")
+            raise UserError("a run holds its own depth and tasks: leave out --num-layers and --task")

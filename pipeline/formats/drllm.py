@@ -1,6 +1,6 @@
 """The results of Dr.LLM's data generation (arXiv 2510.12773), read.
 
-A file holds one object with lists side by side: the text of each question, its reference answer (``best_response``),
+A file holds one object with lists side by side: the prompt of each example, its reference answer (``best_response``),
 whether the base model was right, and the paths that were right. The paths that were wrong are not in the file.
 """
 
@@ -35,7 +35,7 @@ def read_drllm(file: AnyPath, *, num_layers: int | None = None, task: str | None
     if len(set(lengths.values())) != 1 or not results.get("questions"):
         said = ", ".join(f"{name}: {length}" for name, length in lengths.items())
         raise UserError(
-            f"{without_secrets(file)} is no results file of Dr.LLM's: it must have lists of one length ({said})"
+            f"{without_secrets(file)} is no results file of Dr.LLM's: it must have lists of equal length ({said})"
         )
     task = task or text_of(results, "dataset") or "drllm"
     paths = [path for good in results["good_paths"] if isinstance(good, list) for path in good]
@@ -44,7 +44,7 @@ def read_drllm(file: AnyPath, *, num_layers: int | None = None, task: str | None
     for number, (prompt, response, original, good) in enumerate(columns):
         answer = as_text(response)
         if not isinstance(prompt, str) or answer is None or not isinstance(good, list) or original not in (0, 1):
-            data.left_out["question whose fields are of other kinds"] += 1
+            data.left_out["example whose fields are of other kinds"] += 1
             continue
         data.add(
             example_id=f"{task}-{number:06d}",

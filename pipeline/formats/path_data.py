@@ -18,8 +18,8 @@ from pipeline.tasks.rows import as_text, flaw_of
 
 #: The largest depth that a shard's columns can hold.
 _DEEPEST = 32767
-#: The reason to leave out an example without the base model's verdict: programs are measured against that.
-NO_BASELINE = "question without a verdict on the untouched model"
+#: The reason to leave out an example without the base model's result: programs are compared with it.
+NO_BASELINE = "example without a result of the base model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class TriedProgram:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SearchedQuestion:
+class SearchedExample:
     """An example with all verdicts on it.
 
     Attributes:
@@ -70,7 +70,7 @@ class PathData:
         budget: The longest acceptable program, as a fraction of L; None where the source has no bound.
         add_special_tokens: Whether the tokenizer adds its special tokens to the prompts; None where the source does not
             say.
-        questions: The examples, each with its verdicts.
+        examples: The examples, each with its verdicts.
         left_out: Number of programs and examples that could not be taken over, by the reason.
     """
 
@@ -80,7 +80,7 @@ class PathData:
     dtype: str | None = None
     budget: float | None = None
     add_special_tokens: bool | None = None
-    questions: list[SearchedQuestion] = field(default_factory=list)
+    examples: list[SearchedExample] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     _names: Counter[str] = field(default_factory=Counter, repr=False)
 
@@ -105,7 +105,7 @@ class PathData:
             verdicts: Programs as the file has them, each with whether it is right and its margin.
         """
         if any(map(flaw_of, (example_id, task, prompt, answer))):
-            self.left_out["question with a text that is too long, no Unicode, or hides characters"] += 1
+            self.left_out["example with a text that is too long, no Unicode, or hides characters"] += 1
             return
         identity = LayerProgram.identity(self.num_layers)
         tried: dict[LayerProgram, TriedProgram] = {}
@@ -124,19 +124,17 @@ class PathData:
                 return
             tried[identity] = TriedProgram(program=identity, correct=baseline_correct)
         elif baseline_correct not in (None, tried[identity].correct):
-            self.left_out["score of the untouched model that its program contradicts"] += 1
+            self.left_out["score of the base model that its program contradicts"] += 1
         self._names[example_id] += 1
         if self._names[example_id] > 1:
             example_id = f"{example_id}#{self._names[example_id]}"
-        self.questions.append(
-            SearchedQuestion(
-                example_id=example_id, task=task, prompt=prompt, answer=answer, tried=tuple(tried.values())
-            )
+        self.examples.append(
+            SearchedExample(example_id=example_id, task=task, prompt=prompt, answer=answer, tried=tuple(tried.values()))
         )
 
     def _program(self, layers: Any) -> LayerProgram | None:
         if not isinstance(layers, list) or any(type(layer) is not int for layer in layers):
-            self.left_out["program that is no list of layer numbers"] += 1
+            self.left_out["program that is not a list of layer numbers"] += 1
             return None
         if not layers:
             self.left_out["program that runs no layer"] += 1
@@ -163,10 +161,10 @@ def depth_of(programs: Iterable[Any], given: int | None, file: AnyPath) -> int:
         (layer for layers in programs if isinstance(layers, list) for layer in layers if type(layer) is int), default=-1
     )
     if deepest < 0:
-        raise UserError(f"{name} has no program that would tell the model's depth; say it with --num-layers")
+        raise UserError(f"{name} has no program that shows the model's depth; give it with --num-layers")
     if deepest >= _DEEPEST:
         raise UserError(
-            f"{name} has a program with layer {deepest}, which no model has; say its depth with --num-layers"
+            f"{name} has a program with layer {deepest}, which no model has; give its depth with --num-layers"
         )
     return deepest + 1
 
@@ -175,7 +173,7 @@ def budget_of(value: Any, file: AnyPath) -> float | None:
     """The budget that a file states; None for no bound.
 
     Raises:
-        UserError: The value is no number above 0.
+        UserError: The value is not a number above 0.
     """
     if value is None:
         return None
@@ -184,7 +182,7 @@ def budget_of(value: Any, file: AnyPath) -> float | None:
     except (TypeError, ValueError, OverflowError):
         budget = math.nan
     if not 0 < budget < math.inf:
-        raise UserError(f"{without_secrets(file)} says a budget that is no number above 0: {value!r}")
+        raise UserError(f"{without_secrets(file)} holds a budget that is not a number above 0: {value!r}")
     return budget
 
 

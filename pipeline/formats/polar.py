@@ -1,8 +1,8 @@
 """PoLar's supervision files (arXiv 2606.06574) and RE-PoLar's variant (2609.31360), read and written.
 
-A file holds samples: an object with a ``samples`` list, a list, or an object of samples. Each sample has a question, a
+A file holds samples: an object with a ``samples`` list, a list, or an object of samples. Each sample has a prompt, a
 reference answer, the paths that were right (``final_valid_transitions``) and, mostly, the paths that were wrong.
-RE-PoLar's files are compressed, call the base model's score ``initial_transition_metric``, and keep the question in
+RE-PoLar's files are compressed, call the base model's score ``initial_transition_metric``, and keep the prompt in
 ``sample_info``.
 """
 
@@ -16,7 +16,7 @@ import zlib
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.formats.path_data import PathData, SearchedQuestion, TriedProgram, budget_of, depth_of, list_of, text_of
+from pipeline.formats.path_data import PathData, SearchedExample, TriedProgram, budget_of, depth_of, list_of, text_of
 from pipeline.storage import AnyPath, content, without_secrets, write_whole
 
 _GZIP = b"\x1f\x8b"
@@ -45,7 +45,7 @@ def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None
         raise UserError(f"{without_secrets(file)} holds no samples of PoLar's: none has {_VALID!r}")
     stated = header.get("num_layers")
     if type(stated) is int and num_layers not in (None, stated):
-        raise UserError(f"{without_secrets(file)} says that its model has {stated} layers, not {num_layers}")
+        raise UserError(f"{without_secrets(file)} states that its model has {stated} layers, not {num_layers}")
     paths = [path for sample in samples for name in (_VALID, _INVALID) for path in list_of(sample, name)]
     data = PathData(
         num_layers=depth_of(paths, stated if num_layers is None and type(stated) is int else num_layers, file),
@@ -61,7 +61,7 @@ def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None
         prompt = text_of(sample, "question", "sample_info.question")
         answer = text_of(sample, "gt_ans", "ground_truth", "answer", "sample_info.ground_truth", "sample_info.answer")
         if prompt is None or answer is None:
-            data.left_out["question without its text or its answer"] += 1
+            data.left_out["example without its text or its answer"] += 1
             continue
         data.add(
             example_id=text_of(sample, "sample_info.query_id", "query_id", "question_id") or f"polar-{number:06d}",
@@ -91,7 +91,7 @@ def write_polar(data: PathData, file: AnyPath) -> None:
         "dtype": data.dtype,
         "budget": data.budget,
         "add_special_tokens": data.add_special_tokens,
-        "samples": [_sample(question) for question in data.questions],
+        "samples": [_sample(example) for example in data.examples],
     }
     text = json.dumps(value, allow_nan=False) + "\n"
     try:
@@ -133,23 +133,23 @@ def _scores(sample: dict[str, Any], paths: str, scores: str) -> list[float]:
     return [float(score) if is_known else math.nan for score, is_known in zip(stated, known)]
 
 
-def _sample(question: SearchedQuestion) -> dict[str, Any]:
-    right = [tried for tried in question.tried if tried.correct]
-    wrong = [tried for tried in question.tried if not tried.correct]
-    baseline = next(tried for tried in question.tried if tried.program.is_identity)
+def _sample(example: SearchedExample) -> dict[str, Any]:
+    right = [tried for tried in example.tried if tried.correct]
+    wrong = [tried for tried in example.tried if not tried.correct]
+    baseline = next(tried for tried in example.tried if tried.program.is_identity)
     return {
-        "question": question.prompt,
-        "gt_ans": question.answer,
+        "question": example.prompt,
+        "gt_ans": example.answer,
         "initial_score": float(baseline.correct),
         _VALID: [list(tried.program) for tried in right],
         _INVALID: [list(tried.program) for tried in wrong],
         "valid_scores": list(map(_score, right)),
         "invalid_scores": list(map(_score, wrong)),
         "sample_info": {
-            "query_id": question.example_id,
-            "question": question.prompt,
-            "ground_truth": question.answer,
-            "task": question.task,
+            "query_id": example.example_id,
+            "question": example.prompt,
+            "ground_truth": example.answer,
+            "task": example.task,
         },
     }
 

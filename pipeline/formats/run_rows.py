@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.formats.path_data import NO_BASELINE, PathData, SearchedQuestion, TriedProgram, budget_of
+from pipeline.formats.path_data import NO_BASELINE, PathData, SearchedExample, TriedProgram, budget_of
 from pipeline.program import LayerProgram
 from pipeline.shards.data_card import imported_card
 from pipeline.shards.path_row import PathRow, path_row
@@ -46,9 +46,9 @@ def read_run(run: AnyPath) -> PathData:
         add_special_tokens=loaded.get("special_tokens_added") if isinstance(loaded, dict) else None,
     )
     if "correct_as_asked" in rows:
-        data.left_out["verdict on a question as it stands, where the run asked it in several ways"] = len(rows)
-    for _, of_question in rows.groupby(["example_id", "prompt"], sort=False):
-        first = of_question.iloc[0]
+        data.left_out["result of the first rendering, where the run has several"] = len(rows)
+    for _, of_example in rows.groupby(["example_id", "prompt"], sort=False):
+        first = of_example.iloc[0]
         tried = tuple(
             TriedProgram(
                 program=LayerProgram(map(int, row["program"]), data.num_layers),
@@ -56,13 +56,13 @@ def read_run(run: AnyPath) -> PathData:
                 score=float(row["score"]),
                 response=row["response"],
             )
-            for row in of_question.to_dict("records")
+            for row in of_example.to_dict("records")
         )
         if not any(one.program.is_identity for one in tried):
             data.left_out[NO_BASELINE] += 1
             continue
-        data.questions.append(
-            SearchedQuestion(
+        data.examples.append(
+            SearchedExample(
                 example_id=str(first.example_id),
                 task=str(first.task),
                 prompt=str(first.prompt),
@@ -94,16 +94,16 @@ def write_run(data: PathData, out: AnyPath, *, origin: dict[str, str]) -> None:
         # Where the source does not say, assume that special tokens were added, as they mostly are to plain texts.
         added = data.add_special_tokens is not False
         folder.describe_model({"num_layers": data.num_layers, "special_tokens_added": added})
-        for group, start in enumerate(range(0, len(data.questions), GROUP)):
+        for group, start in enumerate(range(0, len(data.examples), GROUP)):
             if group not in committed:
-                questions = data.questions[start : start + GROUP]
-                folder.commit(group, [row for question in questions for row in _rows(question, data, settings)])
-        folder.write_card(imported_card(settings.settings(), len(data.questions)))
+                examples = data.examples[start : start + GROUP]
+                folder.commit(group, [row for example in examples for row in _rows(example, data, settings)])
+        folder.write_card(imported_card(settings.settings(), len(data.examples)))
         folder.mark_complete()
     except StorageError as error:
         raise UserError(str(error)) from None
     except (UnicodeError, pa.ArrowException) as error:
-        raise UserError(f"what {origin['file']} holds does not go into a shard: {error}") from None
+        raise UserError(f"what {origin['file']} holds does not fit into a shard: {error}") from None
     finally:
         folder.close()
 
@@ -126,7 +126,7 @@ class ImportedSettings:
 
     def settings(self) -> dict[str, Any]:
         """The settings as flat JSON, as ``run.json`` holds them; unknown settings are left out or ``unknown``."""
-        tasks = {question.task for question in self.data.questions}
+        tasks = {example.task for example in self.data.examples}
         return {
             "schema_version": self.schema_version,
             "model.name": self.data.model or UNKNOWN,
@@ -143,9 +143,9 @@ class ImportedSettings:
     def _content(self) -> str:
         """SHA-256 over the examples with their verdicts: other content is another run."""
         digest = hashlib.sha256()
-        for question in self.data.questions:
-            tried = [(str(tried.program), tried.correct, repr(tried.score)) for tried in question.tried]
-            said = [question.example_id, question.task, question.prompt, question.answer, tried]
+        for example in self.data.examples:
+            tried = [(str(tried.program), tried.correct, repr(tried.score)) for tried in example.tried]
+            said = [example.example_id, example.task, example.prompt, example.answer, tried]
             digest.update(json.dumps(said).encode())
         return digest.hexdigest()
 
@@ -155,33 +155,31 @@ class ImportedSettings:
         return hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _rows(question: SearchedQuestion, data: PathData, settings: ImportedSettings) -> Iterator[PathRow]:
+def _rows(example: SearchedExample, data: PathData, settings: ImportedSettings) -> Iterator[PathRow]:
     """The rows of an example, right programs first."""
     right = [
-        tried
-        for tried in question.tried
-        if tried.correct and (data.budget is None or tried.program.within(data.budget))
+        tried for tried in example.tried if tried.correct and (data.budget is None or tried.program.within(data.budget))
     ]
     # An unknown margin (NaN) ranks as 0.
     right.sort(key=lambda tried: (len(tried.program), 0.0 if math.isnan(tried.score) else -tried.score))
-    baseline = next(tried for tried in question.tried if tried.program.is_identity)
+    baseline = next(tried for tried in example.tried if tried.program.is_identity)
     rank = {tried.program: number for number, tried in enumerate(right, start=1)}
-    others = [tried for tried in question.tried if tried.program not in rank]
+    others = [tried for tried in example.tried if tried.program not in rank]
     for tried in (*right, *others):
         yield path_row(
-            example_id=question.example_id,
-            task=question.task,
-            prompt=question.prompt,
-            answer=question.answer,
+            example_id=example.example_id,
+            task=example.task,
+            prompt=example.prompt,
+            answer=example.answer,
             response=tried.response,
             program=tried.program,
             correct=tried.correct,
             margin=tried.score,
             baseline_correct=baseline.correct,
             rank=rank.get(tried.program, 0),
-            simulations=len(question.tried) - 1,
-            evaluations=len(question.tried),
-            layer_executions=sum(len(other.program) for other in question.tried),
+            simulations=len(example.tried) - 1,
+            evaluations=len(example.tried),
+            layer_executions=sum(len(other.program) for other in example.tried),
             model=data.model or UNKNOWN,
             run_id=settings.run_id,
         )

@@ -1,4 +1,4 @@
-"""The numbers of a report, from committed rows: four groups, lengths, layers, budgets, menus, kinds of programs.
+"""The numbers of a report, from committed rows: four groups, lengths, layers, kinds of programs, budgets, coverage.
 
 A search knows the answers, so each accuracy here is a ceiling: a router may not reach it.
 
@@ -17,21 +17,21 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, Table, percent, share
+from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, Table, percent, percent_of
 
-#: CoLa's four groups of questions (arXiv 2507.07996, section 4), by what the search made of the base model's answer.
-GROUPS = ("right, and a shorter program too", "right, and nothing shorter", "corrected", "wrong to the end")
+#: CoLa's four groups of examples (arXiv 2507.07996, section 4), by what the search made of the base model's answer.
+GROUPS = ("right, and a shorter program too", "right, and nothing shorter", "corrected", "unsolved")
 _SHORTER, _IDENTITY_BEST, _CORRECTED, _WRONG = GROUPS
 #: The outcomes whose best programs are shown, each with the groups that have it.
 _OUTCOMES = {"kept right": (_SHORTER, _IDENTITY_BEST), "corrected": (_CORRECTED,)}
 #: Kinds of programs, by what they do to the model's layers.
 KINDS = ("skip only", "repeat only", "skip and repeat", "other order")
 SKIP_ONLY, REPEAT_ONLY, BOTH, OTHER_ORDER = KINDS
-_LARGEST_MENU = 64
+_MOST_PROGRAMS = 64
 _AT_ONCE = 100_000
 
 Array = np.ndarray[Any, Any]
-#: For each question, pairs of an evaluation's number and the new best length; see
+#: For each example, pairs of an evaluation's number and the new best length; see
 #: ``pipeline.shards.reader.ShardRecord``.
 Improvements = Mapping[str, Sequence[Sequence[int]]]
 
@@ -42,18 +42,18 @@ class PathStudy:
 
     Attributes:
         rows: The rows, with a column ``kind``: one of ``KINDS``, or empty for the identity program.
-        counts: How often each row's program runs each layer, ``[N, L]``.
-        questions: A row for each question: ``task``, ``group``, ``baseline_correct``, and ``length`` of its best
-            program (not a number where there is none).
+        counts: Number of times that each row's program runs each layer, ``[N, L]``.
+        examples: A row for each example: ``task``, ``group``, ``baseline_correct``, and ``length`` of its best
+            program (NaN where there is none).
         depth: Depth L of the model.
         budget: The longest program that counts, as a fraction of L; None for no bound.
         keep: The run's setting ``keep``; None where ``run.json`` does not say.
-        improvements: The improvements of each question; empty where the run does not say.
+        improvements: The improvements of each example; empty where the run does not say.
     """
 
     rows: pd.DataFrame
     counts: Array
-    questions: pd.DataFrame
+    examples: pd.DataFrame
     depth: int
     budget: float | None
     keep: Any
@@ -69,26 +69,26 @@ class PathStudy:
             improvements: The improvements that the manifest holds.
 
         Raises:
-            UserError: The budget is no number above 0.
+            UserError: The budget is not a number above 0.
         """
         budget = settings.get("search.budget")
         if budget is not None and not (isinstance(budget, (int, float)) and 0 < budget <= sys.float_info.max):
-            raise UserError(f"run.json says a budget that is no number above 0: {budget!r}")
+            raise UserError(f"run.json holds a budget that is not a number above 0: {budget!r}")
         depth = int(rows.num_layers.iloc[0])
         counts = count_layers(rows.program, depth)
         identity = np.array([program.tolist() == list(range(depth)) for program in map(np.asarray, rows.program)])
         rows = rows.assign(kind=np.where(identity, "", kinds_of(counts)))
-        questions = rows.groupby("example_id", sort=False)[["task", "baseline_correct"]].first()
+        examples = rows.groupby("example_id", sort=False)[["task", "baseline_correct"]].first()
         best = rows[rows.is_best].set_index("example_id").length.astype(float)
-        questions = questions.assign(length=best.reindex(questions.index))
-        found, right = questions.length.notna(), questions.baseline_correct
-        questions["group"] = np.select(
-            [right & (questions.length < depth), right, found], [_SHORTER, _IDENTITY_BEST, _CORRECTED], _WRONG
+        examples = examples.assign(length=best.reindex(examples.index))
+        found, right = examples.length.notna(), examples.baseline_correct
+        examples["group"] = np.select(
+            [right & (examples.length < depth), right, found], [_SHORTER, _IDENTITY_BEST, _CORRECTED], _WRONG
         )
         return cls(
             rows=rows,
             counts=counts,
-            questions=questions,
+            examples=examples,
             depth=depth,
             budget=budget,
             keep=settings.get("keep"),
@@ -101,33 +101,34 @@ class PathStudy:
         return np.asarray(self.rows["rank"] > 0)
 
     def by_task(self) -> Iterator[tuple[str, pd.DataFrame]]:
-        """Each task with its questions."""
-        for task, questions in self.questions.groupby("task"):
-            yield str(task), questions
+        """Iterate over the tasks, each with the rows of ``examples`` that belong to it."""
+        for task, examples in self.examples.groupby("task"):
+            yield str(task), examples
 
 
 def analyse(study: PathStudy) -> list[Section]:
-    """All sections of a report."""
-    return [groups(study), lengths(study), layers(study), kinds(study), budgets(study), menus(study), pace(study)]
+    """Make all sections of a report, in their order on the page."""
+    sections = (groups, lengths, layers, kinds, budgets, coverage, discoveries)
+    return [section(study) for section in sections]
 
 
 def groups(study: PathStudy) -> Section:
     """The right answers that have a shorter program, and the wrong answers that have a correcting one."""
     rows = []
     shares = []
-    for task, questions in study.by_task():
-        number = questions.group.value_counts()
-        right, wrong = int(questions.baseline_correct.sum()), int((~questions.baseline_correct).sum())
+    for task, examples in study.by_task():
+        number = examples.group.value_counts()
+        right, wrong = int(examples.baseline_correct.sum()), int((~examples.baseline_correct).sum())
         of = (right, right, wrong, wrong)
-        cells = [f"{number.get(name, 0)} ({share(number.get(name, 0), total)})" for name, total in zip(GROUPS, of)]
-        rows.append((task, str(len(questions)), str(right), *cells[:2], str(wrong), *cells[2:]))
-        shares.append([100 * number.get(name, 0) / len(questions) for name in GROUPS])
+        cells = [f"{number.get(name, 0)} ({percent_of(number.get(name, 0), total)})" for name, total in zip(GROUPS, of)]
+        rows.append((task, str(len(examples)), str(right), *cells[:2], str(wrong), *cells[2:]))
+        shares.append([100 * number.get(name, 0) / len(examples) for name in GROUPS])
     return Section(
         title="What a search makes of the model's answers",
         text=(
-            "Each question is in one of four groups: the untouched model is right and a shorter program too; right, "
-            "and nothing shorter was found; wrong, and another program is right; wrong under every program within the "
-            "budget that was tried.",
+            "Each example is in one of four groups. The base model is right and a shorter program too; it is right, "
+            "and no shorter program was found; it is wrong, and another program is right; it is wrong, and so is every "
+            "program within the budget that was tried.",
             "CoLa (arXiv 2507.07996) reports a shorter program for more than 75 % of the right answers of its models "
             "and a correcting one for more than 60 % of the wrong ones. A search that knows the answers also finds "
             "lucky guesses, the more the fewer answers there are to choose from.",
@@ -136,13 +137,13 @@ def groups(study: PathStudy) -> Section:
             Table(
                 columns=(
                     "task",
-                    "questions",
+                    "examples",
                     "base right",
                     "shorter",
                     "identity best",
                     "base wrong",
                     "corrected",
-                    "wrong to the end",
+                    "unsolved",
                 ),
                 rows=tuple(rows),
             ),
@@ -150,13 +151,13 @@ def groups(study: PathStudy) -> Section:
         charts=(
             Bars(
                 name="groups",
-                title="Four groups of questions",
+                title="Four groups of examples",
                 x_label="task",
-                y_label="% of the questions",
+                y_label="% of the examples",
                 categories=tuple(task for task, _ in study.by_task()),
                 series=tuple(
-                    Series(name=name, values=tuple(round(share[place], 2) for share in shares))
-                    for place, name in enumerate(GROUPS)
+                    Series(name=name, values=tuple(round(share[index], 2) for share in shares))
+                    for index, name in enumerate(GROUPS)
                 ),
             ),
         ),
@@ -165,7 +166,7 @@ def groups(study: PathStudy) -> Section:
 
 def lengths(study: PathStudy) -> Section:
     """The lengths of the best programs."""
-    parts = {name: study.questions[study.questions.group.isin(of)].length.dropna() for name, of in _OUTCOMES.items()}
+    parts = {name: study.examples[study.examples.group.isin(of)].length.dropna() for name, of in _OUTCOMES.items()}
     every = pd.concat(parts.values())
     steps = range(int(every.min()), int(every.max()) + 1) if len(every) else range(0)
     rows = [
@@ -182,9 +183,9 @@ def lengths(study: PathStudy) -> Section:
     counted = {name: part.astype(int).value_counts() for name, part in parts.items()}
     return Section(
         title="How long the best programs are",
-        text=(f"The model has {study.depth} layers. A question's best program is its shortest right one.",),
+        text=(f"The model has {study.depth} layers. An example's best program is its shortest right one.",),
         tables=(
-            Table(columns=("", "questions", "mean", "median", "shortest", "longest"), rows=tuple(rows)),
+            Table(columns=("", "examples", "mean", "median", "shortest", "longest"), rows=tuple(rows)),
             Table(
                 columns=("layers run", *parts),
                 rows=tuple((str(step), *(str(count.get(step, 0)) for count in counted.values())) for step in steps),
@@ -195,7 +196,7 @@ def lengths(study: PathStudy) -> Section:
                 name="lengths",
                 title="Length of the best programs",
                 x_label="layers run",
-                y_label="questions",
+                y_label="examples",
                 categories=tuple(map(str, steps)),
                 series=tuple(
                     Series(name=name, values=tuple(float(count.get(step, 0)) for step in steps))
@@ -209,7 +210,7 @@ def lengths(study: PathStudy) -> Section:
 def layers(study: PathStudy) -> Section:
     """The layers that the best programs skip and repeat, by task and outcome."""
     names, skipped, repeated = [], [], []
-    group = study.rows.example_id.map(study.questions.group)
+    group = study.rows.example_id.map(study.examples.group)
     for task, _ in study.by_task():
         for outcome, of in _OUTCOMES.items():
             chosen = np.asarray(study.rows.is_best & (study.rows.task == task) & group.isin(of))
@@ -221,8 +222,8 @@ def layers(study: PathStudy) -> Section:
     table = Table(
         columns=("layer", *(f"{name}: {what}" for name in names for what in ("skipped", "repeated"))),
         rows=tuple(
-            (column, *(f"{100 * use[place]:.0f} %" for pair in zip(skipped, repeated) for use in pair))
-            for place, column in enumerate(columns)
+            (column, *(f"{100 * use[layer]:.0f} %" for pair in zip(skipped, repeated) for use in pair))
+            for layer, column in enumerate(columns)
         ),
     )
     charts = tuple(
@@ -251,11 +252,11 @@ def kinds(study: PathStudy) -> Section:
     """Answers shortened and corrected by programs that only skip, that only repeat, and that do both."""
     tables = []
     right_rows = study.rows[study.right]
-    for task, questions in study.by_task():
+    for task, examples in study.by_task():
         of_task = right_rows[right_rows.task == task]
         tried = study.rows[study.rows.task == task].kind.value_counts()
-        base_right = questions.index[questions.baseline_correct]
-        base_wrong = questions.index[~questions.baseline_correct]
+        base_right = examples.index[examples.baseline_correct]
+        base_wrong = examples.index[~examples.baseline_correct]
         rows = []
         for kind, allowed in (
             (SKIP_ONLY, [SKIP_ONLY]),
@@ -273,9 +274,9 @@ def kinds(study: PathStudy) -> Section:
                 (
                     kind,
                     str(sum(int(tried.get(name, 0)) for name in allowed)),
-                    f"{base_right.isin(shorter).sum()} ({share(base_right.isin(shorter).sum(), len(base_right))})",
-                    f"{corrected} ({share(corrected, len(base_wrong))})",
-                    share(len(base_right) + corrected, len(questions)),
+                    f"{base_right.isin(shorter).sum()} ({percent_of(base_right.isin(shorter).sum(), len(base_right))})",
+                    f"{corrected} ({percent_of(corrected, len(base_wrong))})",
+                    percent_of(len(base_right) + corrected, len(examples)),
                     f"{found.groupby('example_id').length.min().mean():.1f}" if len(found) else "-",
                 )
             )
@@ -310,15 +311,15 @@ def kinds(study: PathStudy) -> Section:
 
 
 def budgets(study: PathStudy) -> Section:
-    """The share of questions that have a right program of at most so many layers."""
+    """The share of examples that have a right program of at most so many layers."""
     # The search's own budget does not apply: the base model may be longer than that.
     shortest = study.rows[study.rows.correct].groupby("example_id").length.min()
     most = max(study.depth, int(shortest.max()) if len(shortest) else 0)
     steps = np.arange(1, most + 1)
     lines, shares = [], {}
-    for task, questions in study.by_task():
-        of_task = shortest.reindex(questions.index).dropna()
-        reached = np.searchsorted(np.sort(of_task), steps, side="right") / len(questions)
+    for task, examples in study.by_task():
+        of_task = shortest.reindex(examples.index).dropna()
+        reached = np.searchsorted(np.sort(of_task), steps, side="right") / len(examples)
         shares[task] = reached
         start = max(int((reached > 0).argmax()) - 1, 0) if reached.any() else 0
         lines.append(
@@ -328,20 +329,19 @@ def budgets(study: PathStudy) -> Section:
                 steps=True,
             )
         )
-        base = 100 * questions.baseline_correct.mean()
-        lines.append(Line(name=f"{task}, untouched model", points=((study.depth, round(base, 2)),)))
+        base = 100 * examples.baseline_correct.mean()
+        lines.append(Line(name=f"{task}, base model", points=((study.depth, round(base, 2)),)))
     rows = [
         (f"{tenth * 10} %", *(percent(share[int(tenth * study.depth / 10 + 1e-9) - 1]) for share in shares.values()))
         for tenth in range(1, 10 * most // study.depth + 1)
         if tenth * study.depth // 10 >= 1
     ]
-    rows.append(("untouched model", *(percent(questions.baseline_correct.mean()) for _, questions in study.by_task())))
+    rows.append(("base model", *(percent(examples.baseline_correct.mean()) for _, examples in study.by_task())))
     return Section(
         title="Accuracy against budget",
         text=(
-            "The share of questions for which some program of at most so many layers is right. This is an oracle: it "
-            "picks each question's program by its answer, so it is what a perfect router could reach, not what one "
-            "does.",
+            "The share of examples for which some program of at most so many layers is right. An oracle picks each "
+            "example's program by its answer: a perfect router could reach this share, and no router does yet.",
         ),
         tables=(Table(columns=("layers at most", *shares), rows=tuple(rows)),),
         charts=(
@@ -351,27 +351,25 @@ def budgets(study: PathStudy) -> Section:
                 x_label="layers at most",
                 y_label="% right",
                 lines=tuple(lines),
-                mark=(study.depth, f"the model's {study.depth} layers"),
+                vertical_line=(study.depth, f"the model's {study.depth} layers"),
             ),
         ),
     )
 
 
-def menus(study: PathStudy) -> Section:
-    """The share of questions for which a menu of so many programs holds a right one."""
+def coverage(study: PathStudy) -> Section:
+    """The share of examples for which a set of so many programs holds a right one."""
     right = study.rows[study.rows.correct]
-    sizes = [1 << power for power in range(_LARGEST_MENU.bit_length())]
+    sizes = [1 << power for power in range(_MOST_PROGRAMS.bit_length())]
     lines, columns = [], {}
-    for task, questions in study.by_task():
+    for task, examples in study.by_task():
         of_task = right[right.task == task]
         covered = greedy_cover(
-            map(tuple, of_task.program), of_task.example_id, most=min(_LARGEST_MENU, max(len(of_task), 1))
+            map(tuple, of_task.program), of_task.example_id, most=min(_MOST_PROGRAMS, max(len(of_task), 1))
         )
-        reached = [number / len(questions) for number in covered]
+        reached = [number / len(examples) for number in covered]
         lines.append(
-            Line(
-                name=task, points=tuple((place, round(100 * value, 2)) for place, value in enumerate(reached, start=1))
-            )
+            Line(name=task, points=tuple((size, round(100 * value, 2)) for size, value in enumerate(reached, start=1)))
         )
         columns[task] = reached
     rows = [
@@ -379,29 +377,33 @@ def menus(study: PathStudy) -> Section:
         for size in sizes
     ]
     return Section(
-        title="How many programs cover how many questions",
+        title="How many programs cover how many examples",
         text=(
-            "A menu of so many programs, chosen greedily, holds a right one for this share of the questions, the "
-            "untouched model counted as a program like others"
-            + ("." if study.keep == "all" else "; as far as the programs tell that the run keeps: a lower bound."),
+            "A set of so many programs, chosen greedily, holds a right one for this share of the examples. The "
+            "identity program counts as one of them. "
+            + (
+                "All programs that were evaluated are counted."
+                if study.keep == "all"
+                else "Only the programs that the run kept are counted, so this is a lower bound."
+            ),
         ),
         tables=(Table(columns=("programs", *columns), rows=tuple(rows)),),
         charts=(
             Lines(
                 name="menus",
-                title="Questions that a menu of programs covers",
+                title="Examples that a set of programs covers",
                 x_label="programs",
-                y_label="% of the questions",
+                y_label="% of the examples",
                 lines=tuple(lines),
             ),
         ),
     )
 
 
-def pace(study: PathStudy) -> Section:
+def discoveries(study: PathStudy) -> Section:
     """Answers shortened and corrected, by the number of programs that were evaluated."""
     title = "What is found after how many programs"
-    known = study.questions[study.questions.index.isin(list(study.improvements))]
+    known = study.examples[study.examples.index.isin(list(study.improvements))]
     if known.empty:
         return Section(title=title, text=("This run does not say in which order its programs were tried.",))
     most = int(study.rows.simulations.max())
@@ -432,7 +434,7 @@ def pace(study: PathStudy) -> Section:
     ]
     return Section(
         title=title,
-        text=("By the number of programs that were tried beside the untouched model.",),
+        text=("By the number of programs that were tried beside the identity program.",),
         tables=(Table(columns=("programs", *curves, "layers saved on right answers"), rows=tuple(rows)),),
         charts=(
             Lines(
@@ -459,14 +461,14 @@ def pace(study: PathStudy) -> Section:
 
 
 def count_layers(programs: Sequence[Any] | pd.Series[Any], depth: int) -> Array:
-    """How often each program runs each layer, ``[N, L]``."""
+    """Number of times that each program runs each layer, ``[N, L]``."""
     counts = np.zeros((len(programs), depth), dtype=np.int16)
     listed = list(programs)
     for start in range(0, len(listed), _AT_ONCE):
         some = listed[start : start + _AT_ONCE]
         owners = np.repeat(np.arange(len(some)), [len(program) for program in some])
-        places = owners * depth + np.concatenate(some).astype(np.int64)
-        counts[start : start + len(some)] = np.bincount(places, minlength=len(some) * depth).reshape(len(some), depth)
+        cells = owners * depth + np.concatenate(some).astype(np.int64)
+        counts[start : start + len(some)] = np.bincount(cells, minlength=len(some) * depth).reshape(len(some), depth)
     return counts
 
 
@@ -476,18 +478,18 @@ def kinds_of(counts: Array) -> Array:
     return np.select([skips & repeats, skips, repeats], [BOTH, SKIP_ONLY, REPEAT_ONLY], OTHER_ORDER)
 
 
-def greedy_cover(programs: Iterable[tuple[int, ...]], questions: Iterable[str], *, most: int) -> list[int]:
-    """The number of questions that the first 1, 2, … programs of a menu cover, each program chosen to add most.
+def greedy_cover(programs: Iterable[tuple[int, ...]], examples: Iterable[str], *, most: int) -> list[int]:
+    """The number of examples that the first 1, 2, … programs of a set cover, each program chosen to add most.
 
     Args:
         programs: Programs that are right.
-        questions: The question that each program is right on.
-        most: Largest size of the menu; it is smaller where no further program adds a question.
+        examples: The example that each program is right on.
+        most: Largest size of the set; it is smaller where no further program adds an example.
     """
     covers: dict[tuple[int, ...], set[str]] = {}
-    for program, question in zip(programs, questions):
-        covers.setdefault(program, set()).add(question)
-    # A program never adds more later than it did before, so only the one that seems best is counted again.
+    for program, example in zip(programs, examples):
+        covers.setdefault(program, set()).add(example)
+    # A program never adds more later than it did before, so only the first of the heap is counted again.
     heap = [(-len(of), program) for program, of in covers.items()]
     heapq.heapify(heap)
     covered: set[str] = set()
@@ -506,5 +508,5 @@ def greedy_cover(programs: Iterable[tuple[int, ...]], questions: Iterable[str], 
 
 def _changes(curve: Array) -> tuple[tuple[float, float], ...]:
     """The points ``(index, value)`` at which a curve over 0, 1, … changes, and its two ends."""
-    places = {0, len(curve) - 1, *(np.flatnonzero(np.diff(curve)) + 1).tolist()}
-    return tuple((place, round(float(curve[place]), 2)) for place in sorted(places))
+    indices = {0, len(curve) - 1, *(np.flatnonzero(np.diff(curve)) + 1).tolist()}
+    return tuple((index, round(float(curve[index]), 2)) for index in sorted(indices))

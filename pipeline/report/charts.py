@@ -65,8 +65,8 @@ class Lines:
         title: Title of the figure.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis, or of its unit.
-        lines: The curves.
-        mark: ``(x, name)`` of a vertical line, such as the model's depth; None for no line.
+        lines: The curves, in the order of the legend.
+        vertical_line: ``(x, name)`` of a vertical line, such as the model's depth; None for no line.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Lines:
     x_label: str
     y_label: str
     lines: tuple[Line, ...]
-    mark: tuple[float, str] | None = None
+    vertical_line: tuple[float, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +121,8 @@ class Section:
     Attributes:
         title: Heading of the section.
         text: Paragraphs that say what the numbers show, and how far to trust them.
-        tables: The numbers.
-        charts: The figures.
+        tables: The tables below the text.
+        charts: The figures below the tables.
     """
 
     title: str
@@ -141,8 +141,8 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
         if span / candidate <= most - 1
     )
     first = int(low // step)
-    marks = [round(place * step, 9) for place in range(first, first + most + 2)]
-    return [mark for mark in marks if low - step / 1e6 <= mark <= high + step / 1e6]
+    multiples = [round(factor * step, 9) for factor in range(first, first + most + 2)]
+    return [tick for tick in multiples if low - step / 1e6 <= tick <= high + step / 1e6]
 
 
 def clipped(name: str) -> str:
@@ -151,10 +151,10 @@ def clipped(name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage."""
+    """Format a share between 0 and 1 as a percentage."""
     return f"{100 * share:.0f} %"
 
 
-def share(part: int, whole: int) -> str:
-    """A part of a whole as a percentage; a dash where the whole is 0."""
+def percent_of(part: int, whole: int) -> str:
+    """Format a part of a whole as a percentage; a dash if the whole is 0."""
     return f"{100 * part / whole:.0f} %" if whole else "-"

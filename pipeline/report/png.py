@@ -58,14 +58,14 @@ def _draw(chart: Chart, figure: Any, axes: Any) -> None:
             shown.append((axes.bar(chart.categories, series.values, bottom=bottom), series.name))
             bottom = [low + value for low, value in zip(bottom, series.values)]
         every = max(1, -(-len(chart.categories) // 16))
-        places = range(0, len(chart.categories), every)
-        axes.set_xticks(places, [clipped(chart.categories[place]) for place in places])
+        indices = range(0, len(chart.categories), every)
+        axes.set_xticks(indices, [clipped(chart.categories[index]) for index in indices])
     else:
         for line in chart.lines:
             xs, ys = [x for x, _ in line.points], [y for _, y in line.points]
             [curve] = axes.plot(xs, ys, marker=".", drawstyle="steps-post" if line.steps else "default")
             shown.append((curve, line.name))
-        if chart.mark:
-            shown.append((axes.axvline(chart.mark[0], color="black", linestyle=":"), chart.mark[1]))
+        if chart.vertical_line:
+            shown.append((axes.axvline(chart.vertical_line[0], color="black", linestyle=":"), chart.vertical_line[1]))
         axes.set_ylim(bottom=0)
     axes.legend([artist for artist, _ in shown], [clipped(name) for _, name in shown], fontsize=8)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipeline.report import png
 from pipeline.report.analysis import PathStudy, analyse, count_layers
-from pipeline.report.charts import share
+from pipeline.report.charts import percent_of
 from pipeline.shards.reader import read_improvements, read_paths, read_settings
 from pipeline.shards.run_config import KEEP_WORDS
 from pipeline.storage import AnyPath, is_there, uploaded
@@ -33,7 +33,7 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
     searched = escape(f"{settings.get('task')} with {settings.get('model.name')}")
     console.print(
         f"[bold]{escape(str(run))}[/]: {searched}, {state}; "
-        f"{rows.example_id.nunique()} questions, {len(rows)} programs kept",
+        f"{rows.example_id.nunique()} examples, {len(rows)} programs kept",
         highlight=False,
     )
     if rows.empty:
@@ -43,7 +43,7 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
     if "correct_as_asked" in rows:
         _print_renderings(rows, settings, console)
     best = rows[rows.is_best].program.map(tuple)
-    console.print(f"{best.nunique()} different programs are the best of {len(best)} questions.", highlight=False)
+    console.print(f"{best.nunique()} different programs are the best of {len(best)} examples.", highlight=False)
     console.print(_layers(rows))
     if plots is not None:
         sections = analyse(PathStudy.of(rows, settings, read_improvements(run)))
@@ -55,38 +55,38 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
 
 
 def _print_renderings(rows: pd.DataFrame, settings: dict[str, Any], console: Console) -> None:
-    """Print how many answers are right as asked, and how many under all renderings."""
-    untouched = rows.program.map(tuple).map(lambda program: program == tuple(range(rows.num_layers.iloc[0])))
-    base, others = rows[untouched], rows[~untouched]
+    """Print the numbers of answers that are right in the first rendering, and in all renderings."""
+    is_identity = rows.program.map(tuple).map(lambda program: program == tuple(range(rows.num_layers.iloc[0])))
+    base, others = rows[is_identity], rows[~is_identity]
     lines = [
-        f"Each question was asked in {settings['permutations']} ways (fewer where it has fewer options): the untouched "
-        f"model is right on {base.correct_as_asked.sum()} as they stand and on {base.correct.sum()} in every way."
+        f"Each example has {settings['permutations']} renderings (fewer where it has fewer options). The base model is "
+        f"right on {base.correct_as_asked.sum()} in the first rendering and on {base.correct.sum()} in all of them."
     ]
     # Where only right programs are kept, every program but the identity is right under all renderings.
     if settings.get("keep") in KEEP_WORDS:
         wrong = base.example_id[~base.correct_as_asked]
         found = others[others.example_id.isin(wrong)].groupby("example_id")[["correct_as_asked", "correct"]].any().sum()
         lines.append(
-            f"Of {len(wrong)} that it gets wrong as they stand, a program corrects {found.correct_as_asked} so, and "
-            f"{found.correct} in every way."
+            f"Of {len(wrong)} that it gets wrong in the first rendering, a program corrects {found.correct_as_asked} "
+            f"there, and {found.correct} in all renderings."
         )
     console.print(" ".join(lines), highlight=False, markup=False)
 
 
 def _outcomes(rows: pd.DataFrame) -> Table:
-    """For each task and verdict on the base model: how many questions are solved, and by how short programs."""
-    table = Table(title="Questions", title_justify="left")
-    for column in ("task", "base model", "questions", "solved within budget", "shorter", "mean saved layers"):
+    """The solved examples and the saved layers, by task and by the base model's correctness."""
+    table = Table(title="Examples", title_justify="left")
+    for column in ("task", "base model", "examples", "solved within budget", "shorter", "mean saved layers"):
         table.add_column(column, justify="left" if column in ("task", "base model") else "right")
     for task, of_task in rows.groupby("task"):
         for right, part in of_task.groupby("baseline_correct"):
-            questions, best = part.example_id.nunique(), part[part.is_best]
+            examples, best = part.example_id.nunique(), part[part.is_best]
             table.add_row(
                 escape(str(task)),
                 "right" if right else "wrong",
-                str(questions),
-                f"{len(best)} ({share(len(best), questions)})",
-                f"{(best.saved_layers > 0).sum()} ({share(int((best.saved_layers > 0).sum()), questions)})",
+                str(examples),
+                f"{len(best)} ({percent_of(len(best), examples)})",
+                f"{(best.saved_layers > 0).sum()} ({percent_of(int((best.saved_layers > 0).sum()), examples)})",
                 f"{best.saved_layers.mean():.2f}" if len(best) else "-",
             )
     return table

@@ -36,14 +36,14 @@ class _Frame:
     def __init__(self, chart: Bars | Lines, names: Sequence[str], *, x_range: tuple[float, float], top: float) -> None:
         self.chart = chart
         self.low, self.high = x_range
-        marks = ticks(0, top)
-        self.top = max(top, marks[-1])
+        levels = ticks(0, top)
+        self.top = max(top, levels[-1])
         self.parts: list[str] = []
         self.above = self._legend(names)
-        for mark in marks:
-            y = self.y(mark)
+        for level in levels:
+            y = self.y(level)
             self.parts.append(_rule(_LEFT, y, WIDTH - _RIGHT, y, "grid"))
-            self.parts.append(_text(_LEFT - 6, y + 4, f"{mark:g}", anchor="end"))
+            self.parts.append(_text(_LEFT - 6, y + 4, f"{level:g}", anchor="end"))
         middle = self.above + _PLOT_HEIGHT / 2
         self.parts.append(_text(14, middle, chart.y_label, extra=f' transform="rotate(-90 14 {middle:g})"'))
         self.parts.append(_text((_LEFT + WIDTH - _RIGHT) / 2, self.above + _PLOT_HEIGHT + 38, chart.x_label))
@@ -60,12 +60,12 @@ class _Frame:
     def _legend(self, names: Sequence[str]) -> int:
         """Write the legend, in as many lines as it takes, and return where the plot begins below it."""
         x, line = float(_LEFT), 0
-        for place, name in enumerate(map(clipped, names)):
+        for index, name in enumerate(map(clipped, names)):
             width = 34 + _NAME_WIDTH * len(name)
             if x > _LEFT and x + width > WIDTH:
                 x, line = float(_LEFT), line + 1
             y = 8 + line * _LEGEND_LINE
-            self.parts.append(f'<rect class="fill{place % COLOURS}" x="{x:g}" y="{y}" width="12" height="12"/>')
+            self.parts.append(f'<rect class="fill{index % COLOURS}" x="{x:g}" y="{y}" width="12" height="12"/>')
             self.parts.append(_text(x + 17, y + 10, name, anchor="start"))
             x += width
         return _TOP + line * _LEGEND_LINE
@@ -76,20 +76,20 @@ class _Frame:
 
 def _bars(chart: Bars) -> str:
     number = len(chart.categories)
-    heights = [sum(series.values[place] for series in chart.series) for place in range(number)]
+    heights = [sum(series.values[bar] for series in chart.series) for bar in range(number)]
     names = [series.name for series in chart.series]
     frame = _Frame(chart, names, x_range=(-0.5, number - 0.5), top=max([*heights, 1]))
     every = -(-number // 16)
     half = min(0.4, _WIDEST_BAR / 2 * number / (WIDTH - _LEFT - _RIGHT))
-    for place, category in enumerate(chart.categories):
-        if place % every == 0:
-            frame.x_tick(place, clipped(category))
+    for bar, category in enumerate(chart.categories):
+        if bar % every == 0:
+            frame.x_tick(bar, clipped(category))
         bottom = 0.0
         for index, series in enumerate(chart.series):
-            value = series.values[place]
+            value = series.values[bar]
             if value <= 0:
                 continue
-            left, right = frame.x(place - half), frame.x(place + half)
+            left, right = frame.x(bar - half), frame.x(bar + half)
             upper, lower = frame.y(bottom + value), frame.y(bottom)
             said = f"{chart.x_label} {category}: {value:g} {chart.y_label}, {series.name}"
             frame.parts.append(
@@ -101,16 +101,16 @@ def _bars(chart: Bars) -> str:
 
 
 def _lines(chart: Lines) -> str:
-    xs = [x for line in chart.lines for x, _ in line.points] + ([chart.mark[0]] if chart.mark else [])
+    xs = [x for line in chart.lines for x, _ in line.points] + ([chart.vertical_line[0]] if chart.vertical_line else [])
     ys = [y for line in chart.lines for _, y in line.points]
     low, high = (min(xs), max(xs)) if xs else (0.0, 1.0)
     frame = _Frame(chart, [line.name for line in chart.lines], x_range=(low, high), top=max(ys, default=0) or 1)
-    for mark in ticks(low, high, most=11):
-        frame.x_tick(mark, f"{mark:g}")
-    if chart.mark:
-        x = frame.x(chart.mark[0])
+    for tick in ticks(low, high, most=11):
+        frame.x_tick(tick, f"{tick:g}")
+    if chart.vertical_line:
+        x = frame.x(chart.vertical_line[0])
         rule = _rule(x, frame.above, x, frame.above + _PLOT_HEIGHT, "border")
-        frame.parts.append(f"<g>{rule}{_title(chart.mark[1])}</g>")
+        frame.parts.append(f"<g>{rule}{_title(chart.vertical_line[1])}</g>")
     for index, line in enumerate(chart.lines):
         way = _way(line, frame)
         frame.parts.append(f'<polyline class="line{index % COLOURS}" points="{way}"/>')

@@ -13,7 +13,7 @@ from pipeline.storage import AnyPath, is_there, uploaded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WrittenReport:
     """The files of a report.
 
     Attributes:
@@ -25,7 +25,7 @@ class Written:
     pictures: list[AnyPath]
 
 
-def write_report(run: AnyPath, out: AnyPath | None = None) -> Written:
+def write_report(run: AnyPath, out: AnyPath | None = None) -> WrittenReport:
     """Write the report of a run.
 
     Args:
@@ -44,14 +44,14 @@ def write_report(run: AnyPath, out: AnyPath | None = None) -> Written:
     out = out or run / "report.html"
     study = PathStudy.of(rows, settings, read_improvements(run))
     sections = analyse(study)
-    state = "complete" if is_there(run / "_SUCCESS") else "incomplete: more questions may follow"
+    state = "complete" if is_there(run / "_SUCCESS") else "incomplete: more examples may follow"
     evaluations = int(rows.groupby("example_id").evaluations.first().sum())
     facts = (
-        f"{len(study.questions):,} questions of {settings.get('task')}, {evaluations:,} programs tried, "
+        f"{len(study.examples):,} examples of {settings.get('task')}, {evaluations:,} programs tried, "
         f"{len(rows):,} kept; {state}.",
         f"Model {settings.get('model.name')} with {study.depth} layers, in {settings.get('dtype')}; "
         f"action space {settings.get('search.action_space', 'unknown')}, "
-        f"{settings.get('search.simulations', 'unknown')} simulations a question, "
+        f"{settings.get('search.simulations', 'unknown')} simulations an example, "
         f"budget {settings.get('search.budget') or 'none'}.",
     )
     page = render(f"Layer programs of {settings.get('model.name')} on {settings.get('task')}", facts, sections)
@@ -65,4 +65,4 @@ def write_report(run: AnyPath, out: AnyPath | None = None) -> Written:
     pictures = out.with_suffix("")
     with uploaded(pictures) as folder:
         names = [file.name for file in png.write(charts, folder)]
-    return Written(page=out, pictures=[pictures / name for name in names])
+    return WrittenReport(page=out, pictures=[pictures / name for name in names])

@@ -1,4 +1,4 @@
-"""Which programs to try on an example: Monte Carlo tree search by ask and tell. It knows no model, task or process."""
+"""Monte Carlo tree search by ask and tell: which program to evaluate next. It knows no model, task or process."""
 
 from pipeline.search.config import SearchConfig
 from pipeline.search.tree import SearchTree

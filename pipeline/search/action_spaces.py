@@ -21,15 +21,15 @@ class ActionSpace:
     """One way to get from a layer program to its neighbours."""
 
     name: str
-    """What ``--action-space`` takes."""
+    """The value of ``--action-space``."""
     help: str
-    """One line for ``--help``."""
+    """Description of the space in one line, for ``--help``."""
     edits: Callable[[LayerProgram, int], list[Edit]]
     """From a program and the longest length allowed, in layers, to the edits. No edit leads to the program that it
     came from, and no two lead to the same one."""
     keeps_order: bool
     """Whether edits only skip and repeat layers. False where an edit moves layers: a prior predicts from how often
-    each layer runs, so it cannot tell such programs apart, and the space is searched without one."""
+    each layer runs, so it cannot distinguish such programs, and the space is searched without one."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``SearchConfig`` whose default is another one in this space."""
     published: Mapping[str, Any] | None = None

@@ -21,7 +21,7 @@ class Edit(NamedTuple):
     """One step from a program to a neighbour.
 
     Attributes:
-        label: What is done to which layers (``skip 5-6``, ``repeat 3``), the same in every program.
+        label: The edit and its layers (``skip 5-6``, ``repeat 3``), the same in every program.
         program: The neighbour that it leads to.
     """
 

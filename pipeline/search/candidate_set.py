@@ -41,7 +41,7 @@ class CandidateSet:
     Args:
         prior: The predictions before the first result.
         longest: Most layers of an acceptable program. Longer ones only lead to shorter ones.
-        depth_penalty: Logits that the chance of a right answer loses with every skipped or repeated layer.
+        depth_penalty: Decrease of the logit of a right answer with every skipped or repeated layer.
     """
 
     def __init__(self, prior: Prior, *, longest: int, depth_penalty: float = 0.0) -> None:

@@ -13,7 +13,7 @@ from pipeline.search.action_spaces import ACTION_SPACES, get_action_space
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """What the search of one example may do.
+    """The configuration of the search of one example.
 
     The defaults find more than the published constants (``PUBLISHED``) at an equal number of evaluations on the default
     task; see ``benchmarks/quality.py``. Fields marked "UCB" have no effect where a prior guides the search.
@@ -55,7 +55,7 @@ class SearchConfig:
     widening: float = 2.0
     """UCB: a node of v visits has up to ``widening * v ** widening_power`` children."""
     widening_power: float = 0.5
-    """UCB: see ``widening``."""
+    """UCB: exponent of the visits in ``widening``."""
     stop_when_found: bool = False
     """Stop at the first right and strictly shorter program, or the first right one where the
     identity is wrong (the papers' rule), instead of using every simulation."""
@@ -98,16 +98,15 @@ def search_preset(preset: str, action_space: str) -> SearchConfig:
         raise UserError(f"--preset {preset!r} has no constants for action space {action_space!r}; use 'default'")
     known = {spec.name for spec in dataclass_fields(SearchConfig)} - {"action_space"}
     if not known.issuperset(fields):
-        raise UserError(
-            f"--action-space {action_space!r} sets what SearchConfig has not: {', '.join(sorted(set(fields) - known))}"
-        )
+        unknown = ", ".join(sorted(set(fields) - known))
+        raise UserError(f"--action-space {action_space!r} sets fields that SearchConfig does not have: {unknown}")
     return SearchConfig(action_space=action_space, **fields)
 
 
 #: Why no prior guides a search in a space that reorders layers.
 NO_PRIOR = "action space {space!r} moves layers, and a prior predicts from how often each layer runs, in any order"
 PRESET_NAMES = ("default", "published")
-#: What a search uses unless told otherwise, by action space.
+#: The configuration of a search by default, by action space.
 DEFAULTS: dict[str, SearchConfig] = {name: search_preset("default", name) for name in ACTION_SPACES}
 #: The papers' constants, by action space.
 PUBLISHED: dict[str, SearchConfig] = {

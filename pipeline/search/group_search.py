@@ -18,7 +18,7 @@ from pipeline.search.tree import SearchTree, default_selector, stable_seed
 
 
 class Searchable(Protocol):
-    """What a group's search needs of an example."""
+    """The part of an example that a group's search uses."""
 
     @property
     def example_id(self) -> str:
@@ -27,7 +27,7 @@ class Searchable(Protocol):
 
 
 class Evaluated(Protocol):
-    """What a group's search needs of a program's result on an example."""
+    """The part of a program's result on an example that a group's search uses."""
 
     @property
     def correct(self) -> bool:
@@ -36,7 +36,7 @@ class Evaluated(Protocol):
 
     @property
     def margin(self) -> float:
-        """How far the logits are from the opposite result."""
+        """Distance of the logits from the opposite result; positive where the answer is right."""
         ...
 
 
@@ -63,11 +63,11 @@ class Scorer(Protocol[Prepared_contra, Outcome_co]):
 
 
 class SearchSettings(Protocol):
-    """What a group's search needs of a run's settings."""
+    """The part of a run's settings that a group's search uses."""
 
     @property
     def search(self) -> SearchConfig:
-        """What the search of each example may do."""
+        """Configuration of each example's search."""
         ...
 
     @property
@@ -87,7 +87,7 @@ class ExampleSearch(Generic[Prepared, Outcome]):
 
     Attributes:
         prepared: The example as the model reads it.
-        tree: Its search.
+        tree: The search of the example.
         outcomes: The result of each program, in the order in which they were evaluated.
     """
 
@@ -129,10 +129,10 @@ def search_group(
     Args:
         examples: The group's examples.
         num_layers: Depth L of the model.
-        config: How to search.
+        config: The configuration, the seed and the number of parallel proposals.
         score: Evaluates programs on examples.
-        prior: What other examples say about the model's layers; None for a search without a prior.
-        selector: Makes what chooses the programs of one example.
+        prior: The prior that was fitted to other examples; None for a search without a prior.
+        selector: Makes the selector of one example's programs.
         on_step: Called after each step with the number of programs that it evaluated.
 
     Returns:

@@ -17,8 +17,8 @@ class GuidedSelection:
     """Chooses the candidate with the highest expected gain.
 
     Args:
-        prior: What other examples say about the model's layers.
-        config: What the search may do.
+        prior: The prior that was fitted to other examples.
+        config: Configuration of the search.
     """
 
     def __init__(self, prior: Prior, *, config: SearchConfig) -> None:

@@ -27,7 +27,7 @@ def load_object(reference: str, kind: type[Loaded], *, role: str) -> Loaded:
     Args:
         reference: ``my_package.my_module:NAME``.
         kind: The object's class.
-        role: What the object is for, such as ``task``: the first word of every message.
+        role: Role of the object, such as ``task``: the first word of every message.
 
     Raises:
         UserError: The module cannot be imported, it has no such name, or the object is of another class.
@@ -36,7 +36,7 @@ def load_object(reference: str, kind: type[Loaded], *, role: str) -> Loaded:
     if not module_name or not attribute:
         raise UserError(f"{role} {reference!r} is not of the form my_package.my_module:NAME")
     # A command that is installed starts with its own folder on the path, not with the current one. Last, so that
-    # no file in the current folder takes the place of an installed package.
+    # no file in the current folder hides an installed package.
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:

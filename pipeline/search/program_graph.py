@@ -64,7 +64,7 @@ class ProgramGraph:
 
     @property
     def root(self) -> Node:
-        """The identity program's node."""
+        """The node of the identity program, at index 0."""
         return self.nodes[ROOT_INDEX]
 
     def find(self, program: LayerProgram) -> int | None:

@@ -1,4 +1,4 @@
-"""What chooses the next program of a search: the one part in which search methods differ."""
+"""Selectors choose the next program of a search: search methods differ in their selector alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Selector(Protocol):
         Args:
             graph: The programs found.
             path: The path under which it was proposed.
-            verdict: Its result.
+            verdict: The result of the program.
             reward: The result as one number from 0 to 1, see ``SearchConfig.margin_scale``.
         """
         ...
@@ -46,8 +46,8 @@ class MakeSelector(Protocol):
 
         Args:
             num_layers: Depth L of the model.
-            config: What the search may do.
+            config: Configuration of the search.
             seed: State of the selector's own random numbers.
-            prior: What other examples say about the model's layers; None for a search without a prior.
+            prior: The prior that was fitted to other examples; None for a search without a prior.
         """
         ...

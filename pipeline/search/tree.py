@@ -1,8 +1,8 @@
-"""The search for one example, by ask and tell: ``propose`` asks for a program to run, ``update`` takes its result.
+"""The search for one example, by ask and tell: ``propose`` returns a program to run, ``update`` takes its result.
 
-Nothing here knows a model, an example or a process: any function from programs to results can answer.
+The search depends on no model, example or process: any function from programs to results can evaluate.
 
-    tree = SearchTree(num_layers=30, config=SearchConfig(), seed=stable_seed(0, "question-7"))
+    tree = SearchTree(num_layers=30, config=SearchConfig(), seed=stable_seed(0, "example-7"))
     while (program := tree.propose()) is not None:
         tree.update(program, correct=..., margin=...)
     tree.best()
@@ -25,7 +25,7 @@ from pipeline.search.guided_selection import GuidedSelection
 from pipeline.search.program_graph import ROOT_INDEX, Node, ProgramGraph
 from pipeline.search.selector import MakeSelector, Selector
 from pipeline.search.ucb_selection import UcbSelection
-from pipeline.search.verdicts import Verdict, ranked, unbeaten
+from pipeline.search.verdicts import Verdict, pareto_verdicts, ranked
 
 
 def stable_seed(run_seed: int, example_id: str) -> int:
@@ -49,13 +49,13 @@ class SearchTree:
 
     Args:
         num_layers: Depth L of the model.
-        config: What the search may do.
+        config: Configuration of the search.
         seed: State of the search's own random numbers; see ``stable_seed``.
-        prior: What other examples say about the model's layers; None for a search without a prior.
+        prior: The prior that was fitted to other examples; None for a search without a prior.
         selector: Makes the part that chooses the programs.
 
     Raises:
-        ValueError: The prior is for a model of another depth, or cannot tell the programs of the action space apart.
+        ValueError: The prior is for a model of another depth, or cannot distinguish the programs of the action space.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class SearchTree:
 
     def pareto(self) -> list[Verdict]:
         """The Pareto set over (length, correctness, margin) within the budget, shortest first."""
-        return unbeaten(self.verdicts.values(), self.config.budget)
+        return pareto_verdicts(self.verdicts.values(), self.config.budget)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every node with its statistics, for golden tests and for looking at a tree."""

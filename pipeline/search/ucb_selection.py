@@ -91,7 +91,7 @@ class UcbSelection:
             node.untried = graph.edits(node.program)
         children_exhausted = all(graph.nodes[child].exhausted for child in node.children)
         allowed = self._config.widening * max(1, node.visits) ** self._config.widening_power
-        # Only where it is asked for: a draw for nothing would change every other search.
+        # Only if the rule is on: a draw without need would change the random numbers of every other search.
         explores = bool(self._config.unexplored_child) and self._random.random() < self._config.unexplored_child
         while node.untried and (children_exhausted or explores or len(node.children) < allowed):
             edit = self._draw(graph, node)

@@ -1,6 +1,6 @@
 """Verdicts on the programs of an example: their ranking, and their Pareto set of correctness and margin against length.
 
-CoLa (arXiv 2507.07996, §3) returns such a set in place of one program: a user with layers to spend takes a longer
+CoLa (arXiv 2507.07996, §3) returns such a set instead of one program: a user with layers to spend takes a longer
 program of a larger margin from it, any other user a shorter one.
 """
 
@@ -23,7 +23,7 @@ class Verdict:
     Attributes:
         program: The program.
         correct: Whether the program's answer is right.
-        margin: How far the logits are from the opposite result; positive where the answer is right.
+        margin: Distance of the logits from the opposite result; positive where the answer is right.
     """
 
     program: LayerProgram
@@ -37,10 +37,10 @@ def ranked(verdicts: Iterable[Verdict], budget: float) -> list[Verdict]:
     return sorted(right, key=lambda v: (len(v.program), -v.margin, v.program.layers))
 
 
-def unbeaten(verdicts: Iterable[Verdict], budget: float) -> list[Verdict]:
-    """The programs within a budget, right or wrong, that none as short or shorter beats; shortest first.
+def pareto_verdicts(verdicts: Iterable[Verdict], budget: float) -> list[Verdict]:
+    """The Pareto set over (length, correctness, margin) of the programs within a budget, shortest first.
 
-    A right program beats a wrong one; between two right or two wrong ones, the larger margin wins.
+    A right program is better than a wrong one; between two right or two wrong ones, the larger margin is better.
     """
     # Sorted by the layers first, so that the order in which equals were evaluated decides nothing.
     within = sorted((v for v in verdicts if v.program.within(budget)), key=lambda v: v.program.layers)

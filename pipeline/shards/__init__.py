@@ -1,4 +1,4 @@
-"""What a run leaves on disk: settings, Parquet shards, their manifest. Reading them needs no Ray and no torch.
+"""The files of a run: settings, Parquet shards, their manifest. Reading them needs no Ray and no torch.
 
 The names below are imported on first use, so that code which only needs a run's settings never imports pyarrow.
 """

@@ -1,9 +1,9 @@
-"""The calibration set: the first questions of a run are searched without a prior, which is then fitted to them.
+"""The calibration set: the first examples of a run are searched without a prior, which is then fitted to them.
 
     RUN/calibration/*.parquet   the evaluations of their searches, a file a work group
     RUN/prior.safetensors       the prior, once all calibration groups are committed
 
-The prior is fitted once and then stays: when a question is searched, and by which actor, changes no row.
+The prior is fitted once and never updated, so the rows depend neither on the order of the groups nor on the actors.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ SCHEMA = pa.schema(
 )
 
 
-def calibration_groups(questions: int, group_size: int) -> range:
-    """The work groups of the calibration set: the first ones, with at least so many questions in all."""
-    return range(-(-questions // group_size))
+def calibration_groups(examples: int, group_size: int) -> range:
+    """The work groups of the calibration set: the first ones, with at least so many examples in all."""
+    return range(-(-examples // group_size))
 
 
 def to_table(evaluations: Sequence[Evaluation]) -> pa.Table:
@@ -74,7 +74,7 @@ def read_evaluations(file: AnyPath, *, retries: Retries = Retries.SHORT) -> list
     try:
         table = pq.read_table(pa.BufferReader(content(file, retries=retries)))
         if not table.schema.equals(SCHEMA):
-            raise ValueError("its columns are others")
+            raise ValueError("its columns differ from those of a calibration file")
         return [
             Evaluation(
                 example_id=row["example_id"],
@@ -90,13 +90,13 @@ def read_evaluations(file: AnyPath, *, retries: Retries = Retries.SHORT) -> list
         raise UserError(f"{file} holds no evaluations: {error}; delete it, and its group is searched again") from None
 
 
-def read_prior(place: PathOrUrl, *, retries: Retries = Retries.SHORT) -> Prior:
+def read_prior(location: PathOrUrl, *, retries: Retries = Retries.SHORT) -> Prior:
     """A prior, from its file or from the folder of a run that fitted one.
 
     Raises:
         UserError: There is no prior.
     """
-    path = locate(place)
+    path = locate(location)
     if is_folder(path, retries=retries):
         if not is_there(path / PRIOR_FILE, retries=retries):
             raise UserError(f"{path} holds no {PRIOR_FILE}: no run there has finished its calibration")
@@ -106,6 +106,6 @@ def read_prior(place: PathOrUrl, *, retries: Retries = Retries.SHORT) -> Prior:
             try:
                 return Prior.read(file)
             except UserError as error:
-                raise UserError(str(error).replace(str(file), str(path))) from None  # a far one was fetched
+                raise UserError(str(error).replace(str(file), str(path))) from None  # a remote file was copied here
     except FileNotFoundError:
         raise UserError(f"there is no prior {path}") from None

@@ -8,7 +8,7 @@ from pipeline.shards.progress import Progress
 from pipeline.shards.run_config import RunConfig
 from pipeline.shards.schema import columns_of
 
-#: What the hub reads of a card.
+#: The front matter of the card, which the hub reads.
 _HEADER = """---
 configs:
 - config_name: default
@@ -25,23 +25,23 @@ def data_set_card(config: RunConfig, progress: Progress) -> str:
     """The run's README.md, in the form that the hub reads."""
     calibrating = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
     guide = (
-        "Every question is in the calibration set, and was searched without a prior."
+        "Every example is in the calibration set, and was searched without a prior."
         if calibrating and calibrating == progress.num_examples
-        else f"The first {calibrating} questions were searched without a prior, and their programs save less; a prior\n"
+        else f"The first {calibrating} examples were searched without a prior, and their programs save less; a prior\n"
         "fitted to them guided the search of the others (`calibration/`, `prior.safetensors`)."
         if calibrating
-        else "A prior that was fitted to other questions guided every search (`prior.safetensors`)."
+        else "A prior that was fitted to other examples guided every search (`prior.safetensors`)."
         if config.prior_sha256
-        else "Every question was searched without a prior."
+        else "Every example was searched without a prior."
     )
     state = "complete" if progress.complete else "incomplete: run the same command again to finish it"
     return f"""{_HEADER}# Layer programs of {config.model.name} on {config.task}
 
-For each question, the layers of the frozen model to skip, run or repeat so that its answer is right
+For each example, the layers of the frozen model to skip, run or repeat so that its answer is right
 with as few layers as a search found. Made by `drllm-pipeline search` (Dr.LLM, arXiv 2510.12773; CoLa,
 arXiv 2507.07996). {guide} This data set is {state}.
 
-| | questions |
+| | examples |
 | --- | ---: |
 | searched | {progress.done} |
 | the base model is right | {progress.baseline_correct} |
@@ -59,8 +59,8 @@ from datasets import load_dataset
 rows = load_dataset("parquet", data_files="paths/*.parquet", split="train")
 ```
 
-Every question has one row for the identity program (`length == num_layers`, the base model), right
-or wrong, and {_kept(config.keep)}. A question without a row where `is_best` is true has
+Every example has one row for the identity program (`length == num_layers`, the base model), right
+or wrong, and {_kept(config.keep)}. An example without a row where `is_best` is true has
 no right program within the budget.{_renderings(config.permutations)}
 
 {_tables(config.settings())}"""
@@ -70,8 +70,9 @@ def _renderings(number: int) -> str:
     if number == 1:
         return ""
     return (
-        f"\n\nEach question was asked in {number} ways (its options rotated, fewer where it has fewer; or in other\n"
-        "words), and an answer is right where all are; `correct_as_asked` is the verdict on the question\nas it stands."
+        f"\n\nEach example has {number} renderings: its options rotated (fewer where it has fewer options), or other\n"
+        "words. A program is right if its answers to all of them are; `correct_as_asked` is the result of the first\n"
+        "rendering."
     )
 
 
@@ -86,19 +87,19 @@ def _kept(keep: int | str) -> str:
     return f"up to {keep} rows of right programs"
 
 
-def imported_card(settings: dict[str, Any], questions: int) -> str:
+def imported_card(settings: dict[str, Any], examples: int) -> str:
     """The README.md of a run that another format was converted to."""
     return f"""{_HEADER}# Layer programs of {settings["model.name"]} on {settings["task"]}
 
-{questions} questions with the layer programs that were tried on them, right or wrong. Not searched here: converted
+{examples} examples with the layer programs that were tried on them, right or wrong. Not searched here: converted
 from the format `{settings["imported.format"]}` by `drllm-pipeline convert`. A margin (`score`) that the source does not
-say is not a number; `simulations`, `evaluations` and `layer_executions` count the programs that it holds.
+hold is NaN; `simulations`, `evaluations` and `layer_executions` count the programs that it holds.
 
 {_tables(settings)}"""
 
 
 def _tables(settings: dict[str, Any]) -> str:
-    """What each column means, and the settings."""
+    """The tables of the columns and of the settings, in Markdown."""
     columns = "\n".join(f"| `{column.name}` | {column.type} | {column.meaning} |" for column in columns_of(settings))
     said = "\n".join(f"| `{key}` | `{value}` |" for key, value in settings.items())
     return f"""## Columns

@@ -1,4 +1,4 @@
-"""A row of a path data set: the one place where rows are built."""
+"""A row of a path data set: all rows are built here."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def path_row(
     model: str,
     run_id: str,
 ) -> PathRow:
-    """One program on one question.
+    """The row of one program on one example.
 
     Args:
-        example_id: The question.
+        example_id: The example.
         task: The task's name.
         prompt: The exact text given to the tokenizer.
         answer: The reference answer.
         response: The answer under the program; None where it was not read to its end.
         program: The program.
-        correct: Whether that answer is right, in every rendering of the question.
-        correct_as_asked: Whether it is right for the question as it stands; None where that is the only rendering.
-        margin: How far the result is from changing, positive where right. The column is called ``score``.
-        baseline_correct: Whether the base model is right on the question.
+        correct: Whether the program's answer is right, in every rendering of the example.
+        correct_as_asked: Whether its answer is right in the first rendering; None where that is the only rendering.
+        margin: Distance of the logits from the opposite result, positive where right. The column is called ``score``.
+        baseline_correct: Whether the base model is right on the example.
         rank: Rank among the right programs within the budget, from 1; 0 for any other program.
         simulations: Programs that the search tried beside the identity program.
-        evaluations: Distinct programs run on the question.
-        layer_executions: Layers that they ask for.
+        evaluations: Distinct programs run on the example.
+        layer_executions: Layers of those programs, summed over all rows and passes.
         model: The model's name.
         run_id: The run's id.
 

@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""The progress of a run: committed examples, programs run and actors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.shards.reader import ShardRecord
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run is. The coordinator updates it; the progress bar only reads it.
+    """The progress of a run. The coordinator updates it; the progress bar only reads it.
 
     Sums are kept as records come in: a run has thousands of records, and is shown twice a second.
 
@@ -20,9 +20,9 @@ class Progress:
         committed: Records of the committed groups, by this call and earlier ones; ``add`` takes a further record.
         done: Examples committed, by this call and earlier ones.
         resumed_examples: Of those, examples that were committed before this call.
-        baseline_correct: Questions that the base model gets right.
-        shorter: Questions that the model gets right, and a strictly shorter program too.
-        corrected: Questions that the model gets wrong and a program right.
+        baseline_correct: Examples that the base model gets right.
+        shorter: Examples that the model gets right, and a strictly shorter program too.
+        corrected: Examples that the model gets wrong and a program right.
         failed_examples: Examples set aside, by this call and earlier ones.
         programs_run: Programs run by this call's actors.
         actors_ready: Actors that have loaded the model.
@@ -47,7 +47,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
 
     def add(self, record: ShardRecord) -> None:
-        """Count a committed work group."""
+        """Add the counts of a committed work group."""
         self.committed.append(record)
         self.done += len(record.example_ids)
         self.baseline_correct += record.baseline_correct

@@ -32,15 +32,15 @@ class ShardRecord:
         group: Number of the work group.
         file: The shard, relative to the run folder.
         rows: Rows in it.
-        example_ids: The group's questions that have rows.
-        failed: Questions set aside, each with its error.
+        example_ids: The group's examples that have rows.
+        failed: Examples set aside, each with its error.
         sha256: SHA-256 of the file's bytes.
-        baseline_correct: Questions that the base model gets right.
-        shorter: Of those, questions with a strictly shorter right program.
-        corrected: Questions that only another program gets right.
+        baseline_correct: Examples that the base model gets right.
+        shorter: Of those, examples with a strictly shorter right program.
+        corrected: Examples that only another program gets right.
         evaluations: Programs run.
         layer_executions: Layers run.
-        improvements: For each question, pairs of an evaluation's number and the new best length; the base model is
+        improvements: For each example, pairs of an evaluation's number and the new best length; the base model is
             evaluation 0. Empty if the order of the evaluations is not known.
     """
 
@@ -92,14 +92,14 @@ def check_version(settings: Mapping[str, Any], run: AnyPath) -> None:
         )
 
 
-def read_json(place: PathOrUrl, *, retries: Retries = Retries.SHORT) -> dict[str, Any]:
+def read_json(path: PathOrUrl, *, retries: Retries = Retries.SHORT) -> dict[str, Any]:
     """A JSON object from a file of a run.
 
     Raises:
         UserError: The file cannot be read, or does not hold a JSON object.
         UnreachableError: The store cannot be reached.
     """
-    file = locate(place)
+    file = locate(path)
     try:
         return _json_object(file, content(file, retries=retries))
     except (FileNotFoundError, NotADirectoryError):
@@ -156,12 +156,12 @@ def _check_record(record: ShardRecord) -> None:
 
     Raises:
         TypeError: A field is of another type.
-        ValueError: Its shard is none in ``paths/``, or a number is out of its range.
+        ValueError: The record's shard is not a file in ``paths/``, or a number is out of its range.
     """
     for name in ("group", "rows", "baseline_correct", "shorter", "corrected", "evaluations", "layer_executions"):
         number = getattr(record, name)
         if type(number) is not int or number < 0:
-            raise TypeError(f"its {name} is no number")
+            raise TypeError(f"its {name} is not a number")
     texts = [record.file, record.sha256, *_items(record.example_ids, list), *_items(record.failed, dict)]
     texts += record.failed.values()
     if not all(isinstance(text, str) for text in texts):
@@ -184,7 +184,7 @@ def _items(value: Any, kind: type[list[Any]] | type[dict[str, Any]]) -> list[Any
 
 
 def read_improvements(run: PathOrUrl) -> dict[str, list[list[int]]]:
-    """For each committed question, pairs of an evaluation's number and the new best length.
+    """For each committed example, pairs of an evaluation's number and the new best length.
 
     Raises:
         UserError: A record is damaged.
@@ -194,7 +194,7 @@ def read_improvements(run: PathOrUrl) -> dict[str, list[list[int]]]:
 
 
 def read_paths(run: PathOrUrl) -> pd.DataFrame:
-    """The committed rows of a run, in the order of its questions.
+    """The committed rows of a run, in the order of its examples.
 
     Args:
         run: A run folder: a path, or a URL such as ``s3://bucket/run``.
@@ -244,11 +244,13 @@ def _shard_table(file: AnyPath, stored: bytes, record: ShardRecord, schema: pa.S
     check_unchanged(file, stored, record)
     table = pq.read_table(pa.BufferReader(stored))
     if not table.schema.equals(schema):
-        raise UserError(f"committed shard {file} has other columns than a run with its settings; was it made by hand?")
+        raise UserError(
+            f"committed shard {file} has other columns than a run with its settings; was it edited manually?"
+        )
     if not _makes_sense(table):
         raise UserError(
-            f"committed shard {file} holds programs of layers that the model has not; delete it, and the same command "
-            "searches its questions again"
+            f"committed shard {file} holds programs of layers that the model does not have; delete it, and the same "
+            "command searches its examples again"
         )
     return table
 

@@ -1,6 +1,6 @@
-"""The settings of a run: everything that decides what its rows say, in one place.
+"""The settings of a run: everything that decides the content of its rows.
 
-How many workers run it, and where, is no part of them: the same settings give the same rows.
+The number of actors and their nodes are not part of the settings: the same settings give the same rows.
 """
 
 from __future__ import annotations
@@ -51,33 +51,33 @@ class RunConfig:
     task: str
     """Name of the task."""
     data: str | None = None
-    """Where the questions come from; None for a task that makes its own."""
+    """Source of the examples; None for a task that makes its own."""
     data_sha256: str
     """Fingerprint of the examples themselves; see ``fingerprint``."""
     split: str = "train"
     """Split of a hub data set or of a made task."""
     limit: int | None = None
-    """At most this many questions."""
+    """Largest number of examples; None for all."""
     max_new_tokens: int | None = None
     """Most tokens of a generated answer; None for the task's own default."""
     search: SearchConfig = field(default_factory=SearchConfig)
-    """What the search of each question may do."""
+    """Configuration of each example's search."""
     seed: int = 0
-    """Seed of the questions that a task makes, and of every search."""
+    """Seed of the examples that a task makes, and of every search."""
     keep: int | str = 4
-    """Right programs kept for each question, beside the identity program; or ``pareto``: the Pareto set over (length,
+    """Right programs kept for each example, beside the identity program; or ``pareto``: the Pareto set over (length,
     correctness, margin), right or wrong; or ``all`` that were tried."""
     reverify: bool = False
     """Whether only programs are kept whose results stock models confirm; see ``pipeline.engine.stock_runner``."""
     permutations: int = 1
-    """In how many ways each question is asked; a program is right if all its answers are. See
+    """Number of renderings of each example; a program is right if its answers to all of them are. See
     ``pipeline.tasks.renderings``."""
     group_size: int = 8
-    """Questions in a work group: the unit that is batched, handed out, retried and committed."""
+    """Examples in a work group: the unit that is batched, handed out, retried and committed."""
     leaves: int = 1
     """Programs that a tree proposes at once."""
     calibration: int = 0
-    """Size of the calibration set: the first questions, in whole work groups, are searched without a prior, which is
+    """Size of the calibration set: the first examples, in whole work groups, are searched without a prior, which is
     then fitted to them for the others; 0 for a run that fits none."""
     prior_sha256: str | None = None
     """Fingerprint of a given prior; None if the run fits its own, or has none."""
@@ -112,7 +112,7 @@ class RunConfig:
             else:
                 flat[name] = value
         flat["calibration_space"] = None if self.calibration_search == self.search else CALIBRATION_SPACE
-        # The same weights and questions may lie elsewhere next time; their fingerprints stay.
+        # The same weights and examples may lie elsewhere next time; their fingerprints stay.
         del flat["model.location"], flat["data"]
         # Runs that were begun before there was such a setting can be resumed.
         for name, before in _LATER_SETTINGS.items():
@@ -142,16 +142,16 @@ class RunSettings(Protocol):
 
     @property
     def group_size(self) -> int:
-        """Questions in a work group."""
+        """Examples in a work group."""
         ...
 
     @property
     def run_id(self) -> str:
-        """Names the settings."""
+        """Id of the run: the start of a SHA-256 over its settings."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """The settings as flat JSON."""
+        """The settings as a flat JSON object: a value by dotted name."""
         ...
 
 

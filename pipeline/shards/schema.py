@@ -26,9 +26,9 @@ class Column:
     name: str
     """Name of the column, and of ``path_row``'s key."""
     type: pa.DataType
-    """Arrow type."""
+    """Arrow type of the column's values."""
     meaning: str
-    """What the column holds, for the data set card."""
+    """Meaning of the column's values, for the data set card."""
     nullable: bool = False
     """Whether a row may have no value."""
     since: int = 1
@@ -36,7 +36,7 @@ class Column:
     default: Any = None
     """The value that is read for rows of runs of an older version."""
     with_renderings: bool = False
-    """Whether only runs have the column that ask each example in several ways (``--permutations``)."""
+    """Whether only runs with several renderings of each example have the column (``--permutations``)."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.since <= SCHEMA_VERSION:
@@ -52,7 +52,7 @@ class Column:
 
         Args:
             version: The run's schema version.
-            renderings: Whether the run asks each example in several ways.
+            renderings: Whether the run has several renderings of each example.
         """
         return self.since <= version and (renderings or not self.with_renderings)
 
@@ -67,7 +67,7 @@ COLUMNS = (
     Column(
         name="example_id",
         type=pa.string(),
-        meaning="the question; one identity row and the programs that the run keeps (`--keep`) each",
+        meaning="the example; one identity row and the programs that the run keeps (`--keep`) each",
     ),
     Column(name="task", type=pa.string(), meaning="the task's name"),
     Column(
@@ -82,7 +82,7 @@ COLUMNS = (
         name="counts",
         type=_list_of(pa.int8()),
         nullable=True,
-        meaning="how often each layer ran; null where the program does not keep the layers' order",
+        meaning="number of times that each layer ran; null where the program does not keep the layers' order",
     ),
     Column(name="length", type=pa.int16(), meaning="layers run: the program's length"),
     Column(name="num_layers", type=pa.int16(), meaning="the model's depth L"),
@@ -90,23 +90,23 @@ COLUMNS = (
     Column(
         name="correct",
         type=pa.bool_(),
-        meaning="whether the program's answer is right; with `--permutations`, in every rendering of the question",
+        meaning="whether the program's answer is right; with `--permutations`, in every rendering of the example",
     ),
     Column(
         name="correct_as_asked",
         type=pa.bool_(),
         with_renderings=True,
-        meaning="only with `--permutations`: whether the answer to the question as it stands is right",
+        meaning="only with `--permutations`: whether the answer in the first rendering is right",
     ),
     Column(
         name="score",
         type=pa.float32(),
-        meaning="the margin: how far the result is from changing, positive where right",
+        meaning="the margin: distance of the logits from the opposite result, positive where right",
     ),
     Column(
         name="baseline_correct",
         type=pa.bool_(),
-        meaning="whether the base model is right on this question",
+        meaning="whether the base model is right on this example",
     ),
     Column(
         name="is_best",
@@ -121,16 +121,16 @@ COLUMNS = (
     Column(
         name="simulations",
         type=pa.int32(),
-        meaning="programs that the search tried on this question beside the identity program",
+        meaning="programs that the search tried on this example beside the identity program",
     ),
-    Column(name="evaluations", type=pa.int32(), meaning="distinct programs run on this question"),
+    Column(name="evaluations", type=pa.int32(), meaning="distinct programs run on this example"),
     Column(
         name="layer_executions",
         type=pa.int64(),
-        meaning="layers that the programs tried ask for, once a row and pass, whether or not they shared one",
+        meaning="layers of the programs tried, summed over rows and passes; shared prefixes count for each program",
     ),
-    Column(name="model", type=pa.string(), meaning="the model as the run was told"),
-    Column(name="run_id", type=pa.string(), meaning="names the run's settings"),
+    Column(name="model", type=pa.string(), meaning="the model's name, as given to `--model`"),
+    Column(name="run_id", type=pa.string(), meaning="id of the run, from a hash of its settings"),
 )
 
 
@@ -151,7 +151,7 @@ def schema_of(settings: Mapping[str, Any], *, version: int | None = None) -> pa.
     return pa.schema([column.field for column in columns_of(settings, version=version)])
 
 
-#: The columns of a new run that asks each question in one way.
+#: The columns of a new run with one rendering of each example.
 SCHEMA = schema_of({}, version=SCHEMA_VERSION)
 
 

@@ -21,7 +21,7 @@ _KINDS = {
 }
 
 
-def questions_of(run: AnyPath) -> list[Example]:
+def examples_of(run: AnyPath) -> list[Example]:
     """All examples of a run, whether or not they are committed yet.
 
     Raises:
@@ -29,14 +29,14 @@ def questions_of(run: AnyPath) -> list[Example]:
     """
     settings, notes = read_settings(run), read_json(run / "run.json")
     if "imported" in notes:
-        raise UserError("they were converted, not searched here")
+        raise UserError("the run was converted from another format")
     said = {"permutations": 1, **settings, "data": notes.get("data")}
     wrong = [name for name, kind in _KINDS.items() if not isinstance(said.get(name), kind)]
     if wrong:
         raise UserError(f"run.json holds no valid {', '.join(wrong)}")
     task = get_task(said["task"])
     if task.needs_data and said["data"] is None:
-        raise UserError("run.json does not say where they lie")
+        raise UserError("run.json does not name their source")
     try:
         request = DataRequest(
             data=said["data"],

@@ -1,4 +1,4 @@
-"""Tasks: where examples come from, how a model is asked, and when an answer is right."""
+"""Tasks: where examples come from, what the model reads, and when an answer is right."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def get_task(name: str, *, max_new_tokens: int | None = None) -> Task:
     """The task of that name, or the one that ``my_package.my_module:TASK`` names.
 
     Args:
-        name: The name. A task from outside carries it in place of its own, and so do its examples: every process, and
-            every later command, finds the task by it.
+        name: The name. A task from outside, and its examples, carry the reference instead of the task's own name:
+            every process and every later command finds the task by it.
         max_new_tokens: Most tokens of a written answer; None for the task's own default.
 
     Raises:
@@ -56,18 +56,18 @@ def read_or_explain(task: Task, request: DataRequest) -> list[Example]:
 
     Args:
         task: The task.
-        request: Which of its examples.
+        request: The source, the split and the number of the examples.
 
     Raises:
-        UserError: There is no data, it cannot be read, or examples of the task cannot be asked in so many ways.
+        UserError: There is no data, it cannot be read, or the task's examples have fewer renderings.
     """
     if task.needs_data and request.data is None:
         hint = f", for example --data {task.hub_data}" if task.hub_data else ""
         raise UserError(f"task {task.name!r} needs --data: a file, a folder or a hub data set{hint}")
     if task.most_renderings is not None and request.renderings > task.most_renderings:
         raise UserError(
-            f"--permutations {request.renderings}, but examples of task {task.name!r} can be asked in "
-            f"{task.most_renderings} ways"
+            f"--permutations {request.renderings}, but examples of task {task.name!r} have {task.most_renderings} "
+            "renderings"
         )
     try:
         examples = task.read(request)

@@ -11,12 +11,12 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.tasks.renderings import rotations
-from pipeline.tasks.rows import Asked, Row, check_options, read_examples
+from pipeline.tasks.rows import ExampleFields, Row, check_options, read_examples
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import DataRequest, Example, Rendering
 
-#: The ways to ask a question that does not show its options; the first is the usual one.
+#: The wordings of a prompt that does not show the options; the first is the usual one.
 _WORDINGS = (
     "Question: {question}\nAnswer:",
     "Q: {question}\nA:",
@@ -26,9 +26,9 @@ _WORDINGS = (
 
 
 def read_letters(request: DataRequest) -> list[Example]:
-    """Read examples whose questions list their options; the answer is a letter."""
+    """Read examples whose prompts list the options; the answer is a letter."""
 
-    def to_example(row: Row) -> Asked:
+    def to_example(row: Row) -> ExampleFields:
         texts, reference = _choices(row)
         letters = tuple(ascii_uppercase[: len(texts)])
 
@@ -36,13 +36,13 @@ def read_letters(request: DataRequest) -> list[Example]:
             listed = "\n".join(f"{letter}. {text}" for letter, text in zip(letters, options))
             return f"Question: {row.text('question')}\n{listed}\nAnswer with the letter of the correct option only."
 
-        return Asked(
+        return ExampleFields(
             question=listing(texts),
             answer=letters[reference],
             options=letters,
             renderings=tuple(
-                Rendering(question=listing(options), answer=letters[place])
-                for options, place in rotations(texts, reference, request.renderings)
+                Rendering(question=listing(options), answer=letters[index])
+                for options, index in rotations(texts, reference, request.renderings)
             ),
         )
 
@@ -50,18 +50,18 @@ def read_letters(request: DataRequest) -> list[Example]:
     most = max(len(example.options) for example in examples)
     if request.renderings > most:
         raise UserError(
-            f"--permutations {request.renderings}, but no question here has more than {most} options; give no more"
+            f"--permutations {request.renderings}, but no example here has more than {most} options; give no more"
         )
     return examples
 
 
 def read_texts(request: DataRequest) -> list[Example]:
-    """Read examples whose questions do not list their options; the answer is the text of an option."""
+    """Read examples whose prompts do not list the options; the answer is the text of an option."""
 
-    def to_example(row: Row) -> Asked:
+    def to_example(row: Row) -> ExampleFields:
         texts, reference = _choices(row)
         first, *others = (wording.format(question=row.text("question")) for wording in _WORDINGS[: request.renderings])
-        return Asked(
+        return ExampleFields(
             question=first,
             answer=texts[reference],
             options=texts,

@@ -1,4 +1,4 @@
-"""Arithmetic with a few worked examples: questions made from a seed, no data needed.
+"""Arithmetic: examples made from a seed, without data. Each prompt shows a few solved problems before its own.
 
 Three kinds in turn: sums of one-digit numbers, the times table, sums of two-digit numbers. The
 embedded model gets part of each right, so there is something to shorten and something to correct.
@@ -26,7 +26,7 @@ HOLD_OUT = 4
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """``left sign right``, with its value."""
+    """A problem of two operands, with its value."""
 
     kind: str
     left: int
@@ -57,31 +57,31 @@ KINDS: dict[str, tuple[range, range]] = {
 
 
 def read(request: DataRequest) -> list[Example]:
-    """Make the questions of one split, the kinds in turn, each in an order drawn from the seed.
+    """Make the examples of one split, the kinds in turn, each in an order drawn from the seed.
 
-    Worked examples come from the training split alone and are never the question itself.
+    The solved problems of a prompt come from the training split alone, and are never the prompt's own.
 
     Raises:
         UserError: Data was given, or the split is unknown.
     """
     if request.data is not None:
-        raise UserError("task 'arithmetic' makes its own questions; leave --data out")
+        raise UserError("task 'arithmetic' makes its own examples; leave --data out")
     if request.split not in SPLITS:
         raise UserError(f"task 'arithmetic' has no split {request.split!r}; choose one of: {', '.join(SPLITS)}")
     limit = DEFAULT_LIMIT if request.limit is None else request.limit
-    # Text seeds are hashed the same way by every Python.
+    # Seeds that are text are hashed alike by every version of Python.
     rng = random.Random(f"arithmetic {request.split} {request.seed}")
     problems = {kind: [Problem(kind, a, b) for a, b in product(*ranges)] for kind, ranges in KINDS.items()}
     worked = {kind: [p for p in problems[kind] if p.split == "train"] for kind in KINDS}
-    asked = {kind: [p for p in problems[kind] if p.split == request.split] for kind in KINDS}
+    of_split = {kind: [p for p in problems[kind] if p.split == request.split] for kind in KINDS}
     for kind in KINDS:
-        rng.shuffle(asked[kind])
+        rng.shuffle(of_split[kind])
 
     examples = []
-    for _, problem in zip(range(limit), _in_turn(list(asked.values()))):
+    for _, problem in zip(range(limit), _in_turn(list(of_split.values()))):
         candidates = [p for p in worked[problem.kind] if {p.left, p.right} != {problem.left, problem.right}]
         shown = rng.sample(candidates, NUM_WORKED)
-        # The worked examples in another order are another rendering of the question.
+        # The solved problems in another order are another rendering of the example.
         first, *others = (
             "\n".join([f"{p.text} {p.value}" for p in (*shown[shift:], *shown[:shift])] + [problem.text])
             for shift in range(min(request.renderings, NUM_WORKED))

@@ -38,7 +38,7 @@ class MathGrader:
         if key not in self._known:
             if len(self._known) >= 10_000:
                 self._known.clear()
-            self._known[key] = self._boxed_verbatim(response, reference) or self._ask(response, reference)
+            self._known[key] = self._boxed_verbatim(response, reference) or self._compare(response, reference)
         return self._known[key]
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class MathGrader:
     def _boxed_verbatim(response: str, reference: str) -> bool:
         return response.rstrip().endswith(f"\\boxed{{{reference}}}")
 
-    def _ask(self, response: str, reference: str) -> bool:
+    def _compare(self, response: str, reference: str) -> bool:
         if self._process is not None and self._process.poll() is not None:
             self.close()  # it died between two comparisons, so this one is not the cause
         process = self._process or self._start()

@@ -8,12 +8,12 @@ has these columns, but one row for each of a problem's many responses: keep one 
 from __future__ import annotations
 
 from pipeline.errors import UserError
-from pipeline.tasks.rows import Asked, Row, read_examples
+from pipeline.tasks.rows import ExampleFields, Row, read_examples
 from pipeline.tasks.scoring.graded import Graded
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import DataRequest, Example, Rendering
 
-#: The ways to ask for a solution; the first is the usual one.
+#: The wordings of a prompt for a solution; the first is the usual one.
 _WORDINGS = (
     "{problem}\n\nSolve the problem step by step. End with the final answer as \\boxed{{answer}}.",
     "Problem: {problem}\n\nThink step by step, and put the final answer into \\boxed{{}}.",
@@ -22,9 +22,9 @@ _WORDINGS = (
 )
 
 
-def _asked(problem: str, answer: str, renderings: int) -> Asked:
+def _example_fields(problem: str, answer: str, renderings: int) -> ExampleFields:
     first, *others = (wording.format(problem=problem.strip()) for wording in _WORDINGS[:renderings])
-    return Asked(
+    return ExampleFields(
         question=first, answer=answer, renderings=tuple(Rendering(question=other, answer=answer) for other in others)
     )
 
@@ -32,12 +32,12 @@ def _asked(problem: str, answer: str, renderings: int) -> Asked:
 def read_gsm8k(request: DataRequest) -> list[Example]:
     """Read GSM8K; the reference answer is the text behind ``####``, without thousands separators."""
 
-    def to_example(row: Row) -> Asked:
-        _, found, marked = row.text("answer").rpartition("####")
-        final = marked.replace(",", "").strip()
-        if not found or not final:
+    def to_example(row: Row) -> ExampleFields:
+        _, separator, number = row.text("answer").rpartition("####")
+        final = number.replace(",", "").strip()
+        if not separator or not final:
             raise UserError(f"{row.where}: column 'answer' has no final answer after '####'")
-        return _asked(row.text("question"), final, request.renderings)
+        return _example_fields(row.text("question"), final, request.renderings)
 
     return read_examples(request, task="gsm8k", to_example=to_example)
 
@@ -45,9 +45,9 @@ def read_gsm8k(request: DataRequest) -> list[Example]:
 def read_dart_math(request: DataRequest) -> list[Example]:
     """Read DART-Math; the reference answer is a LaTeX expression."""
 
-    def to_example(row: Row) -> Asked:
+    def to_example(row: Row) -> ExampleFields:
         problem, answer = row.text("query", "problem", "question"), row.text("gt_ans", "answer").strip()
-        return _asked(problem, answer, request.renderings)
+        return _example_fields(problem, answer, request.renderings)
 
     return read_examples(request, task="dart-math", to_example=to_example)
 

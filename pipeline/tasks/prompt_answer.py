@@ -8,7 +8,7 @@ is. The answer is the text that the model must write next, up to its first line 
 from __future__ import annotations
 
 from pipeline.errors import UserError
-from pipeline.tasks.rows import Asked, Row, read_examples
+from pipeline.tasks.rows import ExampleFields, Row, read_examples
 from pipeline.tasks.scoring.exact_match import ExactMatch
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import DataRequest, Example, Rendering
@@ -17,7 +17,7 @@ from pipeline.tasks.types import DataRequest, Example, Rendering
 def read(request: DataRequest) -> list[Example]:
     """Read rows with ``prompt`` and ``answer``, optionally ``id``, and ``renderings``: other wordings of the prompt."""
 
-    def to_example(row: Row) -> Asked:
+    def to_example(row: Row) -> ExampleFields:
         answer = row.text("answer").strip()
         if "\n" in answer:
             raise UserError(f"{row.where}: the answer has several lines; only the first line of a response is compared")
@@ -30,10 +30,10 @@ def read(request: DataRequest) -> list[Example]:
         prompt = row.text("prompt")
         if len({prompt, *others}) < request.renderings:
             raise UserError(
-                f"{row.where}: --permutations {request.renderings} asks in as many different ways, but a text in the "
+                f"{row.where}: --permutations {request.renderings} needs as many different texts, but a text in the "
                 "column 'renderings' is the prompt again, or is there twice"
             )
-        return Asked(
+        return ExampleFields(
             question=prompt,
             answer=answer,
             renderings=tuple(Rendering(question=other, answer=answer) for other in others),

@@ -1,8 +1,8 @@
 """Rewards that hold against lucky guesses: a program is right only if it is right under every rendering.
 
-A label-guided search also finds lucky guesses: on four-way questions it "corrects" nearly all (CoLa's 95.8 % on
-ARC-Easy, for six models alike). So an example can be asked in K ways: with its options rotated, where the model sees
-them, or in other words. A program is right if all its answers are.
+A label-guided search also finds lucky guesses: with four options it "corrects" nearly all examples (CoLa's 95.8 % on
+ARC-Easy, for six models alike). So an example can have K renderings: with its options rotated, if the prompt shows
+them, or in other words. A program is right if its answers to all renderings are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def rotations(options: Sequence[str], reference: int, number: int) -> list[tuple[list[str], int]]:
-    """Other orders of a question's options.
+    """Other orders of an example's options.
 
     Args:
         options: The options' texts.
@@ -42,16 +42,16 @@ def score_renderings(
     *,
     need_response: bool,
 ) -> list[Outcome]:
-    """Score examples as they stand, and those that are answered right under their other renderings too.
+    """Score the first rendering of each example, and the others of those whose first answer is right.
 
-    The margin is the smallest of those computed; an example that is answered wrong as it stands is not asked again.
+    The margin is the smallest of those computed. If the first answer is wrong, the other renderings are skipped.
 
     Args:
         scoring: The scoring of one answer.
         model: The model that runs the programs.
         examples: Examples, with or without other renderings.
         programs: One program for each example.
-        need_response: Whether the response to the question as it stands is needed in full.
+        need_response: Whether the response to the first rendering is needed in full.
     """
     outcomes = [
         replace(outcome, correct_as_asked=outcome.correct) if prepared.renderings else outcome
@@ -74,11 +74,11 @@ def score_renderings(
     return outcomes
 
 
-def _both(asked: Outcome, other: Outcome) -> Outcome:
+def _both(so_far: Outcome, other: Outcome) -> Outcome:
     """The outcome over the renderings scored so far and one more."""
     return replace(
-        asked,
-        correct=asked.correct and other.correct,
-        margin=min(asked.margin, other.margin),
-        layer_executions=asked.layer_executions + other.layer_executions,
+        so_far,
+        correct=so_far.correct and other.correct,
+        margin=min(so_far.margin, other.margin),
+        layer_executions=so_far.layer_executions + other.layer_executions,
     )

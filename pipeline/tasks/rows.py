@@ -1,4 +1,4 @@
-"""Reading rows of questions: jsonl, csv and parquet files or folders, and data sets on the hub.
+"""Reading examples from rows: jsonl, csv and parquet files or folders, and data sets on the hub.
 
 Every error names the data, the line or row in it, and what was expected there.
 """
@@ -32,8 +32,8 @@ _HIDDEN = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """The content of a row: an ``Example`` without its id and task."""
+class ExampleFields:
+    """The fields of an ``Example`` that a row gives: all but its id and task."""
 
     question: str
     answer: str
@@ -100,10 +100,10 @@ def as_text(value: Any) -> str | None:
 def flaw_of(text: str) -> str | None:
     """The flaw of a text, as a phrase for a message; None for a text without one.
 
-    A text is flawed if it is too long, is not Unicode, or holds a character that a reader of the data does not see.
+    A text is flawed if it is too long, is not Unicode, or holds a character that no screen shows.
     """
     if len(text) > MOST_CHARACTERS:
-        return f"{len(text)} characters; no question has over {MOST_CHARACTERS}"
+        return f"{len(text)} characters; no text may have over {MOST_CHARACTERS}"
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -113,11 +113,12 @@ def flaw_of(text: str) -> str | None:
     if hidden is None:
         return None
     return (
-        f"a hidden character, U+{ord(hidden[0]):04X} at place {hidden.start()}: the model would read what nobody sees"
+        f"a hidden character, U+{ord(hidden[0]):04X} at position {hidden.start()}: the model would read what no screen "
+        "shows"
     )
 
 
-def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row], Asked]) -> list[Example]:
+def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row], ExampleFields]) -> list[Example]:
     """Read the requested rows and make examples of them.
 
     ``to_example`` raises UserError for a malformed row. An example's id is its row's ``id``, or else the task's name
@@ -130,7 +131,7 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
     examples: list[Example] = []
     seen: dict[str, str] = {}
     for number, row in enumerate(islice(read_rows(request.data, split=request.split), request.limit)):
-        asked = to_example(row)
+        fields = to_example(row)
         identifier = row.text("id") if "id" in row.values else f"{task}-{number:06d}"
         if identifier in seen:
             raise UserError(
@@ -141,10 +142,10 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
             Example(
                 id=identifier,
                 task=task,
-                question=asked.question,
-                answer=asked.answer,
-                options=asked.options,
-                renderings=asked.renderings,
+                question=fields.question,
+                answer=fields.answer,
+                options=fields.options,
+                renderings=fields.renderings,
             )
         )
     if not examples:
@@ -155,7 +156,7 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
 def read_rows(data: str, *, split: str) -> Iterator[Row]:
     """Rows of a file, of a folder's files in the order of their names, or of a hub data set."""
     path, name = locate(data), without_secrets(data)
-    # A web server lists no folders, and asking it costs a download.
+    # A web server lists no folders, and a request costs a download.
     if not data.startswith(("http://", "https://")) and is_folder(path):
         files = [file for file in entries(path) if _type_of(file) in FILE_TYPES and not is_folder(file)]
         if not files:
@@ -276,8 +277,8 @@ def _short(value: Any) -> str:
 def check_options(row: Row, answer: str, options: Sequence[str]) -> None:
     """Raise UserError unless there are two options or more, each named once, and the answer is one of them."""
     if len(options) < 2:
-        raise UserError(f"{row.where}: a multiple-choice question needs two options or more, found {len(options)}")
+        raise UserError(f"{row.where}: a choice needs two options or more, found {len(options)}")
     if len(set(options)) < len(options):
         raise UserError(f"{row.where}: two options have one label: {_short(list(options))}")
     if answer not in options:
-        raise UserError(f"{row.where}: the answer {answer!r} is none of the options {list(options)!r}")
+        raise UserError(f"{row.where}: the answer {answer!r} is not one of the options {list(options)!r}")

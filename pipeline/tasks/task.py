@@ -16,18 +16,18 @@ from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample,
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A family of examples, with the way to ask and to score them.
+    """A family of examples, with their prompts and their scoring.
 
     Attributes:
         name: Name of the task, as ``--task`` takes it.
         summary: One line for ``--help``.
         read: Reads or makes the examples of a request.
         scoring: The scoring of the answers.
-        chat: Whether the question is a user's turn in the model's chat template; otherwise the model
-            continues it as text.
+        chat: Whether the example's text is a user's turn in the model's chat template; otherwise the model continues
+            it as text.
         needs_data: Whether ``--data`` must be given.
         hub_data: The data set on the hub, for messages; None where there is none to name.
-        most_renderings: Most ways in which its examples can be asked; None where this differs between examples.
+        most_renderings: Most renderings of an example; None where this differs between examples.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Task:
             replace(example, question=other.question, answer=other.answer, renderings=())
             for other in example.renderings
         ]
-        asked = self._prepare(example, tokenizer)
-        return replace(asked, renderings=[self._prepare(other, tokenizer) for other in others]) if others else asked
+        first = self._prepare(example, tokenizer)
+        return replace(first, renderings=[self._prepare(other, tokenizer) for other in others]) if others else first
 
     def tokens(self, prepared: PreparedExample) -> int:
         """Largest number of tokens that a model has to read and write for one rendering of an example."""

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendering:
-    """Another way to ask an example: in other words, or with its options in another order.
+    """Another way to put an example: in other words, or with its options in another order.
 
     Attributes:
-        question: The text to ask: the user's turn of a chat, or the text to continue.
-        answer: The reference answer to this question.
+        question: The text for the model: the user's turn of a chat, or the text to continue.
+        answer: The reference answer to this rendering.
     """
 
     question: str
@@ -32,15 +32,15 @@ class Rendering:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One question with its reference answer, before any model is known.
+    """An example with its reference answer, before any model is known.
 
     Attributes:
         id: Unique in a run and the same in every run over the same data.
         task: Name of the task.
-        question: The text to ask: the user's turn of a chat, or the text to continue.
+        question: The text for the model: the user's turn of a chat, or the text to continue.
         answer: The reference answer; one of ``options`` where there are any.
         options: The answers that the model chooses among; empty where it writes freely.
-        renderings: Other ways to ask the example, all of which must be answered right too.
+        renderings: The example's other renderings, all of which must be answered right too.
     """
 
     id: str
@@ -69,7 +69,7 @@ class DataRequest:
         limit: Largest number of examples, in the data's order; None for all, or for the default of a task that makes
             its own examples.
         seed: Seed of a task that makes its own examples.
-        renderings: Number of ways in which each example is asked, the first one included.
+        renderings: Number of renderings of each example, the first one included.
     """
 
     data: str | None = None
@@ -105,7 +105,7 @@ class PreparedExample:
 
     @property
     def example_id(self) -> str:
-        """The example's id."""
+        """Id of the example, unique in a run."""
         return self.example.id
 
 
@@ -115,11 +115,10 @@ class Outcome:
 
     Attributes:
         correct: The reward: whether the answers under all of the example's renderings are right.
-        margin: How far the logits are from the opposite result: positive where right, negative where wrong.
+        margin: Distance of the logits from the opposite result: positive where right, negative where wrong.
         response: The program's answer; None where the verdict did not need it in full.
-        layer_executions: Layers that the program asks for, counted for each row and forward pass, whether rows share
-            them or not.
-        correct_as_asked: Whether the answer to the question as it stands is right; None where the example has no other
+        layer_executions: The program's layers, counted for each row and forward pass, whether rows share them or not.
+        correct_as_asked: Whether the answer in the first rendering is right; None where the example has no other
             renderings.
     """
 
@@ -131,7 +130,7 @@ class Outcome:
 
     @property
     def verdicts(self) -> tuple[bool, bool | None]:
-        """``correct`` and ``correct_as_asked``."""
+        """The pair of ``correct`` and ``correct_as_asked``."""
         return self.correct, self.correct_as_asked
 
 
@@ -196,7 +195,7 @@ class Scoring(Protocol):
         ...
 
     def with_max_new_tokens(self, number: int) -> Scoring:
-        """The same scoring with another limit on the tokens of an answer; called only where ``generates`` is true."""
+        """A copy with another limit on the tokens of an answer; called only if ``generates`` is true."""
         ...
 
     def room(self, prepared: PreparedExample) -> int:

@@ -41,18 +41,18 @@ def run_search(
     show: Callable[[Progress], None] = lambda progress: None,
     announce: Callable[[str], None] = lambda line: None,
 ) -> Progress:
-    """Search every question that is not committed yet.
+    """Search every example that is not committed yet.
 
     Args:
-        request: What to do.
+        request: The model, the task and the settings of the search.
         show: Called with the progress about twice a second.
-        announce: Called with a line about what comes next.
+        announce: Called with a message to the user.
 
     Returns:
-        The progress at the end; ``complete`` where every question is committed.
+        The progress at the end; ``complete`` if every example is committed.
 
     Raises:
-        UserError: Something in the request is wrong. Nothing was started then.
+        UserError: The request is wrong. No cluster was started then.
         KeyboardInterrupt: The run was interrupted; everything committed stays.
     """
     check_output(request.out)
@@ -79,7 +79,7 @@ def run_search(
         calibrating = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
         if 0 < len(examples) <= calibrating:
             announce(
-                f"All {len(examples)} questions are in the calibration set, searched without a prior; a search of more "
+                f"All {len(examples)} examples are in the calibration set, searched without a prior; a search of more "
                 f"than {calibrating} fits a prior to them, and --prior takes the prior of another run."
             )
         if not get_action_space(request.search.action_space).keeps_order:
@@ -98,7 +98,7 @@ def run_search(
         )
         resumed = coordinator.progress.resumed_examples
         announce(
-            f"{len(examples)} questions of task {config.task}"
+            f"{len(examples)} examples of task {config.task}"
             + (f", {resumed} of them committed already" if resumed else "")
             + f"; {placement.describe()}; run folder {folder.root}"
         )
@@ -112,7 +112,7 @@ def run_search(
 
 
 def read_examples(request: SearchRequest) -> list[Example]:
-    """The request's questions.
+    """The request's examples.
 
     Raises:
         UserError: The task or the data is wrong.

@@ -1,4 +1,4 @@
-"""What a search is asked for. The module imports no framework, so that ``search --help`` waits for none."""
+"""The request of a search. The module imports no framework, so that ``search --help`` waits for none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.storage import AnyPath
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
-    """What ``drllm-pipeline search`` was asked for, before anything is looked up.
+    """The request of ``drllm-pipeline search``, before the data, the model or the cluster are known.
 
     Raises:
         UserError: A field is out of its range, or excludes another one.
@@ -36,35 +36,36 @@ class SearchRequest:
     max_new_tokens: int | None = field(default=None, metadata=option(unset="the task's own"))
     """Most tokens of a generated answer."""
     search: SearchConfig
-    """What the search of each example may do."""
+    """Configuration of each example's search."""
     seed: int = 0
     """Seed of the examples that a task makes, and of every search."""
     keep: int | str = field(default=4, metadata=option(metavar="K|pareto|all"))
-    """Kept per example beside the identity program: K right programs; or those, right or wrong, that none as short or
-    shorter beats; or all that were tried."""
+    """Kept per example beside the identity program: K right programs; or the Pareto set over (length, correctness,
+    margin); or all that were evaluated."""
     reverify: bool = False
-    """Keep only programs whose verdicts stock models confirm. Use it in bfloat16, where rounding changes some."""
+    """Keep only programs whose results stock models confirm. Use it in bfloat16, where rounding can flip results with
+    small margins."""
     permutations: int = field(default=1, metadata=option(metavar="K", at_least=1))
-    """Ask each example in K ways, its options rotated or in other words: only a program that is right in all of them
-    is right. A random guess among four options passes K = 4 once in 256 times."""
+    """Renderings of each example, its options rotated or in other words: a program is right only if it is right in all
+    of them. A random guess among four options passes K = 4 once in 256 times."""
     group_size: int = field(default=8, metadata=option(at_least=1, advanced=True))
     """Examples batched, handed out and committed together."""
     leaves: int | None = field(default=None, metadata=option(at_least=1, unset="the task's own", advanced=True))
-    """Programs of an example evaluated at once: more fill batches, fewer learn sooner."""
+    """Programs of an example evaluated at once: more fill batches, fewer use results sooner."""
     calibration: int | None = field(
         default=None, metadata=option(metavar="N", at_least=0, note="0 learns nothing", unset="32; published: 0")
     )
     """The first N examples are searched without a prior, and the prior for all others is fitted to them; 0 for none."""
     prior: AnyPath | None = field(default=None, metadata=option(metavar="RUN|FILE"))
-    """What another run of the same model learnt, instead of a calibration."""
+    """The prior of another run of the same model, instead of a calibration."""
     cache_gib: float = field(
         default=DEFAULT_CACHE_GIB, metadata=option(at_least=0, note="0 shares nothing", advanced=True)
     )
     """Memory of an actor's prefix cache, beside the model's: layers that programs share run once."""
     stall_seconds: float = field(default=DEFAULT_STALL_SECONDS, metadata=option(above=0, infinite=True, advanced=True))
-    """An actor that runs no program for so long is taken for stuck, and replaced."""
+    """An actor that runs no program for so long counts as stalled, and is replaced."""
     resources: Resources = field(default_factory=Resources)
-    """What actors run on."""
+    """Resources of the actors."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -77,4 +78,4 @@ class SearchRequest:
         except ValueError as error:
             raise UserError(f"--{error}") from None
         if self.calibration and self.prior is not None:
-            raise UserError("--prior gives what --calibration would learn; leave one of them out")
+            raise UserError("--prior replaces the prior that --calibration would fit; leave one of them out")

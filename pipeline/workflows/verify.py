@@ -1,6 +1,6 @@
 """Replaying a run: do stock transformers models confirm its labels?
 
-The kept programs are run once more by ``pipeline.engine.stock_runner``, each question alone, without a prefix cache;
+The kept programs are run once more by ``pipeline.engine.stock_runner``, each example alone, without a prefix cache;
 the task scores the answers as in a search.
 """
 
@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths, read_settings
-from pipeline.shards.source_examples import questions_of
+from pipeline.shards.source_examples import examples_of
 from pipeline.storage import AnyPath
 from pipeline.tasks import Example, Outcome
 from pipeline.workflows.verify_request import VerifyRequest
@@ -25,19 +25,19 @@ from pipeline.workflows.verify_request import VerifyRequest
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Questions that an actor is handed at once, each with its rows.
-QUESTIONS_AT_ONCE = 4
+#: Examples that an actor receives at once, each with its rows.
+EXAMPLES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplayedLabel:
-    """What a row says of its program.
+    """The label that a row gives its program.
 
     Attributes:
         program: The program.
         correct: Whether its answer is right.
-        as_asked: Whether it is right for the question as it stands; None if that is asked in no other way.
-        margin: The margin.
+        as_asked: Whether its answer in the first rendering is right; None if the example has no other rendering.
+        margin: The margin in the row.
     """
 
     program: LayerProgram
@@ -52,7 +52,7 @@ class LabelledExample:
 
     Attributes:
         example: The example.
-        labels: Its rows' labels.
+        labels: The labels of the example's rows.
     """
 
     example: Example
@@ -61,7 +61,7 @@ class LabelledExample:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayPlan:
-    """What is to be replayed, and with what.
+    """The rows to replay, the model that replays them, and its settings.
 
     Attributes:
         examples: The examples with the rows that were drawn.
@@ -81,7 +81,7 @@ class ReplayPlan:
 
     @property
     def num_labels(self) -> int:
-        """Rows that are replayed."""
+        """Number of rows that are replayed."""
         return sum(len(item.labels) for item in self.examples)
 
 
@@ -90,11 +90,10 @@ class Difference:
     """A row whose label the replay does not confirm.
 
     Attributes:
-        example_id: The question.
+        example_id: Id of the example.
         program: The program.
         correct: Whether the row says that the answer is right; the replay says the opposite.
-        as_asked: Whether only the result for the question as it stands differs, in a run that asks each in several
-            ways.
+        as_asked: Whether only the result of the first rendering differs, in a run with several renderings.
         margin: The row's margin.
         replayed_margin: The replay's margin.
     """
@@ -124,7 +123,7 @@ class Verification:
     dtype: str
 
     @property
-    def share(self) -> float:
+    def differing_share(self) -> float:
         """Share of the replayed rows that differ."""
         return len(self.differences) / self.replayed if self.replayed else 0.0
 
@@ -139,9 +138,9 @@ class ReplayActor(TaskActor):
         self._begin()
         oracle, outcomes = StockRunner(self._model), []
         for item in items:
-            question = self._task.prepare(item.example, self._model.tokenizer)
+            prepared = self._task.prepare(item.example, self._model.tokenizer)
             outcomes.append(
-                [self._task.score(oracle, [question], [label.program], need_response=False)[0] for label in item.labels]
+                [self._task.score(oracle, [prepared], [label.program], need_response=False)[0] for label in item.labels]
             )
         return outcomes
 
@@ -155,19 +154,19 @@ def verify(
     """Replay a run's rows.
 
     Args:
-        request: What to do.
-        announce: Called with a line about what comes next.
-        show: Called with what is being done, how much of it is done, and the total.
+        request: The run, and the rows to replay.
+        announce: Called with a message to the user.
+        show: Called with the name of the step, the number of rows that are replayed, and their total.
 
     Raises:
-        UserError: The folder is no run, its questions cannot be read again, or its model is not there.
+        UserError: The folder is no run, its examples cannot be read again, or its model cannot be found.
     """
     plan = prepare(request)
     differences: list[Difference] = []
     with joined_cluster(request.resources) as placement:
         placement = replace(placement, dtype=plan.dtype)
         announce(
-            f"Replaying {plan.num_labels} of {plan.rows} rows of {len(plan.examples)} questions, each alone; "
+            f"Replaying {plan.num_labels} of {plan.rows} rows of {len(plan.examples)} examples, each alone; "
             f"{placement.describe()}."
         )
         done = 0
@@ -182,18 +181,18 @@ def verify(
 
 
 def prepare(request: VerifyRequest) -> ReplayPlan:
-    """Read the run, draw its rows, and find its questions and its model.
+    """Read the run, draw its rows, and find its examples and its model.
 
     Raises:
-        UserError: One of them is not there, or does not fit the others.
+        UserError: The rows, the examples or the model cannot be found, or do not belong together.
     """
     settings, rows = read_settings(request.run), read_paths(request.run)
     if rows.empty:
         raise UserError(f"nothing is committed in {request.run} yet: there is nothing to replay")
     try:
-        examples = {example.id: example for example in questions_of(request.run)}
+        examples = {example.id: example for example in examples_of(request.run)}
     except UserError as error:
-        raise UserError(f"the questions of {request.run} cannot be read again ({error}) and replayed") from None
+        raise UserError(f"the examples of {request.run} cannot be read again ({error}) and replayed") from None
     drawn = rows[list(map(request.draws, rows.example_id, rows.program))]
     if drawn.empty:
         raise UserError(f"--fraction {request.fraction:g} draws none of the {len(rows)} rows; give more")
@@ -206,7 +205,7 @@ def prepare(request: VerifyRequest) -> ReplayPlan:
     if source.revision != revision:
         raise UserError(
             f"{source.name!r} is not the model that was searched: its revision is {source.revision[:19]}…, the run has "
-            f"{revision[:19]}…; say where that one lies with --base"
+            f"{revision[:19]}…; give the path of that one with --base"
         )
     return ReplayPlan(
         examples=_by_example(drawn, examples, request.run),
@@ -224,8 +223,8 @@ def replay(plan: ReplayPlan, placement: Placement) -> Iterator[tuple[LabelledExa
     Raises:
         UserError: The model cannot be loaded, or actors die.
     """
-    starts = range(0, len(plan.examples), QUESTIONS_AT_ONCE)
-    batches = [plan.examples[start : start + QUESTIONS_AT_ONCE] for start in starts]
+    starts = range(0, len(plan.examples), EXAMPLES_AT_ONCE)
+    batches = [plan.examples[start : start + EXAMPLES_AT_ONCE] for start in starts]
     cpus = placement.pool.cpus_per_actor
     arguments = (plan.source, placement.device, plan.dtype, cpus, plan.task, plan.max_new_tokens)
     actors: ActorPool[list[LabelledExample]] = ActorPool(ReplayActor, arguments, placement.pool)
@@ -252,7 +251,7 @@ def compare(example_id: str, label: ReplayedLabel, outcome: Outcome) -> Differen
 def _setting(settings: dict[str, Any], key: str, run: AnyPath) -> str:
     value = settings.get(key)
     if not isinstance(value, str):
-        raise UserError(f"{run / 'run.json'} does not say {key!r}, without which nothing can be replayed")
+        raise UserError(f"{run / 'run.json'} holds no {key!r}, which a replay needs")
     return value
 
 
@@ -262,7 +261,7 @@ def _by_example(rows: pd.DataFrame, examples: dict[str, Example], run: AnyPath) 
     for row in rows.to_dict("records"):
         example_id, as_asked = row["example_id"], row.get("correct_as_asked")
         if example_id not in examples:
-            raise UserError(f"{run} has rows of question {example_id!r}, which is none of its questions")
+            raise UserError(f"{run} has rows of example {example_id!r}, which is not one of its examples")
         item = found.setdefault(example_id, LabelledExample(example=examples[example_id], labels=[]))
         item.labels.append(
             ReplayedLabel(

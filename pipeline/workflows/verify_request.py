@@ -1,4 +1,4 @@
-"""What a replay is asked for. The module imports no framework, so that ``verify --help`` waits for none."""
+"""The request of a replay. The module imports no framework, so that ``verify --help`` waits for none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.storage import AnyPath
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRequest:
-    """What ``drllm-pipeline verify`` was asked for.
+    """The request of ``drllm-pipeline verify``.
 
     Raises:
         UserError: A field is out of its range.
@@ -28,7 +28,7 @@ class VerifyRequest:
     base: str | None = None
     """Hub id, folder or .gguf file of the searched model, if it lies elsewhere now."""
     resources: Resources = field(default_factory=Resources)
-    """What actors run on."""
+    """Resources of the actors."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -38,7 +38,7 @@ def find_base(base: BaseModelRef, elsewhere: str | None = None, *, kind: str) ->
         source = resolve_model(name)
     except UserError as error:
         raise UserError(
-            f"the {kind}'s base model {base.name!r} is not there ({error}); say where it lies: --base, or base="
+            f"the {kind}'s base model {base.name!r} cannot be found ({error}); give its path: --base, or base="
         ) from None
     trained_on_hub = not base.revision.startswith("sha256:")
     if trained_on_hub != (source.hub_revision is not None):

@@ -145,7 +145,7 @@ def check_version(config: dict[str, Any], folder: AnyPath, kind: str) -> None:
     """Refuse a format version that this release does not read.
 
     Raises:
-        UserError: The format version is another, or there is none.
+        UserError: The format version is missing, or is not the one that this release reads.
     """
     if "format_version" not in config:
         raise UserError(f"{folder / CONFIG_FILE} is no {kind}'s configuration: it has no format_version")
@@ -171,7 +171,7 @@ def read_tensors(file: AnyPath, kind: str) -> dict[str, torch.Tensor]:
         raise UserError(f"{file} is damaged (is it whole?): {error}") from None
     found = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
-        raise UserError(f"{file} holds weights that are no numbers")
+        raise UserError(f"{file} holds weights that are not finite")
     return found
 
 

@@ -1,4 +1,4 @@
-"""``drllm-pipeline evaluate``."""
+"""The command ``drllm-pipeline evaluate``: a router beside other methods, on held-out examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``drllm-pipeline export``."""
+"""The command ``drllm-pipeline export``: one program as a stock checkpoint."""
 
 from __future__ import annotations
 

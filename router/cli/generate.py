@@ -1,4 +1,4 @@
-"""``drllm-pipeline generate``."""
+"""The command ``drllm-pipeline generate``: the answer of a routed model to a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``drllm-pipeline lm-eval``."""
+"""The command ``drllm-pipeline lm-eval``: lm-evaluation-harness on a routed model."""
 
 from __future__ import annotations
 

@@ -139,13 +139,13 @@ def predict(out: AnyPath, **options: Any) -> None:
     help="""Train kinds of probes and plain classifiers on the same texts, and evaluate them on the same others.
 
 \b
-Contenders:
+Methods (--contender):
   pooling, gate, mha         the paper's three kinds, on all tokens of all layers
   gate-tokens, gate-layers   all tokens of the last layer; the last token of all layers
   last                       a linear probe on the last token of the last layer
   first-token                logistic regression on the logits of the first token of an answer (MULI)
   tf-idf                     logistic regression on words, without a model
-  zero-shot                  the label that the model itself finds likeliest, asked by --question
+  zero-shot                  the label that the model itself finds likeliest after the prompt of --question
 
 \b
 Example:
@@ -174,7 +174,7 @@ def compare(out: AnyPath | None, **options: Any) -> None:
         console.say(
             f"{one.method}: accuracy {one.mean('accuracy'):.3f}, macro-F1 {one.mean('macro_f1'):.3f}",
         )
-        # After each: a long comparison that is stopped keeps the figures of the contenders before.
+        # After each: a long comparison that is stopped keeps the figures of the methods before.
         if out is not None:
             write_metrics({one.method: one.to_json() for one in evaluated}, out)
 
@@ -188,7 +188,7 @@ def compare(out: AnyPath | None, **options: Any) -> None:
 
 def _table(results: Sequence[Any]) -> Table:
     table = Table(title="On --test, in %: mean ± deviation over the seeds")
-    table.add_column("contender")
+    table.add_column("method")
     for column in ("accuracy", "macro-F1", "AUPRC", "ECE", "lr", "seconds"):
         table.add_column(column, justify="right")
     for one in results:
@@ -204,10 +204,10 @@ def _table(results: Sequence[Any]) -> Table:
 
 
 def _check_file(out: AnyPath | None) -> None:
-    """Refuse a place where no file can be written, before anything is done for it.
+    """Refuse a path to which no file can be written, before any work is done for it.
 
     Raises:
-        UserError: It is a folder, or would vanish with a job.
+        UserError: The path is a folder, or would vanish with a job.
     """
     if out is not None:
         check_output(out)

@@ -1,4 +1,4 @@
-"""``drllm-pipeline train``."""
+"""The command ``drllm-pipeline train``: a router from path data sets."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The evaluation of a router: its accuracy on unseen questions, beside that of other methods."""
+"""The evaluation of a router: its accuracy on unseen examples, beside that of other methods."""

@@ -1,4 +1,4 @@
-"""The Ray actor of an evaluation: one base model with one router or more, in four ways."""
+"""The Ray actor of an evaluation: one base model with its routers; it runs programs, routes, searches or times."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ TIMED_TOKENS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """A request to an actor: some questions, and the method that answers them.
+    """A request to an actor: some examples, and the method that answers them.
 
     Attributes:
         method: The method that answers.
-        examples: The questions.
-        programs: The program of each; None where the routers or a search choose.
+        examples: Examples of the task.
+        programs: The program of each example; None where the routers or a search choose.
         budget: Budget of the router; see ``RoutedCausalLM``.
         average: Average of the router; see ``RoutedCausalLM``.
         router: Index of the router.
-        search: Search with the gold answers, instead of routing.
+        search: Search with the reference answers, instead of routing.
         timed: Compare the time of answers, instead of scoring them.
     """
 
@@ -49,7 +49,7 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The answer to one question.
+    """The result of one example.
 
     Attributes:
         example_id: Id of the example.
@@ -95,26 +95,26 @@ class AnsweringActor(ModelActor):
         self._routed = [RoutedCausalLM(self._model.hf_model, self._model.tokenizer, router) for router in self._routers]
 
     def work(self, ask: Ask) -> Any:
-        """The answer to each question; for a timed request, the median seconds of base and routed model."""
+        """The answer to each example; for a timed request, the median seconds of base and routed model."""
         self._begin()
-        questions = [self._task.prepare(example, self._model.tokenizer) for example in ask.examples]
+        prepared = [self._task.prepare(example, self._model.tokenizer) for example in ask.examples]
         if ask.timed:
-            return self._times(ask, questions)
+            return self._times(ask, prepared)
         if ask.search:
-            return self._search(questions)
+            return self._search(prepared)
         programs = ask.programs
         if programs is None:
-            prompts = [question.prompt_ids for question in questions]
+            prompts = [one.prompt_ids for one in prepared]
             programs = self._routed[ask.router].route(prompts, budget=ask.budget, average=ask.average)
-        outcomes = self._task.score(self._model, questions, programs, need_response=False)
+        outcomes = self._task.score(self._model, prepared, programs, need_response=False)
         return [
-            Answer(example_id=question.example.id, program=program, correct=outcome.correct)
-            for question, program, outcome in zip(questions, programs, outcomes)
+            Answer(example_id=one.example_id, program=program, correct=outcome.correct)
+            for one, program, outcome in zip(prepared, programs, outcomes)
         ]
 
-    def _search(self, questions: Sequence[PreparedExample]) -> list[Answer]:
+    def _search(self, examples: Sequence[PreparedExample]) -> list[Answer]:
         searched = search_group(
-            questions,
+            examples,
             num_layers=self._model.num_layers,
             config=self._config,
             score=partial(self._task.score, self._model),
@@ -127,7 +127,7 @@ class AnsweringActor(ModelActor):
             answers.append(Answer(example_id=item.prepared.example.id, program=program, correct=best is not None))
         return answers
 
-    def _times(self, ask: Ask, questions: Sequence[PreparedExample]) -> tuple[float, float]:
+    def _times(self, ask: Ask, examples: Sequence[PreparedExample]) -> tuple[float, float]:
         """Median seconds of an answer of ``TIMED_TOKENS`` tokens at batch 1, base and routed model in turn."""
         import torch
 
@@ -141,9 +141,9 @@ class AnsweringActor(ModelActor):
             self._routed[ask.router].generate(ids.tolist(), budget=ask.budget, average=ask.average, **plain)
 
         with torch.inference_mode():
-            # The first question runs twice: the setup of a first call is not timed.
-            for turn, question in enumerate([questions[0], *questions]):
-                ids = torch.tensor([question.prompt_ids], device=self._model.device)
+            # The first example runs twice: the setup of a first call is not timed.
+            for turn, example in enumerate([examples[0], *examples]):
+                ids = torch.tensor([example.prompt_ids], device=self._model.device)
                 for answer in (base, routed) if turn % 2 else (routed, base):
                     began = time.perf_counter()
                     answer(ids)

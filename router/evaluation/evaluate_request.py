@@ -24,7 +24,7 @@ class EvaluateRequest:
     task: str = field(metadata=option(metavar="NAME"))
     """Task of the examples, as for search."""
     data: str | None = None
-    """Where the examples come from, as for search."""
+    """Source of the examples, as for search."""
     split: str = "test"
     """Split of a hub data set or of 'arithmetic'."""
     limit: int | None = None
@@ -44,11 +44,11 @@ class EvaluateRequest:
     runs: tuple[AnyPath, ...] | None = None
     """Run folder of the training, if not where it was; may be repeated."""
     base: str | None = None
-    """Where the base model lies, if not where the router was trained."""
+    """Path of the base model, if it is not that of the training."""
     out: AnyPath | None = field(default=None, metadata=option(unset="the router's"))
     """Folder of the results."""
     resources: Resources = field(default_factory=Resources)
-    """What actors run on."""
+    """Resources of the actors."""
 
     def __post_init__(self) -> None:
         check_fields(self)

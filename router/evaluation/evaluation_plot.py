@@ -1,4 +1,4 @@
-"""The picture of an evaluation."""
+"""The picture of an evaluation: accuracy against layers, for every method."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draw_evaluation(evaluation: EvaluationResults, file: Path) -> None:
             )
     axes.axvline(evaluation.num_layers, color="black", linewidth=0.6)
     axes.set(
-        title=f"Right answers on {evaluation.questions} held-out questions", xlabel="mean layers run", ylabel="% right"
+        title=f"Right answers on {evaluation.questions} held-out examples", xlabel="mean layers run", ylabel="% right"
     )
     axes.legend(fontsize=8)
     FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The results of an evaluation."""
+"""The results of an evaluation: types for one method and for all, and their JSON."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Result:
         accuracy: Share of right answers.
         interval: 95 % bootstrap interval of the accuracy.
         layers: Mean layers of a program.
-        lost: Number of questions that only the base gets right.
-        won: Number of questions that only this method gets right.
+        lost: Number of examples that only the base gets right.
+        won: Number of examples that only this method gets right.
         p_value: p-value of McNemar's exact test against the base.
         programs: Number of different programs that ran.
-        identity: Share of questions on which the identity program ran.
+        identity: Share of examples on which the identity program ran.
         latency: Time of an answer over the base's; None where it was not measured.
-        against: Number of questions that only the routed model gets right, number of those that only this method does,
+        against: Number of examples that only the routed model gets right, number of those that only this method does,
             and the p-value; None for methods that are not other routers.
-        answers: Each question's program and verdict.
+        answers: Each example's program and verdict.
     """
 
     method: str
@@ -54,8 +54,8 @@ class EvaluationResults:
     Attributes:
         results: The results of each method.
         curve: The results of the routed model, by budget.
-        questions: Number of questions.
-        left_out: Questions left out, by the reason.
+        questions: Number of examples. The name is a key of ``evaluation.json``.
+        left_out: Examples left out, by the reason.
         num_layers: Depth of the base.
     """
 

@@ -1,4 +1,4 @@
-"""The best single program: of those that the training's searches found most often, the best on training questions."""
+"""The best single program: of those that the training's searches found most often, the best on training examples."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.shards.calibration import PRIOR_FILE, read_prior
 from pipeline.shards.reader import read_paths, read_settings
-from pipeline.shards.source_examples import questions_of
+from pipeline.shards.source_examples import examples_of
 from pipeline.storage import AnyPath, is_there
 from pipeline.tasks import Example
 from router.evaluation.answering_actor import Answer
 from router.routed.checkpoint import Router
 
-#: Number of candidates for the best single program, and of training questions to compare them on.
-CANDIDATES, CHOOSING_QUESTIONS = 16, 192
+#: Number of candidates for the best single program, and of training examples to compare them on.
+CANDIDATES, CHOOSING_EXAMPLES = 16, 192
 
-#: Runs a program for each question, and gives the answers.
-Ask = Callable[[Sequence[Example], Sequence[LayerProgram]], list[Answer]]
+#: Runs a program for each example, and gives the answers.
+RunPrograms = Callable[[Sequence[Example], Sequence[LayerProgram]], list[Answer]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRuns:
-    """The programs, questions and prior of a training's runs.
+    """The programs, examples and prior of a training's runs.
 
     Attributes:
-        candidates: Programs that were right on some question, the most frequent first.
-        examples: Training questions, on which candidates are compared; those that cannot be read again are missing.
+        candidates: Programs that were right on some example, the most frequent first.
+        examples: Training examples, on which candidates are compared; those that cannot be read again are missing.
         prior: The prior that guides the search; None without a prior.
     """
 
@@ -45,7 +45,9 @@ class TrainingRuns:
         present = [run for run in runs if is_there(run / "run.json")]
         for run in runs:
             if run not in present:
-                announce(f"Training run {run} is not there: no single program is chosen on it. --runs says where.")
+                announce(
+                    f"Training run {run} cannot be found: no single program is chosen on it. Give its path with --runs."
+                )
         examples: list[Example] = []
         counted: Counter[LayerProgram] = Counter()
         prior = None
@@ -56,31 +58,31 @@ class TrainingRuns:
             for program, layers in zip(rows.program[rows.correct], rows.num_layers[rows.correct]):
                 counted[LayerProgram(map(int, program), int(layers))] += 1
             try:
-                examples += questions_of(run)
+                examples += examples_of(run)
             except UserError as error:
-                announce(f"The questions of {run} cannot be read again ({error}): they choose no single program.")
+                announce(f"The examples of {run} cannot be read again ({error}): they choose no single program.")
             if prior is None and is_there(run / PRIOR_FILE):
                 prior = read_prior(run)
         ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
         return cls(candidates=ranked, examples=examples, prior=prior)
 
 
-def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: Ask) -> LayerProgram | None:
-    """The program of at most ``most`` layers that is right on most of some training questions.
+def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: RunPrograms) -> LayerProgram | None:
+    """The program of at most ``most`` layers that is right on most of some training examples.
 
     Args:
-        training: The candidates, and the questions to compare them on.
-        task: Name of the task; questions of other tasks are not used.
+        training: The candidates, and the examples to compare them on.
+        task: Name of the task; examples of other tasks are not used.
         most: Most layers of the program.
         depth: Depth L of the model.
-        ask: Runs programs on questions, one program a question.
+        ask: Runs programs on examples, one program an example.
 
     Returns:
-        The program; without training questions the most frequent candidate, None without candidates.
+        The program; without training examples the most frequent candidate, None without candidates.
     """
     examples = [example for example in training.examples if example.task == task]
     random.Random("choosing questions").shuffle(examples)
-    examples = examples[:CHOOSING_QUESTIONS]
+    examples = examples[:CHOOSING_EXAMPLES]
     candidates = [program for program in training.candidates if len(program) <= most][:CANDIDATES]
     if most >= depth:
         candidates = list(dict.fromkeys([*candidates, LayerProgram.identity(depth)]))

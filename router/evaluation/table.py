@@ -15,7 +15,7 @@ from router.evaluation.evaluation_results import BASE, ROUTED, SEARCH, Evaluatio
 def show_evaluation(evaluation: EvaluationResults, console: Console) -> None:
     """Print the methods side by side, the curve by budget, and a sentence on the identity program."""
     table = _table(
-        f"Right answers on {evaluation.questions} held-out questions",
+        f"Right answers on {evaluation.questions} held-out examples",
         ["", "right", "95 % CI", "won/lost", "McNemar p", "layers", "latency"],
     )
     for result in evaluation.results:
@@ -33,13 +33,13 @@ def show_evaluation(evaluation: EvaluationResults, console: Console) -> None:
         if result.against is not None:
             lost, won, p_value = result.against
             console.print(
-                f"{result.method} against the routed one: {won} questions won, {lost} lost (p = {p_value:.2g}).",
+                f"{result.method} against the routed one: {won} examples won, {lost} lost (p = {p_value:.2g}).",
                 highlight=False,
                 markup=False,
             )
     routed = next(result for result in evaluation.results if result.method == ROUTED)
     console.print(
-        f"The routers fall back to the base model on {100 * routed.identity:.0f} % of the questions.",
+        f"The routers fall back to the base model on {100 * routed.identity:.0f} % of the examples.",
         highlight=False,
     )
 

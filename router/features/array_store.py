@@ -71,13 +71,13 @@ class ArrayStore:
         broken = [name for name, array in zip(names, arrays) if not np.isfinite(array).all()]
         if broken:
             raise UserError(
-                f"what the model makes of {len(broken)} prompts are no numbers, first of {broken[0]}: it overflows in "
-                "this precision; use bfloat16 or float32"
+                f"the features of {len(broken)} prompts are not finite, first those of {broken[0]}: the model "
+                "overflows in this precision; use bfloat16 or float32"
             )
         ends = np.cumsum([len(array) for array in arrays]).tolist()
         file = self.folder / f"{hashlib.sha256(''.join(keys).encode()).hexdigest()[:24]}.safetensors"
         staged = self.folder / f"{uuid.uuid4().hex}.part"
-        # Residual streams rarely leave float16's range, and clipping them there loses nothing that matters.
+        # Residual streams rarely leave float16's range, and clipping them there changes nothing that matters.
         stored = np.concatenate([np.clip(array, -_LARGEST, _LARGEST).astype(np.float16) for array in arrays])
         try:
             save_file({_TENSOR: stored}, staged, metadata={"arrays": json.dumps({"keys": list(keys), "ends": ends})})
@@ -95,7 +95,7 @@ class ArrayStore:
         return found
 
     def free_bytes(self) -> int:
-        """Free bytes on the disk."""
+        """Number of free bytes on the store's disk."""
         return shutil.disk_usage(self.folder).free
 
     def _note(self, file: Path) -> None:
@@ -104,8 +104,8 @@ class ArrayStore:
             mapped = safe_open(file, framework="np")
             arrays = json.loads(mapped.metadata()["arrays"])  # type: ignore[no-untyped-call]
             keys, ends = arrays["keys"], arrays["ends"]
-            places = {key: (file, start, end) for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
+            slices = {key: (file, start, end) for key, start, end in zip(keys, [0, *ends], ends, strict=False)}
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return
         self._files[file] = mapped
-        self._slices.update(places)
+        self._slices.update(slices)

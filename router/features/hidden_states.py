@@ -72,7 +72,7 @@ class StateActor(ModelActor):
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        prompt_template: How texts are put to the model.
+        prompt_template: The prompt template of the texts.
         state_selection: Which states are kept; see ``STATE_SELECTIONS``.
         early: Layers that run; None for all.
     """
@@ -97,16 +97,16 @@ class StateActor(ModelActor):
 
         self._begin()
         model = self._model
-        asked = [self._prompt_template.tokens(model.tokenizer, text, model.context_length) for text in texts]
+        rows = [self._prompt_template.tokens(model.tokenizer, text, model.context_length) for text in texts]
         program = LayerProgram(range(self._early or model.num_layers), model.num_layers)
         states = model.hidden_states(
-            [tokens for tokens, _ in asked],
-            [program] * len(asked),
+            [tokens for tokens, _ in rows],
+            [program] * len(rows),
             lambda state: pool_states(state, self._state_selection).cpu(),
         )
         kept = [stack_states(of_text, self._state_selection).contiguous().numpy() for of_text in states]
         note = {"num_layers": model.num_layers, "mark": weights_fingerprint(model.hf_model)}
-        return kept, sum(cut for _, cut in asked), note
+        return kept, sum(cut for _, cut in rows), note
 
 
 class StateStore:
@@ -116,7 +116,7 @@ class StateStore:
         root: The folder of all models' features.
         revision: Revision of the model's weights.
         dtype: Precision of the weights.
-        prompt_template: How texts are put to the model.
+        prompt_template: The prompt template of the texts.
         state_selection: Which states are kept; see ``STATE_SELECTIONS``.
         early: Layers after which reading ends, for a probe behind an early exit; None for all.
 
@@ -182,7 +182,7 @@ class StateStore:
             dtype: The weights' precision.
             pool: Number of actors, and the resources of each.
             most_gib: Most that these texts' states may take on the disk.
-            show: Receives how many texts were read.
+            show: Receives the number of texts that were read.
 
         Returns:
             The number of texts that were cut in this call, because they are longer than the model's context.

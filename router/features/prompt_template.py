@@ -18,14 +18,14 @@ MOST_GIB = 32.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptTemplate:
-    """How a text is put to the model.
+    """The text around each text that the model reads.
 
     Raises:
         UserError: A field is out of its range.
     """
 
     template: str = TEXT
-    """What stands around a text."""
+    """The text with a placeholder for the data's own text."""
     max_tokens: int | None = field(default=None, metadata=option(at_least=1, unset="what the model was made for"))
     """Longer texts are cut to so many tokens."""
     add_special_tokens: bool = True

@@ -41,7 +41,7 @@ class FeatureStore:
         root: The folder of all models' features.
         revision: Revision of the model's weights.
         dtype: Precision of the weights.
-        num_windows: W.
+        num_windows: Number of windows W.
         add_special_tokens: Whether the tokenizer adds its special tokens.
 
     Raises:
@@ -89,7 +89,7 @@ class FeatureActor(ModelActor):
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        num_windows: W.
+        num_windows: Number of windows W.
         add_special_tokens: Whether the tokenizer adds its special tokens.
     """
 
@@ -151,7 +151,7 @@ def extract(
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         pool: Number of actors, and the resources of each.
-        show: Receives how many rows were computed.
+        show: Receives the number of rows that were computed.
 
     Raises:
         UserError: The model cannot be loaded, or its states are not finite.

@@ -20,7 +20,7 @@ def window_weights(
         lengths: Tokens n of each row, ``[B]``, at least 1.
         starts: Index of each row's first token, ``[B]``, behind the padding.
         num_tokens: Tokens T of the padded rows.
-        num_windows: W.
+        num_windows: Number of windows W.
 
     Returns:
         ``[B, W, T]`` in float32: a row of it times states ``[T, D]`` gives the windows' means ``[W, D]``.

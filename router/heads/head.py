@@ -62,7 +62,7 @@ class Head(Protocol):
         ...
 
     def on(self, device: torch.device) -> Self:
-        """A copy on a device."""
+        """A copy of the head with its networks on a device."""
         ...
 
     def steering(self, sample: Array, *, limit: int | None = None, average: float | None = None) -> Steering:

@@ -1,4 +1,4 @@
-"""The kinds of routers: one table, the only place that lists them."""
+"""The kinds of routers: one table, which alone lists them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def find_kind(name: str) -> HeadKind[Any, Any, Any, Any]:
     """The kind of a name, also an old one.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no head of that name.
     """
     kind = HEAD_KINDS.get(OLD_NAMES.get(name, name)) if isinstance(name, str) else None
     if kind is None:

@@ -1,4 +1,4 @@
-"""Protocols by which a routed model asks which layers to run, while it reads prompts."""
+"""Protocols by which a routed model decides which layers run, while it reads prompts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Decisions(Protocol):
         ...
 
     def decide(self, layer: int, hidden: torch.Tensor) -> Array:
-        """How often a layer runs in each row, ``[B]``, from the layer's input, ``[B, T, D]``."""
+        """The count of a layer in each row, ``[B]``, from the layer's input, ``[B, T, D]``."""
         ...
 
 

@@ -50,7 +50,7 @@ class RunData:
     Attributes:
         base: The base model that was searched.
         dtype: The precision in which it was searched.
-        num_layers: Its depth L.
+        num_layers: Depth L of the model.
         add_special_tokens: Whether the tokenizer adds special tokens to the prompts.
         solved: The examples with a right program, in the order of the runs.
         left_out: Number of the other examples, by the reason.
@@ -79,7 +79,7 @@ def read_runs(runs: Sequence[AnyPath]) -> RunData:
     solved, left_out = _solved_examples(sources)
     if not solved:
         raise UserError(
-            f"no question of {', '.join(str(source.run) for source in sources)} has a label: "
+            f"no example of {', '.join(str(source.run) for source in sources)} has a label: "
             + ("; ".join(f"{reason}: {number}" for reason, number in left_out.items()) or "nothing is committed yet")
         )
     first = sources[0]
@@ -132,7 +132,8 @@ def _check_together(first: _Run, other: _Run) -> None:
     if first.permutations != other.permutations:
         raise UserError(
             f"{first.run} was searched with --permutations {first.permutations}, {other.run} with "
-            f"{other.permutations}: what is right in fewer ways is luck more often; train on runs of one number"
+            f"{other.permutations}: a program that is right in fewer renderings is right by luck more often; train on "
+            "runs with one number"
         )
 
 
@@ -200,4 +201,4 @@ class _Run:
                 rows=rows,
             )
         except KeyError as error:
-            raise UserError(f"{run / 'run.json'} does not say its {error}: was anything searched there?") from None
+            raise UserError(f"{run / 'run.json'} holds no {error}: was anything searched there?") from None

@@ -21,7 +21,7 @@ class Labelled:
         example_id: Id of the example.
         task: Name of its task.
         prompt: The exact text given to the tokenizer.
-        counts: How often each layer should run, 0 to 2.
+        counts: Number of times that each layer should run, 0 to 2.
     """
 
     example_id: str
@@ -31,7 +31,7 @@ class Labelled:
 
     @property
     def program(self) -> LayerProgram:
-        """The label as a program."""
+        """The program that has the label's counts."""
         return LayerProgram.from_counts(self.counts)
 
 
@@ -41,10 +41,10 @@ class TrainingLabels:
 
     Attributes:
         rows: All labelled examples, in the order of the runs.
-        train: Those to train on.
-        held_out: Those that decide when training stops.
+        train: The labelled examples to train on.
+        held_out: The labelled examples that decide when training stops.
         left_out: Number of examples without a label, by the reason.
-        description: What is fitted to the labels, for messages.
+        description: The name of the network that is fitted to the labels, for messages.
     """
 
     rows: list[Labelled]
@@ -75,7 +75,7 @@ def split(rows: Sequence[Labelled], fraction: float, *, seed: int) -> tuple[list
     train = [row for row in rows if not is_held_out(row, fraction, seed=seed)]
     if not held_out or not train:
         raise UserError(
-            f"{len(rows)} questions are too few: {len(train)} to train on and {len(held_out)} held out; "
+            f"{len(rows)} examples are too few: {len(train)} to train on and {len(held_out)} held out; "
             "search more of them, or hold out another share with --held-out"
         )
     return train, held_out

@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths, read_settings
-from pipeline.shards.source_examples import questions_of
+from pipeline.shards.source_examples import examples_of
 from pipeline.storage import AnyPath
 from pipeline.tasks import Example
 from router.labels.labelled import Labelled, expressible_as_counts
@@ -33,8 +33,8 @@ class SearchedRun:
 
     Attributes:
         run: The run folder.
-        rows: Its rows.
-        examples: Its examples that have rows.
+        rows: Rows of the run.
+        examples: Examples of the run that have rows.
         task: Name of its task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
     """
@@ -56,14 +56,14 @@ class SearchedRun:
         known = set(rows.example_id)
         if len(known) < 2:
             raise UserError(
-                f"{run} has {len(known)} questions: too few to predict one from the others; leave it out, or train "
+                f"{run} has {len(known)} examples: too few to predict one from the others; leave it out, or train "
                 "with --labels consensus"
             )
         try:
-            examples = [example for example in questions_of(run) if example.id in known]
+            examples = [example for example in examples_of(run) if example.id in known]
         except UserError as error:
             raise UserError(
-                f"the questions of {run} cannot be read again ({error}), and no further program can be evaluated on "
+                f"the examples of {run} cannot be read again ({error}), and no further program can be evaluated on "
                 "them; train on the run's own programs, with --labels consensus"
             ) from None
         return cls(
@@ -128,6 +128,6 @@ def frequent_programs(rows: pd.DataFrame, identity: LayerProgram) -> list[LayerP
 
 
 def counts_of(program: LayerProgram) -> tuple[int, ...]:
-    """How often the program runs each layer; the program keeps the layers' order."""
+    """Number of times that the program runs each layer; the program keeps the layers' order."""
     assert program.counts is not None
     return program.counts

@@ -99,5 +99,5 @@ def expected_choice(
 
 
 def relabelled(row: Labelled, program: LayerProgram) -> Labelled:
-    """The same example with another label."""
+    """A copy of an example with another label."""
     return replace(row, counts=counts_of(program))

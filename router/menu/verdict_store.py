@@ -24,12 +24,12 @@ from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example
 
-#: Examples that an actor is given at once.
+#: Examples that an actor receives at once.
 CHUNK = 8
 _SCHEMA = pa.schema([("question", pa.string()), ("program", pa.string()), ("correct", pa.bool_())])
 
 #: Some examples, each with the programs to run on it.
-Chunk = list[tuple[Example, list[LayerProgram]]]
+VerdictChunk = list[tuple[Example, list[LayerProgram]]]
 
 
 class VerdictStore:
@@ -66,7 +66,7 @@ class VerdictStore:
         key = _key(example)
         return [program for program in programs if (key, str(program)) not in self._known]
 
-    def add(self, chunk: Chunk, correct: Sequence[Sequence[bool]]) -> None:
+    def add(self, chunk: VerdictChunk, correct: Sequence[Sequence[bool]]) -> None:
         """Keep the verdicts of a chunk, a list for each of its examples.
 
         Raises:
@@ -105,15 +105,15 @@ def _key(example: Example) -> str:
 class VerdictActor(TaskActor):
     """The Ray actor that runs programs on examples."""
 
-    def work(self, chunk: Chunk) -> list[list[bool]]:
+    def work(self, chunk: VerdictChunk) -> list[list[bool]]:
         """For each example whether each of its programs is right on it."""
         self._begin()
-        questions = [self._task.prepare(example, self._model.tokenizer) for example, _ in chunk]
-        pairs = [(question, program) for question, (_, programs) in zip(questions, chunk) for program in programs]
+        prepared = [self._task.prepare(example, self._model.tokenizer) for example, _ in chunk]
+        pairs = [(one, program) for one, (_, programs) in zip(prepared, chunk) for program in programs]
         outcomes = iter(
             self._task.score(
                 self._model,
-                [question for question, _ in pairs],
+                [one for one, _ in pairs],
                 [program for _, program in pairs],
                 need_response=False,
             )
@@ -146,7 +146,7 @@ def run_programs(
         pool: Number of actors, and the resources of each.
         task: Name of the examples' task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
-        show: Receives how many programs were run, and of how many.
+        show: Receives the number of programs that were run, and their total.
 
     Raises:
         UserError: The model cannot be loaded, or an example cannot be prepared.
@@ -155,7 +155,7 @@ def run_programs(
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     total = sum(len(absent) for _, absent in missing)
     if chunks:
-        actors: ActorPool[Chunk] = ActorPool(
+        actors: ActorPool[VerdictChunk] = ActorPool(
             VerdictActor, (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens), pool
         )
         done = 0

@@ -39,7 +39,7 @@ def evaluate_probe(
     probe = Probe.from_pretrained(request.probe)
     texts = _texts(request, probe, labelled=True)
     check_labels(texts, probe.labels, request.data)
-    stored, logits = _asked(request, probe, texts, announce, show)
+    stored, logits = _logits_of(request, probe, texts, announce, show)
     scores = logits.double().softmax(-1).numpy()
     return metrics_of(stored.labels, probe.chosen(scores), scores, probe.labels)
 
@@ -67,7 +67,7 @@ def predict(
         raise UserError(f"{out} is a folder; give a file to --out")
     probe = Probe.from_pretrained(request.probe)
     texts = _texts(request, probe, labelled=False)
-    _, logits = _asked(request, probe, texts, announce, show)
+    _, logits = _logits_of(request, probe, texts, announce, show)
     labels = probe.labelled(logits)
     lines = (json.dumps({"label": label.label, "scores": label.scores}, ensure_ascii=False) for label in labels)
     try:
@@ -88,7 +88,7 @@ def _texts(request: ProbeRequest, probe: Probe, *, labelled: bool) -> list[Label
     )
 
 
-def _asked(
+def _logits_of(
     request: ProbeRequest,
     probe: Probe,
     texts: Sequence[LabelledText],

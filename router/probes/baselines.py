@@ -44,15 +44,15 @@ _ITERATIONS = 200
 Array = np.ndarray[Any, Any]
 
 
-class AskingActor(ModelActor):
-    """The Ray actor that asks the frozen model for the labels of texts.
+class ZeroShotActor(ModelActor):
+    """The Ray actor that prompts the frozen model for the labels of texts.
 
     Args:
         source: The frozen model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         threads: Torch threads.
-        question: Template of the question, with ``{text}`` and ``{labels}`` in it.
+        question: Template of the zero-shot prompt, with ``{text}`` and ``{labels}`` in it.
         labels: The possible answers.
     """
 
@@ -67,7 +67,7 @@ class AskingActor(ModelActor):
         )
 
     def work(self, texts: Sequence[str]) -> list[Array]:
-        """Ask for the label of each text.
+        """Score the labels of each text.
 
         Returns:
             For each text ``[1, V + C]``: the log-probabilities of the answer's first token, and the log-probability of
@@ -76,31 +76,31 @@ class AskingActor(ModelActor):
         self._begin()
         model = self._model
         example = Example(id="", task="zero-shot", question="", answer=self._labels[0], options=self._labels)
-        questions = [
+        prompts = [
             self._task.prepare(replace(example, question=self._question.replace(TEXT, text)), model.tokenizer)
             for text in texts
         ]
         rows, owners = [], []
-        for owner, question in enumerate(questions):
-            room = model.context_length - max(map(len, question.answers))
-            for answer in [[], *(answer[:-1] for answer in question.answers if len(answer) > 1)]:
-                # A prompt that is too long is cut at its beginning: the question is at its end.
-                rows.append((question.prompt_ids[-room:] + answer, min(len(question.prompt_ids), room) - 1))
+        for owner, prompt in enumerate(prompts):
+            room = model.context_length - max(map(len, prompt.answers))
+            for answer in [[], *(answer[:-1] for answer in prompt.answers if len(answer) > 1)]:
+                # A prompt that is too long is cut at its beginning: the text's end and the labels stay.
+                rows.append((prompt.prompt_ids[-room:] + answer, min(len(prompt.prompt_ids), room) - 1))
                 owners.append(owner)
         logits = model.logits(
             [tokens for tokens, _ in rows],
             [LayerProgram.identity(model.num_layers)] * len(rows),
             starts=[start for _, start in rows],
         )
-        told: list[list[Any]] = [[] for _ in questions]
+        log_probs: list[list[Any]] = [[] for _ in prompts]
         for owner, of_row in zip(owners, logits):
-            told[owner].append(of_row.log_softmax(-1))
+            log_probs[owner].append(of_row.log_softmax(-1))
         found = []
-        for question, (first, *longer) in zip(questions, told):
+        for prompt, (first, *longer) in zip(prompts, log_probs):
             others = iter(longer)
             scores = [
                 float((first if len(answer) == 1 else next(others))[range(len(answer)), answer].sum())
-                for answer in question.answers
+                for answer in prompt.answers
             ]
             # Differences from the likeliest label: near the maximum, float16 is precise enough.
             behind = np.array(scores, dtype=np.float32) - max(scores)
@@ -108,7 +108,7 @@ class AskingActor(ModelActor):
         return found
 
 
-def asked(
+def zero_shot(
     texts: Sequence[str],
     labels: tuple[str, ...],
     *,
@@ -120,18 +120,18 @@ def asked(
     pool: PoolConfig,
     show: Callable[[int, int], None],
 ) -> tuple[Array, Array]:
-    """Ask the model for the label of each text. Answers are kept on the disk.
+    """Score the labels of each text by prompting the model. The scores are kept on the disk.
 
     Args:
         texts: The texts.
         labels: The possible answers.
-        question: Template of the question, with ``{text}`` and ``{labels}`` in it.
+        question: Template of the zero-shot prompt, with ``{text}`` and ``{labels}`` in it.
         features: Folder of all features.
         model: The frozen model.
         device: ``cpu`` or ``cuda``.
         dtype: The weights' precision.
         pool: Number of actors, and the resources of each.
-        show: Receives how many texts are done, of how many.
+        show: Receives the number of texts that are done, and their total.
 
     Returns:
         Log-probabilities of the first token, ``[N, V]`` in float16, and of the labels, ``[N, C]``, up to a constant
@@ -145,7 +145,7 @@ def asked(
     chunks = [absent[start : start + CHUNK] for start in range(0, len(absent), CHUNK)]
     if chunks:
         actors: ActorPool[list[str]] = ActorPool(
-            AskingActor, (model, device, dtype, pool.cpus_per_actor, question, labels), pool
+            ZeroShotActor, (model, device, dtype, pool.cpus_per_actor, question, labels), pool
         )
         done = 0
         with actors:

@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from pipeline.storage import without_secrets
 from router.features.read_hidden_states import StateRequest, read_states
-from router.probes.baselines import asked, first_token_features, logistic_regression, word_features
+from router.probes.baselines import first_token_features, logistic_regression, word_features, zero_shot
 from router.probes.fit import FittedProbe, fit_probe, logits_of
 from router.probes.metrics import metrics_of
 from router.probes.probe_requests import (
@@ -105,7 +105,7 @@ def compare(
     known = {text.text for text in (*train, *held_out)}
     repeated = sum(text.text in known for text in test)
     said = f"; {repeated} of them are among the others too" if repeated else ""
-    announce(f"{len(train)} texts to train on, {len(held_out)} held out, {len(test)} to be judged on{said}.")
+    announce(f"{len(train)} texts to train on, {len(held_out)} held out, {len(test)} to test on{said}.")
     for name in request.methods:
         if name not in _PLAIN:
             # A shape that does not fit the model should fail before any method is trained.
@@ -113,7 +113,7 @@ def compare(
     comparison = _Comparison(request, train, held_out, test, labels, announce, show)
     results = []
     for name in request.methods:
-        result = comparison.judged(name)
+        result = comparison.evaluate(name)
         results.append(result)
         on_result(result)
     return results
@@ -137,9 +137,10 @@ class _Comparison:
     announce: Callable[[str], None]
     show: Callable[[str, int, int], None]
 
-    def judged(self, name: str) -> Compared:
+    def evaluate(self, name: str) -> Compared:
+        """Train a method, and evaluate it on the test texts."""
         if name in ("first-token", "zero-shot"):
-            return self._asking(name)
+            return self._prompting(name)
         if name == "tf-idf":
             parts = word_features(*([text.text for text in texts] for texts in self._texts))
             return Compared(method=name, runs=[self._metrics(self._regression(parts))])
@@ -191,14 +192,14 @@ class _Comparison:
             seconds=float(np.mean(seconds)),
         )
 
-    def _asking(self, name: str) -> Compared:
+    def _prompting(self, name: str) -> Compared:
         placement = find_placement(self.request.train.resources)
         # Zero-shot prompting trains nothing, so that it needs the test texts only.
         asked_about = (self.test,) if name == "zero-shot" else self._texts
         texts = [text.text for part in asked_about for text in part]
         try:
-            self.announce(f"Asking the model for the label of {len(texts)} texts.")
-            first, scores = asked(
+            self.announce(f"Prompting the model for the labels of {len(texts)} texts.")
+            first, scores = zero_shot(
                 texts,
                 self.labels,
                 question=self.request.question,
@@ -207,7 +208,7 @@ class _Comparison:
                 device=placement.device,
                 dtype=placement.dtype,
                 pool=placement.pool,
-                show=lambda done, total: self.show("texts asked about", done, total),
+                show=lambda done, total: self.show("texts prompted", done, total),
             )
         finally:
             ray.shutdown()

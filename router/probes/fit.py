@@ -88,7 +88,7 @@ def fit_probe(
         )
     totals = np.bincount(train.labels, minlength=shape.num_classes)
     if (totals > 0).sum() < 2:
-        raise ValueError("every text has the same label: there is nothing to tell apart")
+        raise ValueError("every text has the same label: there is nothing to learn")
     cross_entropy = nn.CrossEntropyLoss(weight=_class_weights(totals, config.balance).to(device))
     network = ProbeNetwork(shape, seed=config.seed).to(device)
     rng = np.random.default_rng(config.seed)

@@ -40,7 +40,7 @@ class ProbeConfig(ProbeKind):
     hidden_size: int
     """Width D of its residual stream."""
     num_classes: int
-    """Labels."""
+    """Number of classes C."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +59,7 @@ class ProbeConfig(ProbeKind):
 
     @property
     def inner_size(self) -> int:
-        """Dimensions in which ``mha`` attends."""
+        """Number of dimensions in which ``mha`` attends."""
         return self.hidden_size // self.downcast
 
 
@@ -137,8 +137,8 @@ class Attention(nn.Module):
         query, key, _ = self._project(states, valid)
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         attention = scores.masked_fill(~valid[:, None, None, None], -math.inf).softmax(-1).mean(2)
-        asking = valid[:, None, :, None]
-        attended: torch.Tensor = (attention * asking).sum(2) / asking.sum(2)
+        queries = valid[:, None, :, None]
+        attended: torch.Tensor = (attention * queries).sum(2) / queries.sum(2)
         return attended
 
     def _project(self, states: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -223,8 +223,8 @@ class ProbeNetwork(nn.Module):
         if self.config.scope in ("tokens", "last"):
             states = states[:, -1:]
         if self.config.scope in ("layers", "last"):
-            places = torch.arange(valid.shape[1], device=valid.device)
-            last = (places * valid).argmax(1)
+            positions = torch.arange(valid.shape[1], device=valid.device)
+            last = (positions * valid).argmax(1)
             states = states[torch.arange(len(states), device=states.device), :, last][:, :, None]
             valid = valid.new_ones(len(states), 1)
         vectors: torch.Tensor = states[:, :, 0] if self.tokens is None else self.tokens(states, valid)

@@ -74,7 +74,7 @@ class Probe:
 
     @property
     def config(self) -> ProbeConfig:
-        """Shape of the network."""
+        """Shape of the probe's network."""
         return self.network.config
 
     @property

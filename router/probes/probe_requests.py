@@ -32,16 +32,16 @@ class ProbeKind:
     """
 
     aggregator: Aggregator = "gate"
-    """How tokens, and then layers, are summed up: by pooling alone, by a weight that each state gives itself, or by
+    """Aggregation of tokens, and then of layers: by pooling alone, by a weight that each state gives itself, or by
     self-attention."""
     pooling: Pooling = "mean"
-    """How the aggregator pooling sums up, and how mha ends."""
+    """Pooling of the aggregator pooling, and of the end of mha."""
     scope: Scope = "all"
-    """What is read: everything; all tokens of the last layer; the last token of all layers; the last of both."""
+    """States that are read: all; all tokens of the last layer; the last token of all layers; the last of both."""
     downcast: int = field(default=32, metadata=option(at_least=1, advanced=True))
-    """What mha divides the model's width by."""
+    """Divisor of the model's width for mha."""
     num_heads: int = field(default=2, metadata=option(at_least=1, advanced=True))
-    """Heads of mha."""
+    """Number of attention heads of mha."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -65,7 +65,7 @@ class ProbeFitConfig:
     epochs: int = field(default=10, metadata=option(at_least=1))
     """Most passes over the training texts."""
     batch_size: int = field(default=16, metadata=option(at_least=1))
-    """Texts of a step."""
+    """Number of texts in a step of the optimizer."""
     learning_rate: float = field(default=1e-3, metadata=option("--lr", above=0))
     """Learning rate of AdamW, at its highest."""
     weight_decay: float = field(default=0.01, metadata=option(at_least=0))
@@ -73,7 +73,7 @@ class ProbeFitConfig:
     warmup: float = field(default=0.1, metadata=option(at_least=0, at_most=1))
     """Share of the steps until the learning rate is at its highest."""
     balance: float = field(default=0.5, metadata=option(at_least=0, at_most=1, advanced=True))
-    """How much rare labels count for more: a label of n texts weighs as n to the power of minus this; 0 for alike, 1
+    """Weight of rare labels: a label of n texts weighs as n to the power of minus this; 0 for alike, 1
     for classes that weigh the same."""
     patience: int = field(default=3, metadata=option(at_least=1))
     """Epochs without a better macro-F1 until training ends."""
@@ -117,19 +117,19 @@ class ProbeTrainRequest:
     limit: int | None = field(default=None, metadata=option(at_least=1))
     """Only the first N rows of --data."""
     prompt_template: PromptTemplate = field(default_factory=PromptTemplate)
-    """How texts are put to the model."""
+    """Prompt template of the texts."""
     kind: ProbeKind = field(default_factory=ProbeKind)
-    """What the probe is."""
+    """The architecture of the probe."""
     fit: ProbeFitConfig = field(default_factory=ProbeFitConfig)
-    """How the probe is fitted."""
+    """Training of the probe."""
     features: Path | None = field(default=None, metadata=option(unset="the user's cache", advanced=True))
-    """Where states are kept."""
+    """Folder of the hidden states."""
     most_gib: float = field(
         default=MOST_GIB, metadata=option("--max-states-gib", above=0, infinite=True, advanced=True)
     )
     """Most that these texts' states may take on the disk."""
     resources: Resources = field(default_factory=Resources)
-    """What actors that read texts run on."""
+    """Resources of the actors that read texts."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -156,15 +156,15 @@ class ProbeRequest:
     limit: int | None = field(default=None, metadata=option(at_least=1))
     """Only the first N rows of --data."""
     base: str | None = None
-    """Where the base model lies, if not where the probe was trained."""
+    """Path of the base model, if it is not that of the training."""
     features: Path | None = field(default=None, metadata=option(unset="the user's cache", advanced=True))
-    """Where states are kept."""
+    """Folder of the hidden states."""
     most_gib: float = field(
         default=MOST_GIB, metadata=option("--max-states-gib", above=0, infinite=True, advanced=True)
     )
     """Most that these texts' states may take on the disk."""
     resources: Resources = field(default_factory=Resources)
-    """What actors that read texts run on."""
+    """Resources of the actors that read texts."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -187,11 +187,11 @@ class CompareRequest:
     methods: tuple[str, ...] = field(default=METHODS, metadata=option("--contender", unset="all"))
     """Only this one; may be repeated."""
     seeds: int = field(default=3, metadata=option(at_least=1))
-    """Trainings of each probe."""
+    """Number of trainings of each probe, each with another seed."""
     learning_rates: tuple[float, ...] = field(default=(3e-4, 1e-3, 3e-3), metadata=option("--lr", above=0))
     """Learning rates of AdamW: each probe takes the one that is best on the held-out texts, for the first seed."""
     question: str = QUESTION
-    """How the model is asked; {text} and {labels} stand for those."""
+    """Prompt for the label; {text} and {labels} stand for the text and the labels."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -199,6 +199,6 @@ class CompareRequest:
             raise UserError(f"--question must contain {TEXT} once, got {self.question!r}")
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown or not self.methods:
-            raise UserError(f"unknown contender {', '.join(unknown)!r}; choose from: {', '.join(METHODS)}")
+            raise UserError(f"unknown --contender {', '.join(unknown)!r}; choose from: {', '.join(METHODS)}")
         if not self.learning_rates:
             raise UserError("--lr needs at least one learning rate")

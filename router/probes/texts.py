@@ -12,9 +12,9 @@ from pipeline.storage import without_secrets
 from pipeline.tasks.rows import Row, read_rows
 from router.features.prompt_template import TEXT
 
-#: Stands for the labels in a question.
+#: Placeholder of the labels in the zero-shot prompt.
 LABELS = "{labels}"
-#: The default question for a text's label.
+#: The default zero-shot prompt for a text's label.
 QUESTION = f"Text: {TEXT}\nOne of {LABELS}.\nLabel:"
 _SHOWN = 5
 
@@ -25,7 +25,7 @@ class LabelledText:
 
     Attributes:
         text: The text.
-        label: Its label; empty where labels were not read.
+        label: Label of the text; empty where labels were not read.
         where: The row of the data that holds the text, for messages.
     """
 
@@ -70,9 +70,7 @@ def labels_of(texts: Sequence[LabelledText], data: str) -> tuple[str, ...]:
     """
     labels = tuple(sorted({text.label for text in texts}))
     if len(labels) < 2:
-        raise UserError(
-            f"every text of {without_secrets(data)} has the label {labels[0]!r}: there is nothing to tell apart"
-        )
+        raise UserError(f"every text of {without_secrets(data)} has the label {labels[0]!r}: there is nothing to learn")
     return labels
 
 

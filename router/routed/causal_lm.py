@@ -50,7 +50,7 @@ class RoutedCausalLM:
 
     Args:
         hf_model: The base model, inside the decoder-layer contract; its weights are shared, not changed.
-        tokenizer: Its tokenizer.
+        tokenizer: The base model's tokenizer.
         router: The router that was trained on it.
         budget: Most layers that any sequence runs, as a fraction of the depth; None for no bound.
         average: Mean layers over the held-out prompts, as a fraction of the depth; None for the likeliest programs.
@@ -329,7 +329,7 @@ class _ProbeHook:
     """Hands a batch's hidden states to probes while the prompts are read.
 
     Args:
-        probes: The probes.
+        probes: The probes that read the states.
         lengths: Tokens of each prompt; padding is on the left.
     """
 

@@ -48,7 +48,7 @@ class RoutedCache(Cache):  # type: ignore[misc]
 
     @property
     def num_rows(self) -> int:
-        """Rows B, beams counted."""
+        """Number of rows B; each beam counts as a row."""
         return len(self.counts)
 
     # -- reading ---------------------------------------------------------------------------

@@ -93,7 +93,7 @@ class RoutedHarnessModel(TemplateLM):  # type: ignore[misc]
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a request."""
+        """Largest number of tokens of a request, with those to generate."""
         return self._engine.context_length
 
     @property
@@ -233,10 +233,20 @@ def run_harness(arguments: Sequence[str], *, model_args: dict[str, Any]) -> None
     """
     from lm_eval.__main__ import cli_evaluate
 
-    told = json.dumps({name: value for name, value in model_args.items() if value is not None})
+    model_json = json.dumps({name: value for name, value in model_args.items() if value is not None})
     before = sys.argv
     # Where an option is given twice, the last one counts: the user's.
-    sys.argv = ["lm-eval", "run", "--model", NAME, "--model_args", told, "--batch_size", str(_BATCH_SIZE), *arguments]
+    sys.argv = [
+        "lm-eval",
+        "run",
+        "--model",
+        NAME,
+        "--model_args",
+        model_json,
+        "--batch_size",
+        str(_BATCH_SIZE),
+        *arguments,
+    ]
     try:
         cli_evaluate()
     finally:

@@ -37,21 +37,21 @@ def parse_program(text: str, num_layers: int) -> LayerProgram:
 
 
 def best_single(router: AnyPath) -> LayerProgram:
-    """The program that an evaluation of a router chose on its training questions.
+    """The program that an evaluation of a router chose on its training examples.
 
     Raises:
         UserError: The router was not evaluated, or no single program could be chosen.
     """
     file = router / RESULTS_FILE
     if not is_there(file):
-        raise UserError(f"{router} was not evaluated yet, and --best is what `drllm-pipeline evaluate` chooses")
+        raise UserError(f"{router} was not evaluated yet, and `drllm-pipeline evaluate` chooses the program of --best")
     found = read_json(file)
     try:
         [chosen] = [result for result in found["results"] if result["contender"] == SINGLE]
         [text] = {program for program, _ in chosen["answers"].values()}
         return LayerProgram.parse(text, int(found["num_layers"]))
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{file} names no best single program: were the training runs there?") from None
+        raise UserError(f"{file} names no best single program: the training runs could not be read") from None
 
 
 def export_program(
@@ -65,20 +65,20 @@ def export_program(
     dtype: str,
     out: AnyPath,
 ) -> LayerProgram:
-    """Find the program that was asked for, and write it; see ``drllm-pipeline export --help``.
+    """Find the requested program, and write it; see ``drllm-pipeline export --help``.
 
     Raises:
         UserError: No program or several programs were named, or an argument is wrong.
     """
     if (program is not None) + best + (prompt is not None) != 1:
-        raise UserError("say which program: one of --program, --best (with --router), --prompt (with --router)")
+        raise UserError("name the program by one of --program, --best (with --router), --prompt (with --router)")
     loaded = None if router is None else Router.load(router)
     if router is None and (best or prompt is not None):
         raise UserError("--best and --prompt need --router, which chooses the program")
     check_new(out)
     name = model or (loaded.base.name if loaded else None)
     if name is None:
-        raise UserError("--model is needed: whose layers are they?")
+        raise UserError("--model is needed: the model whose layers the program runs")
     chosen = best_single(router) if best and router is not None else None
     source = find_base(loaded.base, model, kind="router") if loaded else resolve_model(name)
     # As the checkpoint has it, and not as this machine would run it.

@@ -73,7 +73,7 @@ def train(
             labels = kind.label(runs, request, request.head, service)
             make_early(request.out, "router")
             features = kind.extract(labels, request.head, service)
-        announce(f"Training {labels.description} on {len(labels.train)} questions, {len(labels.held_out)} held out.")
+        announce(f"Training {labels.description} on {len(labels.train)} examples, {len(labels.held_out)} held out.")
         with uploaded(request.out) as folder:
             folder.mkdir(parents=True, exist_ok=True)
             with EpochWriter(request, folder, on_epoch) as writer:
@@ -166,7 +166,7 @@ class EpochWriter(ExitStack):
             self.callback(self._wandb_run.finish)
 
     def write(self, record: EpochRecord) -> None:
-        """Write one record."""
+        """Write the record of one epoch to every log, and pass it to ``on_epoch``."""
         self._on_epoch(record)
         self._lines.write(json.dumps(record) + "\n")
         self._lines.flush()

@@ -29,9 +29,9 @@ class TrainRequest(LabelRequest):
     head: HeadRequest = field(default_factory=PerLayerRequest)
     """The kind of router, and how it is trained."""
     features: Path | None = field(default=None, metadata=option(unset="the user's cache"))
-    """Where prompts' features are kept."""
+    """Folder of the prompts' features."""
     resources: Resources = field(default_factory=Resources)
-    """What actors that read prompts run on."""
+    """Resources of the actors that read prompts."""
     wandb: str | None = field(default=None, metadata=option(metavar="PROJECT"))
     """Also report to Weights & Biases."""
 

@@ -85,7 +85,7 @@ def test_a_run_in_a_bucket_equals_one_in_a_folder(bucket, folder, command):
 
 def test_what_reads_a_run_reads_one_in_a_bucket(s3, bucket, folder, command):
     """Catches a command that takes a URL for the name of a folder."""
-    assert f"{QUESTIONS} questions" in command("inspect", f"{bucket}/run")
+    assert f"{QUESTIONS} examples" in command("inspect", f"{bucket}/run")
     assert "0 of" in command("verify", f"{bucket}/run", "--fraction", 0.2, "--actors", 2)
     assert f"{bucket}/run/report.html" in command("report", f"{bucket}/run")
     objects = s3.objects(bucket)

@@ -166,7 +166,7 @@ def test_a_prior_is_the_same_from_the_same_lessons_and_from_its_file(prior, tmp_
     assert again.to_bytes() == prior.to_bytes() and again.fingerprint == prior.fingerprint
     (tmp_path / "prior.safetensors").write_bytes(prior.to_bytes())
     read = Prior.read(tmp_path / "prior.safetensors")
-    assert read.to_bytes() == prior.to_bytes() and read.num_questions == 6
+    assert read.to_bytes() == prior.to_bytes() and read.num_examples == 6
 
 
 def test_an_answer_beyond_all_measure_does_not_break_the_fit():

@@ -1,4 +1,4 @@
-"""How answers are judged, one file a way: ``choice``, ``exact_match``, ``graded``; ``margins`` is what they share.
+"""The kinds of scoring, one file each: ``choice``, ``exact_match``, ``graded``; all use ``margins``.
 
-Correctness is always 0 or 1; the margin says how far the logits are from the other verdict.
+Correctness is always 0 or 1; the margin says how far the logits are from the opposite result.
 """

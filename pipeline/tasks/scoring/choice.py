@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.program import LayerProgram
-from pipeline.tasks.scoring.margins import FEW_LEAVES, judged
+from pipeline.tasks.scoring.margins import FEW_LEAVES, wrong_if_nan
 from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The model answers with the option that it finds likeliest.
+    """Scores the model's answer: the option that it finds likeliest.
 
     Options of one token (letters) need the prompt's last position alone; longer ones are each read
     as a continuation.
@@ -50,13 +50,13 @@ class Choice:
         *,
         need_response: bool,
     ) -> list[Outcome]:
-        rows: list[tuple[list[int], list[list[int]]]] = []  # tokens run, continuations that it tells
+        rows: list[tuple[list[int], list[list[int]]]] = []  # tokens run, continuations that their logits score
         owners: list[int] = []
         for index, prepared in enumerate(examples):
             single = all(len(answer) == 1 for answer in prepared.answers)
             groups = [prepared.answers] if single else [[answer] for answer in prepared.answers]
             for group in groups:
-                # The last token of a continuation is never run: nothing after it is asked.
+                # The last token of a continuation is never run: no logits behind it are needed.
                 rows.append((prepared.prompt_ids + group[0][:-1], group))
                 owners.append(index)
 
@@ -84,9 +84,9 @@ class Choice:
         chosen = max(range(len(options)), key=lambda index: scores[index])
         reference = options.index(prepared.example.answer)
         others = [score for index, score in enumerate(scores) if index != reference]
-        # The largest of some is found as if what is no number were not among them.
+        # ``max`` would skip a NaN.
         margin = math.nan if any(map(math.isnan, scores)) else scores[reference] - max(others)
-        correct, margin = judged(options[chosen] == prepared.example.answer, margin)
+        correct, margin = wrong_if_nan(options[chosen] == prepared.example.answer, margin)
         return Outcome(
             correct=correct,
             margin=margin,

@@ -12,14 +12,14 @@ from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 if TYPE_CHECKING:
     import torch
 
-from pipeline.tasks.scoring.margins import FEW_LEAVES, judged, least_gap, smaller
+from pipeline.tasks.scoring.margins import FEW_LEAVES, least_gap, smaller, wrong_if_nan
 
 
 @dataclass(frozen=True)
 class ExactMatch:
     """The model's greedy answer, up to its first line end, must equal the reference, character by character.
 
-    One teacher-forced pass settles most rows: greedy decoding gives the reference if and only if each of its tokens is
+    One teacher-forced pass decides most rows: greedy decoding gives the reference if and only if each of its tokens is
     the arg-max at its position. Tokens are generated only where the text could still become the reference through other
     tokens, or where the response is needed.
 
@@ -64,15 +64,15 @@ class ExactMatch:
         passes = [_forced_pass(model, read, prepared) for read, prepared in zip(logits, examples, strict=True)]
         outcomes: dict[int, Outcome] = {}
         for index, (prepared, program, forced) in enumerate(zip(examples, programs, passes, strict=True)):
-            settled = self._settle_by_teacher_forcing(model, prepared, program, forced, need_response=need_response)
-            if settled is not None:
-                outcomes[index] = settled
+            outcome = self._score_by_teacher_forcing(model, prepared, program, forced, need_response=need_response)
+            if outcome is not None:
+                outcomes[index] = outcome
         open_rows = [index for index in range(len(examples)) if index not in outcomes]
-        # Each row's own limit, whatever else is in the call: an answer is cut where it always is.
+        # Each row has its own limit, so that its answer is cut at the same token in every call.
         limits = {index: self.room(examples[index]) for index in open_rows}
         for limit in sorted(set(limits.values())):
             rows = [index for index in open_rows if limits[index] == limit]
-            decoded = self._settle_by_decoding(
+            decoded = self._score_by_decoding(
                 model,
                 [examples[index] for index in rows],
                 [programs[index] for index in rows],
@@ -84,7 +84,7 @@ class ExactMatch:
         assert len(outcomes) == len(examples)
         return [outcomes[index] for index in range(len(examples))]
 
-    def _settle_by_teacher_forcing(
+    def _score_by_teacher_forcing(
         self,
         model: Runner,
         prepared: PreparedExample,
@@ -99,7 +99,7 @@ class ExactMatch:
         verdict = _verdict(text, prepared.example.answer, ended=ended)
         if verdict is None or (need_response and not verdict):
             return None
-        correct, margin = judged(verdict, abs(forced.gap) if verdict else -abs(forced.gap))
+        correct, margin = wrong_if_nan(verdict, abs(forced.gap) if verdict else -abs(forced.gap))
         return Outcome(
             correct=correct,
             margin=margin,
@@ -107,7 +107,7 @@ class ExactMatch:
             layer_executions=len(program),
         )
 
-    def _settle_by_decoding(
+    def _score_by_decoding(
         self,
         model: Runner,
         examples: list[PreparedExample],
@@ -138,7 +138,7 @@ class ExactMatch:
             ended = _has_line_end(text) or not model.end_tokens.isdisjoint(row.tokens[-1:])
             right = ended and response == prepared.example.answer
             written = smaller(least_gap(forced.logits[: len(forced.agreed)]), row.gap)
-            correct, margin = judged(right, written if right else -abs(forced.gap))
+            correct, margin = wrong_if_nan(right, written if right else -abs(forced.gap))
             outcomes.append(
                 Outcome(
                     correct=correct,
@@ -152,7 +152,7 @@ class ExactMatch:
 
 @dataclass(frozen=True, slots=True)
 class _ForcedPass:
-    """What one pass over a prompt and its reference shows of the greedy answer.
+    """The greedy answer as far as one pass over a prompt and its reference shows it.
 
     Attributes:
         logits: ``[reference tokens + 1, vocab]``, from the prompt's last position on.
@@ -174,7 +174,7 @@ def _forced_pass(model: Runner, logits: torch.Tensor, prepared: PreparedExample)
 
 
 def _followed(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], float]:
-    """How far greedy decoding follows the reference.
+    """The greedy answer along the reference, and its smallest gap.
 
     Args:
         logits: ``[len(reference) + 1, vocab]``, from the prompt's last position on.

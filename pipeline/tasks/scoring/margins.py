@@ -1,4 +1,4 @@
-"""Margins of verdicts: how far the logits are from the other verdict."""
+"""Margins: how far the logits are from the opposite result."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ FEW_LEAVES = 1
 MANY_LEAVES = 8
 
 
-def judged(correct: bool, margin: float) -> tuple[bool, float]:
-    """A verdict over logits that are not numbers (an overflow) is none: it counts as surely wrong."""
+def wrong_if_nan(correct: bool, margin: float) -> tuple[bool, float]:
+    """The correctness and the margin of a result; wrong with margin -inf if the margin is NaN (the logits overflow)."""
     return (False, -math.inf) if math.isnan(margin) else (correct, margin)
 
 
 def smaller(gap: float, other: float) -> float:
-    """The smaller one; none where either is none."""
+    """The smaller of two gaps; NaN if either is NaN."""
     return gap if gap < other or math.isnan(gap) else other
 
 

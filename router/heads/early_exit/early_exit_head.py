@@ -6,7 +6,7 @@ program up to the exit.
 
 Mistakes differ: a short program where the full depth is needed costs an answer, the full depth where a short one
 suffices costs some layers. So the program that runs is not the likeliest class's, but the one of the highest expected
-value, by the mean value of each program on the training questions of each class.
+value, by the mean value of each program on the training examples of each class.
 
 Shapes: B rows, T tokens, K layers before the exit, C classes, D hidden size.
 """
@@ -38,7 +38,7 @@ class EarlyExitHead:
     Attributes:
         network: The probe; its depth is that of the exit.
         programs: The program of each class, in the order of the probe's classes.
-        worth: The mean value of each program on the questions of each class, ``[C, C]``: the share of right answers,
+        worth: The mean value of each program on the examples of each class, ``[C, C]``: the share of right answers,
             plus the price of the layers that the program saves.
 
     Raises:
@@ -81,7 +81,7 @@ class EarlyExitHead:
 
     @property
     def early(self) -> int:
-        """Layers K before the exit."""
+        """Number of layers K before the exit."""
         return self.network.config.num_layers
 
     @property

@@ -26,9 +26,9 @@ class EarlyExitRequest:
     short: tuple[float, ...] = (0.9,)
     """Of --head early-exit: most layers of the short program, as a fraction of the depth; several by commas."""
     kind: ProbeKind = field(default_factory=ProbeKind)
-    """What the probe is."""
+    """The architecture of the probe."""
     fit: ProbeFitConfig = field(default_factory=lambda: ProbeFitConfig(balance=0.0))
-    """How the probe is fitted. Its probabilities decide, and weighted classes would bias them."""
+    """Training of the probe. Its probabilities decide, and weighted classes would bias them."""
 
     def __post_init__(self) -> None:
         check_fields(self)

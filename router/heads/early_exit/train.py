@@ -41,7 +41,7 @@ class EarlyExitLabels(TrainingLabels):
     Attributes:
         early: Layers before the exit.
         classes: The classes: their programs, and the value of each.
-        prompt_template: How prompts are put to the model.
+        prompt_template: The prompt template of the head.
     """
 
     early: int
@@ -54,7 +54,7 @@ class TrainedEarlyExit(TrainedHead):
     """A trained early exit, and the course of its fitting.
 
     Attributes:
-        fitted: The fitting.
+        fitted: The fitted network with the records of its training.
         metrics: Metrics on the held-out texts; see ``router.probes.metrics``.
         held_out: The held-out texts.
     """
@@ -90,13 +90,13 @@ def label_early_exit(
         share = counted[program.counts or ()] / max(1, len(found.rows))
         service.announce(f"{name}: {len(program)} layers ({program}), the label of {100 * share:.1f} %.")
     service.announce(
-        f"{len(found.rows)} questions{describe_left_out(found.left_out)}; their labels are right on "
+        f"{len(found.rows)} examples{describe_left_out(found.left_out)}; their labels are right on "
         f"{100 * found.right:.1f} % with {found.layers:.2f} layers, the base model on {100 * found.base_right:.1f} %."
     )
     train, held_out = split(found.rows, request.held_out, seed=head.seed)
     if len({row.counts for row in train}) < 2:
         raise UserError(
-            f"every question of {', '.join(map(str, request.data))} has the same label: there is nothing to learn; "
+            f"every example of {', '.join(map(str, request.data))} has the same label: there is nothing to learn; "
             "change --layer-price or --short, or take other --labels"
         )
     return EarlyExitLabels(

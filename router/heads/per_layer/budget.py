@@ -61,12 +61,12 @@ class BudgetPlanner:
         return self._value is not None
 
     def likeliest(self, logits: Array) -> Array:
-        """How often layers run without a limit: logits ``[…, 3]`` to counts ``[…]``."""
+        """The counts of layers without a budget: logits ``[…, 3]`` to counts ``[…]``."""
         counts: Array = (logits - self._cost).argmax(-1)
         return counts
 
     def decide(self, layer: int, logits: Array, spent: Array) -> Array:
-        """How often one layer runs in each row.
+        """The count of one layer in each row.
 
         Args:
             layer: Index of the layer.

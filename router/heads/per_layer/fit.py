@@ -33,7 +33,7 @@ class Rows(Protocol):
 
     @property
     def counts(self) -> np.ndarray[Any, Any]:
-        """Labels ``[N, L]``."""
+        """Labels ``[N, L]``: the count of each layer, 0 to 2."""
         ...
 
     def features(self, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -47,7 +47,7 @@ class FittedRouters:
 
     Attributes:
         routers: The best routers by macro-F1 on the held-out rows.
-        held_out: Their log-probabilities there, ``[N, L, 3]``, N at most ``KEPT_HELD_OUT``.
+        held_out: Log-probabilities on held-out rows, ``[N, L, 3]``, N at most ``KEPT_HELD_OUT``.
         history: A record for each epoch; see ``fit``.
         best: The record of the epoch that was kept.
         confusion: Held-out labels by decisions, ``[3, 3]``, of the best routers.
@@ -93,7 +93,7 @@ def fit(
         raise ValueError(f"there must be rows to train on and rows held out, got {len(train)} and {len(held_out)}")
     totals = np.bincount(train.counts.ravel(), minlength=NUM_CLASSES)
     if (totals > 0).sum() < 2:
-        raise ValueError(f"every label is '{CLASSES[int(totals.argmax())]}': there is nothing to tell apart")
+        raise ValueError(f"every label is '{CLASSES[int(totals.argmax())]}': there is nothing to learn")
     class_weights = effective_number_weights(torch.from_numpy(totals), beta=config.beta).to(device)
     standardize = Standardization.of(train, device)
     routers = LayerRouters(shape, seed=config.seed)
@@ -154,7 +154,7 @@ def _logits(routers: LayerRouters, rows: Rows, standardize: Standardization) -> 
 
 
 def _frequencies(labels: np.ndarray[Any, Any]) -> torch.Tensor:
-    """How often each layer has each class, ``[L, 3]``; a little of everything, so that nothing is impossible."""
+    """Frequency of each class by layer, ``[L, 3]``, smoothed so that no class has frequency 0."""
     counted = np.stack([np.bincount(of_layer, minlength=NUM_CLASSES) for of_layer in labels.T]) + 0.5
     return torch.from_numpy(counted / counted.sum(1, keepdims=True))
 
@@ -173,7 +173,7 @@ class Standardization:
 
     @classmethod
     def of(cls, rows: Rows, device: torch.device | str) -> Standardization:
-        """The moments of some rows."""
+        """The mean and the standard deviation of some rows."""
         number = 0
         total = squares = torch.zeros(1, dtype=torch.float64)
         for indices in _slices(np.arange(len(rows)), _EVALUATED_ROWS):

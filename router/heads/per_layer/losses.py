@@ -40,10 +40,10 @@ def focal_loss(
     """Mean of −w (1 − p)^γ log p over the targets, weighted (Lin et al., 1708.02002).
 
     Args:
-        logits: ``[…, C]``.
+        logits: Logits of the C classes, ``[…, C]``.
         targets: Classes, ``[…]``.
         weights: Of the classes, ``[C]``; γ = 0 gives ``cross_entropy(…, weight=weights)``.
-        gamma: How little well-classified examples count.
+        gamma: Exponent of the focusing factor: the larger, the less well-classified examples count.
 
     Returns:
         A scalar.

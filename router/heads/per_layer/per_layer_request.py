@@ -19,7 +19,7 @@ class FitConfig:
     epochs: int = field(default=25, metadata=option(at_least=1))
     """Most passes over the training examples."""
     batch_size: int = field(default=16, metadata=option(at_least=1))
-    """Examples of a step."""
+    """Number of examples in a step of the optimizer."""
     learning_rate: float = field(default=1e-3, metadata=option("--lr", above=0))
     """Learning rate of AdamW, at its highest."""
     weight_decay: float = field(default=0.01, metadata=option(at_least=0))
@@ -57,9 +57,9 @@ class PerLayerRequest:
     num_windows: int = field(default=8, metadata=option("--windows", at_least=1, advanced=True))
     """Windows that a prompt is cut into."""
     width: int = field(default=128, metadata=option(at_least=1, advanced=True))
-    """Hidden units of a router."""
+    """Number of hidden units of a router."""
     fit: FitConfig = field(default_factory=FitConfig)
-    """How routers are fitted."""
+    """Training of the routers."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -35,7 +35,7 @@ class RouterConfig:
     num_windows: int = 8
     """Windows W that a prompt is cut into."""
     width: int = 128
-    """Hidden units of a router."""
+    """Number of hidden units of a router."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -78,7 +78,7 @@ class LayerRouters(nn.Module):
 
         Args:
             layers: Layers whose routers become constant, bool ``[L]``.
-            logits: Their logits, ``[L, 3]``; rows of other layers are not used.
+            logits: Logits of the constant layers, ``[L, 3]``; rows of other layers are not used.
         """
         self.weight_in[layers] = 0
         self.weight_out[layers] = 0
@@ -118,10 +118,10 @@ class LayerRouter(NamedTuple):
     """The router of one layer, in few operations, each of which delays a prompt.
 
     Attributes:
-        weight_in: ``[D, width]``.
-        bias_in: ``[width]``.
+        weight_in: Weights of the hidden units, ``[D, width]``.
+        bias_in: Biases of the hidden units, ``[width]``.
         weight_out: ``[width, 3]``, halved and divided by the number of windows.
-        bias_out: ``[3]``.
+        bias_out: Biases of the three classes, ``[3]``.
     """
 
     weight_in: torch.Tensor

@@ -50,7 +50,7 @@ class TrainedPerLayer(TrainedHead):
     """Trained routers, and the course of their fitting.
 
     Attributes:
-        fitted: The fitting.
+        fitted: The fitted network with the records of its training.
     """
 
     fitted: FittedRouters
@@ -130,7 +130,7 @@ def _expected(request: LabelRequest, head: PerLayerRequest, service: ModelServic
             rows.setdefault((row.example_id, row.prompt), row)
         service.announce(
             f"The labels of {path}, from {len(found.candidates)} candidate programs, are right on "
-            f"{100 * found.right:.1f} % of the questions with {found.layers:.2f} layers, the base model on "
+            f"{100 * found.right:.1f} % of the examples with {found.layers:.2f} layers, the base model on "
             f"{100 * found.base_right:.1f} %."
         )
     return list(rows.values())
@@ -145,8 +145,8 @@ def _described(base: str, rows: Sequence[Labelled], left_out: dict[str, int]) ->
     shares = ", ".join(f"{name} {100 * (counts == number).mean():.1f} %" for number, name in enumerate(CLASSES))
     tasks = ", ".join(f"{number} {task}" for task, number in by_task.items())
     different = len({row.counts for row in rows})
-    fixed = " Every question has the same label: the routers will always choose it." if different == 1 else ""
+    fixed = " Every example has the same label: the routers will always choose it." if different == 1 else ""
     return (
-        f"{len(rows)} questions ({tasks}) of {base}; {different} different labels: {shares}"
+        f"{len(rows)} examples ({tasks}) of {base}; {different} different labels: {shares}"
         f"{describe_left_out(left_out)}.{fixed}"
     )

@@ -158,7 +158,7 @@ def test_the_front_door():
         ({"options": ["a", "a"]}, "two or more different texts"),
         ({"options": ["a", " "]}, "two or more different texts"),
         ({"options": "ab"}, "put one text into brackets"),
-        ({"options": ["a", "b"], "answer": "c"}, "'c' is none of the options: 'a', 'b'"),
+        ({"options": ["a", "b"], "answer": "c"}, "'c' is not one of the options: 'a', 'b'"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ({"prompt": "word " * 200}, "shorten it"),
         ({"config": replace(FEW, search=replace(FEW.search, budget=0.1))}, "less than one of the model's 6 layers"),
@@ -234,7 +234,7 @@ def test_the_command_says_what_it_found(folder):
     said = command(
         "--model", folder, "--prompt", "[b]", "--option", "[/x]", "--option", "two", "--simulations", 8, "--votes", 4
     )
-    assert "Base model:" in said and "of the votes of 4 programs" in said and "Of 9 chains" in said
+    assert "Base model:" in said and "of the votes of 4 programs" in said and "Pareto set of 9 chains" in said
     said = command("--model", folder, "--prompt", PROMPT, "--answer", "zzz", "--simulations", 8)
     assert "Wanted:          'zzz'" in said and "None of 9 chains gives that answer" in said
 

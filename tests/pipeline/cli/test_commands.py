@@ -99,7 +99,7 @@ def test_a_right_call_would_start(model):
         (["--prior", "nowhere"], "there is no prior nowhere"),
         (["--prior", "."], "holds no prior.safetensors"),
         (["--prior", "model/config.json"], "model/config.json holds no prior"),
-        (["--prior", "nowhere", "--calibration", 8], "--prior gives what --calibration would learn"),
+        (["--prior", "nowhere", "--calibration", 8], "--prior replaces the prior that --calibration would fit"),
         (["--num-gpus", 0], "--num-gpus must be above 0, got 0\n"),
         (["--num-gpus", "nan"], "--num-gpus must be above 0, got nan"),
         (["--cache-gib", "nan"], "--cache-gib must not be below 0 (0 shares nothing), got nan"),
@@ -236,8 +236,8 @@ def test_inspect_compares_verdicts_where_both_are_kept(tmp_path, keep, said):
     folder.commit(0, kept)
     folder.close()
     output = call("inspect", folder.root).output
-    assert "asked in 4 ways" in output and "on 1 as they stand and on 1 in every way" in output
-    compared = "Of 2 that it gets wrong as they stand, a program corrects 2 so, and 1 in every way."
+    assert "has 4 renderings" in output and "on 1 in the first rendering and on 1 in all of them" in output
+    compared = "Of 2 that it gets wrong in the first rendering, a program corrects 2 there, and 1 in all renderings."
     assert (compared in output) == said
 
 

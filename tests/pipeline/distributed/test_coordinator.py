@@ -307,7 +307,7 @@ def test_the_other_groups_wait_for_the_prior(search, tmp_path):
     )
     assert coordinator.run().complete
     prior = RunFolder(tmp_path / "run").prior()
-    assert prior.num_questions == 16
+    assert prior.num_examples == 16
     assert [(handed.ids[0], handed.calibrates, handed.prior) for handed in actors.handed[:2]] == [
         ("q0", True, None),
         ("q8", True, None),

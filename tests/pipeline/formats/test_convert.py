@@ -21,7 +21,7 @@ from pipeline.cli.main import main
 from pipeline.errors import UserError
 from pipeline.formats.convert import convert as run_convert
 from pipeline.formats.convert_request import ConvertRequest
-from pipeline.formats.path_data import PathData, SearchedQuestion, TriedProgram
+from pipeline.formats.path_data import PathData, SearchedExample, TriedProgram
 from pipeline.formats.polar import read_polar, write_polar
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths
@@ -94,8 +94,8 @@ def test_any_programs_survive_polar(tmp_path_factory, questions, compressed):
     for number, verdicts in enumerate(questions):
         verdicts.setdefault(LayerProgram.identity(NUM_LAYERS), (True, 0.5))
         tried = [TriedProgram(program=p, correct=correct, score=score) for p, (correct, score) in verdicts.items()]
-        data.questions.append(
-            SearchedQuestion(example_id=f"q{number}", task="t", prompt="p\n“”", answer="a", tried=tuple(tried))
+        data.examples.append(
+            SearchedExample(example_id=f"q{number}", task="t", prompt="p\n“”", answer="a", tried=tuple(tried))
         )
     file = tmp_path_factory.mktemp("polar") / ("file.json.gz" if compressed else "file.json")
     write_polar(data, file)
@@ -106,7 +106,7 @@ def test_any_programs_survive_polar(tmp_path_factory, questions, compressed):
     def everything(found):
         return [
             (q.example_id, q.task, q.prompt, q.answer, {(t.program, t.correct, repr(t.score)) for t in q.tried})
-            for q in found.questions
+            for q in found.examples
         ]
 
     assert everything(again) == everything(data)
@@ -137,7 +137,7 @@ def test_files_of_polars_own_are_read(tmp_path):
         out = tmp_path / f"run-{name}"
         text = convert("--from", "polar", "--to", "run", tmp_path / name, out, "--task", "dart-math")
         assert "2 examples with 5 programs for 4 layers" in text
-        assert "left out, question without a verdict on the untouched model: 1" in text and "--model" in text
+        assert "left out, example without a result of the base model: 1" in text and "--model" in text
         written.append(said(out))
     assert written[0] == written[1] == written[2] == written[3]
     assert written[0] == {
@@ -162,7 +162,7 @@ def test_what_a_file_contradicts_is_said(tmp_path):
     (tmp_path / "file.json").write_text(json.dumps(samples))
     text = convert("--from", "polar", "--to", "run", tmp_path / "file.json", tmp_path / "run")
     assert "program given as right and as wrong: 1" in text
-    assert "score of the untouched model that its program contradicts: 1" in text
+    assert "score of the base model that its program contradicts: 1" in text
     assert [key[0] for key in said(tmp_path / "run")] == ["q", "q", "q#2", "q#2"]
     samples[0]["gt_ans"] = "2"
     (tmp_path / "file.json").write_text(json.dumps(samples))
@@ -212,7 +212,7 @@ def test_results_of_drllm_are_read(tmp_path):
         "program given twice: 1",
         "program that runs no layer: 1",
         "program with a layer outside the model's 4: 1",
-        "question whose fields are of other kinds: 3",
+        "example whose fields are of other kinds: 3",
     ):
         assert f"left out, {reason}" in text
     assert said(tmp_path / "run") == {
@@ -239,7 +239,7 @@ def test_what_nobody_sees_is_left_out(tmp_path, source):
         content["good_paths"] = [[[0, 1]]] * len(questions)  # type: ignore[call-overload]
     (tmp_path / "file.json").write_text(json.dumps(content))
     text = convert("--from", source, "--to", "run", tmp_path / "file.json", tmp_path / "run")
-    assert "question with a text that is too long, no Unicode, or hides characters: 5" in text
+    assert "example with a text that is too long, no Unicode, or hides characters: 5" in text
     assert {prompt for _, _, prompt, *_ in said(tmp_path / "run")} == {"plain"}
 
 
@@ -248,7 +248,7 @@ def test_answers_and_margins_that_are_no_numbers(tmp_path):
     sample = {"question": "?", "initial_score": 1.0, "final_valid_transitions": [[0, 1]], "valid_scores": [10**400]}
     (tmp_path / "file.json").write_text(json.dumps([{**sample, "gt_ans": math.nan}, {**sample, "gt_ans": 1.5}]))
     text = convert("--from", "polar", "--to", "run", tmp_path / "file.json", tmp_path / "run")
-    assert "question without its text or its answer: 1" in text
+    assert "example without its text or its answer: 1" in text
     frame = read_paths(tmp_path / "run")
     assert set(frame.answer) == {"1.5"} and frame.score.isna().all()
 
@@ -267,14 +267,14 @@ def test_a_run_that_is_damaged_is_named(tmp_path, target):
     short, identity = rows("q")
     options = ("--from", "run", "--to", target)
     deep = made("deep", [{**short, "program": [0, 99]}, identity])
-    assert "layers that the model has not" in convert(*options, deep, tmp_path / "out", status=2)
+    assert "layers that the model does not have" in convert(*options, deep, tmp_path / "out", status=2)
     some = made("some", [*rows("p"), short])
     text = convert(*options, some, tmp_path / "out")
-    assert "1 examples" in text and "question without a verdict on the untouched model: 1" in text
+    assert "1 examples" in text and "example without a result of the base model: 1" in text
     notes = json.loads((some / "run.json").read_text())
     notes["settings"]["search.budget"] = "abc"
     (some / "run.json").write_text(json.dumps(notes))
-    assert "says a budget that is no number above 0: 'abc'" in convert(*options, some, tmp_path / "no", status=2)
+    assert "holds a budget that is not a number above 0: 'abc'" in convert(*options, some, tmp_path / "no", status=2)
 
 
 def test_verdicts_on_questions_as_they_stand_are_counted(tmp_path):
@@ -284,7 +284,7 @@ def test_verdicts_on_questions_as_they_stand_are_counted(tmp_path):
     folder.commit(0, [{**row, "correct_as_asked": True} for row in rows("q")])
     folder.close()
     text = convert("--from", "run", "--to", "polar", folder.root, tmp_path / "out.json")
-    assert "left out, verdict on a question as it stands, where the run asked it in several ways: 2" in text
+    assert "left out, result of the first rendering, where the run has several: 2" in text
 
 
 def test_the_signature_of_a_url_is_kept_nowhere(tmp_path):
@@ -319,7 +319,7 @@ def test_the_signature_of_a_url_is_kept_nowhere(tmp_path):
         ('[{"final_valid_transitions": [[99999]]}]', ["--from", "polar", "--to", "run"], "which no model has"),
         ("[1, 2]", ["--from", "polar", "--to", "run"], "holds no samples of PoLar's"),
         ("[1, 2]", ["--from", "drllm", "--to", "run"], "no results file of Dr.LLM's"),
-        ('[{"final_valid_transitions": []}]', ["--from", "polar", "--to", "run"], "say it with --num-layers"),
+        ('[{"final_valid_transitions": []}]', ["--from", "polar", "--to", "run"], "give it with --num-layers"),
         ('[{"final_valid_transitions": [[0]]}]', ["--from", "polar", "--to", "run"], "nothing in"),
         ("[]", ["--from", "run", "--to", "polar"], "no run folder"),
         ("[]", ["--from", "polar", "--to", "drllm"], "choose one of: run, polar"),

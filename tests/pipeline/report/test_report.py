@@ -59,7 +59,7 @@ def best_lengths(questions, budget=1.0):
 def test_each_question_is_in_the_group_that_a_loop_puts_it_in(seed, budget):
     """Catches a group by the wrong verdict, a corrected question without a right program, and one counted twice."""
     questions = random_questions(40, seed=seed)
-    found = study(questions, **{"search.budget": budget}).questions
+    found = study(questions, **{"search.budget": budget}).examples
     for (_, tried), length, group in zip(questions, best_lengths(questions, budget), found.group):
         if tried[IDENTITY]:
             expected = GROUPS[0] if length is not None and length < DEPTH else GROUPS[1]
@@ -162,7 +162,7 @@ def test_what_is_not_known_to_be_all_is_a_lower_bound():
 def test_what_was_found_when_equals_a_loop():
     """Catches curves that count a question before its program was tried."""
     questions = random_questions(60)
-    section = analysis.pace(study(questions))
+    section = analysis.discoveries(study(questions))
     for row in section.tables[0].rows:
         number = int(row[0])
         until = [dict(list(tried.items())[: number + 1]) for _, tried in questions]
@@ -176,7 +176,7 @@ def test_what_was_found_when_equals_a_loop():
 def test_a_run_that_does_not_say_when_says_so():
     """Catches an error, or empty curves, for a run of an older version."""
     questions = random_questions(5)
-    section = analysis.pace(PathStudy.of(frame(questions), SETTINGS, {}))
+    section = analysis.discoveries(PathStudy.of(frame(questions), SETTINGS, {}))
     assert "does not say in which order" in section.text[0] and not section.charts
 
 
@@ -185,13 +185,13 @@ def test_what_was_found_by_a_program_that_was_not_tried_is_not_counted():
     questions = [("t", {IDENTITY: True, (0, 1): True}), ("t", {IDENTITY: False, (0, 1): True})]
     real = steps(questions)
     wrong = PathStudy.of(frame(questions), SETTINGS, {name: [[99, 2], *found] for name, found in real.items()})
-    assert analysis.pace(wrong) == analysis.pace(study(questions))
+    assert analysis.discoveries(wrong) == analysis.discoveries(study(questions))
 
 
 @pytest.mark.parametrize("budget", ["abc", [1], 0, -1.0, float("nan"), float("inf"), 10**400])
 def test_a_budget_that_is_none_is_named(budget):
     """Catches a traceback in the middle of a page."""
-    with pytest.raises(UserError, match="a budget that is no number above 0"):
+    with pytest.raises(UserError, match="a budget that is not a number above 0"):
         PathStudy.of(frame([("t", {IDENTITY: True})]), {**SETTINGS, "search.budget": budget}, {})
 
 

@@ -77,7 +77,7 @@ def test_presets_of_a_space_that_has_none_are_refused_by_name(own_module):
         search_preset("published", "own_spaces:SWAP")
     with pytest.raises(ValueError, match="preset 'best' is unknown"):
         search_preset("best", "drllm")
-    with pytest.raises(ValueError, match=r"sets what SearchConfig has not: simulation$"):
+    with pytest.raises(ValueError, match=r"sets fields that SearchConfig does not have: simulation$"):
         search_preset("default", "own_spaces:WRONG")
 
 

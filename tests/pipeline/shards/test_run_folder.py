@@ -79,7 +79,7 @@ def test_programs_of_other_layers_are_refused(run, changes):
     """Catches an error from deep inside a report, or a wrong figure, where rows are not a search's."""
     best, identity = rows("a")
     run.commit(0, [{**best, **changes}, identity])
-    with pytest.raises(UserError, match=r"group-000000\.parquet holds programs of layers that the model has not"):
+    with pytest.raises(UserError, match=r"group-000000\.parquet holds programs of layers that the model does not have"):
         read_paths(run.root)
 
 

@@ -152,7 +152,7 @@ def test_more_ways_than_there_are_options_are_refused(tmp_path):
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
     assert [len(e.renderings) for e in TASKS["arc"].read(DataRequest(data=str(file), renderings=3))] == [1, 2]
-    with pytest.raises(UserError, match="--permutations 4, but no question here has more than 3 options"):
+    with pytest.raises(UserError, match="--permutations 4, but no example here has more than 3 options"):
         TASKS["arc"].read(DataRequest(data=str(file), renderings=4))
 
 

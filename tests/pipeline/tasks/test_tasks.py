@@ -130,7 +130,7 @@ def test_arc_by_likelihood_shows_no_options(read):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (arc_row(key="E"), r"answer 'E' is none of the options \['A', 'B', 'C', 'D'\]"),
+        (arc_row(key="E"), r"answer 'E' is not one of the options \['A', 'B', 'C', 'D'\]"),
         (arc_row("A", "A"), "two options or more, found 1"),
         (arc_row(choices={"text": ["ice"], "label": ["A", "B"]}, key="A"), "as many texts as labels"),
         (arc_row(choices={"text": ["ice", " "], "label": ["A", "B"]}, key="A"), "none of them empty"),

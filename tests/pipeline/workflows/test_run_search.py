@@ -64,7 +64,7 @@ def test_a_run_has_the_placement_of_its_actors_in_its_settings(on, request_of, t
     assert run_search(request_of(), announce=said.append).complete
     settings = read_settings(tmp_path / "run")
     assert (settings["device"], settings["dtype"], settings["schema_version"]) == ("cpu", "float32", SCHEMA_VERSION)
-    assert "8 questions of task arithmetic; up to 2 actors on cpu in float32; run folder" in said[-1]
+    assert "8 examples of task arithmetic; up to 2 actors on cpu in float32; run folder" in said[-1]
 
 
 def test_a_run_is_resumed_by_the_same_request(on, request_of):

@@ -59,7 +59,7 @@ def test_a_run_is_confirmed(run):
     rows = len(read_paths(run))
     assert rows > 16
     text = command("verify", run, "--actors", 2)
-    assert f"Replaying {rows} of {rows} rows of 16 questions" in text
+    assert f"Replaying {rows} of {rows} rows of 16 examples" in text
     assert f"0 of {rows} replayed labels differ (0.00 %), in float32." in text
 
 
@@ -80,10 +80,10 @@ def test_both_verdicts_are_in_the_rows_and_are_confirmed(run, tmp_path):
     assert f"0 of {len(rows)} replayed labels differ" in command("verify", tmp_path / "run", "--actors", 2)
     turn(tmp_path / "run", 1, "correct_as_asked")
     text = command("verify", tmp_path / "run", "--actors", 2, status=1)
-    assert f"1 of {len(rows)} replayed labels differ" in text and " as asked in the run" in text
-    assert "asked in 4 ways" in command("inspect", tmp_path / "run")
+    assert f"1 of {len(rows)} replayed labels differ" in text and " in the run's first rendering" in text
+    assert "has 4 renderings" in command("inspect", tmp_path / "run")
     assert "permutations: 4 there, None now" in command(*search, status=2)
-    assert "examples of task 'gsm8k' can be asked in 4 ways" in command(
+    assert "examples of task 'gsm8k' have 4 renderings" in command(
         *("search", "--model", model, "--task", "gsm8k", "--data", questions, "--out", tmp_path / "no"),
         *("--permutations", 5),
         status=2,
@@ -108,8 +108,8 @@ def test_wrong_labels_are_found(run, tmp_path):
 def test_a_tolerance_is_a_share_of_what_was_replayed():
     """Catches a tolerance that counts rows, or that is of the whole run where a part was replayed."""
     differences = [Difference(example_id="q", program=None, correct=True, margin=1.0, replayed_margin=-1.0)] * 2
-    assert Verification(rows=1000, replayed=10, differences=differences, dtype="float32").share == 0.2
-    assert Verification(rows=0, replayed=0, differences=[], dtype="float32").share == 0.0
+    assert Verification(rows=1000, replayed=10, differences=differences, dtype="float32").differing_share == 0.2
+    assert Verification(rows=0, replayed=0, differences=[], dtype="float32").differing_share == 0.0
 
 
 def test_a_share_is_the_same_in_every_call(run):
@@ -146,6 +146,6 @@ def test_what_cannot_be_replayed_is_said(run, tmp_path):
     (copy / "run.json").write_text(json.dumps({**notes, "data": str(tmp_path / "gone.jsonl")}))
     assert "cannot be read again" in command("verify", copy, status=2)
     (copy / "run.json").write_text(json.dumps({**notes, "settings": {**notes["settings"], "model.revision": None}}))
-    assert "does not say 'model.revision'" in command("verify", copy, status=2)
+    assert "holds no 'model.revision'" in command("verify", copy, status=2)
     shutil.rmtree(copy / "manifest")
     assert "nothing is committed" in command("verify", copy, status=2)

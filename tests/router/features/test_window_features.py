@@ -93,7 +93,7 @@ def test_features_that_are_no_numbers_are_refused_by_name(tmp_path):
     """Catches routers that learn from an overflow; what is merely large is kept as large as it can be."""
     features = made(2)
     features[1, 0, 0, 0] = np.nan
-    with pytest.raises(UserError, match="no numbers, first of example 'b'"):
+    with pytest.raises(UserError, match="not finite, first those of example 'b'"):
         store(tmp_path).add([row("a"), row("b")], features)
     features[1, 0, 0, 0] = 1e6
     kept = store(tmp_path)

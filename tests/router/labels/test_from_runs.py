@@ -174,7 +174,7 @@ def test_runs_that_teach_nothing_are_refused(tmp_path):
     stored = json.loads((empty / "run.json").read_text())
     del stored["loaded_model"]
     (empty / "run.json").write_text(json.dumps(stored))
-    with pytest.raises(UserError, match="does not say"):
+    with pytest.raises(UserError, match="holds no"):
         read_runs([empty])
 
 

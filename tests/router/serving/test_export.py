@@ -60,13 +60,13 @@ def test_the_command_writes_one_program(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "{base}"], "say which program"),
+        (["--model", "{base}"], "name the program by one of"),
         (["--model", "{base}", "--program", "0-9"], "no range of layers"),
         (["--model", "{base}", "--program", "zero"], "cannot read 'zero'"),
         (["--program", "0-3"], "--model is needed"),
         (["--model", "{base}", "--prompt", "x"], "need --router"),
         (["--model", "{base}", "--best"], "need --router"),
-        (["--model", "{base}", "--best", "--program", "0"], "say which program"),
+        (["--model", "{base}", "--best", "--program", "0"], "name the program by one of"),
         (["--router", "{base}/none", "--prompt", "x"], "cannot be found"),
     ],
 )

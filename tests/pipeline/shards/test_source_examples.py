@@ -16,7 +16,7 @@ from pipeline.report.summary import inspect_run
 from pipeline.shards.reader import read_paths
 from pipeline.shards.run_config import fingerprint
 from pipeline.shards.run_folder import RunFolder
-from pipeline.shards.source_examples import questions_of
+from pipeline.shards.source_examples import examples_of
 from pipeline.tasks import Example
 
 MODULE = """
@@ -49,14 +49,14 @@ def run(tmp_path, monkeypatch):
 def test_the_task_is_imported_from_the_current_folder(run, tmp_path):
     """Catches a run of a user's own task that later commands cannot read again."""
     (tmp_path / "here" / "task_of_a_run.py").write_text(MODULE)
-    assert questions_of(run) == [EXAMPLE]
+    assert examples_of(run) == [EXAMPLE]
 
 
 def test_nothing_is_imported_from_the_run_folder(run):
     """Catches a run from outside that brings its own code and has it run."""
     (run / "task_of_a_run.py").write_text(MODULE)
     with pytest.raises(UserError, match=f"task '{NAME}' cannot be imported: ModuleNotFoundError"):
-        questions_of(run)
+        examples_of(run)
 
 
 def test_reading_rows_imports_nothing(run, tmp_path):
@@ -74,6 +74,6 @@ def test_the_action_space_of_a_run_is_not_imported(run, tmp_path):
     stored = json.loads((run / "run.json").read_text())
     stored["settings"]["search.action_space"] = "space_of_a_run:SPACE"
     (run / "run.json").write_text(json.dumps(stored))
-    assert questions_of(run) == [EXAMPLE]
+    assert examples_of(run) == [EXAMPLE]
     inspect_run(run, Console(file=io.StringIO()))
     assert "space_of_a_run" not in sys.modules

@@ -33,19 +33,19 @@ class TrialRequest:
     """The request of ``drllm-pipeline adapt --task``."""
 
     model: str
-    """The model."""
+    """Model name, folder or hub id."""
     task: str
     """Name of the task."""
-    questions: DataRequest
-    """Which of its questions."""
+    data: DataRequest
+    """The task's examples to adapt to."""
     max_new_tokens: int | None = None
     """Most tokens of a written answer; None for the task's own default."""
     config: AdaptConfig = field(default_factory=AdaptConfig)
-    """How each question is adapted to."""
+    """Settings of the adaptation to each example."""
     prior: Prior | None = None
-    """What guides the searches."""
+    """Prior of the searches; None for searches without one."""
     resources: Resources = field(default_factory=Resources)
-    """What actors run on."""
+    """Resources of the actors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ def try_adaptation(
     """
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
     check_votable(task)
-    examples = read_or_explain(task, request.questions)
+    examples = read_or_explain(task, request.data)
     try:
         source = resolve_model(request.model)
     except OSError as error:
@@ -171,7 +171,7 @@ def try_adaptation(
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
     with joined_cluster(request.resources) as placement:
         announce(
-            f"{len(examples)} questions of {request.task}, up to {request.config.votes} votes each; "
+            f"{len(examples)} examples of {request.task}, up to {request.config.votes} votes each; "
             f"{placement.describe()}."
         )
         arguments = (
@@ -190,7 +190,7 @@ def try_adaptation(
         with pool:
             for _, some in pool.map(groups):
                 answered.update((tried.example_id, tried) for tried in some)
-                show("questions answered", len(answered), len(examples))
+                show("examples adapted to", len(answered), len(examples))
     return judge([answered[example.id] for example in examples])
 
 
@@ -198,7 +198,7 @@ def judge(tried: list[TriedExample]) -> Trial:
     """Compare answers with the reference answers, to the letter."""
     base = [one.base_answer == one.reference for one in tried]
     ways = {
-        "untouched model": base,
+        "base model": base,
         "voted": [one.answer == one.reference for one in tried],
         "any vote": [one.among_votes for one in tried],
     }

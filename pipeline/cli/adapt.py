@@ -136,7 +136,7 @@ def adapt(
         request = TrialRequest(
             model=model,
             task=task,
-            questions=examples,
+            data=examples,
             max_new_tokens=max_new_tokens,
             config=config,
             prior=None if prior is None else read_prior(prior),

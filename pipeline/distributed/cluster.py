@@ -75,7 +75,7 @@ class Placement:
         return f"up to {self.pool.num_actors} actors on {self.device} in {self.dtype}"
 
 
-def find_placement(wanted: Resources) -> Placement:
+def _find_placement(wanted: Resources) -> Placement:
     """Join or start a Ray cluster, and resolve the device, the precision and the number of actors.
 
     Raises:
@@ -128,7 +128,7 @@ def joined_cluster(wanted: Resources) -> Iterator[Placement]:
     import ray
 
     try:
-        yield find_placement(wanted)
+        yield _find_placement(wanted)
     finally:
         ray.shutdown()
 

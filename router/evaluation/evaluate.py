@@ -1,7 +1,7 @@
-"""Pass@1 of a routed model on questions that its routers were not trained on, beside that of other methods.
+"""Pass@1 of a routed model on examples that its routers were not trained on, beside that of other methods.
 
-Five methods answer the same questions, greedily: the base model; the routed one; the best single program, chosen
-on training questions; a random program of the routed one's length for each question; and the search itself, which
+Five methods answer the same prompts, greedily: the base model; the routed one; the best single program, chosen
+on training examples; a random program of the routed one's length for each example; and the search itself, which
 knows the answers and is the ceiling. Other routers of the same base can be compared with the routed one.
 """
 
@@ -47,7 +47,7 @@ from router.routed.checkpoint import Router
 #: Questions that an actor is handed at once.
 GROUP = 8
 #: Questions whose answers are timed.
-TIMED_QUESTIONS = 16
+TIMED_EXAMPLES = 16
 
 
 def evaluate(
@@ -59,9 +59,9 @@ def evaluate(
     """Evaluate a router; ``write`` keeps the results.
 
     Args:
-        request: The router, the questions and the methods.
+        request: The router, the examples and the methods.
         announce: Receives a line for the user.
-        show: Receives for each method how many of its questions are done, of how many.
+        show: Receives for each method how many of its examples are done, of how many.
 
     Raises:
         UserError: Something in the request is wrong.
@@ -78,9 +78,9 @@ def evaluate(
     curve = _reachable(request, router, announce)
     source = find_base(router.base, request.base, kind="router")
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
-    asked = _read(task, request)
+    found = _read(task, request)
     known = router.trained_on.union(*(other.trained_on for other in others.values()))
-    examples, left_out = _unseen(asked, task, known, source)
+    examples, left_out = _unseen(found, task, known, source)
     runs = request.runs if request.runs is not None else tuple(locate(run) for run in router.made.get("data", []))
     training = TrainingRuns.read(runs, router, announce)
     search = PRESETS["default"]["drllm"]
@@ -101,7 +101,7 @@ def evaluate(
             cpus_per_actor=placement.pool.cpus_per_actor,
             leaves=task.scoring.leaves,
         )
-        announce(f"{len(examples)} questions of {request.task}{_reasons(left_out)}; {placement.describe()}.")
+        announce(f"{len(examples)} examples of {request.task}{_reasons(left_out)}; {placement.describe()}.")
         actors: ActorPool[Ask] = ActorPool(
             AnsweringActor, ([router, *others.values()], source, config, prior), placement.pool
         )
@@ -171,7 +171,7 @@ def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
 
 
 def _read(task: Task, request: EvaluateRequest) -> list[Example]:
-    """The questions of a request."""
+    """The examples of a request."""
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
     return read_or_explain(
@@ -180,25 +180,25 @@ def _read(task: Task, request: EvaluateRequest) -> list[Example]:
 
 
 def _unseen(
-    asked: Sequence[Example], task: Task, trained_on: frozenset[int], source: ModelSource
+    found: Sequence[Example], task: Task, trained_on: frozenset[int], source: ModelSource
 ) -> tuple[list[Example], dict[str, int]]:
-    """The questions to evaluate on, and the number of those left out, by the reason.
+    """The examples to evaluate on, and the number of those left out, by the reason.
 
-    Left out are questions that a router was trained on, or that the model cannot be asked.
+    Left out are examples that a router was trained on, or whose prompt cannot be made.
     """
     model, tokenizer = load_description(source)
     examples: list[Example] = []
     left_out: dict[str, int] = {}
-    for example in asked:
+    for example in found:
         try:
-            question = task.prepare(example, tokenizer)
-        except Exception as error:  # any failure of a tokenizer or a chat template on one question
-            reason = f"cannot be asked ({type(error).__name__})"
+            prepared = task.prepare(example, tokenizer)
+        except Exception as error:  # any failure of a tokenizer or a chat template on one example
+            reason = f"no prompt can be made ({type(error).__name__})"
         else:
-            # The id of a made question is the question itself; in a file it may be a line's number.
-            known = text_fingerprint(question.prompt) in trained_on
+            # The id of a made example is its question; in a file it may be a line's number.
+            known = text_fingerprint(prepared.prompt) in trained_on
             known |= not task.needs_data and text_fingerprint(example.task, example.id) in trained_on
-            too_long = task.tokens(question) > model.max_position_embeddings
+            too_long = task.tokens(prepared) > model.max_position_embeddings
             if not known and not too_long:
                 examples.append(example)
                 continue
@@ -206,7 +206,7 @@ def _unseen(
         left_out[reason] = left_out.get(reason, 0) + 1
     if not examples:
         raise UserError(
-            f"none of the {len(asked)} questions is left{_reasons(left_out)}; give others with --split or --data"
+            f"none of the {len(found)} examples is left{_reasons(left_out)}; give others with --split or --data"
         )
     return examples, left_out
 
@@ -256,7 +256,7 @@ def _evaluate(
         )
         for budget in curve
     }
-    seconds = asking.times(examples[:TIMED_QUESTIONS], budget=request.budget, average=request.average)
+    seconds = asking.times(examples[:TIMED_EXAMPLES], budget=request.budget, average=request.average)
     results[1] = replace(results[1], latency=seconds[1] / seconds[0])
     return EvaluationResults(
         results=results, curve=by_budget, questions=len(examples), left_out=left_out, num_layers=depth
@@ -296,7 +296,7 @@ def random_program(depth: int, length: int, rng: random.Random) -> LayerProgram:
 
 
 class _Asking:
-    """Sends questions to the actors, and puts the answers in order."""
+    """Sends prompts to the actors, and puts the answers in order."""
 
     def __init__(
         self,
@@ -321,7 +321,7 @@ class _Asking:
         search: bool = False,
         router: int = 0,
     ) -> list[Answer]:
-        """A method's answers, in the order of the questions."""
+        """A method's answers, in the order of the examples."""
         asks = [
             Ask(
                 method=method,

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import ray
 
-from pipeline.distributed.cluster import find_placement
+from pipeline.distributed.cluster import joined_cluster
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
@@ -193,11 +192,10 @@ class _Comparison:
         )
 
     def _prompting(self, name: str) -> Compared:
-        placement = find_placement(self.request.train.resources)
         # Zero-shot prompting trains nothing, so that it needs the test texts only.
         asked_about = (self.test,) if name == "zero-shot" else self._texts
         texts = [text.text for part in asked_about for text in part]
-        try:
+        with joined_cluster(self.request.train.resources) as placement:
             self.announce(f"Prompting the model for the labels of {len(texts)} texts.")
             first, scores = zero_shot(
                 texts,
@@ -210,8 +208,6 @@ class _Comparison:
                 pool=placement.pool,
                 show=lambda done, total: self.show("texts prompted", done, total),
             )
-        finally:
-            ray.shutdown()
         if name == "zero-shot":
             likely = np.exp(scores)
             return Compared(method=name, runs=[self._metrics(likely / likely.sum(1, keepdims=True))])

@@ -114,7 +114,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         store = self._verdict_store(run.task, run.max_new_tokens)
         if any(store.absent(example, programs) for example in examples):
             source, placement = self._on_ray()
-            self.announce(f"Running {len(programs)} programs on {len(examples)} questions of {run.run}.")
+            self.announce(f"Running {len(programs)} programs on {len(examples)} examples of {run.run}.")
             run_programs(
                 store,
                 examples,

@@ -70,7 +70,7 @@ def test_votes_count_by_how_sure_they_are():
 
     shares = _shares([vote("a", 1.0), vote("b", 2.5), vote("a", 0.5), vote("", 9.0), vote("c", math.nan)])
     assert list(shares) == ["b", "a"] and shares == pytest.approx({"b": 2.5 / 4, "a": 1.5 / 4})
-    assert list(_shares([vote("a", 1.0), vote("b", 1.0)])) == ["a", "b"], "of equals the untouched model's leads"
+    assert list(_shares([vote("a", 1.0), vote("b", 1.0)])) == ["a", "b"], "of equals the base model's leads"
     assert _shares([vote("", 1.0), vote("a", -1.0), vote("b", math.inf)]) == {}
 
 
@@ -118,7 +118,7 @@ def test_with_an_answer_the_chain_gives_it(model):
         lengths = [len(verdict.program) for verdict in found.pareto]
         assert lengths == sorted(set(lengths)) and len(found.verdicts) == 41
         corrected += wanted != base and found.program is not None
-    assert corrected, "nothing was tested but the untouched model's own answer"
+    assert corrected, "nothing was tested but the base model's own answer"
 
 
 def test_without_an_answer_the_vote_takes_its_place(model):
@@ -211,7 +211,7 @@ def test_a_trial_is_judged_to_the_letter():
 @pytest.mark.ray
 def test_actors_say_what_a_single_process_says(model, folder, choices, tmp_path):
     """Catches answers that depend on who gives them, or that come back in another order."""
-    trial = try_adaptation(TrialRequest(model=str(folder), task="arc", questions=choices, config=FEW))
+    trial = try_adaptation(TrialRequest(model=str(folder), task="arc", data=choices, config=FEW))
     task = get_task("arc")
     for tried, example in zip(trial.tried, task.read(choices), strict=True):
         alone = adapt_example(model, task, example, answer_known=False, config=FEW)

@@ -88,7 +88,7 @@ class World:
         return exit_labels([self.searched], self, **options)
 
 
-def test_every_class_has_a_program_that_begins_untouched():
+def test_every_class_has_a_program_that_begins_as_the_base_model():
     """Catches programs whose first layers are not those that the probe has seen run."""
     found = World().labels()
     assert list(found.programs) == ["short", "full", "correction"]

@@ -83,7 +83,7 @@ def test_the_shortest_or_the_most_common_program_is_the_label(tmp_path):
     assert first.prompt == "prompt of a" and str(first.program) == "0,2"
 
 
-def test_a_price_moves_the_consensus_away_from_the_untouched_model(tmp_path):
+def test_a_price_moves_the_consensus_away_from_the_base_model(tmp_path):
     """Catches labels that are the identity wherever it is right, and a price that breaks a right answer."""
     whole, shorter = (1, 1, 1), (1, 0, 1)
     either = [*example("a", whole, shorter), *example("b", whole, shorter), *example("c", whole)]

@@ -121,7 +121,7 @@ def test_labels_that_questions_share_are_judged_once(playground):
     """Catches verdicts that are made again, and a label that the menu's own verdicts contradict."""
     options = ("--labels", "expected", "--layer-price", 0.05, "--features", playground.folder / "expected-features")
     first, text = playground.train("expected", *options)
-    assert "programs on 40 questions" in text and "candidate programs" in text
+    assert "programs on 40 examples" in text and "candidate programs" in text
     made = json.loads((first / "config.json").read_text())["made"]
     assert made["labels"] == "expected" and made["questions"] + made["held_out_questions"] == TRAINED
     again, text = playground.train("expected-again", *options)
@@ -323,7 +323,7 @@ def test_one_prompt_can_be_answered(router):
     [
         (
             ("evaluate", "--router", "{router}", "--task", "arc", "--data", "{questions}"),
-            "none of the 40 questions is left",
+            "none of the 40 examples is left",
         ),
         (("evaluate", "--router", "{router}", "--task", "arc", "--data", "{more}", "--budget", "3"), "at most 2"),
         (("evaluate", "--router", "{router}", "--task", "arc", "--data", "{more}", "--curve", "x"), "--curve takes"),

@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 export OMP_NUM_THREADS = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo check test test-commands test-actors bench results lint types audit clean
+.PHONY: help setup demo check test test-runs test-faults bench results lint types audit clean
 
 help:
 	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
@@ -41,23 +41,26 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# Each process gets one half of the files, and takes from the other when it has no more: files share what they make.
+PARALLEL = -n logical --dist worksteal
+
 # Tiers 1 and 2, on all cores.
 check: lint types
-	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest -n logical -m "not end_to_end and not exhaustive"
+	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest $(PARALLEL) -m "not end_to_end and not exhaustive"
 
-# Everything. Tests of the third tier mostly wait for processes to start, so two halves of it run side by side, each with
-# Ray's files in a folder of its own: no test joins a cluster of the other half. Ray's sockets need a short path.
+# Everything. Tests on Ray mostly wait for processes to start, so two halves of them run side by side, each with Ray's files
+# in a folder of its own: no test joins a cluster of the other half. Ray's sockets need a short path.
 test: lint types
-	$(BIN)/python -m pytest -n logical -m "not end_to_end"
-	$(MAKE) --jobs 2 --output-sync=target test-commands test-actors
+	$(BIN)/python -m pytest $(PARALLEL) -m "not ray and not smollm2"
+	$(MAKE) --jobs 2 --output-sync=target test-runs test-faults
 
-END_TO_END = RAY_TMPDIR=$$(mktemp -d /tmp/rayXXXXXX) $(BIN)/python -m pytest -m end_to_end
+ON_RAY = RAY_TMPDIR=$$(mktemp -d /tmp/rayXXXXXX) $(BIN)/python -m pytest -m "ray or smollm2"
 
-test-commands: setup
-	$(END_TO_END) tests/docs tests/end_to_end tests/faults
+test-runs: setup
+	$(ON_RAY) tests --ignore tests/faults --ignore tests/pipeline
 
-test-actors: setup
-	$(END_TO_END) tests --ignore tests/docs --ignore tests/end_to_end --ignore tests/faults
+test-faults: setup
+	$(ON_RAY) tests/faults tests/pipeline
 
 bench: setup
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ARC),--arc "$(ARC)") $(if $(GSM8K),--gsm8k "$(GSM8K)") \

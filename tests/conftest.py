@@ -1,6 +1,7 @@
 """The three tiers of the tests, by marker: ``plain``, ``tiny`` and ``end_to_end``. Each test is in one of them.
 
-``end_to_end`` starts Ray or loads SmolLM2, and says so itself (``ray``, ``smollm2``). ``tiny`` works with torch, mostly
+``end_to_end`` runs whole commands, starts Ray or loads SmolLM2, and says so itself (``commands``, ``ray``,
+``smollm2``). ``tiny`` works with torch, mostly
 on tiny random models. ``plain`` is the rest: plain objects and files.
 """
 
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def tier_of(item: pytest.Item) -> str:
     """The tier of a test."""
-    if any(item.get_closest_marker(name) for name in ("ray", "smollm2")):
+    if any(item.get_closest_marker(name) for name in ("commands", "ray", "smollm2")):
         return "end_to_end"
     module = item.getparent(pytest.Module)
     assert module is not None

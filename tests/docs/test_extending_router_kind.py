@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from shard_rows import CONFIG, rows
 from tiny import NUM_LAYERS, save_tiny_model
 
@@ -77,6 +78,7 @@ def keep_features(run: Path, model: Path, folder: Path) -> None:
     store.add(labels, pooled_along(FrozenModel.load(str(model), device="cpu"), labels, **kind))
 
 
+@pytest.mark.commands
 def test_the_recipe_gives_a_router_that_trains_loads_and_keeps_its_budget(tmp_path):
     """Catches a kind that needs more than its two files and a line in each table, and a recipe that is out of date."""
     checkout = tmp_path / "checkout"

@@ -17,7 +17,7 @@ from tiny import save_tiny_model, write_questions
 from pipeline.cli.main import main
 from pipeline.shards.reader import read_paths, read_settings
 
-pytestmark = pytest.mark.usefixtures("local_actors")
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 QUESTIONS = 24
 
 

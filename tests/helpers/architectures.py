@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 import transformers
 
@@ -59,6 +60,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         | {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 40},
     ),
 }
+
+#: Names for ``parametrize``: `make check` runs one architecture of each structure, `make test` all.
+ARCHITECTURE_PARAMETERS = [
+    pytest.param(name, marks=pytest.mark.exhaustive) if name in ("qwen2", "qwen3", "mistral", "phi3", "olmo2") else name
+    for name in ARCHITECTURES
+]
 
 # One program of each kind that the search makes, on four layers.
 PROGRAMS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, NUM_LAYERS, PROGRAMS, VOCAB, build, randomize
+from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, PROGRAMS, VOCAB, build, randomize
 
 from pipeline.engine import FrozenModel
 from pipeline.program import LayerProgram
@@ -19,7 +19,7 @@ def _engine(name: str) -> FrozenModel:
     return FrozenModel(build(name))
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=ARCHITECTURE_PARAMETERS)
 def engine(request: pytest.FixtureRequest) -> FrozenModel:
     """The engine on a tiny model of each architecture; the model is shared and must be left as it was."""
     return _engine(request.param)

@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, NUM_LAYERS, build
+from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, build
 
 from pipeline.engine import FrozenModel, materialize
 from pipeline.engine.prefix_cache import PrefixCache
@@ -65,7 +65,7 @@ def tokens_alone(name: str) -> list[list[list[int]]]:
 
 
 @pytest.mark.parametrize("max_bytes", CACHES)
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURE_PARAMETERS)
 def test_shared_equals_run_anew(name, max_bytes):
     """Catches a state kept under the wrong layers or text, overwritten, cut short, or dropped half-way."""
     sharing = FrozenModel(build(name), cache_bytes=max_bytes)
@@ -79,7 +79,7 @@ def test_shared_equals_run_anew(name, max_bytes):
 
 
 @pytest.mark.parametrize("max_bytes", CACHES)
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURE_PARAMETERS)
 def test_decoding_from_shared_prefixes_equals_decoding_alone(name, max_bytes):
     """Catches keys and values made again from the wrong state, or put into another row's or run's slot."""
     sharing = FrozenModel(build(name), cache_bytes=max_bytes)
@@ -89,7 +89,7 @@ def test_decoding_from_shared_prefixes_equals_decoding_alone(name, max_bytes):
         assert sharing.generate(texts, programs, max_new_tokens=5) == tokens_alone(name)[number]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURE_PARAMETERS)
 def test_a_text_that_is_known_is_not_written_again(name):
     """Catches keys and values that are missing behind a known beginning, and passes that write it once more."""
     hf_model = build(name)

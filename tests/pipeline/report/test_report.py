@@ -261,7 +261,9 @@ def test_every_figure_is_drawn_and_every_mark_says_its_number():
         [("t", {IDENTITY: True, (*IDENTITY, 5): True})],
     ],
 )
-@pytest.mark.parametrize("budget", [0.5, 1.0, 2.0, None])
+@pytest.mark.parametrize(
+    "budget", [0.5, *(pytest.param(budget, marks=pytest.mark.exhaustive) for budget in (1.0, 2.0)), None]
+)
 def test_runs_with_little_in_them(questions, budget, tmp_path):
     """Catches a division by zero where no program is right, none is shorter, or none is within the budget."""
     sections = analyse(study(questions, **{"search.budget": budget}))

@@ -105,7 +105,7 @@ def test_examples_come_as_the_task_reads_them():
     [
         ("arc", {}, "needs --data: a file, a folder or a hub data set, for example --data allenai/ai2_arc:ARC-Easy"),
         ("jsonl", {}, "task 'jsonl' needs --data: a file, a folder or a hub data set$"),
-        ("arithmetic", {"renderings": 5}, "--permutations 5, but examples of task 'arithmetic' can be asked in 4 ways"),
+        ("arithmetic", {"renderings": 5}, "--permutations 5, but examples of task 'arithmetic' have 4 renderings"),
         ("jsonl", {"data": "none.jsonl"}, "'none.jsonl' does not exist"),
     ],
 )

@@ -11,7 +11,7 @@ from search_bench import SearchBench, files_found
 from pipeline.cli.main import main
 from pipeline.shards.reader import read_paths
 
-pytestmark = pytest.mark.usefixtures("local_actors")
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 
 def command(*arguments, status=0):

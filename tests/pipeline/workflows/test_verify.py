@@ -19,7 +19,7 @@ from pipeline.shards.schema import schema_of
 from pipeline.workflows.verify import Difference, Verification
 from pipeline.workflows.verify_request import VerifyRequest
 
-pytestmark = pytest.mark.usefixtures("local_actors")
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 
 def command(*arguments, status=0):

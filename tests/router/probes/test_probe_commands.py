@@ -34,7 +34,7 @@ from router.probes.texts import LabelledText, check_labels, labels_of
 from router.probes.train import _draw, read_split
 from router.routed.checkpoint import Router
 
-pytestmark = pytest.mark.usefixtures("local_actors")
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 LETTERS = "abcdefghij"

@@ -30,7 +30,7 @@ from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_results import BASE, ROUTED, EvaluationResults
 from router.evaluation.table import show_evaluation
 
-pytestmark = pytest.mark.usefixtures("local_actors")
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TRAINED, ASKED = 40, 56

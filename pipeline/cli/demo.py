@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -12,6 +13,9 @@ from pipeline.cli.search import run_and_show
 from pipeline.search.config import SearchConfig
 from pipeline.storage import AnyPath
 from pipeline.workflows.search_request import SearchRequest
+
+#: The embedded model.
+MODEL = "smollm2"
 
 
 @click.command(short_help="Search, train and evaluate with the embedded model, in minutes.")
@@ -28,29 +32,32 @@ def demo(context: click.Context, out: AnyPath, router: AnyPath, limit: int, held
     step = click.style if sys.stdout.isatty() else (lambda text, **_: text)
     click.echo(step("1. Search: a program for each of some examples", bold=True))
     searched = run_and_show(
-        SearchRequest(model="smollm2", task="arithmetic", out=out, limit=limit, keep=64, search=SearchConfig())
+        SearchRequest(model=MODEL, task="arithmetic", out=out, limit=limit, keep=64, search=SearchConfig())
     )
     if searched != 0:
         sys.exit(searched)
     click.echo(step("\n2. Train: routers that choose programs", bold=True))
     # Labels expected from few examples are uncertain: without a high price no layer would be left out.
-    context.invoke(_command(context, "train"), data=(out,), more_runs=(), out=router, layer_price=0.05)
+    _run(context, "train", {"--data": out, "--out": router, "--layer-price": 0.05})
     click.echo(step("\n3. Evaluate: on examples that were not trained on", bold=True))
-    context.invoke(
-        _command(context, "evaluate"), router=router, task="arithmetic", limit=held_out, curve="0.9,0.8", budget=1.0
-    )
+    held_out_examples = {"--task": "arithmetic", "--limit": held_out}
+    _run(context, "evaluate", {"--router": router, **held_out_examples, "--curve": "0.9,0.8", "--budget": 1.0})
     click.echo(step("\n4. Use it", bold=True))
-    context.invoke(
-        _command(context, "generate"), router=str(router), prompt="7 + 5 = 12\n6 + 3 =", budget=1.0, max_new_tokens=3
-    )
+    question = {"--prompt": "7 + 5 = 12\n6 + 3 =", "--max-new-tokens": 3}
+    _run(context, "generate", {"--router": router, **question, "--budget": 1.0})
     click.echo(f"\n{limit} examples are too few for a good router; docs/results.md has the results of 1000.")
 
 
-def _command(context: click.Context, name: str) -> click.Command:
-    """Another command of the same group, by its name: this package does not import ``router``, which builds on it."""
+def _run(context: click.Context, name: str, options: Mapping[str, object]) -> None:
+    """Run another command of the same group with options as a user would type them.
+
+    It is found by its name: this package does not import ``router``, which builds on it.
+    """
     assert context.parent is not None
     group = context.parent.command
     assert isinstance(group, click.Group)
-    command = group.get_command(context, name)
+    command = group.get_command(context.parent, name)
     assert command is not None
-    return command
+    words = [str(word) for option in options.items() for word in option]
+    with command.make_context(name, words, parent=context.parent) as called:
+        command.invoke(called)

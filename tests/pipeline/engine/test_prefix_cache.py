@@ -105,11 +105,14 @@ def test_a_text_that_is_known_is_not_written_again(name):
             assert [row.passes for row in decoded] == [row.passes for row in plain]
     begun = [row.tokens[:-1] for row in plain]
     engine.logits([[*text, *tokens[:-1]] for text, tokens in zip(texts, begun)], programs)
+    # With one known token, what is read is the prompt alone: any longer text that begins with it may give its states.
+    rows = [row for row, tokens in enumerate(begun) if len(tokens) > 1]
+    texts, programs, begun = ([of_rows[row] for row in rows] for of_rows in (texts, programs, begun))
     before = engine.layers_run
     engine.decode(texts, programs, max_new_tokens=9, begun=begun)
     if engine.stack.rope_switch is None:
         # The last layer of the reading, which is never kept, and one pass for the token that is missing.
-        assert engine.layers_run - before <= len(texts) + sum(map(len, programs))
+        assert 0 < engine.layers_run - before <= len(texts) + sum(map(len, programs))
 
 
 def test_each_layer_runs_once_for_all_that_share_it(monkeypatch):

@@ -104,10 +104,11 @@ def test_a_text_that_is_known_is_not_written_again(name):
             assert [row.tokens for row in decoded] == [row.tokens for row in plain]
             assert [row.passes for row in decoded] == [row.passes for row in plain]
     begun = [row.tokens[:-1] for row in plain]
-    engine.logits([[*text, *tokens[:-1]] for text, tokens in zip(texts, begun)], programs)
-    # With one known token, what is read is the prompt alone: any longer text that begins with it may give its states.
-    rows = [row for row, tokens in enumerate(begun) if len(tokens) > 1]
-    texts, programs, begun = ([of_rows[row] for row in rows] for of_rows in (texts, programs, begun))
+    readings = [[*text, *tokens[:-1]] for text, tokens in zip(texts, begun)]
+    engine.logits(readings, programs)
+    # Where one reading begins another, the states of either may stand for it, and those may be of another program.
+    rows = [row for row, one in enumerate(readings) if sum(other[: len(one)] == one for other in readings) == 1]
+    texts, programs, begun = [texts[row] for row in rows], [programs[row] for row in rows], [begun[row] for row in rows]
     before = engine.layers_run
     engine.decode(texts, programs, max_new_tokens=9, begun=begun)
     if engine.stack.rope_switch is None:

@@ -51,9 +51,9 @@ def test_a_task_of_ones_own_is_known_by_its_reference(own_module):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_module:TASK", "cannot be imported: ModuleNotFoundError.*in the current folder and on PYTHONPATH"),
-        ("broken_tasks:TASK", "cannot be imported: ZeroDivisionError.*in the current folder and on PYTHONPATH"),
-        ("own_tasks:TUSK", "cannot be imported: AttributeError.*TUSK"),
+        ("no_such_module:TASK", "cannot be imported: there is no module .*in the current folder and on PYTHONPATH"),
+        ("broken_tasks:TASK", "cannot be imported: broken_tasks.py:1: ZeroDivisionError: division by zero$"),
+        ("own_tasks:TUSK", ": module 'own_tasks' has no 'TUSK'; did you mean TASK$"),
         ("own_tasks:read", "is of class function, not Task"),
         ("own_tasks:", "is not of the form my_package.my_module:NAME"),
         (":TASK", "is not of the form my_package.my_module:NAME"),
@@ -61,7 +61,7 @@ def test_a_task_of_ones_own_is_known_by_its_reference(own_module):
 )
 def test_a_task_that_is_not_there_is_refused_by_name(own_module, name, message):
     """Catches a traceback of importlib, and a message that does not say where modules are looked for."""
-    with pytest.raises(UserError, match=f"^task '{name}' {message}") as refusal:
+    with pytest.raises(UserError, match=f"^task '{name}' ?{message}") as refusal:
         get_task(name)
     assert "\n" not in str(refusal.value)
 
@@ -74,7 +74,7 @@ def test_an_unknown_task_is_told_of_both_ways():
 
 def test_no_file_of_the_current_folder_replaces_an_installed_module(own_module):
     """Catches a current folder that comes before the installed packages."""
-    with pytest.raises(UserError, match="AttributeError: module 'colorsys' has no attribute 'TASK'"):
+    with pytest.raises(UserError, match="module 'colorsys' has no 'TASK'"):
         get_task("colorsys:TASK")
 
 

@@ -136,3 +136,46 @@ def test_a_task_without_data_is_named_where_it_has_no_examples():
     """Catches a message about None, where a task makes its own examples and made none."""
     with pytest.raises(UserError, match="there are no examples in arithmetic"):
         read_or_explain(replace(TASKS["arithmetic"], read=lambda request: []), DataRequest())
+
+
+# -- mistakes in a task of one's own -------------------------------------------------------
+
+MISTAKES = """
+from pipeline.tasks import Task
+from pipeline.tasks.rows import ExampleFields, read_examples
+from pipeline.tasks.scoring.choice import Choice
+
+def task(to_example):
+    def read(request):
+        return read_examples(request, task="claims", to_example=to_example)
+    return Task(name="claims", summary="", read=read, scoring=Choice(per_character=False), chat=False)
+
+FAILS = task(lambda row: row.txt("true"))
+UNKNOWN = task(lambda row: ExampleFields(question="?", answer=row.text("true"), options=("yes", "no")))
+WITHOUT = task(lambda row: ExampleFields(question="?", answer=row.text("true")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("FAILS", r"claims.jsonl, line 1: .*: mistaken_tasks.py:11: AttributeError: .*'txt'"),
+        ("UNKNOWN", r"claims.jsonl, line 1: answer 'YES' is not one of the options: yes, no$"),
+        ("WITHOUT", r"example 'claims-000000' of task 'mistaken_tasks:WITHOUT' has no options, and Choice needs them"),
+    ],
+)
+def test_a_mistake_in_ones_own_task_is_refused_where_the_examples_are_read(own_module, tmp_path, name, message):
+    """Catches a traceback of ``to_example``, and a choice without a right answer that fails only in an actor."""
+    (tmp_path / "mistaken_tasks.py").write_text(MISTAKES)
+    (tmp_path / "claims.jsonl").write_text('{"true": "YES"}')
+    try:
+        with pytest.raises(UserError, match=message):
+            read_or_explain(get_task(f"mistaken_tasks:{name}"), DataRequest(data="claims.jsonl"))
+    finally:
+        sys.modules.pop("mistaken_tasks", None)
+
+
+def test_a_scoring_that_is_none_is_refused_when_the_task_is_built():
+    """Catches an AttributeError in an actor for a scoring that is named by a word."""
+    with pytest.raises(ValueError, match=r"scoring must be an object such as Choice.*got 'choice'"):
+        replace(TASKS["jsonl"], scoring="choice")  # type: ignore[arg-type]

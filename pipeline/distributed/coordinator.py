@@ -34,6 +34,7 @@ from pipeline.distributed.search_actors import CallFailure, RaySearchActors, Sea
 from pipeline.distributed.work_queue import Chunk, FinalizedGroup, Worker, WorkQueue
 from pipeline.errors import StoppedError, UserError
 from pipeline.prior import fit_prior
+from pipeline.search.action_spaces import check_action_space
 from pipeline.shards.calibration import calibration_groups
 from pipeline.shards.progress import Progress
 from pipeline.shards.reader import ShardRecord
@@ -268,6 +269,11 @@ class Coordinator:
         actor.state, actor.node = ActorState.IDLE, loaded.node
         self._folder.describe_model(loaded.facts)
         self._check_prior(loaded.facts["num_layers"])
+        check_action_space(
+            self._config.search.action_space,
+            num_layers=loaded.facts["num_layers"],
+            max_length=self._config.search.max_layers(loaded.facts["num_layers"]),
+        )
 
     def _on_load_failed(self, actor: _SearchActor, failure: CallFailure) -> None:
         others = self._others_may_work(actor)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
+from typing import get_args
 
 from pipeline.errors import UserError
-from pipeline.errors.fields import check_fields, option
+from pipeline.errors.fields import check_fields, option, type_hints
 from pipeline.search.action_spaces import ACTION_SPACES, get_action_space
+from pipeline.search.plug_in import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,10 @@ class SearchConfig:
     """Stop at the first right and strictly shorter program, or the first right one where the
     identity is wrong (the papers' rule), instead of using every simulation."""
 
+    def max_layers(self, num_layers: int) -> int:
+        """Longest program evaluated, in layers, for a model of depth ``num_layers``."""
+        return max(1, int(self.max_length * num_layers + 1e-9))
+
     def __post_init__(self) -> None:
         get_action_space(self.action_space)  # refuses an unknown one
         check_fields(self)
@@ -88,7 +94,8 @@ def search_preset(preset: str, action_space: str) -> SearchConfig:
         action_space: Name of the space, or ``my_package.my_module:SPACE``.
 
     Raises:
-        UserError: There is no such preset or space, or the space has no published constants.
+        UserError: There is no such preset or space, the space has no published constants, or it sets an unknown field
+            or a value of the wrong type.
     """
     if preset not in PRESET_NAMES:
         raise UserError(f"--preset {preset!r} is unknown; choose one of: {', '.join(PRESET_NAMES)}")
@@ -97,9 +104,17 @@ def search_preset(preset: str, action_space: str) -> SearchConfig:
     if fields is None:
         raise UserError(f"--preset {preset!r} has no constants for action space {action_space!r}; use 'default'")
     known = {spec.name for spec in dataclass_fields(SearchConfig)} - {"action_space"}
-    if not known.issuperset(fields):
-        unknown = ", ".join(sorted(set(fields) - known))
-        raise UserError(f"--action-space {action_space!r} sets fields that SearchConfig does not have: {unknown}")
+    for name, value in fields.items():
+        where = f"--action-space {action_space!r} sets {name}={value!r}"
+        if name not in known:
+            raise UserError(f"{where}, a field that SearchConfig does not have{did_you_mean(name, known)}")
+        hint = type_hints(SearchConfig)[name]
+        types = get_args(hint) or (hint,)
+        # Python counts True as a number, and a whole number is good enough for a float.
+        fits = type(value) in types or (float in types and type(value) is int)
+        if not fits:
+            names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in types)
+            raise UserError(f"{where}, of type {type(value).__name__}; it must be {names}")
     return SearchConfig(action_space=action_space, **fields)
 
 

@@ -6,8 +6,11 @@ imports the module for itself.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
+import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,12 +43,41 @@ def load_object(reference: str, kind: type[Loaded], *, role: str) -> Loaded:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
     except Exception as error:  # the module is the user's own, and so is whatever it raises
-        raise UserError(
-            f"{role} {reference!r} cannot be imported: {type(error).__name__}: {error}; modules are looked for in the "
-            "current folder and on PYTHONPATH"
-        ) from None
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"{role} {reference!r} cannot be imported: there is no module {error.name!r}; modules are looked for "
+                "in the current folder and on PYTHONPATH"
+            ) from None
+        raise UserError(f"{role} {reference!r} cannot be imported: {located(error)}") from None
+    if not hasattr(module, attribute):
+        hint = did_you_mean(attribute, vars(module))
+        raise UserError(f"{role} {reference!r}: module {module_name!r} has no {attribute!r}{hint}")
+    found = getattr(module, attribute)
     if not isinstance(found, kind):
         raise UserError(f"{role} {reference!r} is of class {type(found).__name__}, not {kind.__name__}")
     return found
+
+
+def located(error: Exception) -> str:
+    """An error in a user's code, with the file and the line of that code: ``my_task.py:14: TypeError: …``."""
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"{_short_path(error.filename)}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    others = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix, "<")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(others):
+            return f"{_short_path(frame.filename)}:{frame.lineno}: {message}"
+    return message
+
+
+def _short_path(file: str) -> str:
+    """A file's path from the current folder, where it lies in there."""
+    return str(Path(file).relative_to(Path.cwd())) if Path(file).is_relative_to(Path.cwd()) else file
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean …`` with the most similar known word; empty where none is similar."""
+    similar = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {similar[0]}" if similar else ""

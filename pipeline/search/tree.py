@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
-from pipeline.search.action_spaces import get_action_space
+from pipeline.search.action_spaces import check_action_space, get_action_space
 from pipeline.search.config import NO_PRIOR, SearchConfig
 from pipeline.search.guided_selection import GuidedSelection
 from pipeline.search.program_graph import ROOT_INDEX, Node, ProgramGraph
@@ -76,7 +76,8 @@ class SearchTree:
         self.num_layers = num_layers
         self.verdicts: dict[LayerProgram, Verdict] = {}
         self.simulations = 0
-        max_length = max(1, int(config.max_length * num_layers + 1e-9))
+        max_length = config.max_layers(num_layers)
+        check_action_space(config.action_space, num_layers=num_layers, max_length=max_length)
         self._graph = ProgramGraph(num_layers=num_layers, max_length=max_length, edits=space.edits)
         self._selector = selector(num_layers=num_layers, config=config, seed=seed, prior=prior)
         self._pending: dict[LayerProgram, list[int]] = {}

@@ -33,7 +33,7 @@ from pipeline.shards import calibration
 from pipeline.shards.path_row import PathRow
 from pipeline.shards.reader import ShardRecord, check_unchanged, read_json, read_manifest, read_settings
 from pipeline.shards.run_config import RunSettings
-from pipeline.shards.schema import SCHEMA, schema_of
+from pipeline.shards.schema import SCHEMA, schema_of, table_of
 from pipeline.storage import (
     AnyPath,
     PathOrUrl,
@@ -207,7 +207,7 @@ class RunFolder:
     ) -> ShardRecord:
         name = _name_of(group)
         shard = f"paths/{name}.parquet"
-        digest = self._write_table(shard, pa.Table.from_pylist(list(rows), schema=self._schema))
+        digest = self._write_table(shard, table_of(rows, self._schema))
 
         best = [row for row in rows if row["is_best"]]
         first = {row["example_id"]: row for row in rows}

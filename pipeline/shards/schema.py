@@ -6,7 +6,7 @@ later, with their default. A run of a version that is newer than ``SCHEMA_VERSIO
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,24 @@ def schema_of(settings: Mapping[str, Any], *, version: int | None = None) -> pa.
 
 #: The columns of a new run with one rendering of each example.
 SCHEMA = schema_of({}, version=SCHEMA_VERSION)
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of the schema's columns.
+
+    Raises:
+        ValueError: A row lacks a column's value, or it is of another type; the message names the column.
+    """
+    columns = []
+    for field in schema:
+        values = [row.get(field.name) for row in rows]
+        if not field.nullable and None in values:
+            raise ValueError(f"column {field.name!r} must hold {field.type}, and path_row gives it no value")
+        try:
+            columns.append(pa.array(values, type=field.type))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"column {field.name!r} must hold {field.type}: {error}") from None
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def with_newer_columns(table: pa.Table, settings: Mapping[str, Any]) -> pa.Table:

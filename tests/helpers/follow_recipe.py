@@ -11,24 +11,36 @@ import textwrap
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+#: A fenced block, and the file that the sentence above it names: "Write these rows to `claims.jsonl`:".
+_BLOCK = re.compile(r"(?:`([^`\n]+)`:\n\n)?^( *)```(\w+)\n(.*?)^\2```", re.MULTILINE | re.DOTALL)
+#: Tests save a tiny random model under this name, which loads and runs much faster than four layers of SmolLM2.
+_MAKES_THE_MODEL = "drllm-pipeline export --model smollm2 --program 0-3 --out my-model"
 
 
 def follow_recipe(heading: str, folder: Path) -> list[str]:
-    """Write a recipe's files into a folder and run its commands there; returns what each command printed."""
+    """Write a recipe's files into a folder and run its commands there; returns what each command printed.
+
+    One command is skipped: the one that makes ``my-model``, which the caller has put into the folder.
+    """
     text = (REPOSITORY / "docs" / "extending.md").read_text()
     [section] = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert f"{_MAKES_THE_MODEL}\n" in section
     printed = []
-    for _, language, block in _BLOCK.findall(section):
+    for named_above, _, language, block in _BLOCK.findall(section):
         content = textwrap.dedent(block)
         if language == "sh":
-            printed += [_run(line, folder) for line in content.splitlines()]
-        else:
-            name, _, content = content.partition("\n")
-            file = folder / name.removeprefix("# ")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
+            printed += [_run(line, folder) for line in content.splitlines() if line != _MAKES_THE_MODEL]
+        elif language == "python":
+            _write(folder / content.partition("\n")[0].removeprefix("# "), content)
+        elif language != "text":  # what a command prints
+            _write(folder / named_above, content)
     return printed
+
+
+def _write(file: Path, content: str) -> None:
+    assert file.suffix, f"no file is named for: {content}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
 
 
 def _run(line: str, folder: Path) -> str:

@@ -334,6 +334,7 @@ def workplace(tmp_path_factory) -> Path:
     on_tiny = {
         "--model smollm2": f"--model {model}",
         "--task arithmetic": f"--task arc --data {questions}",
+        "--layer-price 0.05 ": "",  # the price suits the labels of SmolLM2
         "--limit 128": "--limit 24 --simulations 20 --calibration 8 --actors 2",
         "train --data": f"train --features {folder / 'features'} --epochs 2 --held-out 0.25 --actors 2 --data",
     }

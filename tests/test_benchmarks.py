@@ -69,7 +69,7 @@ def random_programs(count: int) -> list[LayerProgram]:
 
 
 @pytest.mark.parametrize("baseline", [SinglePass, ProgramMajor])
-@pytest.mark.parametrize("name", ["arc", "arithmetic", "gsm8k"])
+@pytest.mark.parametrize("name", ["arc", "arithmetic", pytest.param("gsm8k", marks=pytest.mark.exhaustive)])
 def test_peers_judge_as_the_engine_does(model, tasks, name, baseline):
     """Catches padding that shifts positions, rows that swap places in a batch, and a text cut too late or too soon."""
     task, examples = tasks[name]

@@ -15,24 +15,48 @@ from router.cli.probe import probe
 HEAVY = {"torch", "ray", "transformers", "datasets", "pandas", "pyarrow", "matplotlib", "math_verify"}
 
 
-def loaded_by(statement):
-    """The names of all modules that a fresh interpreter has after one statement."""
-    program = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
-    return set(json.loads(result.stdout.splitlines()[-1]))
+def output_of(program):
+    """What a fresh interpreter prints that runs a program."""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+#: Modules that load none of the heavy libraries.
+LIGHT_MODULES = (
+    "pipeline",
+    "pipeline.program",
+    "pipeline.search.actions",
+    "pipeline.search",
+    "pipeline.tasks",
+    "pipeline.storage",
+    "pipeline.model_source",
+    "pipeline.cli.main",
+)
+
+
+@pytest.fixture(scope="module")
+def loaded_by_light_modules():
+    """The names of the modules that a fresh interpreter has after importing them one after the other."""
+    program = (
+        "import importlib, json, sys\n"
+        "loaded = {}\n"
+        f"for name in {LIGHT_MODULES!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    loaded[name] = sorted(sys.modules)\n"
+        "print(json.dumps(loaded))"
+    )
+    return json.loads(output_of(program))
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_light_modules_load_no_heavy_library(module, loaded_by_light_modules):
+    """Catches a search that needs torch, or a slow ``--help``."""
+    assert not set(loaded_by_light_modules[module]) & HEAVY
 
 
 @pytest.mark.parametrize(
     ("module", "may_load"),
     [
-        ("pipeline", set()),
-        ("pipeline.program", set()),
-        ("pipeline.search.actions", set()),
-        ("pipeline.search", set()),
-        ("pipeline.tasks", set()),
-        ("pipeline.storage", set()),
-        ("pipeline.model_source", set()),
-        ("pipeline.cli.main", set()),
         ("pipeline.shards", {"pyarrow"}),
         ("pipeline.shards.run_folder", {"pyarrow"}),
         ("pipeline.distributed.evaluator", {"ray"}),
@@ -41,8 +65,9 @@ def loaded_by(statement):
     ],
 )
 def test_heavy_libraries_are_loaded_where_they_are_used(module, may_load):
-    """Catches a search that needs torch, a driver without a GPU that needs it, or a slow ``--help``."""
-    assert loaded_by(f"import {module}") & HEAVY <= may_load
+    """Catches a driver without a GPU that needs torch."""
+    program = f"import json, sys, {module}\nprint(json.dumps(sorted(sys.modules)))"
+    assert set(json.loads(output_of(program))) & HEAVY <= may_load
 
 
 PROBE_COMMANDS = [f"probe {name}" for name in probe.commands]
@@ -61,8 +86,7 @@ def loaded_by_help():
         "    new[name], known = sorted(set(sys.modules) - known), set(sys.modules)\n"
         "print(json.dumps(new))"
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
-    return json.loads(result.stdout)
+    return json.loads(output_of(program))
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *PROBE_COMMANDS])

@@ -54,7 +54,7 @@ def bucket(s3, folder, command):
     """A bucket with questions, a run on them, and a router that was trained on the run."""
     url = s3.bucket()
     model, questions = save_tiny_model(folder / "model"), write_questions(folder / "questions.jsonl", QUESTIONS)
-    s3.client().put_object(Bucket=url.removeprefix("s3://"), Key="data/q.jsonl", Body=questions.read_bytes())
+    s3.client.put_object(Bucket=url.removeprefix("s3://"), Key="data/q.jsonl", Body=questions.read_bytes())
     text = command(
         *("search", "--model", model, "--task", "arc", "--data", f"{url}/data/q.jsonl", "--out", f"{url}/run"),
         *("--simulations", 20, "--keep", 16, "--calibration", 8, "--actors", 2),

@@ -61,10 +61,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
-#: Names for ``parametrize``: `make check` runs one architecture of each structure, `make test` all.
+#: What `make check` leaves out. It runs full attention, a mix of it with windows, a RoPE that switches with the length,
+#: and dense layers among layers of experts.
+_EXHAUSTIVE = ("qwen2", "qwen3", "mistral", "mistral-window", "gemma2", "phi3", "olmo2", "olmoe")
+#: Names for ``parametrize``; `make test` runs all.
 ARCHITECTURE_PARAMETERS = [
-    pytest.param(name, marks=pytest.mark.exhaustive) if name in ("qwen2", "qwen3", "mistral", "phi3", "olmo2") else name
-    for name in ARCHITECTURES
+    pytest.param(name, marks=pytest.mark.exhaustive) if name in _EXHAUSTIVE else name for name in ARCHITECTURES
 ]
 
 # One program of each kind that the search makes, on four layers.

@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from unittest import mock
 from urllib.parse import unquote
 
 import boto3
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
@@ -49,7 +50,7 @@ class S3Server:
     def __post_init__(self) -> None:
         self._counting = threading.Lock()
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._app = DomainDispatcherApplication(create_backend_app)
+        self._app = create_backend_app("s3")
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self.port = self._server.port
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -69,9 +70,10 @@ class S3Server:
         """A new bucket's URL."""
         # moto keeps what was put for as long as the process lasts, also for the next server.
         name = f"bucket-{uuid.uuid4().hex[:12]}"
-        self.client().create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
+    @cached_property
     def client(self):
         """A client that is none of ours."""
         return boto3.client("s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"])
@@ -80,7 +82,7 @@ class S3Server:
         """All objects below a URL, by their names from there on."""
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         prefix = f"{prefix}/" if prefix else ""
-        client = self.client()
+        client = self.client
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         names = [found["Key"] for page in pages for found in page.get("Contents", [])]
         return {name.removeprefix(prefix): client.get_object(Bucket=bucket, Key=name)["Body"].read() for name in names}

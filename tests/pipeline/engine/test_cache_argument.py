@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, NUM_LAYERS, PROGRAMS, build
+from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, PROGRAMS, build
 from renamed_cache import build_renamed
 from silence import silent
 
@@ -20,7 +20,7 @@ IDS = [5, 6, 7, 8, 9, 10, 11, 12, 13]
 REPEAT = LayerProgram(PROGRAMS["block-repeat"], NUM_LAYERS)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURE_PARAMETERS)
 def test_nothing_warns_of_a_name_that_goes_away(name, tmp_path, stock_tokens):
     """Catches an argument that transformers deprecates: a line in every process today, a TypeError tomorrow."""
     with silent():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, NUM_LAYERS, build
+from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, build
 
 from pipeline.engine import FrozenModel
 from pipeline.engine.stock_runner import StockRunner
@@ -19,7 +19,7 @@ PROGRAMS = [
 ]
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURE_PARAMETERS)
 def test_the_oracle_answers_what_the_engine_answers(name):
     """Catches a replay of another program, of another text, or by other rules of decoding than the search's."""
     hf_model = build(name)

@@ -8,6 +8,7 @@ from collections import Counter
 from html import unescape
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -252,23 +253,30 @@ def test_every_figure_is_drawn_and_every_mark_says_its_number():
     assert len(tooltips) >= cells + bars + points and all(re.search(r"\d", unescape(text)) for text in tooltips[1:])
 
 
-@pytest.mark.parametrize(
-    "questions",
-    [
-        [("t", {IDENTITY: False})],
-        [("t", {IDENTITY: True})],
-        [("t", {IDENTITY: False, (0,): True})],
-        [("t", {IDENTITY: True, (*IDENTITY, 5): True})],
-    ],
-)
-@pytest.mark.parametrize(
-    "budget", [0.5, *(pytest.param(budget, marks=pytest.mark.exhaustive) for budget in (1.0, 2.0)), None]
-)
-def test_runs_with_little_in_them(questions, budget, tmp_path):
-    """Catches a division by zero where no program is right, none is shorter, or none is within the budget."""
-    sections = analyse(study(questions, **{"search.budget": budget}))
-    page = render("t", [], sections)
+#: Runs in which no program is right, none is shorter, or none is within the budget.
+RUNS_WITH_LITTLE = [
+    [("t", {IDENTITY: False})],
+    [("t", {IDENTITY: True})],
+    [("t", {IDENTITY: False, (0,): True})],
+    [("t", {IDENTITY: True, (*IDENTITY, 5): True})],
+]
+
+
+@pytest.mark.parametrize("questions", RUNS_WITH_LITTLE)
+@pytest.mark.parametrize("budget", [0.5, 1.0, 2.0, None])
+def test_a_page_of_a_run_with_little_in_it(questions, budget):
+    """Catches a division by zero where there is nothing to divide by."""
+    page = page_of(questions, **{"search.budget": budget})
     assert "nan" not in page and "inf" not in page and "1e-09" not in page
+
+
+@pytest.mark.parametrize("questions", RUNS_WITH_LITTLE)
+@pytest.mark.parametrize(
+    "budget", [None, *(pytest.param(budget, marks=pytest.mark.exhaustive) for budget in (0.5, 1.0, 2.0))]
+)
+def test_pictures_of_a_run_with_little_in_it(questions, budget, tmp_path):
+    """Catches an axis without a range, and a legend of nothing."""
+    sections = analyse(study(questions, **{"search.budget": budget}))
     png.write([chart for section in sections for chart in section.charts], tmp_path)
 
 
@@ -286,8 +294,12 @@ def test_many_tasks_of_odd_names_are_told_apart(tmp_path):
 
 def test_ten_thousand_questions_fit_into_five_megabytes():
     """Catches a page that grows with the run."""
-    questions = random_questions(500, tried=12) * 20
-    assert len(page_of(questions).encode()) < 5_000_000
+    questions = random_questions(500, tried=12)
+    part, steps_of_part = frame(questions), steps(questions)
+    rows = pd.concat([part.assign(example_id=f"{number}-" + part.example_id) for number in range(20)])
+    found = {f"{number}-{example}": best for number in range(20) for example, best in steps_of_part.items()}
+    made = PathStudy.of(rows, SETTINGS, found)
+    assert len(made.examples) == 10_000 and len(render("t", [], analyse(made)).encode()) < 5_000_000
 
 
 # -- the command -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from types import SimpleNamespace
 
@@ -58,7 +59,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:UPath 'fardisk'")
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(S3FileSystem, "retries", 1)  # our own retries are tested
+    # s3fs pauses after a failure also where it does not try again.
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(0))
     monkeypatch.setattr(retry, "PAUSES", dict.fromkeys(Retries, (0.01, 0.02)))
+
+
+@pytest.fixture
+def short_lease(monkeypatch):
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
@@ -123,9 +131,21 @@ def test_a_crash_anywhere_in_a_commit_leaves_nothing(url, monkeypatch, owner, st
     run.close()
 
 
-@pytest.mark.parametrize("how", ["refuse", "cut", "lose"])
+def sampled(cases, sample):
+    """Of all cases, those that `make check` leaves out marked so."""
+    return [case if case in sample else pytest.param(*case, marks=pytest.mark.exhaustive) for case in cases]
+
+
 @pytest.mark.parametrize(
-    ("method", "name"), [("PUT", "paths/"), ("PUT", "manifest/"), ("GET", "paths/"), ("PUT", "run.json")]
+    ("how", "method", "name"),
+    sampled(
+        [
+            (how, method, name)
+            for how in ("refuse", "cut", "lose")
+            for method, name in [("PUT", "paths/"), ("PUT", "manifest/"), ("GET", "paths/"), ("PUT", "run.json")]
+        ],
+        sample=[("refuse", "PUT", "paths/"), ("cut", "GET", "paths/"), ("lose", "PUT", "manifest/")],
+    ),
 )
 def test_what_passes_is_outwaited(s3, url, tmp_path, how, method, name):
     """Catches a run that ends with the first request that fails, or that does a thing twice whose answer was lost."""
@@ -245,7 +265,7 @@ def test_a_stray_object_is_removed_though_the_store_fails_at_first(s3, url):
     """Catches a removal that is tried once, after which a run cannot be taken up."""
     run = opened(url)
     run.commit(0, rows("a"))
-    s3.client().put_object(Bucket=url.split("/")[2], Key="runs/one/paths/group-000007.parquet", Body=b"PAR1")
+    s3.client.put_object(Bucket=url.split("/")[2], Key="runs/one/paths/group-000007.parquet", Body=b"PAR1")
     s3.faults.append(Fault(how="refuse", method="DELETE", name="paths/", times=2))
     assert set(reopened(run)) == {0}
     assert not is_there(locate(url) / "paths" / "group-000007.parquet")
@@ -269,7 +289,7 @@ def test_an_object_that_reads_back_differently_is_not_committed(url, monkeypatch
 # -- one writer ----------------------------------------------------------------------------
 
 
-def test_two_searches_cannot_write_one_folder(url, monkeypatch):
+def test_two_searches_cannot_write_one_folder(url, short_lease, monkeypatch):
     """Catches two writers where a store has no locks, and a lease that its holder does not renew, or not once more."""
     # So long only where the lease is not renewed: a process that waits ends with the first renewal.
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 30.0)
@@ -287,7 +307,7 @@ def test_two_searches_cannot_write_one_folder(url, monkeypatch):
     second.close()
 
 
-def test_a_folder_of_a_search_that_died_is_taken_over(s3, url, monkeypatch):
+def test_a_folder_of_a_search_that_died_is_taken_over(s3, url, short_lease, monkeypatch):
     """Catches a crash after which the same command is refused for ever; and a dead search that comes back to write."""
     monkeypatch.setattr(lease, "RENEW_SECONDS", 3600.0)  # what a machine that stands still does
     first = opened(url)
@@ -342,7 +362,7 @@ def test_a_store_without_permission_is_named(s3, url):
         read_paths(url)
 
 
-@pytest.mark.parametrize("how", ["refuse", "forbid"])
+@pytest.mark.parametrize("how", ["refuse", pytest.param("forbid", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(
     ("method", "name", "use"),
     [
@@ -384,17 +404,17 @@ def test_an_object_that_is_empty_is_named(s3, url, name):
     run = opened(url)
     run.commit(0, rows("a"))
     run.close()
-    s3.client().put_object(Bucket=url.split("/")[2], Key=f"runs/one/{name}", Body=b"")
+    s3.client.put_object(Bucket=url.split("/")[2], Key=f"runs/one/{name}", Body=b"")
     with pytest.raises(UserError, match=f"{url}/{name} (cannot be read|is not what its manifest record says)"):
         read_paths(url)
 
 
 def test_what_is_wrong_with_a_prior_or_a_lesson_is_said_of_its_own_name(s3, url):
     """Catches the name of a copy that is gone, and advice to delete what cannot be reached."""
-    s3.client().put_object(Bucket=url.split("/")[2], Key="runs/one/prior.safetensors", Body=b"x")
+    s3.client.put_object(Bucket=url.split("/")[2], Key="runs/one/prior.safetensors", Body=b"x")
     with pytest.raises(UserError, match=f"^{url}/prior.safetensors holds no prior"):
         read_prior(url)
-    s3.client().put_object(Bucket=url.split("/")[2], Key="runs/one/lesson", Body=b"x")
+    s3.client.put_object(Bucket=url.split("/")[2], Key="runs/one/lesson", Body=b"x")
     s3.faults.append(Fault(how="refuse", method="GET", name="lesson", times=10**6))
     with pytest.raises(UnreachableError, match="lesson cannot be reached"):
         read_evaluations(locate(f"{url}/lesson"))
@@ -404,19 +424,19 @@ def test_a_folder_made_in_a_console_is_empty(s3, url):
     """Catches an object that stands for a folder, and is taken for something in it."""
     bucket = url.split("/")[2]
     for name in ("runs/one/", "runs/one/paths/", "data/"):
-        s3.client().put_object(Bucket=bucket, Key=name, Body=b"")
+        s3.client.put_object(Bucket=bucket, Key=name, Body=b"")
     assert is_folder(locate(url)) and [entry.name for entry in entries(locate(url))] == ["paths"]
-    s3.client().delete_object(Bucket=bucket, Key="runs/one/paths/")
+    s3.client.delete_object(Bucket=bucket, Key="runs/one/paths/")
     finish(opened(url))
     assert len(read_paths(url)) == 4
     assert set(reopened(opened(f"{url}/"))) == {0, 1}
-    s3.client().put_object(Bucket=bucket, Key="data/q.jsonl", Body=b'{"prompt": "1 + 1 =", "answer": "2"}')
+    s3.client.put_object(Bucket=bucket, Key="data/q.jsonl", Body=b'{"prompt": "1 + 1 =", "answer": "2"}')
     assert len(list(read_rows(f"s3://{bucket}/data", split="train"))) == 1
 
 
 def test_a_folder_that_is_none_of_ours_is_refused(s3, url):
     """Catches a run that is written among the objects of another program."""
-    s3.client().put_object(Bucket=url.split("/")[2], Key="runs/one/mine.txt", Body=b"x")
+    s3.client.put_object(Bucket=url.split("/")[2], Key="runs/one/mine.txt", Body=b"x")
     with pytest.raises(UserError, match="is no run folder"):
         opened(url)
 

@@ -95,13 +95,17 @@ def said_by_greedy_decoding(model, asked, program, max_new_tokens):
 def random_model(seed, answers, switch=math.inf):
     """A random model that leans towards writing the answers, and then towards ending."""
 
-    def prefer(program, tokens, beyond=""):
-        rng = random.Random(f"{seed} {program} {tokens}{beyond}")
+    @functools.lru_cache(4096)
+    def logits_of(program, tokens, beyond):
+        rng = random.Random(f"{seed} {program} {list(tokens)}{beyond}")
         written = b"".join(PIECES[token] for token in tokens[len(PROMPT) + 1 :]).lstrip(b" ")
         wanted = [f"{answer}\n".encode() for answer in answers]
         logits = [rng.gauss(0, 1) + 2.5 * any(w.startswith(written + piece) for w in wanted) for piece in PIECES]
         logits[END] += 2.0 * (written.decode(errors="replace") in answers)
         return logits
+
+    def prefer(program, tokens, beyond=""):
+        return logits_of(str(program), tuple(tokens), beyond)
 
     return StubModel(PIECES, prefer, switch=switch, long=functools.partial(prefer, beyond="beyond"))
 

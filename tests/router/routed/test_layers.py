@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from architectures import ARCHITECTURES, NUM_LAYERS, build
+from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, build
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pipeline.engine import FrozenModel, materialize
@@ -53,7 +53,7 @@ def chosen(cache):
     return [LayerProgram.from_counts(counts) for counts in cache.counts.tolist()]
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=ARCHITECTURE_PARAMETERS)
 def hf_model(request):
     return build(request.param)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from architectures import ARCHITECTURES, NUM_LAYERS, build
+from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, build
 from renamed_cache import build_renamed
 from silence import silent
 
@@ -25,7 +25,7 @@ def generated(hf_model):
     return steered(hf_model).generate(ids, attention_mask=(ids > 0).long(), past_key_values=cache, **options)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURE_PARAMETERS)
 def test_nothing_warns_of_a_name_that_goes_away(name):
     """Catches an argument that transformers deprecates: a line in every process today, a TypeError tomorrow."""
     with silent():

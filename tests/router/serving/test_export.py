@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, NUM_LAYERS, PROGRAMS, build
+from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, PROGRAMS, build
 from click.testing import CliRunner
 from tiny import NUM_LAYERS as TINY_LAYERS
 from tiny import save_tiny_model
@@ -23,7 +23,7 @@ class NoTokenizer:
         return ()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURE_PARAMETERS)
 @pytest.mark.parametrize("kind", ["skips", "block-repeat"])
 @torch.inference_mode()
 def test_a_stock_model_reads_it_and_says_the_same(architecture, kind, tmp_path):

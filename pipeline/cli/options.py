@@ -15,7 +15,7 @@ from pipeline.storage import AnyPath, locate
 
 
 class LocationType(click.ParamType[AnyPath]):
-    """A path on this machine, or the URL of a far one."""
+    """A local path, or the URL of a remote one."""
 
     name = "path"
 

@@ -19,7 +19,11 @@ from pipeline.search.plug_in import is_reference, load_object, located
 
 @dataclass(frozen=True, kw_only=True)
 class ActionSpace:
-    """One way to get from a layer program to its neighbours."""
+    """One way to get from a layer program to its neighbours.
+
+    Raises:
+        ValueError: ``defaults`` or ``published`` is no mapping.
+    """
 
     name: str
     """The value of ``--action-space``."""
@@ -35,6 +39,12 @@ class ActionSpace:
     """Fields of ``SearchConfig`` whose default is another one in this space."""
     published: Mapping[str, Any] | None = None
     """Fields of ``SearchConfig`` as published; None where there is no publication."""
+
+    def __post_init__(self) -> None:
+        for field_name in ("defaults", "published"):
+            value = getattr(self, field_name)
+            if not (isinstance(value, Mapping) or (value is None and field_name == "published")):
+                raise ValueError(f"{field_name} must be a mapping such as {{'simulations': 200}}, got {value!r}")
 
 
 #: Both papers' UCB, on a tree that branches (how wide it grows is not in the papers).

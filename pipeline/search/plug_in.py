@@ -65,10 +65,15 @@ def located(error: Exception) -> str:
     message = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"{_short_path(error.filename)}:{error.lineno}: {type(error).__name__}: {error.msg}"
-    others = (str(Path(__file__).parents[1]), sys.prefix, sys.base_prefix, "<")
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(others):
-            return f"{_short_path(frame.filename)}:{frame.lineno}: {message}"
+    ours = str(Path(__file__).parents[1])
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((ours, "<"))
+    ]
+    # The innermost line of a file that is not installed; where all are, the line that our code came to first.
+    own = [frame for frame in frames if not frame.filename.startswith((sys.prefix, sys.base_prefix))]
+    installed = [frame for frame in frames if "site-packages" in Path(frame.filename).parts]
+    for frame in (*own[-1:], *installed[:1]):
+        return f"{_short_path(frame.filename)}:{frame.lineno}: {message}"
     return message
 
 

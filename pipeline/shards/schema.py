@@ -20,7 +20,7 @@ class Column:
     """One column of a path data set.
 
     Raises:
-        ValueError: The column came later than the schema's version.
+        ValueError: The column came later than the schema's version, or its default is no value of its type.
     """
 
     name: str
@@ -41,6 +41,10 @@ class Column:
     def __post_init__(self) -> None:
         if not 1 <= self.since <= SCHEMA_VERSION:
             raise ValueError(f"column {self.name!r} is of schema version {self.since}, the schema of {SCHEMA_VERSION}")
+        try:
+            pa.scalar(self.default, self.type)
+        except pa.ArrowException as error:
+            raise ValueError(f"column {self.name!r} of type {self.type} cannot hold its default: {error}") from None
 
     @property
     def field(self) -> pa.Field:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from pipeline.errors import UserError
-from pipeline.search.plug_in import is_reference, load_object
+from pipeline.search.plug_in import is_reference, load_object, located
 from pipeline.storage import without_secrets
 from pipeline.tasks.arc import ARC, ARC_LIKELIHOOD
 from pipeline.tasks.arithmetic import ARITHMETIC
@@ -36,7 +36,7 @@ def get_task(name: str, *, max_new_tokens: int | None = None) -> Task:
     """
     if is_reference(name):
         task = load_object(name, Task, role="task")
-        task = replace(task, name=name, read=_with_task_name(name, task.read))
+        task = replace(task, name=name, read=_refusing_broken_examples(name, task.read))
     elif name in TASKS:
         task = TASKS[name]
     else:
@@ -86,5 +86,24 @@ def read_or_explain(task: Task, request: DataRequest) -> list[Example]:
     return examples
 
 
-def _with_task_name(name: str, read: Callable[[DataRequest], list[Example]]) -> Callable[[DataRequest], list[Example]]:
-    return lambda request: [replace(example, task=name) for example in read(request)]
+def _refusing_broken_examples(
+    name: str, read: Callable[[DataRequest], list[Example]]
+) -> Callable[[DataRequest], list[Example]]:
+    """The examples of a user's task under the name that finds it, with a check of what its ``read`` returns."""
+
+    def checked(request: DataRequest) -> list[Example]:
+        where = f"task {name!r}: the examples"
+        try:
+            found: object = read(request)
+        except (UserError, OSError):
+            raise
+        except Exception as error:  # the function is the user's own, and so is whatever it raises
+            raise UserError(f"{where} cannot be read: {located(error)}") from None
+        if not isinstance(found, list):
+            raise UserError(f"{where} must be a list of Example, found {type(found).__name__}")
+        for example in found:
+            if not isinstance(example, Example):
+                raise UserError(f"{where} must be a list of Example, found {example!r} in it")
+        return [replace(example, task=name) for example in found]
+
+    return checked

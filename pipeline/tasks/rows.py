@@ -139,9 +139,10 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
             raise
         except Exception as error:  # the function may be a user's own, and so is whatever it raises
             raise UserError(f"{row.where}: the row cannot be made an example: {located(error)}") from error
-        if fields.options and fields.answer not in fields.options:
-            options = ", ".join(fields.options)
-            raise UserError(f"{row.where}: answer {fields.answer!r} is not one of the options: {options}")
+        for answer in (fields.answer, *(rendering.answer for rendering in fields.renderings)):
+            if fields.options and answer not in fields.options:
+                options = ", ".join(fields.options)
+                raise UserError(f"{row.where}: answer {answer!r} is not one of the options: {options}")
         identifier = row.text("id") if "id" in row.values else f"{task}-{number:06d}"
         if identifier in seen:
             raise UserError(

@@ -26,7 +26,7 @@ trained on are left out. Results go to evaluation.json and evaluation.png.
 Examples:
   drllm-pipeline evaluate --router routers/sums --task arithmetic --limit 500
   drllm-pipeline evaluate --router routers/arc --task arc --data allenai/ai2_arc:ARC-Easy --budget 0.9
-  drllm-pipeline evaluate --router routers/sums --against routers/sums-exit --task arithmetic --limit 500
+  drllm-pipeline evaluate --router routers/sums --against routers/sums-early-exit --task arithmetic --limit 500
 """,
 )
 @request_options(EvaluateRequest)

@@ -38,7 +38,7 @@ On Ray, programs are run on all examples to label them (--labels), and prompts a
 Examples:
   drllm-pipeline train --data runs/sums --out routers/sums
   drllm-pipeline train --data runs/arc --data runs/gsm8k --out routers/mixed --epochs 40
-  drllm-pipeline train --data runs/sums --out routers/sums-exit --head early-exit --short 0.9
+  drllm-pipeline train --data runs/sums --out routers/sums-early-exit --head early-exit --short 0.9
 
 A search for training should keep more programs than the default four (search --keep 64): there are then more
 that many examples share, which routers can learn.

@@ -96,6 +96,17 @@ def test_a_space_that_is_not_there_is_refused_by_name(own_module, name, message)
         SearchConfig(action_space=name)
 
 
+def test_an_error_in_an_installed_module_is_located_too(tmp_path, monkeypatch):
+    """Catches a message without file and line for a module of one's own that pip has installed."""
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "installed_spaces.py").write_text("import json\n\njson.loads('{')")
+    monkeypatch.syspath_prepend(str(installed))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(UserError, match="installed_spaces.py:3: JSONDecodeError: "):
+        get_action_space("installed_spaces:SPACE")
+
+
 def test_presets_of_a_space_that_has_none_are_refused_by_name(own_module):
     """Catches a KeyError for a space without published constants, and a default that no setting takes."""
     with pytest.raises(ValueError, match="preset 'published' has no constants for action space 'own_spaces:SWAP'"):
@@ -104,6 +115,13 @@ def test_presets_of_a_space_that_has_none_are_refused_by_name(own_module):
         search_preset("best", "drllm")
     with pytest.raises(ValueError, match=r"does not have; did you mean simulations$"):
         search_preset("default", "own_spaces:WRONG")
+
+
+@pytest.mark.parametrize("fields", [{"defaults": [("simulations", 7)]}, {"defaults": None}, {"published": "drllm"}])
+def test_constants_that_are_no_mapping_are_refused_when_the_space_is_built(fields):
+    """Catches a traceback in ``search_preset`` that does not name the space's field."""
+    with pytest.raises(ValueError, match=f"^{next(iter(fields))} must be a mapping such as"):
+        replace(ACTION_SPACES["drllm"], **fields)
 
 
 @pytest.mark.parametrize(

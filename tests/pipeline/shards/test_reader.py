@@ -266,6 +266,12 @@ def test_a_column_is_not_newer_than_the_schema():
         Column(name="late", type=pa.string(), meaning="", since=SCHEMA_VERSION + 1)
 
 
+def test_the_default_of_a_column_is_a_value_of_its_type():
+    """Catches a default that fails only where a run of an older version is read."""
+    with pytest.raises(ValueError, match="column 'late' of type int16 cannot hold its default: .*'none'"):
+        Column(name="late", type=pa.int16(), meaning="", default="none")
+
+
 def test_the_first_schema_version_never_changes():
     """Catches a change of what runs have on disk already: name, type, order or nullability of a column."""
     digest = hashlib.sha256(schema_of({}, version=1).serialize().to_pybytes()).hexdigest()

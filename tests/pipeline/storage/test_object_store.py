@@ -53,7 +53,7 @@ def s3():
         yield server
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:UPath 'fardisk'")
+pytestmark = pytest.mark.filterwarnings("ignore:UPath 'remotedisk'")
 
 
 @pytest.fixture(autouse=True)
@@ -335,11 +335,11 @@ def test_a_lease_whose_first_answer_was_lost_is_held(s3, url):
     opened(url).close()
 
 
-# -- wrong places --------------------------------------------------------------------------
+# -- wrong paths --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("place", "message"),
+    ("path", "message"),
     [
         ("s3://no-such-bucket/run", "bucket does not exist"),
         ("nonsense://bucket/run", "nonsense"),
@@ -347,10 +347,10 @@ def test_a_lease_whose_first_answer_was_lost_is_held(s3, url):
         ("s3://AKIA:secret@bucket/run", "holds a password"),
     ],
 )
-def test_a_wrong_place_is_named(s3, place, message):
-    """Catches a traceback of a far file system's library, and a secret in a message."""
+def test_a_wrong_path_is_named(s3, path, message):
+    """Catches a traceback of a remote file system's library, and a secret in a message."""
     with pytest.raises(UserError, match=message) as caught:
-        opened(place)
+        opened(path)
     assert "secret" not in str(caught.value)
 
 
@@ -448,10 +448,10 @@ class ShareError(OSError):
     """What a library of its own makes of an error; only the number says which."""
 
 
-class FarDisk(MemoryFileSystem):
+class RemoteDisk(MemoryFileSystem):
     """A disk behind a network: it renames, and shows a file while it is written."""
 
-    protocol = "fardisk"
+    protocol = "remotedisk"
     store: dict = {}  # noqa: RUF012
     pseudo_dirs: list = []  # noqa: RUF012
     #: What happens to a file that is moved onto another, and what is raised where there is none.
@@ -462,7 +462,7 @@ class FarDisk(MemoryFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path):
-        return super()._strip_protocol(path.removeprefix("fardisk://host"))
+        return super()._strip_protocol(path.removeprefix("remotedisk://host"))
 
     @staticmethod
     def _get_kwargs_from_urls(url):
@@ -489,18 +489,18 @@ class FarDisk(MemoryFileSystem):
 
 
 @pytest.fixture(params=[("replaces", FileNotFoundError), ("refuses", ShareError), ("ignores", FileNotFoundError)])
-def far(request, monkeypatch):
-    """The URL of a folder on a far disk: such as sftp, SMB and WebHDFS have it."""
-    fsspec.register_implementation("fardisk", FarDisk, clobber=True)
+def remote(request, monkeypatch):
+    """The URL of a folder on a remote disk: such as sftp, SMB and WebHDFS have it."""
+    fsspec.register_implementation("remotedisk", RemoteDisk, clobber=True)
     for name, value in zip(("onto", "missing", "store", "pseudo_dirs"), (*request.param, {}, [""])):
-        monkeypatch.setattr(FarDisk, name, value)
-    yield "fardisk://host/run"
-    FarDisk.clear_instance_cache()
+        monkeypatch.setattr(RemoteDisk, name, value)
+    yield "remotedisk://host/run"
+    RemoteDisk.clear_instance_cache()
 
 
-def test_a_far_disk_gets_its_files_by_renaming(far, monkeypatch, tmp_path):
+def test_a_remote_disk_gets_its_files_by_renaming(remote, monkeypatch, tmp_path):
     """Catches a file that is read while it is written, an error that is not outwaited, or a move done twice."""
-    piped, pipe, move = [], FarDisk.pipe_file, FarDisk.mv
+    piped, pipe, move = [], RemoteDisk.pipe_file, RemoteDisk.mv
 
     def noting(self, path, *arguments, **options):
         piped.append(path)
@@ -512,26 +512,26 @@ def test_a_far_disk_gets_its_files_by_renaming(far, monkeypatch, tmp_path):
         move(self, *paths)
         raise RuntimeError("an answer that was lost")
 
-    monkeypatch.setattr(FarDisk, "pipe_file", noting)
-    monkeypatch.setattr(FarDisk, "mv", unanswered)
-    finish(opened(far))
+    monkeypatch.setattr(RemoteDisk, "pipe_file", noting)
+    monkeypatch.setattr(RemoteDisk, "mv", unanswered)
+    finish(opened(remote))
     assert all("_staging" in path or path.endswith(".lock") for path in piped)
     finish(opened(tmp_path / "run"))
-    assert read_paths(far).equals(read_paths(tmp_path / "run"))
-    assert read_json(f"{far}/run.json")["loaded_model"] == {"num_layers": 3}, "what was written over is as it was"
-    assert not locate(f"{far}/_staging").exists()
+    assert read_paths(remote).equals(read_paths(tmp_path / "run"))
+    assert read_json(f"{remote}/run.json")["loaded_model"] == {"num_layers": 3}, "what was written over is as it was"
+    assert not locate(f"{remote}/_staging").exists()
 
 
-def test_a_run_on_a_far_disk_goes_on(far, monkeypatch):
+def test_a_run_on_a_remote_disk_goes_on(remote, monkeypatch):
     """Catches a commit that counts before it is moved, a staged file that stays, and a run that is not found again."""
 
     def crash(*_, **__):
         raise Crash
 
-    run = opened(far)
+    run = opened(remote)
     run.commit(0, rows("a"))
     with monkeypatch.context() as patched, pytest.raises(Crash):
-        patched.setattr(FarDisk, "mv", crash)
+        patched.setattr(RemoteDisk, "mv", crash)
         run.commit(1, rows("b"))
     assert len(entries(run.root / "_staging")) == 1
     assert set(reopened(run)) == {0}
@@ -540,13 +540,13 @@ def test_a_run_on_a_far_disk_goes_on(far, monkeypatch):
     finish(run)
     assert set(reopened(run)) == {0, 1}
     run.close()
-    assert read_paths(far).example_id.tolist() == ["a", "a", "b", "b"]
+    assert read_paths(remote).example_id.tolist() == ["a", "a", "b", "b"]
 
 
-def test_a_crash_before_a_file_is_moved_onto_another_loses_no_run(far, monkeypatch):
+def test_a_crash_before_a_file_is_moved_onto_another_loses_no_run(remote, monkeypatch):
     """Catches a folder that is refused, because its settings were out of the way when they were to be written over."""
-    run = opened(far)
-    moves, move = [], FarDisk.mv
+    run = opened(remote)
+    moves, move = [], RemoteDisk.mv
 
     def crash_later(self, *paths):
         moves.append(paths)
@@ -555,39 +555,39 @@ def test_a_crash_before_a_file_is_moved_onto_another_loses_no_run(far, monkeypat
         move(self, *paths)
 
     with monkeypatch.context() as patched, pytest.raises(Crash):
-        patched.setattr(FarDisk, "mv", crash_later)
+        patched.setattr(RemoteDisk, "mv", crash_later)
         run.describe_model({"num_layers": 3})
     assert reopened(run) == {}
     finish(run)
-    assert read_settings(far) == CONFIG.settings()
+    assert read_settings(remote) == CONFIG.settings()
 
 
 @pytest.mark.parametrize("step", ["makedirs", "info", "ls"])
-def test_a_far_disk_that_stays_away_is_named(far, monkeypatch, step):
+def test_a_remote_disk_that_stays_away_is_named(remote, monkeypatch, step):
     """Catches a library's traceback, and a disk that does not answer which is taken for an empty one."""
 
     def fail(*_, **__):
         raise RuntimeError("an error of some library")
 
-    opened(far).close()
-    monkeypatch.setattr(FarDisk, step, fail)
+    opened(remote).close()
+    monkeypatch.setattr(RemoteDisk, step, fail)
     with pytest.raises(UserError, match=r"/run.* cannot be reached: RuntimeError: an error of some library"):
-        opened(far)
+        opened(remote)
 
 
-def test_what_cannot_be_tidied_up_does_not_fail_a_run(far, monkeypatch):
+def test_what_cannot_be_tidied_up_does_not_fail_a_run(remote, monkeypatch):
     """Catches a complete run that ends in a traceback."""
 
     def fail(*_, **__):
         raise RuntimeError("an error of some library")
 
-    monkeypatch.setattr(FarDisk, "rmdir", fail)
-    finish(opened(far))
-    assert locate(f"{far}/_SUCCESS").exists()
+    monkeypatch.setattr(RemoteDisk, "rmdir", fail)
+    finish(opened(remote))
+    assert locate(f"{remote}/_SUCCESS").exists()
 
 
 def test_a_file_url_is_a_path(tmp_path):
-    """Catches a folder of this machine that is taken for a far one."""
+    """Catches a folder of this machine that is taken for a remote one."""
     finish(opened(f"file://{tmp_path}/run"))
     assert isinstance(opened(f"file://{tmp_path}/run")._store, LocalWriter)
     assert len(read_paths(tmp_path / "run")) == 4

@@ -144,13 +144,25 @@ MISTAKES = """
 from pipeline.tasks import Task
 from pipeline.tasks.rows import ExampleFields, read_examples
 from pipeline.tasks.scoring.choice import Choice
+from pipeline.tasks.types import Rendering
 
 def task(to_example):
     def read(request):
         return read_examples(request, task="claims", to_example=to_example)
     return Task(name="claims", summary="", read=read, scoring=Choice(per_character=False), chat=False)
 
+def reads(read):
+    return Task(name="claims", summary="", read=read, scoring=Choice(per_character=False), chat=False)
+
+LOST = reads(lambda request: open(1 / 0))
+NOTHING = reads(lambda request: None)
+ROWS = reads(lambda request: [{"true": "YES"}])
 FAILS = task(lambda row: row.txt("true"))
+OTHERWISE = task(
+    lambda row: ExampleFields(
+        question="?", answer="yes", options=("yes", "no"), renderings=(Rendering(question="??", answer="maybe"),)
+    )
+)
 UNKNOWN = task(lambda row: ExampleFields(question="?", answer=row.text("true"), options=("yes", "no")))
 WITHOUT = task(lambda row: ExampleFields(question="?", answer=row.text("true")))
 """
@@ -159,13 +171,17 @@ WITHOUT = task(lambda row: ExampleFields(question="?", answer=row.text("true")))
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("FAILS", r"claims.jsonl, line 1: .*: mistaken_tasks.py:11: AttributeError: .*'txt'"),
+        ("LOST", r"^task 'mistaken_tasks:LOST': the examples cannot be read: mistaken_tasks.py:15: ZeroDivisionError"),
+        ("NOTHING", r"^task 'mistaken_tasks:NOTHING': the examples must be a list of Example, found NoneType$"),
+        ("ROWS", r"^task 'mistaken_tasks:ROWS': the examples must be a list of Example, found {'true': 'YES'} in it$"),
+        ("FAILS", r"claims.jsonl, line 1: .*: mistaken_tasks.py:18: AttributeError: .*'txt'"),
+        ("OTHERWISE", r"claims.jsonl, line 1: answer 'maybe' is not one of the options: yes, no$"),
         ("UNKNOWN", r"claims.jsonl, line 1: answer 'YES' is not one of the options: yes, no$"),
         ("WITHOUT", r"example 'claims-000000' of task 'mistaken_tasks:WITHOUT' has no options, and Choice needs them"),
     ],
 )
 def test_a_mistake_in_ones_own_task_is_refused_where_the_examples_are_read(own_module, tmp_path, name, message):
-    """Catches a traceback of ``to_example``, and a choice without a right answer that fails only in an actor."""
+    """Catches a traceback of ``read`` or ``to_example``, and a choice without a right answer that fails only in an actor."""
     (tmp_path / "mistaken_tasks.py").write_text(MISTAKES)
     (tmp_path / "claims.jsonl").write_text('{"true": "YES"}')
     try:

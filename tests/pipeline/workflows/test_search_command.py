@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -66,6 +67,24 @@ def test_a_model_outside_the_contract_is_named(bench):
     words = bench.arguments(bench.folder / "gpt2-run", actors=1)
     words[words.index("--model") + 1] = str(folder)
     assert "GPT2LMHeadModel" in command(*words, status=2)
+
+
+BROKEN_SPACE = """
+from pipeline.search.action_spaces import ActionSpace
+from pipeline.search.actions import Edit
+
+STAY = ActionSpace(name="stay", help="", edits=lambda program, most: [Edit("stay", program)], keeps_order=True)
+"""
+
+
+def test_an_action_space_that_breaks_the_rules_ends_the_search_at_once(bench, tmp_path, monkeypatch):
+    """Catches a space whose first example fails in every actor: a run that sets all examples aside, one by one."""
+    (tmp_path / "broken_space.py").write_text(BROKEN_SPACE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    said = command(*bench.arguments(tmp_path / "run", actors=1), "--action-space", "broken_space:STAY", status=2)
+    assert "action space 'broken_space:STAY': the edit 'stay' of 0-5 leads to the program itself" in said
+    assert not (tmp_path / "run" / "failed").exists()
 
 
 def test_a_question_that_does_not_fit_is_set_aside(bench):

@@ -103,7 +103,7 @@ def test_an_error_in_an_installed_module_is_located_too(tmp_path, monkeypatch):
     (installed / "installed_spaces.py").write_text("import json\n\njson.loads('{')")
     monkeypatch.syspath_prepend(str(installed))
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    with pytest.raises(UserError, match="installed_spaces.py:3: JSONDecodeError: "):
+    with pytest.raises(UserError, match=r"installed_spaces\.py:3: JSONDecodeError: "):
         get_action_space("installed_spaces:SPACE")
 
 

@@ -268,7 +268,7 @@ def test_a_column_is_not_newer_than_the_schema():
 
 def test_the_default_of_a_column_is_a_value_of_its_type():
     """Catches a default that fails only where a run of an older version is read."""
-    with pytest.raises(ValueError, match="column 'late' of type int16 cannot hold its default: .*'none'"):
+    with pytest.raises(ValueError, match=r"column 'late' of type int16 cannot hold its default: .*'none'"):
         Column(name="late", type=pa.int16(), meaning="", default="none")
 
 

@@ -181,7 +181,7 @@ WITHOUT = task(lambda row: ExampleFields(question="?", answer=row.text("true")))
     ],
 )
 def test_a_mistake_in_ones_own_task_is_refused_where_the_examples_are_read(own_module, tmp_path, name, message):
-    """Catches a traceback of ``read`` or ``to_example``, and a choice without a right answer that fails only in an actor."""
+    """Catches a traceback of a user's function, and a choice without a right answer that fails only in an actor."""
     (tmp_path / "mistaken_tasks.py").write_text(MISTAKES)
     (tmp_path / "claims.jsonl").write_text('{"true": "YES"}')
     try:

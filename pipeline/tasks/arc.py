@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.tasks.renderings import rotations
-from pipeline.tasks.rows import ExampleFields, Row, check_options, read_examples
+from pipeline.tasks.rows import ExampleFields, Row, as_text, check_options, read_examples
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import DataRequest, Example, Rendering
@@ -82,15 +82,26 @@ def _choices(row: Row) -> tuple[tuple[str, ...], int]:
         row.text("choices")
     if not isinstance(choices, dict) or not all(isinstance(choices.get(part), list) for part in ("text", "label")):
         raise UserError(f"{row.where}: column 'choices' must hold an object with 'text' and 'label' lists")
-    texts, labels = list(choices["text"]), [str(label) for label in choices["label"]]
-    if len(texts) != len(labels) or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise UserError(f"{row.where}: 'choices' must have as many texts as labels, none of them empty")
-    for text in (*texts, *labels):
-        row.checked("choices", text)
+    texts, labels = _texts(row, choices["text"]), _texts(row, choices["label"])
+    if len(texts) != len(labels):
+        raise UserError(
+            f"{row.where}: 'choices' must have as many texts as labels, found {len(texts)} and {len(labels)}"
+        )
     check_options(row, key, labels)
     if len(texts) > len(ascii_uppercase):
         raise UserError(f"{row.where}: more than {len(ascii_uppercase)} options")
     return tuple(texts), labels.index(key)
+
+
+def _texts(row: Row, values: list[Any]) -> list[str]:
+    """Texts of the column ``choices``; an option may be a number."""
+    texts = []
+    for value in values:
+        text = as_text(value)
+        if text is None:
+            raise UserError(f"{row.where}: 'choices' must hold texts and numbers, none of them empty, found {value!r}")
+        texts.append(row.checked("choices", text))
+    return texts
 
 
 ARC = Task(

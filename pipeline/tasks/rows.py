@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from pipeline.errors import UserError
 from pipeline.search.plug_in import located
 from pipeline.storage import AnyPath, entries, is_folder, is_there, local_copy, locate, without_secrets
+from pipeline.tasks.splits import files_of_split
 from pipeline.tasks.types import DataRequest, Example, Rendering
 
 FILE_TYPES = (".jsonl", ".csv", ".parquet")
@@ -89,13 +90,18 @@ class Row:
 
 
 def as_text(value: Any) -> str | None:
-    """A text or a number as text; None for an empty text and for any other value."""
+    """A text or a number as text; None for an empty text and for any other value.
+
+    A whole number is written without a point, also where it comes as a float: pandas turns a column of whole numbers
+    into floats as soon as one of them is missing.
+    """
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
         return None
     # JSON and Parquet can hold NaN and infinities.
     if (isinstance(value, float) and not math.isfinite(value)) or not str(value).strip():
         return None
-    return str(value)
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return str(int(value)) if whole else str(value)
 
 
 def flaw_of(text: str) -> str | None:
@@ -165,14 +171,25 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
 
 
 def read_rows(data: str, *, split: str) -> Iterator[Row]:
-    """Rows of a file, of a folder's files in the order of their names, or of a hub data set."""
+    """Rows of a file, of a folder's files in the order of their names, or of a hub data set.
+
+    Args:
+        data: The file, folder or data set.
+        split: The split of a data set; of a folder too, where its files' names show splits (see ``files_of_split``).
+
+    Raises:
+        UserError: There is no such data, it cannot be read, or it lacks the split.
+    """
     path, name = locate(data), without_secrets(data)
     # A web server lists no folders, and a request costs a download.
     if not data.startswith(("http://", "https://")) and is_folder(path):
-        files = [file for file in entries(path) if _type_of(file) in FILE_TYPES and not is_folder(file)]
+        found = entries(path)
+        files = [file for file in found if _type_of(file) in FILE_TYPES and not is_folder(file)]
         if not files:
-            raise UserError(f"data folder {name!r} holds no {', '.join(FILE_TYPES)} file")
-        for file in files:
+            folders = [entry.name for entry in found if not entry.name.startswith(".") and is_folder(entry)]
+            hint = f"; it holds the folders {', '.join(folders)}: give one of them" if folders else ""
+            raise UserError(f"data folder {name!r} holds no {', '.join(FILE_TYPES)} file{hint}")
+        for file in files_of_split(files, split, folder=name):
             yield from _read_file(file)
     elif is_there(path):
         if _type_of(path) not in FILE_TYPES:

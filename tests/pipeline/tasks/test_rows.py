@@ -72,6 +72,18 @@ def test_numbers_are_text_and_ids_are_kept(tmp_path):
     assert [(e.id, e.answer) for e in read(file)] == [("7", "12"), ("b", "1.5")]
 
 
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(42.0, "42"), (-0.0, "0"), (0.5, "0.5"), (1e6, "1000000"), (2.0**53, "9007199254740992.0"), (1e300, "1e+300")],
+)
+def test_a_whole_number_has_no_point(tmp_path, number, text):
+    """Catches a column that pandas made floats of, since one value was missing: no answer was ever right."""
+    pd.DataFrame([{"prompt": "6 * 7 =", "answer": number}, {"prompt": "x", "answer": 0.5}]).to_parquet(
+        tmp_path / "d.parquet"
+    )
+    assert read(tmp_path / "d.parquet", limit=1)[0].answer == text
+
+
 @pytest.mark.parametrize("name", ["d.csv", "d.jsonl"])
 def test_a_byte_order_mark_is_no_text(tmp_path, name):
     """Catches a spreadsheet's UTF-8 file whose first column, or first line, nothing recognises."""

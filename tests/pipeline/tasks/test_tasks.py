@@ -120,6 +120,12 @@ def test_arc_labels_of_any_kind_become_letters(read, labels, key):
     assert "Hard?\nA. ice\nB. sand\nC. iron ore\nD. air\n" in example.question
 
 
+def test_options_that_are_numbers_are_text(read):
+    """Catches options that are refused, or shown as another number, because they are no strings."""
+    (example,) = read("arc", arc_row(choices={"text": [2, 4.0, 6.5, "8"], "label": [1.0, 2.0, 3.0, 4.0]}, key="4"))
+    assert "A. 2\nB. 4\nC. 6.5\nD. 8\n" in example.question and example.answer == "D"
+
+
 def test_arc_by_likelihood_shows_no_options(read):
     """Catches the options' text in the prompt of the task that is to find them likely."""
     (example,) = read("arc-likelihood", arc_row())
@@ -134,7 +140,11 @@ def test_arc_by_likelihood_shows_no_options(read):
         (arc_row("A", "A"), "two options or more, found 1"),
         (arc_row(choices={"text": ["ice"], "label": ["A", "B"]}, key="A"), "as many texts as labels"),
         (arc_row(choices={"text": ["ice", " "], "label": ["A", "B"]}, key="A"), "none of them empty"),
-        (arc_row(choices={"text": ["ice", 5], "label": ["A", "B"]}, key="A"), "none of them empty"),
+        (arc_row(choices={"text": ["ice", None], "label": ["A", "B"]}, key="A"), "texts and numbers, .* found None$"),
+        (
+            arc_row(choices={"text": ["ice", ["5"]], "label": ["A", "B"]}, key="A"),
+            r"texts and numbers, .* found \['5'\]$",
+        ),
         (arc_row(choices={"text": ["ice", "air"]}), "'text' and 'label' lists"),
         (arc_row(choices={"text": 5, "label": 5}), "'text' and 'label' lists"),
         (arc_row(choices={"text": "ice", "label": "ABC"}), "'text' and 'label' lists"),

@@ -11,6 +11,7 @@ from pipeline.formats.convert_request import ConvertRequest
 from pipeline.formats.drllm import read_drllm
 from pipeline.formats.path_data import PathData
 from pipeline.formats.polar import read_polar, write_polar
+from pipeline.formats.questions import read_questions
 from pipeline.formats.run_rows import read_run, write_run
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.storage import without_secrets
@@ -74,9 +75,11 @@ def _read(request: ConvertRequest, depth: int | None) -> PathData:
     if request.num_layers is not None and depth not in (None, request.num_layers):
         raise UserError(f"--num-layers {request.num_layers}, but {request.model!r} has {depth}")
     depth = request.num_layers if depth is None else depth
-    if request.source_format != "run":
-        read = read_polar if request.source_format == "polar" else read_drllm
-        return read(request.source, num_layers=depth, task=request.task)
+    if request.source_format == "polar":
+        questions = None if request.questions is None else read_questions(request.questions)
+        return read_polar(request.source, num_layers=depth, task=request.task, questions=questions)
+    if request.source_format == "drllm":
+        return read_drllm(request.source, num_layers=depth, task=request.task)
     data = read_run(request.source)
     if depth not in (None, data.num_layers):
         raise UserError(

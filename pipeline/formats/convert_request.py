@@ -34,8 +34,12 @@ class ConvertRequest:
     """Depth of the model, where SRC does not say."""
     task: str | None = None
     """The examples' task, where SRC does not say."""
+    questions: AnyPath | None = field(default=None, metadata=option(unset="the questions in SRC"))
+    """The questions by their query_id, where SRC gives ids alone: a jsonl, csv or parquet file."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.source_format == "run" and (self.num_layers is not None or self.task is not None):
             raise UserError("a run holds its own depth and tasks: leave out --num-layers and --task")
+        if self.source_format != "polar" and self.questions is not None:
+            raise UserError("--questions is for --from polar alone: other sources hold their questions")

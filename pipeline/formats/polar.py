@@ -3,7 +3,7 @@
 A file holds samples: an object with a ``samples`` list, a list, or an object of samples. Each sample has a prompt, a
 reference answer, the paths that were right (``final_valid_transitions``) and, mostly, the paths that were wrong.
 RE-PoLar's files are compressed, call the base model's score ``initial_transition_metric``, and keep the prompt in
-``sample_info``.
+``sample_info``; those that were published have only its ``query_id`` there.
 """
 
 from __future__ import annotations
@@ -13,17 +13,30 @@ import json
 import math
 import sys
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.formats.path_data import PathData, SearchedExample, TriedProgram, budget_of, depth_of, list_of, text_of
+from pipeline.formats.questions import Question
 from pipeline.storage import AnyPath, content, without_secrets, write_whole
 
 _GZIP = b"\x1f\x8b"
 _VALID, _INVALID = "final_valid_transitions", "final_invalid_transitions"
 
 
-def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None = None) -> PathData:
+#: Reasons for which a sample without its question is left out.
+_NO_QUESTION = "example without its text or its answer, but with a query_id: --questions FILE joins them by it"
+_UNKNOWN_QUESTION = "example whose query_id is not in --questions"
+
+
+def read_polar(
+    file: AnyPath,
+    *,
+    num_layers: int | None = None,
+    task: str | None = None,
+    questions: Mapping[str, Question] | None = None,
+) -> PathData:
     """Read a file in PoLar's or RE-PoLar's format.
 
     Args:
@@ -31,6 +44,7 @@ def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None
         num_layers: Depth of the model; None for the depth that the file states, or else the one that its deepest layer
             shows.
         task: Name of the task; None for the name that a sample states, or else ``polar``.
+        questions: The questions by their ids, for samples that lack them; None where there are none.
 
     Raises:
         UserError: The file cannot be read, holds no samples, or is for a model of another depth.
@@ -60,11 +74,17 @@ def read_polar(file: AnyPath, *, num_layers: int | None = None, task: str | None
     for number, sample in enumerate(samples):
         prompt = text_of(sample, "question", "sample_info.question")
         answer = text_of(sample, "gt_ans", "ground_truth", "answer", "sample_info.ground_truth", "sample_info.answer")
+        query_id = text_of(sample, "sample_info.query_id", "query_id", "question_id")
+        if (prompt is None or answer is None) and query_id is not None and questions is not None:
+            if query_id not in questions:
+                data.left_out[_UNKNOWN_QUESTION] += 1
+                continue
+            prompt, answer = questions[query_id].prompt, questions[query_id].answer
         if prompt is None or answer is None:
-            data.left_out["example without its text or its answer"] += 1
+            data.left_out["example without its text or its answer" if query_id is None else _NO_QUESTION] += 1
             continue
         data.add(
-            example_id=text_of(sample, "sample_info.query_id", "query_id", "question_id") or f"polar-{number:06d}",
+            example_id=query_id or f"polar-{number:06d}",
             task=task or text_of(sample, "sample_info.task") or "polar",
             prompt=prompt,
             answer=answer,

@@ -152,6 +152,50 @@ def test_files_of_polars_own_are_read(tmp_path):
     assert pd.read_parquet(tmp_path / "run-list.json" / "paths").shape == frame.shape
 
 
+PUBLISHED = [
+    {
+        "final_valid_transitions": [[0, 1, 1, 3]],
+        "final_invalid_transitions": [[0, 1, 2, 3]],
+        "initial_transition_metric": 0.0,
+        "sample_info": {"query_id": f"MATH-test-{number}", "domain": "Prealgebra"},
+    }
+    for number in range(2)
+]
+
+
+def test_published_files_are_joined_with_their_questions(tmp_path):
+    """Catches files of ids alone that cannot be taken over, and a question that goes to another sample."""
+    file, questions = tmp_path / "published.json.gz", tmp_path / "questions.csv"
+    file.write_bytes(gzip.compress(json.dumps({"samples": PUBLISHED}).encode()))
+    questions.write_text("query_id,problem,answer\nMATH-test-1,1 + 1?,2\nother,?,!\n")
+    options = ("--from", "polar", "--to", "run", file, tmp_path / "run")
+    said = convert(*options, status=2)
+    assert "query_id: --questions FILE joins them by it: 2" in said
+    said = convert(*options, "--questions", questions)
+    assert "1 examples with 2 programs" in said and "whose query_id is not in --questions: 1" in said
+    rows = read_paths(tmp_path / "run")
+    assert {*zip(rows.example_id, rows.prompt, rows.answer)} == {("MATH-test-1", "1 + 1?", "2")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('{"id": "a", "prompt": "?"}', "line 1: there is no column 'answer' or 'gt_ans' or 'ground_truth'"),
+        ('{"prompt": "?", "answer": "!"}', "line 1: there is no column 'query_id' or 'question_id' or 'id'"),
+        (2 * '{"id": "a", "prompt": "?", "answer": "!"}\n', "line 2: id 'a' was already used"),
+    ],
+)
+def test_questions_that_cannot_be_joined_are_named(tmp_path, rows, message):
+    """Catches a traceback, and an id whose first question is taken without a word."""
+    (tmp_path / "file.json").write_text(json.dumps(PUBLISHED))
+    (tmp_path / "questions.jsonl").write_text(rows)
+    options = ("--from", "polar", "--to", "run", tmp_path / "file.json", tmp_path / "run")
+    assert message in convert(*options, "--questions", tmp_path / "questions.jsonl", status=2)
+    assert "is a folder; give a" in convert(*options, "--questions", tmp_path, status=2)
+    to_polar = ("--from", "drllm", "--to", "polar", tmp_path / "file.json", tmp_path / "out.json")
+    assert "--from polar alone" in convert(*to_polar, "--questions", tmp_path / "questions.jsonl", status=2)
+
+
 def test_what_a_file_contradicts_is_said(tmp_path):
     """Catches questions of one name that become one, and two verdicts of which one vanishes."""
     sample = {"question_id": "q", "question": "?", "gt_ans": "1", "initial_score": 1.0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ from pipeline.storage import AnyPath
 
 #: Set by Ray in the process that a submitted job starts.
 _RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+#: Names the cluster to join.
+_RAY_ADDRESS = "RAY_ADDRESS"
+#: How long a cluster's head has to accept a connection.
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,8 @@ def _find_placement(wanted: Resources) -> Placement:
 def joined_cluster(wanted: Resources) -> Iterator[Placement]:
     """Join or start a Ray cluster for as long as the context lasts.
 
+    A process that uses Ray already, such as a notebook, keeps its cluster: the context joins it, and leaves it running.
+
     Args:
         wanted: The requested resources of actors.
 
@@ -127,10 +134,12 @@ def joined_cluster(wanted: Resources) -> Iterator[Placement]:
     """
     import ray
 
+    is_callers = ray.is_initialized()
     try:
         yield _find_placement(wanted)
     finally:
-        ray.shutdown()
+        if not is_callers:
+            ray.shutdown()
 
 
 def fitting_actors(pool: PoolConfig) -> int:
@@ -160,23 +169,52 @@ def _start_ray() -> bool:
     """Join the cluster that this process belongs to, or start one; True if it is our own.
 
     Raises:
-        UserError: There is an address of a cluster that does not answer.
+        UserError: ``RAY_ADDRESS`` names a cluster that does not answer, or Ray cannot start.
     """
     import ray
 
+    if not ray.is_initialized():
+        _init_ray()
+    # No public function of Ray says whether the cluster was joined or started.
+    node = ray._private.worker._global_node
+    return node is not None and node.is_head()
+
+
+def _init_ray() -> None:
+    import ray
+
+    _check_address(os.environ.get(_RAY_ADDRESS, ""))
     logging.getLogger("ray").setLevel(logging.ERROR)
     _interrupt_on_sigterm()
     try:
         # Bare on purpose: a job on a cluster joins it, a laptop starts its own.
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError) as error:
-        raise UserError(f"no Ray cluster can be joined or started: {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        if "AF_UNIX" in reason:
+            reason = f"the path of Ray's files is too long; set RAY_TMPDIR to a short folder, such as /tmp ({reason})"
+        raise UserError(f"no Ray cluster can be joined or started: {reason}") from None
     except SystemExit:
         raise KeyboardInterrupt from None  # Ray's own answer to a signal while it starts
     _interrupt_on_sigterm()  # once more: Ray takes the signal for itself
-    # No public function of Ray says whether the cluster was joined or started.
-    node = ray._private.worker._global_node
-    return node is not None and node.is_head()
+
+
+def _check_address(address: str) -> None:
+    """Refuse the address of a cluster that is gone: Ray would try it for minutes.
+
+    Raises:
+        UserError: Nothing accepts a connection there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # no address, a word such as "auto", or a form that Ray refuses at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster answers at {_RAY_ADDRESS}={address} ({error.strerror or error}); start it, or unset "
+            f"{_RAY_ADDRESS} to start Ray here"
+        ) from None
 
 
 def _interrupt_on_sigterm() -> None:

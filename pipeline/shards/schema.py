@@ -20,7 +20,7 @@ class Column:
     """One column of a path data set.
 
     Raises:
-        ValueError: The column came later than the schema's version, or its default is no value of its type.
+        ValueError: The column came later than the schema's version.
     """
 
     name: str
@@ -41,10 +41,6 @@ class Column:
     def __post_init__(self) -> None:
         if not 1 <= self.since <= SCHEMA_VERSION:
             raise ValueError(f"column {self.name!r} is of schema version {self.since}, the schema of {SCHEMA_VERSION}")
-        try:
-            pa.scalar(self.default, self.type)
-        except pa.ArrowException as error:
-            raise ValueError(f"column {self.name!r} of type {self.type} cannot hold its default: {error}") from None
 
     @property
     def field(self) -> pa.Field:
@@ -170,17 +166,24 @@ def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
         values = [row.get(field.name) for row in rows]
         if not field.nullable and None in values:
             raise ValueError(f"column {field.name!r} must hold {field.type}, and path_row gives it no value")
-        try:
-            columns.append(pa.array(values, type=field.type))
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"column {field.name!r} must hold {field.type}: {error}") from None
+        columns.append(_array(values, field))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def with_newer_columns(table: pa.Table, settings: Mapping[str, Any]) -> pa.Table:
-    """The rows of a run, with each column that came after the run's version at its default."""
+    """The rows of a run, with each column that came after the run's version at its default.
+
+    Raises:
+        ValueError: A default is not of its column's type.
+    """
     for index, column in enumerate(columns_of(settings, version=SCHEMA_VERSION)):
         if column.name not in table.column_names:
-            values = pa.array([column.default] * table.num_rows, type=column.type)
-            table = table.add_column(index, column.field, values)
+            table = table.add_column(index, column.field, _array([column.default] * table.num_rows, column.field))
     return table
+
+
+def _array(values: list[Any], field: pa.Field) -> pa.Array:
+    try:
+        return pa.array(values, type=field.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"column {field.name!r} must hold {field.type}: {error}") from None

@@ -270,7 +270,7 @@ def test_a_default_that_is_no_value_of_its_column_is_named(run, monkeypatch):
     """Catches an error of Arrow that names neither the column nor its type, where a run of an older version is read."""
     later = Column(name="late", type=pa.int16(), meaning="", since=1, default="none")
     monkeypatch.setattr(schema, "COLUMNS", (*schema.COLUMNS, later))
-    with pytest.raises(ValueError, match="column 'late' must hold int16: .*'none'"):
+    with pytest.raises(ValueError, match=r"column 'late' must hold int16: .*'none'"):
         schema.with_newer_columns(pa.table({"example_id": ["q"]}), {})
 
 

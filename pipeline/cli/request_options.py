@@ -102,7 +102,13 @@ def request_options(
         only: Fields that become options; all that are not named in ``without`` if empty.
         without: Fields that do not become options.
         changed: By field, this command's own ``default``, ``help``, or ``unset`` (the meaning of None).
+
+    Raises:
+        ValueError: ``only`` names no field of the request.
     """
+    unknown = set(only) - {field.name for field in fields(request)}
+    if unknown:
+        raise ValueError(f"{request.__name__} has no field {', '.join(sorted(unknown))}")
 
     def add(command: Command) -> Command:
         for option in reversed(list(_options(request, only, without, changed))):

@@ -133,6 +133,10 @@ def _refusing_broken_edits(
     name: str, edits: Callable[[LayerProgram, int], list[Edit]]
 ) -> Callable[[LayerProgram, int], list[Edit]]:
     """The edits of a user's space, with a check of each list that they return."""
+    if not callable(edits):
+        raise UserError(
+            f"action space {name!r}: edits must be a function, edits(program, max_length), found {type(edits).__name__}"
+        )
     try:
         inspect.signature(edits).bind(None, None)
     except (TypeError, ValueError) as error:

@@ -36,7 +36,7 @@ def load_object(reference: str, kind: type[Loaded], *, role: str) -> Loaded:
         UserError: The module cannot be imported, it has no such name, or the object is of another class.
     """
     module_name, _, attribute = reference.partition(":")
-    if not module_name or not attribute:
+    if not module_name or not attribute or "/" in module_name or module_name.endswith(".py"):
         raise UserError(f"{role} {reference!r} is not of the form my_package.my_module:NAME")
     # A command that is installed starts with its own folder on the path, not with the current one. Last, so that
     # no file in the current folder hides an installed package.

@@ -140,11 +140,14 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
     seen: dict[str, str] = {}
     for number, row in enumerate(islice(read_rows(request.data, split=request.split), request.limit)):
         try:
-            fields = to_example(row)
+            fields: object = to_example(row)
         except UserError:
             raise
         except Exception as error:  # the function may be a user's own, and so is whatever it raises
             raise UserError(f"{row.where}: the row cannot be made an example: {located(error)}") from error
+        if not isinstance(fields, ExampleFields):
+            found = type(fields).__name__
+            raise UserError(f"{row.where}: the row cannot be made an example: expected ExampleFields, found {found}")
         for answer in (fields.answer, *(rendering.answer for rendering in fields.renderings)):
             if fields.options and answer not in fields.options:
                 options = ", ".join(fields.options)

@@ -58,5 +58,12 @@ def find_kind(name: str) -> HeadKind[Any, Any, Any, Any]:
 
 
 def kind_of(request: HeadRequest) -> HeadKind[Any, Any, Any, Any]:
-    """The kind that a request configures."""
-    return next(kind for kind in HEAD_KINDS.values() if kind.request is type(request))
+    """The kind that a request configures.
+
+    Raises:
+        LookupError: No kind in the table has such a request.
+    """
+    for kind in HEAD_KINDS.values():
+        if kind.request is type(request):
+            return kind
+    raise LookupError(f"HEAD_KINDS in {__name__} has no kind whose request is {type(request).__name__}; add it there")

@@ -97,6 +97,14 @@ def all_commands() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_fence_stands_on_a_line_of_its_own(path):
+    """Catches a block that is not closed, and takes the text behind it along."""
+    fences = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if "```" in line]
+    assert [fence for fence in fences if not re.fullmatch(r"```\w*", fence)] == []
+    assert all(fence == "```" for fence in fences[1::2]) and len(fences) % 2 == 0
+
+
 def python_blocks(document: str) -> list[str]:
     return [block.text for block in blocks(REPOSITORY / document) if block.language == "python"]
 

@@ -132,6 +132,12 @@ def test_ranges(bounds, allowed, refused, rule):
     assert rule is None or facts.rule() == rule
 
 
+def test_an_option_of_no_field_is_refused_when_the_command_is_built():
+    """Catches a misspelt field whose option is missing from the command without a word."""
+    with pytest.raises(ValueError, match="Motor has no field powr"):
+        request_options(Motor, "powr")
+
+
 def test_the_help_is_the_docstring_of_the_field():
     """Catches an option without help, and an advanced one among those that everybody needs."""
     said = " ".join(trip("--help").split())

@@ -49,6 +49,7 @@ MOVES = space(swap)
 OTHER_DEPTH = space(lambda program, most: [Edit("shrink", LayerProgram((0,), 1))])
 FAILS = space(lambda program, most: [Edit("skip", program.skip(99, 1))])
 ONE_PARAMETER = space(lambda program: [])
+CALLED = space(swap(LayerProgram((0, 1), 2), 4))
 LATE = space(lambda program, most: [Edit("double", doubled(program))])
 """
 
@@ -87,6 +88,8 @@ def test_a_space_of_ones_own_is_searched(own_module):
         ("misspelt_spaces:SPACE", "cannot be imported: misspelt_spaces.py:1: SyntaxError: '\\(' was never closed$"),
         ("own_spaces:swap", "is of class function, not ActionSpace"),
         ("own_spaces:", "is not of the form"),
+        ("folder/own_spaces:SWAP", "is not of the form my_package.my_module:NAME"),
+        ("own_spaces.py:SWAP", "is not of the form my_package.my_module:NAME"),
         ("swap", "is unknown; choose one of: cola, drllm; or name your own"),
     ],
 )
@@ -148,6 +151,7 @@ def test_a_default_of_the_wrong_type_is_refused_by_name(own_module, name, messag
         ("MOVES", "the edit 'swap 0 1' of 0-3 moves layers .*; set keeps_order=False$"),
         ("OTHER_DEPTH", "the edit 'shrink' of 0-3 is for 1 layers, the program for 4$"),
         ("FAILS", "the edits of 0-3 cannot be made: own_spaces.py:32: "),
+        ("CALLED", r"edits must be a function, edits\(program, max_length\), found list$"),
         ("ONE_PARAMETER", "edits must be a function of a program and the longest length allowed"),
     ],
 )

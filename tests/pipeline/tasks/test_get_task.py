@@ -158,6 +158,7 @@ LOST = reads(lambda request: open(1 / 0))
 NOTHING = reads(lambda request: None)
 ROWS = reads(lambda request: [{"true": "YES"}])
 FAILS = task(lambda row: row.txt("true"))
+FIELDS = task(lambda row: {"question": "?", "answer": "!"})
 OTHERWISE = task(
     lambda row: ExampleFields(
         question="?", answer="yes", options=("yes", "no"), renderings=(Rendering(question="??", answer="maybe"),)
@@ -175,6 +176,7 @@ WITHOUT = task(lambda row: ExampleFields(question="?", answer=row.text("true")))
         ("NOTHING", r"^task 'mistaken_tasks:NOTHING': the examples must be a list of Example, found NoneType$"),
         ("ROWS", r"^task 'mistaken_tasks:ROWS': the examples must be a list of Example, found {'true': 'YES'} in it$"),
         ("FAILS", r"claims.jsonl, line 1: .*: mistaken_tasks.py:18: AttributeError: .*'txt'"),
+        ("FIELDS", r"claims.jsonl, line 1: the row cannot be made an example: expected ExampleFields, found dict$"),
         ("OTHERWISE", r"claims.jsonl, line 1: answer 'maybe' is not one of the options: yes, no$"),
         ("UNKNOWN", r"claims.jsonl, line 1: answer 'YES' is not one of the options: yes, no$"),
         ("WITHOUT", r"example 'claims-000000' of task 'mistaken_tasks:WITHOUT' has no options, and Choice needs them"),

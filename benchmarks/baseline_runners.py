@@ -18,6 +18,7 @@ from pipeline.program import LayerProgram
 from pipeline.tasks import Outcome, PreparedExample, Task
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.scoring.exact_match import ExactMatch
+from pipeline.tasks.scoring.final_answer import final_answer
 from pipeline.tasks.scoring.graded import Graded
 
 #: New tokens for a letter: the released search reads it out of a short text.
@@ -75,19 +76,20 @@ class Released:
         )[0, ids.shape[1] :]
         text = self._model.tokenizer.decode(written, skip_special_tokens=True)
         return Outcome(
-            correct=self._right(text, prepared),
+            correct=self._right(text, prepared, ended=not self._model.end_tokens.isdisjoint(written.tolist()[-1:])),
             margin=0.0,
             response=text,
             layer_executions=len(program) * len(written),
         )
 
-    def _right(self, text: str, prepared: PreparedExample) -> bool:
+    def _right(self, text: str, prepared: PreparedExample, *, ended: bool) -> bool:
         answer = prepared.example.answer
         if isinstance(self._scoring, Choice):
             letter = re.search(rf"\b({'|'.join(map(re.escape, prepared.example.options))})\b", text)
             return letter is not None and letter[0] == answer
         if isinstance(self._scoring, Graded):
-            return self._scoring.grader.equal(text.strip(), answer)
+            stated = final_answer(text, ended=ended)
+            return stated is not None and self._scoring.grader.equal(stated, answer)
         return text.lstrip(" ").partition("\n")[0].strip() == answer
 
 

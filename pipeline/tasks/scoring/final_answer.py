@@ -62,8 +62,8 @@ def final_answer(text: str, *, ended: bool) -> str | None:
         ended: Whether the model ended it. A box is an answer in any text; a sentence only in one that has ended.
 
     Returns:
-        The content of the first box that is no echo, or of the last sentence that states an answer; None where there is
-        neither, or where a box behind it is open: the text was cut while the model corrected itself.
+        The first box that is no echo, or the last sentence that states an answer, as text for a grader; None where
+        there is neither, or where a box behind it is open: the text was cut while the model corrected itself.
     """
     text = without_thinking(text)
     found = boxes(text)
@@ -71,12 +71,12 @@ def final_answer(text: str, *, ended: bool) -> str | None:
         return None
     stated = [box.content for box in found if box.content is not None and not is_echo(box.content)]
     if stated:
-        return stated[0]
+        return f"\\boxed{{{stated[0]}}}"
     if not ended:
         return None
     sentences = [match["answer"].strip(" *$:") for match in _SENTENCE.finditer(text)]
     stated = [sentence for sentence in sentences if not is_echo(sentence)]
-    return stated[-1] if stated else None
+    return f"The answer is {stated[-1]}." if stated else None
 
 
 def is_echo(content: str) -> bool:
@@ -86,8 +86,11 @@ def is_echo(content: str) -> bool:
 
 
 def without_thinking(text: str) -> str:
-    """A text without the thinking between ``<think>`` and ``</think>``, which is never an answer."""
-    return _THINKING.sub("", text)
+    """A text without the thinking between ``<think>`` and ``</think>``, which is never an answer.
+
+    Where a chat template has opened the thinking, the text holds its end alone.
+    """
+    return _THINKING.sub("", text).rpartition("</think>")[2]
 
 
 def _box_at(text: str, start: int) -> Box:

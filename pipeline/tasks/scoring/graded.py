@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pipeline.program import LayerProgram
 from pipeline.tasks.math_grader import MathGrader
+from pipeline.tasks.scoring.final_answer import ends_with_box, final_answer
 from pipeline.tasks.scoring.margins import MANY_LEAVES
 from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 
-# A boxed answer that is closed, with up to one level of braces inside.
-_FINAL_ANSWER = re.compile(r"\\boxed\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
-_ANSWER_TOKENS = 64
+#: The newest tokens, in which a box without braces (``\\boxed 5``) begins and ends.
+_BARE_BOX_TOKENS = 12
+_OPEN_THINKING = "<think>"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Graded:
         max_new_tokens: Most tokens of a solution.
         grader: Compares a solution with the reference, in a process of its own.
 
-    A solution ends where its ``\boxed{…}`` closes. The margin is the smallest gap on
+    A solution ends where its box closes, or where the model ends it. Without a final answer (see ``final_answer``) it is
+    wrong: a text that was cut at ``max_new_tokens`` is not judged by the last number in it. The margin is the smallest gap on
     the way between a chosen token and the runner-up, negative where the answer is wrong: how far the
     logits are from another text.
     """
@@ -59,12 +61,15 @@ class Graded:
             [prepared.prompt_ids for prepared in examples],
             programs,
             max_new_tokens=self.max_new_tokens,
-            stop=lambda row, tokens: _has_final_answer(model.tokenizer.decode(tokens[-_ANSWER_TOKENS:])),
+            stop=lambda row, tokens: _has_ended(examples[row], tokens, model.tokenizer),
         )
         outcomes = []
         for prepared, program, row in zip(examples, programs, decoded):
             response = model.tokenizer.decode(row.tokens, skip_special_tokens=True).strip()
-            correct = self.grader.equal(response, prepared.example.answer)
+            ended = not model.end_tokens.isdisjoint(row.tokens[-1:])
+            written = row.tokens[:-1] if ended else row.tokens
+            stated = final_answer(_with_thinking(prepared, model.tokenizer.decode(written)), ended=ended)
+            correct = stated is not None and self.grader.equal(stated, prepared.example.answer)
             outcomes.append(
                 Outcome(
                     correct=correct,
@@ -76,5 +81,14 @@ class Graded:
         return outcomes
 
 
-def _has_final_answer(text: str) -> bool:
-    return _FINAL_ANSWER.search(text) is not None
+def _has_ended(prepared: PreparedExample, tokens: Sequence[int], tokenizer: Any) -> bool:
+    """Whether a box has just been closed. The whole text is decoded only where the newest tokens may close one."""
+    newest = tokenizer.decode(tokens[-1:])
+    if "}" not in newest and "box" not in tokenizer.decode(tokens[-_BARE_BOX_TOKENS:]):
+        return False
+    return ends_with_box(_with_thinking(prepared, tokenizer.decode(tokens)))
+
+
+def _with_thinking(prepared: PreparedExample, text: str) -> str:
+    """The text with the mark that opens its thinking, where the prompt ends with it."""
+    return _OPEN_THINKING + text if prepared.prompt.rstrip().endswith(_OPEN_THINKING) else text

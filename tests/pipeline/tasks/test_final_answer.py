@@ -25,7 +25,7 @@ from pipeline.tasks.scoring.final_answer import ends_with_box, final_answer
 def test_a_box_of_any_depth_is_the_answer(content, behind):
     """Catches a box whose inner braces end it, or one behind it that is judged in its place."""
     text = f"So it is $\\boxed{{{content}}}"
-    assert final_answer(text + behind, ended=False) == content
+    assert final_answer(text + behind, ended=False) == f"\\boxed{{{content}}}"
     assert [ends_with_box(text[:end]) for end in range(len(text) + 1)].index(True) == len(text)
 
 
@@ -45,11 +45,12 @@ def test_a_box_of_any_depth_is_the_answer(content, behind):
         (r"The answer is \boxed{\text{answer}}, so \boxed{9}.", "9"),
         (r"<think>Perhaps \boxed{3}.</think> It is \boxed{4}.", "4"),
         (r"<think>Perhaps \boxed{3}, or", None),
+        (r"Perhaps \boxed{3}.\n</think>\n\nIt is \boxed{4}.", "4"),
     ],
 )
 def test_boxes(text, answer):
     """Catches an open, echoed or thought-out box that counts, and a box without braces that does not."""
-    assert final_answer(text, ended=False) == answer
+    assert final_answer(text, ended=False) == (None if answer is None else f"\\boxed{{{answer}}}")
 
 
 @pytest.mark.parametrize(
@@ -68,5 +69,5 @@ def test_boxes(text, answer):
 )
 def test_sentences_count_where_the_text_has_ended(text, answer):
     """Catches the last number of a text that is taken for its answer, and a sentence that was cut."""
-    assert final_answer(text, ended=True) == answer
+    assert final_answer(text, ended=True) == (None if answer is None else f"The answer is {answer}.")
     assert final_answer(text, ended=False) is None

@@ -261,22 +261,28 @@ def test_one_option_that_is_no_number_leaves_no_verdict(answer, overflows):
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "read", "stated"),
     [
-        (r"so \boxed{3} and more", r"so \boxed{3}"),
-        (r"\boxed{\frac{1}{2}}, done", r"\boxed{\frac{1}{2}}"),
-        ("no box", "no box"),
-        ("x" * 80, "x" * 60),
+        (r"so \boxed{3} and more", r"so \boxed{3}", r"\boxed{3}"),
+        (r"\boxed{\frac{1}{2}}, done", r"\boxed{\frac{1}{2}}", r"\boxed{\frac{1}{2}}"),
+        (r"\boxed{\frac{\sqrt{2}}{2}}, done", r"\boxed{\frac{\sqrt{2}}{2}}", r"\boxed{\frac{\sqrt{2}}{2}}"),
+        (r"It is \boxed 42 then.", r"It is \boxed 42", r"\boxed{42}"),
+        ("The answer is 3.", "The answer is 3.", "The answer is 3."),
+        ("no box, 3", "no box, 3", None),
+        ("3" * 80, "3" * 60, None),
+        (" " * 45 + "The answer is 3.", "The answer is 3", None),
+        (r"<think>\boxed{3}</think>\boxed{4}", r"<think>\boxed{3}</think>\boxed{4}", r"\boxed{4}"),
     ],
 )
-@pytest.mark.parametrize("correct", [True, False])
-def test_a_solution_ends_with_its_box(text, read, correct):
-    """Catches a solution cut inside its answer, run on behind it, or a margin of the wrong sign."""
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_solution_ends_with_its_answer(text, read, stated, equal):
+    """Catches a cut text that counts, a solution cut inside its answer or run on behind it, or a wrong sign."""
     told = []
-    grader = SimpleNamespace(equal=lambda response, reference: told.append((response, reference)) or correct)
+    grader = SimpleNamespace(equal=lambda response, reference: told.append((response, reference)) or equal)
     model = scripted([b"<end>", *(bytes([byte]) for byte in range(1, 256))], [*text.encode(), END])
     asked = [question("3", [])]
     (outcome,) = Graded(max_new_tokens=60, grader=grader).score(model, asked, [PROGRAM], need_response=False)
-    assert told == [(read, "3")] and outcome.response == read
+    assert told == ([] if stated is None else [(stated, "3")]) and outcome.response == read
+    correct = equal and stated is not None
     assert (outcome.correct, outcome.margin) == (correct, 2.0 if correct else -2.0)
     assert outcome.layer_executions == model.layers_run

@@ -25,9 +25,9 @@ class Graded:
         max_new_tokens: Most tokens of a solution.
         grader: Compares a solution with the reference, in a process of its own.
 
-    A solution ends where its box closes, or where the model ends it. Without a final answer (see ``final_answer``) it is
-    wrong: a text that was cut at ``max_new_tokens`` is not judged by the last number in it. The margin is the smallest gap on
-    the way between a chosen token and the runner-up, negative where the answer is wrong: how far the
+    A solution ends where its box closes, or where the model ends it. Without a final answer (see ``final_answer``) it
+    is wrong: a text that was cut at ``max_new_tokens`` is not judged by the last number in it. The margin is the
+    smallest gap on the way between a chosen token and the runner-up, negative where the answer is wrong: how far the
     logits are from another text.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.tasks.math_grader import MathGrader
 from pipeline.tasks.scoring.final_answer import ends_with_box, final_answer
 
 
@@ -71,3 +72,78 @@ def test_sentences_count_where_the_text_has_ended(text, answer):
     """Catches the last number of a text that is taken for its answer, and a sentence that was cut."""
     assert final_answer(text, ended=True) == (None if answer is None else f"The answer is {answer}.")
     assert final_answer(text, ended=False) is None
+
+
+# -- shapes of answers in MATH -------------------------------------------------------------
+
+#: Answers of the shapes that MATH has, each with an answer that is not equal.
+SHAPES = [
+    ("5", "6"),
+    ("-3", "3"),
+    ("0.25", "0.5"),
+    ("1,234", "234"),
+    (r"\frac{3}{4}", r"\frac{4}{3}"),
+    (r"\dfrac{3}{4}", "3"),
+    (r"-\frac{1}{2}", r"\frac{1}{2}"),
+    (r"\frac{\sqrt{3}}{2}", r"\frac{\sqrt{2}}{2}"),
+    (r"\sqrt{\frac{2}{3}}", r"\sqrt{\frac{3}{2}}"),
+    (r"\frac{1}{\sqrt{2^{3}}}", r"\frac{1}{2}"),
+    (r"\frac{\frac{1}{2}}{\frac{1}{3}}", r"\frac{2}{3}"),
+    (r"2^{\frac{1}{2}}", "2"),
+    (r"3^{2^{\frac{1}{2}}}", "9"),
+    (r"\sqrt[3]{2}", r"\sqrt{2}"),
+    (r"2\sqrt{2}", r"3\sqrt{2}"),
+    (r"\pi", "3"),
+    (r"\frac{\pi}{4}", r"\frac{\pi}{3}"),
+    (r"e^{2x}", r"e^{x}"),
+    ("x^2 + 2x + 1", "x^2 + 1"),
+    (r"\frac{x+1}{x-1}", r"\frac{x-1}{x+1}"),
+    (r"\left[0, \frac{\pi}{2}\right)", r"\left[0, \pi\right)"),
+    ("(1, 2)", "(2, 1)"),
+    (r"[-1, 1]", r"[-1, 2]"),
+    (r"(-\infty, 3]", r"(-\infty, 4]"),
+    (r"(1,2) \cup (3,4)", r"(1,2)"),
+    (r"\{1, 2, 3\}", r"\{1, 2\}"),
+    (r"\left(\frac{1}{2}, \frac{3}{4}\right)", r"\left(\frac{3}{4}, \frac{1}{2}\right)"),
+    (r"\begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}", r"\begin{pmatrix} 1 & 1 \\ 0 & 1 \end{pmatrix}"),
+    (
+        r"\begin{pmatrix} \frac{1}{2} \\ \sqrt{3} \end{pmatrix}",
+        r"\begin{pmatrix} \frac{1}{2} \\ \sqrt{2} \end{pmatrix}",
+    ),
+    (r"x = 3", "x = 4"),
+    (r"1 + 2i", "1 - 2i"),
+    (r"45^\circ", r"46^\circ"),
+    (r"\text{Tuesday}", r"\text{Monday}"),
+    (r"\log_{2}{3}", r"\log_{3}{2}"),
+    (r"\binom{5}{2}", r"\binom{5}{1}"),
+]
+BEHIND = ["$.", "$.\n\nProblem: What is 1 + 1?\n\nIt is $\\boxed{2}$."]
+
+
+@pytest.fixture(scope="module")
+def grader():
+    grader = MathGrader(seconds=30)
+    yield grader
+    grader.close()
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+@pytest.mark.parametrize(("content", "other"), SHAPES)
+def test_a_solution_is_right_by_its_own_box(grader, content, other, behind):
+    """Catches a box that ends too soon, and the answer to another problem that is judged in its place."""
+    text = f"So it is $\\boxed{{{content}}}{behind}"
+    stop = next(end for end in range(len(text) + 1) if ends_with_box(text[:end]))
+    assert text[:stop].endswith(f"{content}}}")
+    for solution in (text, text[:stop]):
+        stated = final_answer(solution, ended=False)
+        assert grader.equal(stated, content)
+        assert not grader.equal(stated, other)
+
+
+@pytest.mark.parametrize(("content", "other"), SHAPES)
+def test_a_box_that_is_cut_is_no_answer(content, other):
+    """Catches half of an answer, or an earlier one that the model was about to correct."""
+    whole = f"\\boxed{{{content}}}"
+    for cut in range(len("\\boxed"), len(whole)):
+        assert final_answer(f"So it is ${whole[:cut]}", ended=False) is None
+        assert final_answer(f"Is it \\boxed{{{other}}}? No, ${whole[:cut]}", ended=False) is None

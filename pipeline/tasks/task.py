@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.program import LayerProgram
 from pipeline.tasks.renderings import score_renderings
+from pipeline.tasks.tokens import tokens_of
 from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample, Runner, Scoring
 
 
@@ -80,7 +81,7 @@ class Task:
             turns = [{"role": "user", "content": example.question}]
             prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         # A chat template writes the special tokens itself; adding them again would double the first.
-        prompt_ids = tokenizer(prompt, add_special_tokens=not chat).input_ids
+        prompt_ids = tokens_of(tokenizer, prompt, add_special_tokens=not chat)
         answers = [
             _continuation(tokenizer, prompt, prompt_ids, text, add_special_tokens=not chat)
             for text in self.scoring.targets(example)
@@ -93,9 +94,8 @@ def _continuation(
 ) -> list[int]:
     """The tokens of ``text`` behind the prompt."""
     text = text if prompt[-1:].isspace() else f" {text}"
-    whole: list[int] = tokenizer(prompt + text, add_special_tokens=add_special_tokens).input_ids
+    whole = tokens_of(tokenizer, prompt + text, add_special_tokens=add_special_tokens)
     if whole[: len(prompt_ids)] == prompt_ids and len(whole) > len(prompt_ids):
         return whole[len(prompt_ids) :]
     # The tokenizer merges across the border; the answer alone is what the model would have to write.
-    alone: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    return alone
+    return tokens_of(tokenizer, text, add_special_tokens=False)

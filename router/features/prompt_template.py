@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
+from pipeline.tasks.tokens import tokens_of
 
 #: Stands for the text in a template.
 TEXT = "{text}"
@@ -59,6 +60,4 @@ class PromptTemplate:
         return tokens, cut != text
 
     def _tokens(self, tokenizer: Any, text: str) -> list[int]:
-        put = self.template.replace(TEXT, text)
-        tokens: list[int] = tokenizer(put, add_special_tokens=self.add_special_tokens).input_ids
-        return tokens
+        return tokens_of(tokenizer, self.template.replace(TEXT, text), add_special_tokens=self.add_special_tokens)

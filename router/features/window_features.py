@@ -20,6 +20,7 @@ from pipeline.distributed.actor_pool import ActorPool
 from pipeline.distributed.cluster import PoolConfig
 from pipeline.distributed.model_actor import ModelActor
 from pipeline.model_source import ModelSource
+from pipeline.tasks.tokens import tokens_of
 from router.features.array_store import ArrayStore
 from router.labels.labelled import Labelled
 
@@ -120,7 +121,7 @@ def pooled_along(
         weights = window_weights(np.array([len(state)]), np.array([0]), len(state), num_windows)
         return pool_windows(state[None], torch.from_numpy(weights).to(state.device))[0].cpu()
 
-    tokens = [model.tokenizer(row.prompt, add_special_tokens=add_special_tokens).input_ids for row in rows]
+    tokens = [tokens_of(model.tokenizer, row.prompt, add_special_tokens=add_special_tokens) for row in rows]
     states = model.hidden_states(tokens, [row.program for row in rows], pooled)
     return np.stack([entering(row.counts, of_row.numpy()) for row, of_row in zip(rows, states)])
 

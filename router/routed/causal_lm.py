@@ -22,6 +22,7 @@ from pipeline.engine.loading import choose_device, choose_dtype, load_transforme
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.storage import PathOrUrl
+from pipeline.tasks.tokens import tokens_of
 from router.artifact.base_model import find_base
 from router.heads.head import Head
 from router.heads.steering import Steering
@@ -300,7 +301,7 @@ class RoutedCausalLM:
 
     def _tokens(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
-            tokens: list[int] = self.tokenizer(prompt, add_special_tokens=self.router.add_special_tokens).input_ids
+            tokens = tokens_of(self.tokenizer, prompt, add_special_tokens=self.router.add_special_tokens)
         else:
             tokens = list(prompt)
         if not tokens:

@@ -240,7 +240,7 @@ def _time_to_quality(
     needed = _first(guided, goal, setting.simulations)
     if needed != enough:  # the first part was not like the whole
         ours = [setting.search(GUIDED, needed)[1] for _ in range(harness.repeats)]
-    # Where our search never reaches the quality, its time is infinite.
+    # Where our search never reaches the quality, both ratios are 0.
     reached = needed <= setting.simulations
     return sum(blocks) / median(ours) if reached else 0.0, {
         "reached": reached,
@@ -251,7 +251,7 @@ def _time_to_quality(
         "their_programs": sum(len(trail.saved) + 1 for trail in theirs),
         "our_simulations": needed,
         "calibration_seconds": setting.calibration_seconds,
-        "ratio_with_calibration": sum(blocks) / (median(ours) + setting.calibration_seconds),
+        "ratio_with_calibration": sum(blocks) / (median(ours) + setting.calibration_seconds) if reached else 0.0,
         "peer_ran_as": WAYS[wide],
     }
 

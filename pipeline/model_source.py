@@ -51,8 +51,15 @@ def resolve_model(source: str) -> ModelSource:
         source: A hub id, a folder, a ``.gguf`` file or an embedded name.
 
     Raises:
-        UserError: There is no such model, or no way to reach it.
+        UserError: There is no such model, no way to reach it, or a file of it cannot be read.
     """
+    try:
+        return _resolve(source)
+    except OSError as error:
+        raise UserError(f"{error.filename or source} cannot be read: {error.strerror or error}") from None
+
+
+def _resolve(source: str) -> ModelSource:
     if source.lower() in EMBEDDED_NAMES:
         return ModelSource(name=source, location=source, revision=_fingerprint([embedded_file()]))
     path = Path(source).expanduser()

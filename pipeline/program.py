@@ -13,6 +13,8 @@ from itertools import groupby
 from operator import index
 
 _TEXT_TERM = re.compile(r"(\d+)(?:-(\d+))?")
+#: Guards 0.1 * 30 against its own binary fraction: a budget of exactly 3 layers admits 3.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -125,8 +127,8 @@ class LayerProgram:
 
     def within(self, budget: float) -> bool:
         """True if the program runs at most ``budget`` times the model's depth."""
-        # Guards 0.1 * 30 against its own binary fraction: a budget of exactly 3 layers admits 3.
-        return len(self.layers) <= budget * self.num_layers + 1e-9
+        # Not by ``whole_layers``: a budget may be infinite.
+        return len(self.layers) <= budget * self.num_layers + _ROUNDING
 
     # -- edits -----------------------------------------------------------------------------
 
@@ -157,3 +159,8 @@ class LayerProgram:
             raise ValueError(
                 f"positions {position} to {position + span - 1} are not all in a program of {len(self.layers)} layers"
             )
+
+
+def whole_layers(fraction: float, num_layers: int) -> int:
+    """The number of whole layers in a fraction of a model's depth."""
+    return int(fraction * num_layers + _ROUNDING)

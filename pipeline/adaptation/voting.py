@@ -1,4 +1,4 @@
-"""A vote of many programs on an answer that is not known: a reward that needs no reference answer.
+"""A vote of many programs on an answer that is not known.
 
 The voters are the base model and programs one edit away from it, which mostly answer alike. A vote weighs its margin:
 how far the logits prefer the program's own answer. The answer with the largest share of the votes wins.

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
 from pipeline.significance import bootstrap_interval, mcnemar
-from pipeline.storage import AnyPath, without_secrets, write_whole
+from pipeline.storage import AnyPath, write_whole
 from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
 
 #: Examples that an actor gets at once.
@@ -164,11 +164,7 @@ def try_adaptation(
     task = get_task(request.task, max_new_tokens=request.max_new_tokens)
     check_votable(task)
     examples = read_or_explain(task, request.data)
-    try:
-        source = resolve_model(request.model)
-    except OSError as error:
-        where = without_secrets(str(error.filename or "a file"))
-        raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
+    source = resolve_model(request.model)
     with joined_cluster(request.resources) as placement:
         announce(
             f"{len(examples)} examples of {request.task}, up to {request.config.votes} votes each; "

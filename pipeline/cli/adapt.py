@@ -51,7 +51,7 @@ Examples:
 @click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template, as the user's turn.")
 @click.option("--task", metavar="NAME", help="Instead of --prompt: every example of a task; its answer stays hidden.")
 @click.option("--data", help="The task's examples, as for search.")
-@click.option("--split", default="test", show_default=True, help="Split of a hub data set or of 'arithmetic'.")
+@click.option("--split", default="test", show_default=True, help="Split of the data, as for search.")
 @click.option("--limit", type=int, help="Only the first N examples.")
 @request_options(AdaptConfig, "votes", "seed")
 @click.option("--action-space", metavar="NAME", default="cola", show_default=True, help="As for search.")

@@ -159,8 +159,10 @@ class Coordinator:
         """Work until every group is committed or set aside; no actor is left when this returns.
 
         Raises:
-            UserError: The model cannot be loaded.
-            StoppedError: Actors die one after the other, or a calibration group cannot be searched.
+            UserError: The model cannot be loaded, or the prior or the action space does not suit it.
+            StoppedError: Actors fail to load the model or die one after the other, or a calibration group cannot be
+                searched.
+            StorageError: The store does not take a file, or cannot be reached.
         """
         try:
             self._resume_calibration()
@@ -452,7 +454,7 @@ class Coordinator:
 
 
 def work_groups(examples: Sequence[Example], size: int) -> list[Sequence[Example]]:
-    """The examples in groups of a size: fixed runs, whatever is committed already."""
+    """Consecutive examples in groups of ``size``; what is committed already changes no group."""
     return [examples[start : start + size] for start in range(0, len(examples), size)]
 
 

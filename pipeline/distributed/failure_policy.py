@@ -17,7 +17,8 @@ MAX_FAILED_STARTS = 3
 MAX_DEATHS_IN_A_ROW = 50
 #: Exceptions one after the other after which an actor is broken: after some errors a GPU fails at everything.
 MAX_EXCEPTIONS_IN_A_ROW = 3
-#: Seconds until an actor is replaced: after the first death, and at most, after many in a row.
+#: Seconds until an actor is replaced: after the first failed start, and at most. A death waits twice as long, and each
+#: failure in a row doubles the pause.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 10.0
 #: Deaths after which the pause grows no more.
 _MOST_DOUBLINGS = 16

@@ -137,7 +137,7 @@ def _plain_greedy(given: GenerationConfig) -> GenerationConfig:
 
 
 def cache_folder() -> Path:
-    """The folder of converted models: ``$DRLLM_CACHE``, or the user's cache folder."""
+    """The folder of converted models and of prompts' features: ``$DRLLM_CACHE``, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "drllm-pipeline"
     return Path(os.environ.get("DRLLM_CACHE", default)).expanduser()
 

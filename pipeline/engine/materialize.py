@@ -1,4 +1,4 @@
-"""The oracle: a layer program as a stock transformers model that shares the frozen weights.
+"""A layer program as a stock transformers model that shares the frozen weights.
 
 The result is an ordinary model of K layers. Everything that the engine computes must equal what it
 computes, and it is also the way to deploy a fixed program: stock ``generate``, streaming, sampling and

@@ -36,7 +36,11 @@ class StateProbe(Protocol):
     """A classifier of prompts by their states; see ``router.Probe``."""
 
     def check_model(self, hf_model: Any) -> None:
-        """Refuse a model that it was not made for."""
+        """Refuse a model that the probe was not made for.
+
+        Raises:
+            UserError: The model is another one.
+        """
         ...
 
     @property
@@ -45,7 +49,7 @@ class StateProbe(Protocol):
         ...
 
     def take(self, state: torch.Tensor) -> torch.Tensor:
-        """The part of one layer's states ``[T, D]`` that it needs."""
+        """The part of one layer's states ``[T, D]`` that the probe needs."""
         ...
 
     def label(self, states: torch.Tensor) -> Any:

@@ -9,6 +9,7 @@ from typing import get_args
 
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option, type_hints
+from pipeline.program import whole_layers
 from pipeline.search.action_spaces import ACTION_SPACES, get_action_space
 from pipeline.search.plug_in import did_you_mean
 
@@ -64,7 +65,7 @@ class SearchConfig:
 
     def max_layers(self, num_layers: int) -> int:
         """Longest program evaluated, in layers, for a model of depth ``num_layers``."""
-        return max(1, int(self.max_length * num_layers + 1e-9))
+        return max(1, whole_layers(self.max_length, num_layers))
 
     def __post_init__(self) -> None:
         get_action_space(self.action_space)  # refuses an unknown one

@@ -6,6 +6,7 @@ Every program one edit away from any in the graph is a candidate: the search is 
 from __future__ import annotations
 
 from pipeline.prior import Prior
+from pipeline.program import whole_layers
 from pipeline.search.actions import Edit
 from pipeline.search.candidate_set import CandidateSet
 from pipeline.search.config import SearchConfig
@@ -24,7 +25,7 @@ class GuidedSelection:
     def __init__(self, prior: Prior, *, config: SearchConfig) -> None:
         self._budget = config.budget
         #: Most layers of an acceptable program. Longer ones only lead to shorter ones.
-        self._longest = max(1, int(config.budget * prior.num_layers + 1e-9))
+        self._longest = max(1, whole_layers(config.budget, prior.num_layers))
         self._candidates = CandidateSet(prior, longest=self._longest, depth_penalty=config.caution)
         self._best_length: int | None = None
 

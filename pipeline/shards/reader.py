@@ -126,7 +126,7 @@ def read_manifest(run: PathOrUrl) -> dict[int, ShardRecord]:
     """The committed groups of a run, by number.
 
     Raises:
-        UserError: A record is damaged, or names a file outside ``paths/``.
+        UserError: A record is damaged, or names a file outside ``paths/``, or the manifest cannot be read.
     """
     records: dict[int, ShardRecord] = {}
     root = locate(run)

@@ -55,7 +55,7 @@ class RunConfig:
     data_sha256: str
     """Fingerprint of the examples themselves; see ``fingerprint``."""
     split: str = "train"
-    """Split of a hub data set or of a made task."""
+    """Split of a hub data set, of a folder whose files' names show splits, or of a task that makes its own examples."""
     limit: int | None = None
     """Largest number of examples; None for all."""
     max_new_tokens: int | None = None

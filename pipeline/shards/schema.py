@@ -1,7 +1,7 @@
 """The columns of a path data set: a record each, and a version that says which of them a run has.
 
-A run has the columns of its own version for ever: what resumes it writes no others. ``read_paths`` adds those that came
-later, with their default. A run of a version that is newer than ``SCHEMA_VERSION`` is refused.
+A run keeps the columns of its own version: a search that resumes it writes no others. ``read_paths`` adds those that
+came later, with their default. A run of a version that is newer than ``SCHEMA_VERSION`` is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Retries of what a network failed to do."""
+"""Retries of requests to a store."""
 
 from __future__ import annotations
 

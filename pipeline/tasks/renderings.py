@@ -1,4 +1,4 @@
-"""Rewards that hold against lucky guesses: a program is right only if it is right under every rendering.
+"""Scoring over several renderings of an example: a program is right only if it is right under every one.
 
 A label-guided search also finds lucky guesses: with four options it "corrects" nearly all examples (CoLa's 95.8 % on
 ARC-Easy, for six models alike). So an example can have K renderings: with its options rotated, if the prompt shows

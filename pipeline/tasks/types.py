@@ -65,7 +65,8 @@ class DataRequest:
     Attributes:
         data: A file, a folder or a hub data set (``owner/name`` or ``owner/name:config``); None for a
             task that makes its own examples.
-        split: Split of a hub data set, or of a task that makes its own examples.
+        split: Split of a hub data set, of a folder whose files' names show splits, or of a task that makes its own
+            examples.
         limit: Largest number of examples, in the data's order; None for all, or for the default of a task that makes
             its own examples.
         seed: Seed of a task that makes its own examples.
@@ -114,7 +115,7 @@ class Outcome:
     """The result of a program on an example.
 
     Attributes:
-        correct: The reward: whether the answers under all of the example's renderings are right.
+        correct: Whether the answers under all of the example's renderings are right.
         margin: Distance of the logits from the opposite result: positive where right, negative where wrong.
         response: The program's answer; None where the verdict did not need it in full.
         layer_executions: The program's layers, counted for each row and forward pass, whether rows share them or not.

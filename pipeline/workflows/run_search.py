@@ -52,7 +52,9 @@ def run_search(
         The progress at the end; ``complete`` if every example is committed.
 
     Raises:
-        UserError: The request is wrong. No cluster was started then.
+        UserError: The request is wrong, the run folder cannot be used, or the model cannot be loaded.
+        StoppedError: Actors fail one after the other, or a calibration group cannot be searched.
+        StorageError: The store does not take a file, or cannot be reached.
         KeyboardInterrupt: The run was interrupted; everything committed stays.
     """
     check_output(request.out)

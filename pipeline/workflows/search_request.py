@@ -30,7 +30,7 @@ class SearchRequest:
     data: str | None = None
     """jsonl, csv or parquet file or folder, its URL, or a hub data set (owner/name[:config])."""
     split: str = "train"
-    """Split of a hub data set or of 'arithmetic'."""
+    """Split of a hub data set, of a folder whose files' names show splits, or of 'arithmetic'."""
     limit: int | None = None
     """Only the first N examples."""
     max_new_tokens: int | None = field(default=None, metadata=option(unset="the task's own"))

@@ -42,10 +42,10 @@ def find_base(base: BaseModelRef, elsewhere: str | None = None, *, kind: str) ->
         ) from None
     trained_on_hub = not base.revision.startswith("sha256:")
     if trained_on_hub != (source.hub_revision is not None):
-        where = ("on the hub", "from local files")
+        there, here = ("the hub", "local files") if trained_on_hub else ("local files", "the hub")
         raise UserError(
-            f"{name!r} cannot be compared with the model that the {kind} was trained on: that was {base.name!r} "
-            f"{where[not trained_on_hub]}, this one comes {where[trained_on_hub]}, and their revisions differ in kind"
+            f"{name!r} cannot be compared with the model that the {kind} was trained on: that was {base.name!r} from "
+            f"{there}, this one comes from {here}, and their revisions differ in kind"
         )
     if trained_on_hub and name == base.name:
         return replace(source, revision=base.revision)  # the hub keeps older ones

@@ -26,7 +26,7 @@ Examples:
 @click.option("--best", is_flag=True, help="The best single program that an evaluation of --router chose.")
 @click.option("--router", type=LOCATION, help="Router folder.")
 @click.option("--prompt", help="The program that the router chooses for this prompt.")
-@click.option("--budget", type=float, help="Of the router.")
+@click.option("--budget", type=float, help="Most layers of the program for --prompt, as a fraction of the depth.")
 @click.option("--dtype", default="auto", show_default=True, metavar="auto|float32|bfloat16|float16", help="Precision.")
 @click.option("--out", required=True, type=LOCATION, help="Folder of the checkpoint.")
 def export(**options: Any) -> None:

@@ -43,7 +43,11 @@ class PromptTemplate:
         return hashlib.sha256(json.dumps(put).encode()).hexdigest()[:32]
 
     def tokens(self, tokenizer: Any, text: str, context: int) -> tuple[list[int], bool]:
-        """A text's token ids, and whether its end was cut off to make room."""
+        """A text's token ids, and whether its end was cut off to make room.
+
+        Raises:
+            UserError: The text has no tokens, or the template alone is too long.
+        """
         most = min(self.max_tokens or context, context)
         tokens, cut = self._tokens(tokenizer, text), text
         while len(tokens) > most and cut:

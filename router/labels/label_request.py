@@ -27,8 +27,9 @@ class LabelRequest:
     """Run folder; may be repeated."""
     labels: LabelChoice = "expected"
     """An example's label. expected: of a candidate set of programs, which are run on all examples, the one with the
-    highest predicted probability of being right. consensus: of its own right programs the one most like other
-    examples'. shortest: the shortest of them, as in the paper. For --head early-exit, expected or shortest."""
+    highest predicted probability of being right, plus the price of the layers that it saves. consensus: of its own
+    right programs the one most like other examples'. shortest: the shortest of them, as in the paper. For --head
+    early-exit, expected or shortest."""
     layer_price: float = field(default=0.01, metadata=option(at_least=0))
     """Price of a layer, in right answers per example (0.01 is one percentage point): the higher, the shorter the
     labels."""

@@ -2,9 +2,9 @@
 
 The programs that a search finds for an example are right there, often by luck; a router that learns them learns the
 luck. Here the programs that are right on most examples make a candidate set, which is run on all of them. An example's
-label is the candidate with the highest predicted probability of being right, predicted by leave-one-out ridge
-regression from the base model's hidden states (``router.menu.ridge``). An example without a right program has a label
-too.
+label is the candidate with the highest predicted value: its probability of being right, predicted by leave-one-out
+ridge regression from the base model's hidden states (``router.menu.ridge``), plus the price of the layers that it
+saves. An example without a right program has a label too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ExpectedLabels:
 def expected_labels(
     run: SearchedRun, service: LabelService, *, num_windows: int, layer_price: float = 0.0
 ) -> ExpectedLabels:
-    """Give every example of a run the label that is expected to be right most.
+    """Label every example of a run with the candidate of the highest predicted value.
 
     Args:
         run: The run.

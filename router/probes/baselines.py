@@ -170,7 +170,11 @@ def first_token_features(log_probs: Array) -> Array:
 
 
 def word_features(train: Sequence[str], *others: Sequence[str]) -> list[Any]:
-    """TF-IDF of words and pairs of words, fitted to ``train``; a sparse array ``[N, words]`` for each set of texts."""
+    """TF-IDF of words and pairs of words, fitted to ``train``; a sparse array ``[N, words]`` for each set of texts.
+
+    Raises:
+        UserError: No word is in two of the training texts.
+    """
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     try:
         return [vectorizer.fit_transform(train), *(vectorizer.transform(some) for some in others)]

@@ -50,7 +50,7 @@ class FittedProbe:
         network: The best network by macro-F1 on the held-out texts.
         logits: The network's logits on the held-out texts, ``[N, classes]``.
         history: A record for each epoch: ``epoch``, ``train_loss``, ``loss``, ``accuracy``, ``macro_f1``,
-            ``learning_rate``, ``seconds``; all but ``train_loss`` of the held-out texts.
+            ``learning_rate``, ``seconds``. ``loss`` and the scores are of the held-out texts.
         best: The record of the epoch that was kept.
     """
 

@@ -57,7 +57,7 @@ class Probe:
         base: The base model.
         network: The network.
         labels: Names of its classes.
-        weights_fingerprint: Fingerprint of the base model's weights; see ``pipeline.engine.state_hooks``. None where
+        weights_fingerprint: Fingerprint of the base model's weights; see ``pipeline.engine.loading``. None where
             weights are not compared.
         prompt_template: The prompt of each text.
         threshold: Of two labels, the probability from which the second is chosen; None for the likelier.

@@ -179,7 +179,7 @@ class CompareRequest:
     """
 
     train: ProbeTrainRequest
-    """Texts to learn from, and how; its kind of probe does not matter."""
+    """Texts to learn from, and how; each method sets the aggregator and the scope itself."""
     test: str
     """Labelled texts to evaluate on, as --data."""
     test_split: str = "test"

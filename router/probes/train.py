@@ -171,7 +171,7 @@ def read_split(request: ProbeTrainRequest) -> tuple[list[LabelledText], list[Lab
         return texts, read(request.validation, request.validation_split, None)
     held_out = [text for text in texts if _draw(text.text) < request.held_out]
     train = [text for text in texts if _draw(text.text) >= request.held_out]
-    # A label that is so rare that chance holds all of it out is there to be train, and not to stop by.
+    # A label whose texts all fall into the held-out part is trained on instead.
     missing = {text.label for text in held_out} - {text.label for text in train}
     train += [text for text in held_out if text.label in missing]
     held_out = [text for text in held_out if text.label not in missing]

@@ -20,7 +20,7 @@ import torch
 from pipeline.engine.decoder_stack import DecoderStack
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
 from pipeline.errors import UserError
-from pipeline.program import LayerProgram
+from pipeline.program import LayerProgram, whole_layers
 from pipeline.storage import PathOrUrl
 from pipeline.tasks.tokens import tokens_of
 from router.artifact.base_model import find_base
@@ -63,7 +63,8 @@ class RoutedCausalLM:
         last_programs: The program of each sequence of the last call.
 
     Raises:
-        UserError: The model is another than the router's, or a budget is out of range.
+        UserError: The model has other sizes than the router's base, is outside the contract, or a budget is out of
+            range.
     """
 
     def __init__(
@@ -360,8 +361,7 @@ def limit_of(head: Head, budget: float | None) -> int | None:
         return None
     if not 0 < budget <= MOST_BUDGET:
         raise UserError(f"a budget must be above 0 and at most {MOST_BUDGET:g}, got {budget:g}")
-    # Guards 0.1 * 30 against its own binary fraction.
-    limit = int(budget * head.num_layers + 1e-9)
+    limit = whole_layers(budget, head.num_layers)
     if limit < 1:
         raise UserError(f"a budget of {budget:g} allows less than one of the model's {head.num_layers} layers")
     if limit < head.least_layers:

@@ -1,4 +1,4 @@
-"""Every fault that a search must survive, on real Ray: the table of ``README.md``, a row a test.
+"""Every fault that a search must survive, on real Ray: a test for each row of the table in docs/promise.md.
 
 After each: the same examples as in the undisturbed run, none twice, the same rows, and the cluster's resources free.
 """

@@ -1,4 +1,4 @@
-"""The options of every command, as a table to keep: ``python tests/pipeline/cli/option_table.py`` prints it."""
+"""The options of every command, as a table to keep: ``python tests/helpers/option_table.py`` prints it."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
+from pipeline.program import whole_layers
 from router.probes.probe_requests import ProbeFitConfig, ProbeKind
 
 
@@ -45,12 +46,12 @@ class EarlyExitRequest:
         """The layers before the exit of a model of some depth.
 
         Raises:
-            UserError: No layer is left behind the exit, or no short program is longer.
+            UserError: No layer is left behind the exit, or ``--short`` allows fewer layers than always run.
         """
         early = max(1, depth // 4) if self.early is None else self.early
         if early >= depth:
             raise UserError(f"--early must be below the {depth} layers of the model, got {early}")
-        shortest = int(min(self.short) * depth + 1e-9)
+        shortest = whole_layers(min(self.short), depth)
         if early > shortest:
             raise UserError(
                 f"--early leaves no room for short programs: {early} layers run always, and --short "

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.program import LayerProgram
+from pipeline.program import LayerProgram, whole_layers
 from router.labels.labelled import Labelled, expressible_as_counts
 from router.menu.candidates import SCREENING_EXAMPLES, LabelService, SearchedRun
 from router.menu.expected_labels import expected_choice, relabelled
@@ -109,7 +109,10 @@ def exit_labels(
 
 
 def _worth(right: Array, labels: Array, programs: Sequence[LayerProgram], *, layer_price: float) -> Array:
-    """The mean value of each program on each class's examples, ``[C, C]``; the same for a class without examples."""
+    """The mean value of each program on each class's examples, ``[C, C]``.
+
+    For a class without examples it is the price of the saved layers alone.
+    """
     saved = layer_price * np.array([program.saved_layers for program in programs])
     means = [
         right[labels == one].mean(0) if (labels == one).any() else np.zeros(len(programs))
@@ -201,7 +204,7 @@ def _class_programs(
     taken = {identity.counts}
     programs: dict[str, LayerProgram] = {}
     for name, share in zip(short_names(shares), sorted(shares)):
-        most = int(share * depth + 1e-9)
+        most = whole_layers(share, depth)
         screened = _most_frequent(everywhere, most=most, taken=taken)
         if not screened:
             raise UserError(

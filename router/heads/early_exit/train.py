@@ -72,10 +72,7 @@ def label_early_exit(
     Raises:
         UserError: The exit does not go with the model, there are too few examples, or there is nothing to learn.
     """
-    try:
-        early = head.exit_of(runs.num_layers)
-    except ValueError as error:
-        raise UserError(f"--{error}") from None
+    early = head.exit_of(runs.num_layers)
     found = exit_labels(
         [SearchedRun.read(path) for path in request.data],
         service,

@@ -83,11 +83,11 @@ def fit(
         device: Device of the fitting.
         on_epoch: Receives every epoch's record: ``epoch``, ``train_loss``, ``loss``, ``macro_f1``, ``accuracy`` (of
             single decisions), ``f1_skip``, ``f1_execute``, ``f1_repeat``, ``layers`` (the mean length of
-            the programs that the likeliest decisions make), ``learning_rate``, ``seconds``; all but
-            ``train_loss`` of the held-out rows.
+            the programs that the likeliest decisions make), ``learning_rate``, ``seconds``. ``loss`` and the scores
+            are of the held-out rows.
 
     Raises:
-        ValueError: There are no rows, or all labels are of one class.
+        ValueError: There are no rows, all labels are of one class, or the loss is not finite.
     """
     if not len(train) or not len(held_out):
         raise ValueError(f"there must be rows to train on and rows held out, got {len(train)} and {len(held_out)}")

@@ -1,14 +1,10 @@
-"""Pictures of a training and of an evaluation."""
+"""The picture of the routers' training."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from router.heads.per_layer.fit import CLASSES, FittedRouters
-
-if TYPE_CHECKING:
-    pass
 
 
 def draw_training(fitted: FittedRouters, file: Path) -> None:

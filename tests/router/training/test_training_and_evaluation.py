@@ -334,7 +334,10 @@ def test_one_prompt_can_be_answered(router):
         (("train", "--data", "{run}", "--out", "{folder}/x", "--labels", "longest"), "choose one of"),
         (("train", "--data", "{run}", "--out", "{folder}/x", "--lr", "0"), "--lr must be above 0"),
         (("train", "--data", "{run}", "--out", "{folder}/x", "--held-out", "1"), "--held-out"),
-        (("train", "--data", "{run}", "--out", "{folder}/x", "--head", "probe", "--early", "6"), "below the 6 layers"),
+        (
+            ("train", "--data", "{run}", "--out", "{folder}/x", "--head", "probe", "--early", "6"),
+            "error: --early must be below the 6 layers",
+        ),
         (
             ("evaluate", "--router", "{router}", "--against", "{run}", "--task", "arc", "--data", "{more}"),
             "no router",

@@ -1,1 +1,1 @@
-"""Test-time depth adaptation: the chain of layers that serves one input best, whether its answer is given or not."""
+"""Test-time depth adaptation: the layer program that serves one input best, whether its answer is given or not."""

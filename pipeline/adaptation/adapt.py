@@ -1,8 +1,8 @@
 """Adapt the depth to one input: ``pipeline.adapt(model, prompt)``.
 
-If the answer is given, this is CoLa's search (arXiv 2507.07996, section 3): it looks for the shortest chains of layers
-that give the answer, and for those of the largest margin. If no answer is given, many programs vote on it (``voting``),
-and the search looks for chains that give the voted answer; that answer may be wrong.
+If the answer is given, this is CoLa's search (arXiv 2507.07996, section 3), which calls a program a chain of layers: it
+looks for the shortest programs that give the answer, and for those of the largest margin. If no answer is given, many
+programs vote on it (``voting``), and the search looks for programs that give the voted answer; that answer may be wrong.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class AdaptConfig:
     """
 
     search: SearchConfig = field(default_factory=lambda: DEFAULTS["cola"])
-    """The search for a chain; by default CoLa's space with 200 simulations."""
-    look_for_chain: bool = True
+    """The search for a program; by default CoLa's space with 200 simulations."""
+    look_for_program: bool = True
     """Whether to search at all; without it, an answer is voted on and no more."""
     votes: int = field(default=32, metadata=option(at_least=1))
     """Programs that vote where no answer is given, the base model among them."""
@@ -60,8 +60,8 @@ class Adapted:
         answer: The given answer, or the one that won the vote.
         base_answer: The base model's answer.
         poll: The votes; None where the answer was given.
-        program: The shortest chain that gives the answer, within the budget; None where none was found or looked for.
-        verdicts: The verdict on every chain that was evaluated; ``correct`` says whether the chain gives the answer.
+        program: The shortest program that gives the answer, within the budget; None where none was found or looked for.
+        verdicts: The verdict on every evaluated program; ``correct`` says whether the program gives the answer.
         pareto: The Pareto set of the verdicts over (length, correctness, margin), shortest first.
     """
 
@@ -90,7 +90,7 @@ def adapt(
     prior: Prior | None = None,
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Adapted:
-    """Find the chain of layers that serves one prompt best.
+    """Find the layer program that serves one prompt best.
 
     Args:
         model: The frozen model.
@@ -102,7 +102,7 @@ def adapt(
         max_new_tokens: Most tokens of a written answer.
         config: The settings; None for the defaults.
         prior: A prior fitted on another run of the same model (``pipeline.prior``); None to search without a prior.
-        show: Called with the name of the step, the number of chains that are evaluated, and the most that will be.
+        show: Called with the name of the step, the number of programs that are evaluated, and the most that will be.
 
     Raises:
         ValueError: The prompt is empty or too long for the model, the answer is empty or not one of the options, or
@@ -128,7 +128,7 @@ def adapt_example(
     prior: Prior | None = None,
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Adapted:
-    """Find the chain of layers that serves one example of a task best.
+    """Find the layer program that serves one example of a task best.
 
     Args:
         model: The frozen model.
@@ -137,7 +137,7 @@ def adapt_example(
         answer_known: Whether the example's reference answer may be looked at.
         config: The settings.
         prior: A prior fitted on another run of the same model; None to search without a prior.
-        show: Called with the name of the step, the number of chains that are evaluated, and the most that will be.
+        show: Called with the name of the step, the number of programs that are evaluated, and the most that will be.
 
     Raises:
         UserError: The example does not fit into the model's context, the prior or the budget does not suit the model or
@@ -162,7 +162,7 @@ def adapt_example(
         votes = poll(model, task, example, voters(model.num_layers, config.votes, config.seed))
         base_answer, answer = votes.base.response, votes.answer
     no_vote_counts = votes is not None and not votes.shares
-    if not config.look_for_chain or not answer or no_vote_counts:
+    if not config.look_for_program or not answer or no_vote_counts:
         return Adapted(answer=answer, base_answer=base_answer, poll=votes, program=None, verdicts=[], pareto=[])
     prepared = task.prepare(replace(example, answer=answer), model.tokenizer)
     tried = 0
@@ -170,7 +170,7 @@ def adapt_example(
     def count(programs: int) -> None:
         nonlocal tried
         tried += programs
-        show("chains tried", tried, config.search.simulations + 1)
+        show("programs tried", tried, config.search.simulations + 1)
 
     [searched] = search_group(
         [prepared],

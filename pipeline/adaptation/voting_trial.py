@@ -59,7 +59,7 @@ class TriedExample:
         answer: The answer that won the vote.
         agreement: The share of the votes that this answer got.
         among_votes: Whether any vote was for the reference answer.
-        length: Length of the chain that was found for the answer; None where none was found.
+        length: Length of the program that was found for the answer; None where none was found.
     """
 
     example_id: str

@@ -106,7 +106,7 @@ def adapt(
         raise UserError(f"--simulations must not be below 0 (0 looks for no program), got {simulations}")
     config = AdaptConfig(
         search=replace(chosen, budget=budget, max_length=max_length, simulations=max(simulations, 1)),
-        look_for_chain=simulations > 0,
+        look_for_program=simulations > 0,
         votes=votes,
         seed=seed,
     )
@@ -233,18 +233,18 @@ def _show(found: Adapted, num_layers: int, console: Console) -> None:
     if not found.verdicts:
         return
     if found.program is None:
-        console.say(f"None of {len(found.verdicts)} chains gives that answer within the budget.")
+        console.say(f"None of {len(found.verdicts)} programs gives that answer within the budget.")
     else:
-        console.say(f"Chain:           {len(found.program)} layers: {found.program}")
+        console.say(f"Program:         {len(found.program)} layers: {found.program}")
     table = Table(
-        title=f"Pareto set of {len(found.verdicts)} chains over length and margin",
+        title=f"Pareto set of {len(found.verdicts)} programs over length and margin",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
     # The margin: how far the logits are from the opposite result.
-    for column in ("layers", "gives it", "margin", "chain"):
-        table.add_column(column, justify="left" if column == "chain" else "right", overflow="fold")
+    for column in ("layers", "gives it", "margin", "program"):
+        table.add_column(column, justify="left" if column == "program" else "right", overflow="fold")
     for verdict in found.pareto:
         table.add_row(
             str(len(verdict.program)),

@@ -1,4 +1,4 @@
-"""Adapting to one input: votes that know no answer, chains that give one, and a trial that judges at the end."""
+"""Adapting to one input: votes that know no answer, programs that give one, and a trial that judges at the end."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_the_answer_is_not_looked_at(model, options):
 # -- one input -------------------------------------------------------------------------------
 
 
-def test_with_an_answer_the_chain_gives_it(model):
-    """Catches a chain that gives another answer, and a base answer that is the wanted one."""
+def test_with_an_answer_the_program_gives_it(model):
+    """Catches a program that gives another answer, and a base answer that is the wanted one."""
     options = ("red", "green", "blue", "white")
     task = get_task("arc-likelihood")
     example = Example(id="e", task="t", question=PROMPT, answer="", options=options)
@@ -137,9 +137,9 @@ def test_without_an_answer_the_vote_takes_its_place(model):
     assert known.verdicts == found.verdicts and known.program == found.program
 
 
-def test_no_chain_is_looked_for_where_nobody_asks(model):
+def test_no_program_is_looked_for_where_the_user_wants_none(model):
     """Catches a trial that pays for searches which change no answer."""
-    found = adapt(model, PROMPT, options=("a", "b"), config=replace(FEW, look_for_chain=False))
+    found = adapt(model, PROMPT, options=("a", "b"), config=replace(FEW, look_for_program=False))
     assert found.program is None and found.verdicts == [] and found.answer in ("a", "b")
 
 
@@ -172,9 +172,9 @@ def test_what_cannot_be_asked_is_said(model, arguments, message):
 
 
 def test_answers_without_an_end_are_not_searched_for(folder):
-    """Catches a search for a text that the limit cuts: such a text is no answer that a chain could give."""
+    """Catches a search for a text that the limit cuts: such a text is no answer that a program could give."""
     said = command("--model", folder, "--prompt", PROMPT, "--max-new-tokens", 2, "--votes", 4)
-    assert "None of 4 programs came to the end of an answer" in said and "chains" not in said
+    assert "None of 4 programs came to the end of an answer" in said and "Pareto set" not in said
 
 
 def test_long_solutions_are_not_voted_on(model):
@@ -234,9 +234,9 @@ def test_the_command_says_what_it_found(folder):
     said = command(
         "--model", folder, "--prompt", "[b]", "--option", "[/x]", "--option", "two", "--simulations", 8, "--votes", 4
     )
-    assert "Base model:" in said and "of the votes of 4 programs" in said and "Pareto set of 9 chains" in said
+    assert "Base model:" in said and "of the votes of 4 programs" in said and "Pareto set of 9 programs" in said
     said = command("--model", folder, "--prompt", PROMPT, "--answer", "zzz", "--simulations", 8)
-    assert "Wanted:          'zzz'" in said and "None of 9 chains gives that answer" in said
+    assert "Wanted:          'zzz'" in said and "None of 9 programs gives that answer" in said
 
 
 @pytest.mark.parametrize(

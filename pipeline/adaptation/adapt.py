@@ -2,7 +2,7 @@
 
 If the answer is given, this is CoLa's search (arXiv 2507.07996, section 3), which calls a program a chain of layers: it
 looks for the shortest programs that give the answer, and for those of the largest margin. If no answer is given, many
-programs vote on it (``voting``), and the search looks for programs that give the voted answer; that answer may be wrong.
+programs vote on it (``voting``), and the search looks for programs that give the voted answer, which may be wrong.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_documents import EXTENDING, REPOSITORY, blocks, commands
+from documents import EXTENDING, REPOSITORY, blocks, commands
 from tiny import save_tiny_model, write_questions
 
 from pipeline.cli import demo

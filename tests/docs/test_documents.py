@@ -13,13 +13,13 @@ import runpy
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from documents import EXTENDING, REPOSITORY, blocks, commands
 from shard_rows import opened, rows
 from tiny import save_tiny_model, write_questions
 
@@ -28,7 +28,6 @@ from benchmarks.__main__ import main as benchmarks_main
 from pipeline.cli.main import main
 from pipeline.search.config import DEFAULTS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     [
         *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
@@ -36,9 +35,6 @@ DOCUMENTS = sorted(
         *(REPOSITORY / "examples").glob("*.md"),
     ]
 )
-#: docs/extending.md is followed word for word by tests of its own.
-EXTENDING = REPOSITORY / "docs" / "extending.md"
-
 #: Commands that no test here can check further than that they are in this list, and why.
 UNCHECKED = {
     "ray up cluster.yaml": "starts machines on AWS; test_cluster_files.py checks that Ray accepts the file",
@@ -52,37 +48,9 @@ UNCHECKED = {
 ON_A_RUN = ("README.md", "docs/data_set.md", "docs/routers.md")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A fenced block of a document."""
-
-    document: str
-    line: int
-    language: str
-    text: str
-
-
-def blocks(path: Path) -> Iterator[Block]:
-    """The fenced blocks of a document."""
-    text = path.read_text(encoding="utf-8")
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
-        yield Block(
-            document=str(path.relative_to(REPOSITORY)),
-            line=text[: found.start()].count("\n") + 1,
-            language=found.group(1),
-            text=found.group(2),
-        )
-
-
 def prose(path: Path) -> str:
     """A document without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-
-
-def commands(block: Block) -> list[str]:
-    """The commands of a console block: a line with ``$`` each, with the lines that continue it."""
-    text = re.sub(r"\\\n\s*", "", block.text)
-    return [line[2:] for line in text.splitlines() if line.startswith("$ ")]
 
 
 def all_commands() -> list[tuple[str, str]]:

@@ -104,7 +104,8 @@ def on_tiny(words: list[str], folder: Path) -> list[str]:
             continue
         small.append(str(folder / "model") if word in MODELS else "arc_easy.jsonl" if word in DATA else word)
         position += 1
-    small = [word.replace("s3://bucket", "bucket") for word in small]
+    # What the pages write to a bucket or a shared file system goes into the reader's folder.
+    small = [word.replace("s3://bucket", "bucket").replace("/shared/", "shared/") for word in small]
     added = shlex.split(ADDED.get(name, ""))
     for option, value in zip(added[::2], added[1::2]):
         if option not in small:

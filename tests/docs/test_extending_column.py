@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,8 @@ def test_a_column_is_added_as_the_recipe_says(tmp_path):
             (copy / text.partition("\n")[0].removeprefix("# ")).write_text(text)
         else:
             for command in text.splitlines():
-                process = subprocess.run(command, shell=True, cwd=copy, env=environment, capture_output=True, text=True)
+                words = shlex.split(command)
+                process = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True)
                 assert process.returncode == 0, (command, process.stdout[-2000:], process.stderr[-2000:])
                 said += process.stdout.splitlines()
     assert "runs/before has the column: False default: True" in said

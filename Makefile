@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 # With bytecode kept, pytest does not rewrite every test module again in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo check test test-runs test-faults bench results lint types audit clean
+.PHONY: help setup demo check check-tests test test-runs test-faults bench results lint types audit clean
 
 help:
 	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
@@ -47,8 +47,11 @@ types: setup
 # Each process gets one half of the files, and takes from the other when it has no more: files share what they make.
 PARALLEL = -n logical --dist worksteal
 
-# Tiers 1 and 2, on all cores.
-check: lint types
+# Tiers 1 and 2, on all cores, beside the types, which take one core for half a minute where mypy has no cache.
+check: lint
+	$(MAKE) --jobs 2 types check-tests
+
+check-tests: setup
 	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest $(PARALLEL) -m "not end_to_end and not exhaustive"
 
 # Everything. Tests on Ray mostly wait for processes to start, so two halves of them run side by side, each with Ray's files

@@ -18,7 +18,6 @@ from pipeline.program import LayerProgram
 from pipeline.tasks import Outcome, PreparedExample, Task
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.scoring.exact_match import ExactMatch
-from pipeline.tasks.scoring.final_answer import final_answer
 from pipeline.tasks.scoring.graded import Graded
 
 #: New tokens for a letter: the released search reads it out of a short text.
@@ -75,8 +74,10 @@ class Released:
             pad_token_id=min(self._model.end_tokens, default=0),
         )[0, ids.shape[1] :]
         text = self._model.tokenizer.decode(written, skip_special_tokens=True)
+        right = self._right(text, prepared, ended=not self._model.end_tokens.isdisjoint(written.tolist()[-1:]))
         return Outcome(
-            correct=self._right(text, prepared, ended=not self._model.end_tokens.isdisjoint(written.tolist()[-1:])),
+            correct=right,
+            reason="ended" if right else "unequal",
             margin=0.0,
             response=text,
             layer_executions=len(program) * len(written),
@@ -88,8 +89,7 @@ class Released:
             letter = re.search(rf"\b({'|'.join(map(re.escape, prepared.example.options))})\b", text)
             return letter is not None and letter[0] == answer
         if isinstance(self._scoring, Graded):
-            stated = final_answer(text, ended=ended)
-            return stated is not None and self._scoring.grader.equal(stated, answer)
+            return self._scoring.grader.equal(text, answer, ended=ended)
         return text.lstrip(" ").partition("\n")[0].strip() == answer
 
 

@@ -55,7 +55,9 @@ def plausible_rows(config: RunConfig) -> list[dict[str, Any]]:
     def score(
         examples: Sequence[PreparedExample], programs: Sequence[LayerProgram], *, need_response: bool
     ) -> list[Outcome]:
-        return [Outcome(correct=True, margin=1.0, response="42", layer_executions=len(p)) for p in programs]
+        return [
+            Outcome(correct=True, reason="ended", margin=1.0, response="42", layer_executions=len(p)) for p in programs
+        ]
 
     example = PreparedExample(example=example_of(0), prompt="", prompt_ids=[], answers=[])
     [searched] = search_group([example], num_layers=NUM_LAYERS, config=config, score=score)

@@ -18,8 +18,8 @@ from pipeline.model_source import ModelSource
 from pipeline.search.config import PUBLISHED, SearchConfig
 from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.tasks import DataRequest, Example, Task, get_task
-from pipeline.tasks.math_grader import MathGrader
 from pipeline.tasks.scoring.graded import Graded
+from pipeline.tasks.scoring.math_grader import MathGrader
 
 #: Processes that search at once, a core each; a workload has as many groups of examples.
 NUM_PROCESSES = 2
@@ -87,7 +87,7 @@ class Workload:
         task = get_task(self.task, max_new_tokens=self.max_new_tokens)
         if isinstance(task.scoring, Graded):
             grader = MathGrader()  # its process ends when nothing refers to it any more
-            grader.equal("1", "2")
+            grader.compare("1", "2")
             task = replace(task, scoring=replace(task.scoring, grader=grader))
         return task
 

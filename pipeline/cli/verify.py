@@ -22,7 +22,8 @@ from pipeline.workflows.verify_request import VerifyRequest
 
 Each program is built as a stock transformers model, which reads each prompt alone; the search batched prompts, and ran
 the prefixes that programs share once. In float32 no label may differ. In bfloat16 rounding can flip labels with small
-margins. The exit code is 1 if more labels differ than --tolerance allows.
+margins. A label that differs with the same answer shows that the scoring has changed since the run was made. The exit
+code is 1 if more labels differ than --tolerance allows.
 
 \b
 Examples:
@@ -50,6 +51,7 @@ def verify(show: int, **options: Any) -> None:
             console.say(
                 f"  {one.example_id}, layers {one.program}: {verdicts[0]} {where} (margin {one.margin:.3g}), "
                 f"{verdicts[1]} replayed ({one.replayed_margin:.3g})"
+                + (f"; the same answer, scored today as: {one.reason}" if one.same_answer else "")
             )
         if len(found.differences) > show:
             console.say(f"  … and {len(found.differences) - show} more; --show lists them")
@@ -57,5 +59,11 @@ def verify(show: int, **options: Any) -> None:
             f"{len(found.differences)} of {found.replayed} replayed labels differ "
             f"({100 * found.differing_share:.2f} %), in {found.dtype}."
         )
+        if found.rescored:
+            reasons = ", ".join(f"{number} {reason}" for reason, number in found.rescored.most_common())
+            console.say(
+                f"{found.rescored.total()} of them are of the same answer, which today's scoring judges otherwise than "
+                f"the run's: {reasons}."
+            )
         if found.differing_share > request.tolerance:
             sys.exit(EXIT_INCOMPLETE)

@@ -64,7 +64,7 @@ class SearchEvaluator(ModelActor):
             cache_gib=config.cache_gib,
         )
         self._config = config
-        self._task = get_task(config.task, max_new_tokens=config.max_new_tokens)
+        self._task = get_task(config.task, max_new_tokens=config.max_new_tokens, prompting=config.prompting)
         self._programs_run = self._programs_replayed = 0
 
     def load(self) -> Loaded:

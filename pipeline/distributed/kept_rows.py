@@ -45,6 +45,7 @@ def rows_to_keep(
             program=program,
             correct=outcomes[program].correct,
             correct_as_asked=outcomes[program].correct_as_asked,
+            reason=outcomes[program].reason,
             margin=outcomes[program].margin,
             baseline_correct=outcomes[item.tree.identity.program].correct,
             rank=right.index(program) + 1 if program in right else 0,

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.model_source import ModelSource
 from pipeline.shards.run_config import DEFAULT_CACHE_GIB
 from pipeline.tasks import get_task
+from pipeline.tasks.prompting import Prompting
 
 
 class ModelActor:
@@ -73,10 +74,18 @@ class TaskActor(ModelActor):
         threads: Torch threads.
         task: The task's name.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        prompting: The settings of the prompts; None for those of a new run.
     """
 
     def __init__(
-        self, source: ModelSource, device: str, dtype: str, threads: int, task: str, max_new_tokens: int | None
+        self,
+        source: ModelSource,
+        device: str,
+        dtype: str,
+        threads: int,
+        task: str,
+        max_new_tokens: int | None,
+        prompting: Prompting | None = None,
     ) -> None:
         super().__init__(source, device=device, dtype=dtype, threads=threads)
-        self._task = get_task(task, max_new_tokens=max_new_tokens)
+        self._task = get_task(task, max_new_tokens=max_new_tokens, prompting=prompting)

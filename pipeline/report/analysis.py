@@ -147,6 +147,7 @@ def groups(study: PathStudy) -> Section:
                 ),
                 rows=tuple(rows),
             ),
+            *_reasons(study),
         ),
         charts=(
             Bars(
@@ -162,6 +163,27 @@ def groups(study: PathStudy) -> Section:
             ),
         ),
     )
+
+
+def _reasons(study: PathStudy) -> list[Table]:
+    """A table of why answers are right or wrong; none where the run does not say."""
+    counted = [(name, str(base), str(others)) for name, base, others in count_reasons(study.rows)]
+    return [Table(columns=("reason", "base model", "other kept programs"), rows=tuple(counted))] if counted else []
+
+
+def count_reasons(rows: pd.DataFrame) -> list[tuple[str, int, int]]:
+    """Each reason with its numbers among the base model's answers and among the other kept programs' answers.
+
+    Empty for a run that does not hold reasons: one of schema version 1, or a converted one.
+    """
+    known = rows[rows.reason.notna()]
+    if known.empty:
+        return []
+    identity = tuple(range(int(known.num_layers.iloc[0])))
+    is_identity = known.program.map(tuple).map(lambda program: program == identity)
+    base, others = known.reason[is_identity].value_counts(), known.reason[~is_identity].value_counts()
+    names = sorted({*base.index, *others.index}, key=lambda name: (-base.get(name, 0), -others.get(name, 0), name))
+    return [(name, int(base.get(name, 0)), int(others.get(name, 0))) for name in names]
 
 
 def lengths(study: PathStudy) -> Section:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.report import png
-from pipeline.report.analysis import PathStudy, analyse, count_layers
+from pipeline.report.analysis import PathStudy, analyse, count_layers, count_reasons
 from pipeline.report.charts import percent_of
 from pipeline.shards.reader import read_improvements, read_paths, read_settings
 from pipeline.shards.run_config import KEEP_WORDS
@@ -42,6 +42,7 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
     console.print(_outcomes(rows))
     if "correct_as_asked" in rows:
         _print_renderings(rows, settings, console)
+    _print_reasons(rows, console)
     best = rows[rows.is_best].program.map(tuple)
     console.print(f"{best.nunique()} different programs are the best of {len(best)} examples.", highlight=False)
     console.print(_layers(rows))
@@ -71,6 +72,19 @@ def _print_renderings(rows: pd.DataFrame, settings: dict[str, Any], console: Con
             f"there, and {found.correct} in all renderings."
         )
     console.print(" ".join(lines), highlight=False, markup=False)
+
+
+def _print_reasons(rows: pd.DataFrame, console: Console) -> None:
+    """Print why answers are right or wrong, where the run says so."""
+    counted = count_reasons(rows)
+    if not counted:
+        return
+    table = Table(title="Why answers are right (ended) or wrong", title_justify="left")
+    for column in ("reason", "base model", "other kept programs"):
+        table.add_column(column, justify="left" if column == "reason" else "right")
+    for name, base, others in counted:
+        table.add_row(name, str(base), str(others))
+    console.print(table)
 
 
 def _outcomes(rows: pd.DataFrame) -> Table:

@@ -47,7 +47,7 @@ arXiv 2507.07996). {guide} This data set is {state}.
 | the base model is right | {progress.baseline_correct} |
 | and a strictly shorter program too | {progress.shorter} |
 | only another program is right | {progress.corrected} |
-
+{_reasons(progress)}
 ## Load it
 
 ```python
@@ -64,6 +64,12 @@ or wrong, and {_kept(config.keep)}. An example without a row where `is_best` is 
 no right program within the budget.{_renderings(config.permutations)}
 
 {_tables(config.settings())}"""
+
+
+def _reasons(progress: Progress) -> str:
+    """The lines of the table that say why answers of the base model are wrong."""
+    reasons = [(reason, number) for reason, number in progress.base_reasons.most_common() if reason != "ended"]
+    return "".join(f"| the base model is wrong: {reason} | {number} |\n" for reason, number in reasons)
 
 
 def _renderings(number: int) -> str:

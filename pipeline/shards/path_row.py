@@ -22,6 +22,7 @@ def path_row(
     program: LayerProgram,
     correct: bool,
     correct_as_asked: bool | None = None,
+    reason: str | None = None,
     margin: float,
     baseline_correct: bool,
     rank: int,
@@ -42,6 +43,7 @@ def path_row(
         program: The program.
         correct: Whether the program's answer is right, in every rendering of the example.
         correct_as_asked: Whether its answer is right in the first rendering; None where that is the only rendering.
+        reason: Why the answer is right or wrong (``pipeline.tasks.types.Reason``); None where that is not known.
         margin: Distance of the logits from the opposite result, positive where right. The column is called ``score``.
         baseline_correct: Whether the base model is right on the example.
         rank: Rank among the right programs within the budget, from 1; 0 for any other program.
@@ -67,6 +69,7 @@ def path_row(
         "saved_layers": program.saved_layers,
         "correct": correct,
         "correct_as_asked": correct_as_asked,
+        "reason": reason,
         "score": margin,
         "baseline_correct": baseline_correct,
         "is_best": rank == 1,

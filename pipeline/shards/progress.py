@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from pipeline.shards.reader import ShardRecord
@@ -23,6 +24,7 @@ class Progress:
         baseline_correct: Examples that the base model gets right.
         shorter: Examples that the model gets right, and a strictly shorter program too.
         corrected: Examples that the model gets wrong and a program right.
+        base_reasons: Number of the base model's answers by their reason.
         failed_examples: Examples set aside, by this call and earlier ones.
         programs_run: Programs run by this call's actors.
         actors_ready: Actors that have loaded the model.
@@ -39,6 +41,7 @@ class Progress:
     baseline_correct: int = field(default=0, init=False)
     shorter: int = field(default=0, init=False)
     corrected: int = field(default=0, init=False)
+    base_reasons: Counter[str] = field(default_factory=Counter, init=False)
     failed_examples: int = field(default=0, init=False)
     programs_run: int = 0
     actors_ready: int = 0
@@ -53,6 +56,7 @@ class Progress:
         self.baseline_correct += record.baseline_correct
         self.shorter += record.shorter
         self.corrected += record.corrected
+        self.base_reasons.update(record.base_reasons)
         self.failed_examples += len(record.failed)
 
     @property

@@ -42,6 +42,7 @@ class ShardRecord:
         layer_executions: Layers run.
         improvements: For each example, pairs of an evaluation's number and the new best length; the base model is
             evaluation 0. Empty if the order of the evaluations is not known.
+        base_reasons: Number of the base model's answers by their reason; empty in records of schema version 1.
     """
 
     group: int
@@ -56,6 +57,7 @@ class ShardRecord:
     evaluations: int
     layer_executions: int
     improvements: dict[str, list[list[int]]] = field(default_factory=dict)
+    base_reasons: dict[str, int] = field(default_factory=dict)
 
 
 def read_settings(run: PathOrUrl) -> dict[str, Any]:
@@ -162,6 +164,9 @@ def _check_record(record: ShardRecord) -> None:
         number = getattr(record, name)
         if type(number) is not int or number < 0:
             raise TypeError(f"its {name} is not a number")
+    for reason in _items(record.base_reasons, dict):
+        if type(record.base_reasons[reason]) is not int or record.base_reasons[reason] < 0:
+            raise TypeError("its base_reasons are no numbers")
     texts = [record.file, record.sha256, *_items(record.example_ids, list), *_items(record.failed, dict)]
     texts += record.failed.values()
     if not all(isinstance(text, str) for text in texts):

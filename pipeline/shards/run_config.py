@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 from pipeline.model_source import ModelSource
 from pipeline.search.config import SearchConfig
+from pipeline.tasks.prompting import PROMPT_VERSION, Prompting
 from pipeline.tasks.types import Example
 
 #: Version of the columns that new runs have; see ``pipeline.shards.schema``. A run keeps the one that it began with.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DEFAULT_CACHE_GIB = 2.0
 DEFAULT_CALIBRATION = 32
 #: Seconds without a program after which an actor is replaced as stalled.
@@ -31,6 +32,8 @@ _LATER_SETTINGS = {
     "calibration_space": None,
     "reverify": False,
     "permutations": 1,
+    "prompt_version": 1,
+    "thinking": False,
 }
 #: Values of ``keep`` other than a number.
 KEEP_WORDS = ("pareto", "all")
@@ -72,6 +75,12 @@ class RunConfig:
     permutations: int = 1
     """Number of renderings of each example; a program is right if its answers to all of them are. See
     ``pipeline.tasks.renderings``."""
+    prompt_version: int = PROMPT_VERSION
+    """Version of the prompts' wordings; see ``pipeline.tasks.prompting``."""
+    thinking: bool = False
+    """Whether the model thinks before it answers, where its chat template knows how."""
+    day: str | None = None
+    """The date that a chat template writes into prompts; None for today. Noted in ``run.json`` beside the settings."""
     group_size: int = 8
     """Examples in a work group: the unit that is batched, handed out, retried and committed."""
     leaves: int = 1
@@ -112,13 +121,19 @@ class RunConfig:
             else:
                 flat[name] = value
         flat["calibration_space"] = None if self.calibration_search == self.search else CALIBRATION_SPACE
-        # The same weights and examples may lie elsewhere next time; their fingerprints stay.
-        del flat["model.location"], flat["data"]
+        # The same weights and examples may lie elsewhere next time; their fingerprints stay. The date is for the few
+        # chat templates that write one.
+        del flat["model.location"], flat["data"], flat["day"]
         # Runs that were begun before there was such a setting can be resumed.
         for name, before in _LATER_SETTINGS.items():
             if flat[name] == before:
                 del flat[name]
         return flat
+
+    @property
+    def prompting(self) -> Prompting:
+        """The settings of the prompts."""
+        return Prompting(version=self.prompt_version, thinking=self.thinking, day=self.day)
 
     @property
     def calibration_search(self) -> SearchConfig:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -224,6 +225,7 @@ class RunFolder:
             evaluations=sum(row["evaluations"] for row in first.values()),
             layer_executions=sum(row["layer_executions"] for row in first.values()),
             improvements=improvements,
+            base_reasons=_base_reasons(rows),
         )
         if failed:
             self.set_aside(group, failed)
@@ -357,6 +359,12 @@ def check_settings(stored: Mapping[str, Any], config: RunSettings) -> None:
             f"the run folder was made with other settings:{lines}\n"
             "give the same settings to go on with it, or another folder to --out"
         )
+
+
+def _base_reasons(rows: Sequence[PathRow]) -> dict[str, int]:
+    """Number of the base model's answers by their reason."""
+    base = [row for row in rows if row["program"] == list(range(row["num_layers"]))]
+    return dict(Counter(row["reason"] for row in base if row.get("reason") is not None))
 
 
 def _name_of(group: int) -> str:

@@ -99,6 +99,16 @@ COLUMNS = (
         meaning="only with `--permutations`: whether the answer in the first rendering is right",
     ),
     Column(
+        name="reason",
+        type=pa.string(),
+        nullable=True,
+        since=2,
+        meaning=(
+            "why the answer is right or wrong: `ended` (right), `no final answer`, `cut` at the limit on its tokens, "
+            "`unequal`, `tie` (equal logits), `ungradable`; null in runs of version 1 and converted ones"
+        ),
+    ),
+    Column(
         name="score",
         type=pa.float32(),
         meaning="the margin: distance of the logits from the opposite result, positive where right",

@@ -16,6 +16,7 @@ _KINDS = {
     "limit": int | None,
     "seed": int,
     "permutations": int,
+    "prompt_version": int,
     "max_new_tokens": int | None,
     "data_sha256": str,
 }
@@ -30,7 +31,7 @@ def examples_of(run: AnyPath) -> list[Example]:
     settings, notes = read_settings(run), read_json(run / "run.json")
     if "imported" in notes:
         raise UserError("the run was converted from another format")
-    said = {"permutations": 1, **settings, "data": notes.get("data")}
+    said = {"permutations": 1, "prompt_version": 1, **settings, "data": notes.get("data")}
     wrong = [name for name, kind in _KINDS.items() if not isinstance(said.get(name), kind)]
     if wrong:
         raise UserError(f"run.json holds no valid {', '.join(wrong)}")
@@ -44,6 +45,7 @@ def examples_of(run: AnyPath) -> list[Example]:
             limit=said["limit"],
             seed=said["seed"],
             renderings=said["permutations"],
+            prompt_version=said["prompt_version"],
         )
         examples = task.read(request)
     except (ValueError, OSError) as error:

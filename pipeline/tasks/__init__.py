@@ -12,6 +12,7 @@ from pipeline.tasks.arc import ARC, ARC_LIKELIHOOD
 from pipeline.tasks.arithmetic import ARITHMETIC
 from pipeline.tasks.math_problems import DART_MATH, GSM8K
 from pipeline.tasks.prompt_answer import PROMPT_ANSWER
+from pipeline.tasks.prompting import Prompting
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample
@@ -23,16 +24,17 @@ TASKS: dict[str, Task] = {
 }
 
 
-def get_task(name: str, *, max_new_tokens: int | None = None) -> Task:
+def get_task(name: str, *, max_new_tokens: int | None = None, prompting: Prompting | None = None) -> Task:
     """The task of that name, or the one that ``my_package.my_module:TASK`` names.
 
     Args:
         name: The name. A task from outside, and its examples, carry the reference instead of the task's own name:
             every process and every later command finds the task by it.
         max_new_tokens: Most tokens of a written answer; None for the task's own default.
+        prompting: The settings of the prompts; None for those of a new run.
 
     Raises:
-        UserError: The name is unknown, or the task's model writes no text.
+        UserError: The name is unknown, the task's model writes no text, or it shall think and writes no solution.
     """
     if is_reference(name):
         task = load_object(name, Task, role="task")
@@ -43,6 +45,10 @@ def get_task(name: str, *, max_new_tokens: int | None = None) -> Task:
         raise UserError(
             f"unknown task {name!r}; choose one of: {', '.join(TASKS)}; or name your own as my_package.my_module:TASK"
         )
+    if prompting is not None:
+        if prompting.thinking and not task.may_think:
+            raise UserError(f"task {name!r} takes an answer at the prompt's end; leave --thinking out")
+        task = replace(task, prompting=prompting)
     if max_new_tokens is None:
         return task
     if not task.scoring.generates:

@@ -13,8 +13,15 @@ from pipeline.tasks.scoring.graded import Graded
 from pipeline.tasks.task import Task
 from pipeline.tasks.types import DataRequest, Example, Rendering
 
-#: The wordings of a prompt for a solution; the first is the usual one.
+#: The wordings of a prompt for a solution; the first is the usual one. A box with a word in it would be copied.
 _WORDINGS = (
+    "{problem}\n\nSolve the problem step by step. Put the final answer in \\boxed{{}}.",
+    "Problem: {problem}\n\nThink step by step, and put the final answer into \\boxed{{}}.",
+    "Solve this problem step by step, and write the final answer inside \\boxed{{}} at the end.\n\n{problem}",
+    "{problem}\n\nWork it out in steps. The last line must be the final answer in \\boxed{{}}.",
+)
+#: The wordings of prompt version 1.
+_FIRST_WORDINGS = (
     "{problem}\n\nSolve the problem step by step. End with the final answer as \\boxed{{answer}}.",
     "Problem: {problem}\n\nThink step by step, and put the final answer into \\boxed{{}}.",
     "Solve this problem step by step, and end with the final answer as \\boxed{{answer}}.\n\n{problem}",
@@ -22,8 +29,9 @@ _WORDINGS = (
 )
 
 
-def _example_fields(problem: str, answer: str, renderings: int) -> ExampleFields:
-    first, *others = (wording.format(problem=problem.strip()) for wording in _WORDINGS[:renderings])
+def _example_fields(problem: str, answer: str, request: DataRequest) -> ExampleFields:
+    wordings = _FIRST_WORDINGS if request.prompt_version == 1 else _WORDINGS
+    first, *others = (wording.format(problem=problem.strip()) for wording in wordings[: request.renderings])
     return ExampleFields(
         question=first, answer=answer, renderings=tuple(Rendering(question=other, answer=answer) for other in others)
     )
@@ -37,7 +45,7 @@ def read_gsm8k(request: DataRequest) -> list[Example]:
         final = number.replace(",", "").strip()
         if not separator or not final:
             raise UserError(f"{row.where}: column 'answer' has no final answer after '####'")
-        return _example_fields(row.text("question"), final, request.renderings)
+        return _example_fields(row.text("question"), final, request)
 
     return read_examples(request, task="gsm8k", to_example=to_example)
 
@@ -47,7 +55,7 @@ def read_dart_math(request: DataRequest) -> list[Example]:
 
     def to_example(row: Row) -> ExampleFields:
         problem, answer = row.text("query", "problem", "question"), row.text("gt_ans", "answer").strip()
-        return _example_fields(problem, answer, request.renderings)
+        return _example_fields(problem, answer, request)
 
     return read_examples(request, task="dart-math", to_example=to_example)
 

@@ -79,6 +79,7 @@ def _both(so_far: Outcome, other: Outcome) -> Outcome:
     return replace(
         so_far,
         correct=so_far.correct and other.correct,
+        reason=other.reason if so_far.correct else so_far.reason,
         margin=min(so_far.margin, other.margin),
         layer_executions=so_far.layer_executions + other.layer_executions,
     )

@@ -6,10 +6,11 @@ data --read--> Example --prepare--> PreparedExample --score with a program--> Ou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.program import LayerProgram
+from pipeline.tasks.prompting import Prompting, chat_answer, chat_prompt
 from pipeline.tasks.renderings import score_renderings
 from pipeline.tasks.tokens import tokens_of
 from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample, Runner, Scoring
@@ -29,6 +30,7 @@ class Task:
         needs_data: Whether ``--data`` must be given.
         hub_data: The data set on the hub, for messages; None where there is none to name.
         most_renderings: Most renderings of an example; None where this differs between examples.
+        prompting: The settings of the prompts.
 
     Raises:
         ValueError: ``scoring`` is no scoring.
@@ -42,6 +44,7 @@ class Task:
     needs_data: bool = True
     hub_data: str | None = None
     most_renderings: int | None = None
+    prompting: Prompting = field(default_factory=Prompting)
 
     def __post_init__(self) -> None:
         if not hasattr(self.scoring, "score") or isinstance(self.scoring, type):
@@ -50,10 +53,15 @@ class Task:
                 f"got {self.scoring!r}"
             )
 
+    @property
+    def may_think(self) -> bool:
+        """Whether the model may think before its answer: it answers a chat with a solution, not at the prompt's end."""
+        return self.chat and self.scoring.generates and not self.scoring.answers_compare
+
     def prepare(self, example: Example, tokenizer: Any) -> PreparedExample:
         """Render and tokenize one example, in all its renderings, for one model."""
         others = [
-            replace(example, question=other.question, answer=other.answer, renderings=())
+            replace(example, question=other.question, answer=other.answer, renderings=(), prompt=None)
             for other in example.renderings
         ]
         first = self._prepare(example, tokenizer)
@@ -76,16 +84,17 @@ class Task:
 
     def _prepare(self, example: Example, tokenizer: Any) -> PreparedExample:
         chat = self.chat and tokenizer.chat_template is not None
-        prompt = example.question
-        if chat:
-            turns = [{"role": "user", "content": example.question}]
-            prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        prompt = example.prompt
+        if prompt is None:
+            prompt = chat_prompt(tokenizer, example.question, self.prompting) if chat else example.question
         # A chat template writes the special tokens itself; adding them again would double the first.
         prompt_ids = tokens_of(tokenizer, prompt, add_special_tokens=not chat)
-        answers = [
-            _continuation(tokenizer, prompt, prompt_ids, text, add_special_tokens=not chat)
-            for text in self.scoring.targets(example)
-        ]
+        answers = []
+        for text in self.scoring.targets(example):
+            put = chat_answer(tokenizer, example.question, text, self.prompting) if chat else None
+            if put is None:
+                put = text if prompt[-1:].isspace() else f" {text}"
+            answers.append(_continuation(tokenizer, prompt, prompt_ids, put, add_special_tokens=not chat))
         return PreparedExample(example=example, prompt=prompt, prompt_ids=prompt_ids, answers=answers)
 
 
@@ -93,7 +102,6 @@ def _continuation(
     tokenizer: Any, prompt: str, prompt_ids: list[int], text: str, *, add_special_tokens: bool
 ) -> list[int]:
     """The tokens of ``text`` behind the prompt."""
-    text = text if prompt[-1:].isspace() else f" {text}"
     whole = tokens_of(tokenizer, prompt + text, add_special_tokens=add_special_tokens)
     if whole[: len(prompt_ids)] == prompt_ids and len(whole) > len(prompt_ids):
         return whole[len(prompt_ids) :]

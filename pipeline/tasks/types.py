@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from pipeline.program import LayerProgram
+from pipeline.tasks.prompting import PROMPT_VERSION
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.engine.greedy_decoding import Decoded
+
+#: Why an answer is right or wrong. ``ended``: it is right, and the model ended it. ``no final answer``: a solution
+#: ended without stating one. ``cut``: the limit on its tokens cut it before it was an answer. ``unequal``: it is
+#: another answer than the reference. ``tie``: two answers have equal logits, and the vocabulary's order alone would
+#: choose.
+#: ``ungradable``: the logits are not numbers, or the grader cannot read the answer or takes too long.
+Reason: TypeAlias = Literal["ended", "no final answer", "cut", "unequal", "tie", "ungradable"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +49,7 @@ class Example:
         answer: The reference answer; one of ``options`` where there are any.
         options: The answers that the model chooses among; empty where it writes freely.
         renderings: The example's other renderings, all of which must be answered right too.
+        prompt: The exact prompt, where a run has it already; None where it is made from ``question``.
     """
 
     id: str
@@ -49,12 +58,14 @@ class Example:
     answer: str
     options: tuple[str, ...] = ()
     renderings: tuple[Rendering, ...] = ()
+    prompt: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The example as JSON; empty ``renderings`` are left out, as in runs of earlier releases, which had none."""
+        """The example as JSON; what it lacks of ``renderings`` and ``prompt`` is left out, as in earlier releases."""
         fields = asdict(self)
-        if not self.renderings:
-            del fields["renderings"]
+        for name in ("renderings", "prompt"):
+            if not fields[name]:
+                del fields[name]
         return fields
 
 
@@ -71,6 +82,7 @@ class DataRequest:
             its own examples.
         seed: Seed of a task that makes its own examples.
         renderings: Number of renderings of each example, the first one included.
+        prompt_version: Version of the prompts' wordings; see ``pipeline.tasks.prompting``.
     """
 
     data: str | None = None
@@ -78,6 +90,7 @@ class DataRequest:
     limit: int | None = None
     seed: int = 0
     renderings: int = 1
+    prompt_version: int = PROMPT_VERSION
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -116,6 +129,7 @@ class Outcome:
 
     Attributes:
         correct: Whether the answers under all of the example's renderings are right.
+        reason: Why the answer is right or wrong; of the first wrong rendering, where there are several.
         margin: Distance of the logits from the opposite result: positive where right, negative where wrong.
         response: The program's answer; None where the verdict did not need it in full.
         layer_executions: The program's layers, counted for each row and forward pass, whether rows share them or not.
@@ -124,6 +138,7 @@ class Outcome:
     """
 
     correct: bool
+    reason: Reason
     margin: float
     response: str | None
     layer_executions: int

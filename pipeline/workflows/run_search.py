@@ -30,6 +30,7 @@ from pipeline.shards.run_config import (
 from pipeline.shards.run_folder import RunFolder, check_settings
 from pipeline.storage import AnyPath, without_secrets
 from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
+from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, today
 from pipeline.workflows.search_request import SearchRequest
 
 _NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
@@ -58,8 +59,11 @@ def run_search(
         KeyboardInterrupt: The run was interrupted; everything committed stays.
     """
     check_output(request.out)
+    folder = RunFolder(request.out)
+    stored = folder.peek()
+    kept = _kept_settings(stored)
     try:
-        examples = read_examples(request)
+        examples = read_examples(request, prompt_version=kept["prompt_version"])
         model = resolve_model(request.model)
         prior = _given_prior(request)
     except UserError:
@@ -67,15 +71,14 @@ def run_search(
     except OSError as error:
         where = without_secrets(str(error.filename or "a file"))
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
-    folder = RunFolder(request.out)
-    stored = folder.peek()
-    config = _config(request, model, examples, prior, stored)
+    day = today() if stored is None else read_json(request.out / "run.json").get("day")
+    config = replace(_config(request, model, examples, prior, kept), day=day)
     if stored is not None:
         check_settings(stored, config)  # before a cluster is started
     announce("Joining or starting a Ray cluster.")
     with joined_cluster(request.resources) as placement, closing(folder):
         config = replace(config, device=placement.device, dtype=placement.dtype)
-        provenance = _provenance(request)
+        provenance = {**_provenance(request), "day": config.day}
         committed = folder.open(config, provenance=provenance, announce=announce)
         _announce_other_versions(request.out, provenance, announce)
         calibrating = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
@@ -113,13 +116,18 @@ def run_search(
         return progress
 
 
-def read_examples(request: SearchRequest) -> list[Example]:
+def read_examples(request: SearchRequest, *, prompt_version: int = PROMPT_VERSION) -> list[Example]:
     """The request's examples.
+
+    Args:
+        request: The request.
+        prompt_version: Version of the prompts' wordings.
 
     Raises:
         UserError: The task or the data is wrong.
     """
-    task = get_task(request.task, max_new_tokens=request.max_new_tokens)
+    prompting = Prompting(version=prompt_version, thinking=request.thinking)
+    task = get_task(request.task, max_new_tokens=request.max_new_tokens, prompting=prompting)
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
     return read_or_explain(
@@ -130,8 +138,22 @@ def read_examples(request: SearchRequest) -> list[Example]:
             limit=request.limit,
             seed=request.seed,
             renderings=request.permutations,
+            prompt_version=prompt_version,
         ),
     )
+
+
+def _kept_settings(stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings that a run keeps from its first call on, whatever a later call would choose.
+
+    Args:
+        stored: The settings of the run that is resumed; None for a new run, whose device and dtype are ``auto`` until
+            its actors are placed.
+    """
+    if stored is None:
+        new = {"schema_version": SCHEMA_VERSION, "prompt_version": PROMPT_VERSION}
+        return {**new, "device": "auto", "dtype": "auto"}
+    return {"schema_version": 1, "prompt_version": 1, **stored}
 
 
 def _given_prior(request: SearchRequest) -> Prior | None:
@@ -147,7 +169,7 @@ def _config(
     model: ModelSource,
     examples: list[Example],
     prior: Prior | None,
-    stored: Mapping[str, Any] | None,
+    kept: Mapping[str, Any],
 ) -> RunConfig:
     """The run's settings.
 
@@ -156,17 +178,17 @@ def _config(
         model: The base model.
         examples: The run's examples.
         prior: The prior that the request names.
-        stored: The settings of the run that is resumed, whose device, dtype and schema version they take; None for a
-            new run, whose device and dtype are ``auto`` until its actors are placed.
+        kept: The settings that the run keeps from its first call on; see ``_kept_settings``.
     """
-    stored = {"device": "auto", "dtype": "auto"} if stored is None else stored
     task = get_task(request.task)
     calibration = DEFAULT_CALIBRATION if request.calibration is None else request.calibration
     if not get_action_space(request.search.action_space).keeps_order:
         calibration = 0
     search = request.search if task.scoring.margins_compare else replace(request.search, margin_scale=None)
     return RunConfig(
-        schema_version=stored.get("schema_version", SCHEMA_VERSION),
+        schema_version=kept["schema_version"],
+        prompt_version=kept["prompt_version"],
+        thinking=request.thinking,
         model=model,
         task=request.task,
         data=request.data,
@@ -184,8 +206,8 @@ def _config(
         calibration=0 if prior is not None else calibration,
         prior_sha256=None if prior is None else prior.fingerprint,
         cache_gib=request.cache_gib,
-        device=str(stored.get("device")),
-        dtype=str(stored.get("dtype")),
+        device=str(kept.get("device")),
+        dtype=str(kept.get("dtype")),
         cpus_per_actor=request.resources.cpus_per_actor,
     )
 

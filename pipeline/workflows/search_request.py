@@ -37,6 +37,9 @@ class SearchRequest:
     """Most tokens of a generated answer."""
     search: SearchConfig
     """Configuration of each example's search."""
+    thinking: bool = False
+    """Let the model think before its solution, where its chat template knows how. Thinking is never graded; it takes
+    tokens of --max-new-tokens."""
     seed: int = 0
     """Seed of the examples that a task makes, and of every search."""
     keep: int | str = field(default=4, metadata=option(metavar="K|pareto|all"))

@@ -6,6 +6,7 @@ the task scores the answers as in a search.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ from pipeline.distributed.model_actor import TaskActor
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
-from pipeline.shards.reader import read_paths, read_settings
+from pipeline.shards.reader import read_json, read_paths, read_settings
 from pipeline.shards.source_examples import examples_of
 from pipeline.storage import AnyPath
-from pipeline.tasks import Example, Outcome
+from pipeline.tasks import Example, Outcome, PreparedExample
+from pipeline.tasks.prompting import Prompting
+from pipeline.tasks.types import Reason
 from pipeline.workflows.verify_request import VerifyRequest
 
 if TYPE_CHECKING:
@@ -38,12 +41,19 @@ class ReplayedLabel:
         correct: Whether its answer is right.
         as_asked: Whether its answer in the first rendering is right; None if the example has no other rendering.
         margin: The margin in the row.
+        response: The program's answer in the row; None where the row has none.
     """
 
     program: LayerProgram
     correct: bool
     as_asked: bool | None
     margin: float
+    response: str | None = None
+
+    @property
+    def verdicts(self) -> tuple[bool, bool | None]:
+        """The pair of ``correct`` and ``as_asked``, as ``Outcome.verdicts``."""
+        return self.correct, self.as_asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +80,7 @@ class ReplayPlan:
         dtype: The run's precision.
         task: The task's name.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        prompting: The settings of the run's prompts.
     """
 
     examples: list[LabelledExample]
@@ -78,6 +89,7 @@ class ReplayPlan:
     dtype: str
     task: str
     max_new_tokens: int | None
+    prompting: Prompting
 
     @property
     def num_labels(self) -> int:
@@ -96,6 +108,8 @@ class Difference:
         as_asked: Whether only the result of the first rendering differs, in a run with several renderings.
         margin: The row's margin.
         replayed_margin: The replay's margin.
+        reason: Why the replay's answer is right or wrong.
+        same_answer: Whether the replay wrote the row's answer, so that today's scoring alone differs.
     """
 
     example_id: str
@@ -104,6 +118,8 @@ class Difference:
     as_asked: bool = False
     margin: float
     replayed_margin: float
+    reason: Reason
+    same_answer: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +139,11 @@ class Verification:
     dtype: str
 
     @property
+    def rescored(self) -> Counter[Reason]:
+        """The labels that today's scoring alone changes, by the reason of the new label."""
+        return Counter(one.reason for one in self.differences if one.same_answer)
+
+    @property
     def differing_share(self) -> float:
         """Share of the replayed rows that differ."""
         return len(self.differences) / self.replayed if self.replayed else 0.0
@@ -139,8 +160,17 @@ class ReplayActor(TaskActor):
         oracle, outcomes = StockRunner(self._model), []
         for item in items:
             prepared = self._task.prepare(item.example, self._model.tokenizer)
+
+            def scored(label: ReplayedLabel, *, need_response: bool, prepared: PreparedExample = prepared) -> Outcome:
+                return self._task.score(oracle, [prepared], [label.program], need_response=need_response)[0]
+
+            of_example = [scored(label, need_response=False) for label in item.labels]
+            # Where a label differs, the whole answer says whether the model or the scoring does.
             outcomes.append(
-                [self._task.score(oracle, [prepared], [label.program], need_response=False)[0] for label in item.labels]
+                [
+                    outcome if outcome.verdicts == label.verdicts else scored(label, need_response=True)
+                    for label, outcome in zip(item.labels, of_example)
+                ]
             )
         return outcomes
 
@@ -214,6 +244,9 @@ def prepare(request: VerifyRequest) -> ReplayPlan:
         dtype=dtype,
         task=task,
         max_new_tokens=settings.get("max_new_tokens"),
+        prompting=Prompting(
+            thinking=settings.get("thinking") is True, day=read_json(request.run / "run.json").get("day")
+        ),
     )
 
 
@@ -226,7 +259,7 @@ def replay(plan: ReplayPlan, placement: Placement) -> Iterator[tuple[LabelledExa
     starts = range(0, len(plan.examples), EXAMPLES_AT_ONCE)
     batches = [plan.examples[start : start + EXAMPLES_AT_ONCE] for start in starts]
     cpus = placement.pool.cpus_per_actor
-    arguments = (plan.source, placement.device, plan.dtype, cpus, plan.task, plan.max_new_tokens)
+    arguments = (plan.source, placement.device, plan.dtype, cpus, plan.task, plan.max_new_tokens, plan.prompting)
     actors: ActorPool[list[LabelledExample]] = ActorPool(ReplayActor, arguments, placement.pool)
     with actors:
         for items, outcomes in actors.map(batches):
@@ -235,7 +268,7 @@ def replay(plan: ReplayPlan, placement: Placement) -> Iterator[tuple[LabelledExa
 
 def compare(example_id: str, label: ReplayedLabel, outcome: Outcome) -> Difference | None:
     """The difference between a row's label and the replay; None if the replay confirms the label."""
-    if outcome.verdicts == (label.correct, label.as_asked):
+    if outcome.verdicts == label.verdicts:
         return None
     only_as_asked = outcome.correct == label.correct
     return Difference(
@@ -245,7 +278,16 @@ def compare(example_id: str, label: ReplayedLabel, outcome: Outcome) -> Differen
         as_asked=only_as_asked,
         margin=label.margin,
         replayed_margin=outcome.margin,
+        reason=outcome.reason,
+        same_answer=_same_answer(label.response, outcome.response),
     )
+
+
+def _same_answer(kept: str | None, replayed: str | None) -> bool:
+    """Whether two answers are one text, which either scoring may have ended sooner."""
+    if not kept or not replayed:
+        return False
+    return kept.startswith(replayed) or replayed.startswith(kept)
 
 
 def _setting(settings: dict[str, Any], key: str, run: AnyPath) -> str:
@@ -262,13 +304,16 @@ def _by_example(rows: pd.DataFrame, examples: dict[str, Example], run: AnyPath) 
         example_id, as_asked = row["example_id"], row.get("correct_as_asked")
         if example_id not in examples:
             raise UserError(f"{run} has rows of example {example_id!r}, which is not one of its examples")
-        item = found.setdefault(example_id, LabelledExample(example=examples[example_id], labels=[]))
+        # The row's own prompt: the template may have changed since, or writes the date.
+        example = replace(examples[example_id], prompt=row["prompt"])
+        item = found.setdefault(example_id, LabelledExample(example=example, labels=[]))
         item.labels.append(
             ReplayedLabel(
                 program=LayerProgram(map(int, row["program"]), int(row["num_layers"])),
                 correct=bool(row["correct"]),
                 as_asked=None if as_asked is None else bool(as_asked),
                 margin=float(row["score"]),
+                response=row["response"],
             )
         )
     return list(found.values())

@@ -25,6 +25,7 @@ from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, is_folder, locate, uploaded
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
+from pipeline.tasks.prompting import Prompting, today
 from router.artifact.base_model import find_base, short_revision, text_fingerprint
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
 from router.evaluation.evaluate_request import EvaluateRequest
@@ -77,7 +78,8 @@ def evaluate(
             check_average(one.head, request.average)
     curve = _reachable(request, router, announce)
     source = find_base(router.base, request.base, kind="router")
-    task = get_task(request.task, max_new_tokens=request.max_new_tokens)
+    prompting = Prompting(thinking=request.thinking, day=today())
+    task = get_task(request.task, max_new_tokens=request.max_new_tokens, prompting=prompting)
     found = _read(task, request)
     known = router.trained_on.union(*(other.trained_on for other in others.values()))
     examples, left_out = _unseen(found, task, known, source)
@@ -94,6 +96,8 @@ def evaluate(
             task=request.task,
             data_sha256=fingerprint(examples),
             max_new_tokens=request.max_new_tokens,
+            thinking=prompting.thinking,
+            day=prompting.day,
             search=replace(search, simulations=max(request.simulations, 1)),
             seed=request.seed,
             device=placement.device,

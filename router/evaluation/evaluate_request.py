@@ -33,6 +33,8 @@ class EvaluateRequest:
     """Seed of the examples that a task makes, of random programs and of the search."""
     max_new_tokens: int | None = field(default=None, metadata=option(unset="the task's own"))
     """Most tokens of a generated answer."""
+    thinking: bool = False
+    """Let the model think before its solution, as in the search of the training."""
     budget: float | None = None
     """Most layers of any program, as a fraction of the depth."""
     average: float | None = None

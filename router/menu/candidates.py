@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,7 +60,10 @@ class SearchedRun:
                 "with --labels consensus"
             )
         try:
-            examples = [example for example in examples_of(run) if example.id in known]
+            prompts = rows.groupby("example_id").prompt.first()
+            examples = [
+                replace(example, prompt=str(prompts[example.id])) for example in examples_of(run) if example.id in known
+            ]
         except UserError as error:
             raise UserError(
                 f"the examples of {run} cannot be read again ({error}), and no further program can be evaluated on "

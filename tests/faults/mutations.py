@@ -172,7 +172,9 @@ MUTATIONS = (
     Mutation("beyond_its_actors", (WHOLE_CHUNKS_FAIL,)),
     Mutation("beyond_its_actors", (Guard(f"{FAILURES}:MAX_EXCEPTIONS_IN_A_ROW", constant(1)),)),
     Mutation("an_example_hangs", (Guard(f"{COORDINATOR}:Coordinator._replace_stalled", returns(None)),)),
-    Mutation("a_grader_hangs", (Guard("pipeline.tasks.math_grader:MathGrader.__init__", afterwards(patient_grader)),)),
+    Mutation(
+        "a_grader_hangs", (Guard("pipeline.tasks.scoring.math_grader:MathGrader.__init__", afterwards(patient_grader)),)
+    ),
     Mutation("takes_long_at_the_end", (Guard(f"{COORDINATOR}:Coordinator._overdue_chunks", returns(frozenset())),)),
     Mutation("a_node_is_removed", (DEATH_ENDS_THE_RUN,)),
     Mutation("a_node_is_preempted", (Guard("pipeline.distributed.search_actors:is_preempted", returns(False)),)),

@@ -85,6 +85,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
                 outcomes.append(
                     Outcome(
                         correct=correct,
+                        reason="ended" if correct else "unequal",
                         margin=margin if correct else -margin,
                         response="42",
                         layer_executions=len(program),
@@ -122,7 +123,7 @@ def evaluator(faults: Path, *, pause: float = 0.0) -> type[SearchEvaluator]:
 
         def _grade(self) -> None:
             """Ask a grader that thinks for ever; math-verify's own alarm would not reach it either."""
-            from pipeline.tasks.math_grader import MathGrader
+            from pipeline.tasks.scoring.math_grader import MathGrader
 
             grader = MathGrader(seconds=1.0)
             assert grader.equal(r"\boxed{2}", "2.0") and grader._process is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.program import LayerProgram
-from pipeline.tasks.scoring.margins import FEW_LEAVES, wrong_if_nan
+from pipeline.tasks.scoring.margins import FEW_LEAVES, result_of
 from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 
 
@@ -22,7 +22,8 @@ class Choice:
         per_character: Divide an option's log-likelihood by its length in characters, so that long
             options are not punished (lm-evaluation-harness calls this ``acc_norm``).
 
-    The margin is the reference option's (log-likelihood, per character or not) minus the best other's.
+    The margin is the reference option's (log-likelihood, per character or not) minus the best other's. Where it is 0,
+    the example is wrong: an option's place in the list decides nothing.
     """
 
     per_character: bool
@@ -86,10 +87,11 @@ class Choice:
         others = [score for index, score in enumerate(scores) if index != reference]
         # ``max`` would skip a NaN.
         margin = math.nan if any(map(math.isnan, scores)) else scores[reference] - max(others)
-        correct, margin = wrong_if_nan(options[chosen] == prepared.example.answer, margin)
+        result = result_of(options[chosen] == prepared.example.answer, margin)
         return Outcome(
-            correct=correct,
-            margin=margin,
+            correct=result.correct,
+            reason=result.reason,
+            margin=result.margin,
             response=options[chosen],
             layer_executions=layer_executions,
         )

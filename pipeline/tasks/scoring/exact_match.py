@@ -12,7 +12,7 @@ from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 if TYPE_CHECKING:
     import torch
 
-from pipeline.tasks.scoring.margins import FEW_LEAVES, least_gap, smaller, wrong_if_nan
+from pipeline.tasks.scoring.margins import FEW_LEAVES, least_gap, result_of, smaller
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,11 @@ class ExactMatch:
         verdict = _verdict(text, prepared.example.answer, ended=ended)
         if verdict is None or (need_response and not verdict):
             return None
-        correct, margin = wrong_if_nan(verdict, abs(forced.gap) if verdict else -abs(forced.gap))
+        result = result_of(verdict, abs(forced.gap) if verdict else -abs(forced.gap))
         return Outcome(
-            correct=correct,
-            margin=margin,
+            correct=result.correct,
+            reason=result.reason,
+            margin=result.margin,
             response=prepared.example.answer if verdict else None,
             layer_executions=len(program),
         )
@@ -135,14 +136,18 @@ class ExactMatch:
             text = model.tokenizer.decode(row.tokens, skip_special_tokens=True)
             response = _first_line(text)
             # A text that the limit cuts may go on: it is no answer yet.
-            ended = _has_line_end(text) or not model.end_tokens.isdisjoint(row.tokens[-1:])
-            right = ended and response == prepared.example.answer
+            ended = not model.end_tokens.isdisjoint(row.tokens[-1:])
+            verdict = _verdict(text, prepared.example.answer, ended=ended)
+            right = verdict is True
             written = smaller(least_gap(forced.logits[: len(forced.agreed)]), row.gap)
-            correct, margin = wrong_if_nan(right, written if right else -abs(forced.gap))
+            result = result_of(
+                right, written if right else -abs(forced.gap), wrong="cut" if verdict is None else "unequal"
+            )
             outcomes.append(
                 Outcome(
-                    correct=correct,
-                    margin=margin,
+                    correct=result.correct,
+                    reason=result.reason,
+                    margin=result.margin,
                     response=response if right or need_response else None,
                     layer_executions=len(program) * (1 + row.passes),
                 )

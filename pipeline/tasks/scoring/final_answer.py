@@ -14,9 +14,9 @@ from dataclasses import dataclass
 _BOX = re.compile(r"\\f?boxed\b|\\fbox\b")
 #: What stands in a box without braces: ``\boxed 5``, ``\boxed\pi``.
 _BARE = re.compile(r"\s*(\\[A-Za-z]+|-?[^\s{}$\\.,;]+(?:[.,]\d+)*)(?=[\s$.,;)])")
-#: A sentence that states the answer, up to its end.
+#: A sentence that states the answer, up to its end; GSM8K's own mark is one too.
 _SENTENCE = re.compile(
-    r"(?:answer|result|solution)\s*(?:is|:|=|equals)[:\s]*(?P<answer>[^\n]*?[^\s.])\s*(?:\.(?=\s|$)|\n|$)",
+    r"(?:(?:answer|result|solution)\s*(?:is|:|=|equals)[:\s]*|####\s*)(?P<answer>[^\n]*?[^\s.])\s*(?:\.(?=\s|$)|\n|$)",
     re.IGNORECASE,
 )
 #: The thinking that a model writes before its answer.
@@ -54,7 +54,20 @@ def ends_with_box(text: str) -> bool:
     return any(box.content is not None and not is_echo(box.content) for box in boxes(without_thinking(text)))
 
 
-def final_answer(text: str, *, ended: bool) -> str | None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinalAnswer:
+    """The answer that a solution states.
+
+    Attributes:
+        text: The answer, without its box or sentence.
+        in_words: Whether a sentence states it, so that words may stand around it.
+    """
+
+    text: str
+    in_words: bool
+
+
+def final_answer(text: str, *, ended: bool) -> FinalAnswer | None:
     """The final answer that a solution states.
 
     Args:
@@ -62,8 +75,8 @@ def final_answer(text: str, *, ended: bool) -> str | None:
         ended: Whether the model ended it. A box is an answer in any text; a sentence only in one that has ended.
 
     Returns:
-        The first box that is no echo, or the last sentence that states an answer, as text for a grader; None where
-        there is neither, or where a box behind it is open: the text was cut while the model corrected itself.
+        The first box that is no echo, or the last sentence that states an answer; None where there is neither, or where
+        a box behind it is open: the text was cut while the model corrected itself.
     """
     text = without_thinking(text)
     found = boxes(text)
@@ -71,12 +84,12 @@ def final_answer(text: str, *, ended: bool) -> str | None:
         return None
     stated = [box.content for box in found if box.content is not None and not is_echo(box.content)]
     if stated:
-        return f"\\boxed{{{stated[0]}}}"
+        return FinalAnswer(text=stated[0], in_words=False)
     if not ended:
         return None
     sentences = [match["answer"].strip(" *$:") for match in _SENTENCE.finditer(text)]
     stated = [sentence for sentence in sentences if not is_echo(sentence)]
-    return f"The answer is {stated[-1]}." if stated else None
+    return FinalAnswer(text=stated[-1], in_words=True) if stated else None
 
 
 def is_echo(content: str) -> bool:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.program import LayerProgram
-from pipeline.tasks.math_grader import MathGrader
 from pipeline.tasks.scoring.final_answer import ends_with_box, final_answer
 from pipeline.tasks.scoring.margins import MANY_LEAVES
-from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
+from pipeline.tasks.scoring.math_grader import MathGrader
+from pipeline.tasks.types import Example, Outcome, PreparedExample, Reason, Runner
 
 #: The newest tokens, in which a box without braces (``\\boxed 5``) begins and ends.
 _BARE_BOX_TOKENS = 12
@@ -68,17 +68,26 @@ class Graded:
             response = model.tokenizer.decode(row.tokens, skip_special_tokens=True).strip()
             ended = not model.end_tokens.isdisjoint(row.tokens[-1:])
             written = row.tokens[:-1] if ended else row.tokens
-            stated = final_answer(_with_thinking(prepared, model.tokenizer.decode(written)), ended=ended)
-            correct = stated is not None and self.grader.equal(stated, prepared.example.answer)
+            text = _with_thinking(prepared, model.tokenizer.decode(written))
+            reason = self._reason(text, prepared.example.answer, ended=ended)
+            correct = reason == "ended"
             outcomes.append(
                 Outcome(
                     correct=correct,
+                    reason=reason,
                     margin=row.gap if correct else -row.gap,
                     response=response,
                     layer_executions=len(program) * row.passes,
                 )
             )
         return outcomes
+
+    def _reason(self, text: str, answer: str, *, ended: bool) -> Reason:
+        stated = final_answer(text, ended=ended)
+        if stated is None:
+            return "no final answer" if ended else "cut"
+        comparison = self.grader.compare(stated.text, answer, in_words=stated.in_words)
+        return "ended" if comparison == "equal" else comparison
 
 
 def _has_ended(prepared: PreparedExample, tokens: Sequence[int], tokenizer: Any) -> bool:

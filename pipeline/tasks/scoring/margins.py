@@ -1,9 +1,11 @@
-"""Margins: how far the logits are from the opposite result."""
+"""Margins: how far the logits are from the opposite result, and the results that they alone decide."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.tasks.types import Reason
 
 if TYPE_CHECKING:
     import torch
@@ -13,9 +15,30 @@ FEW_LEAVES = 1
 MANY_LEAVES = 8
 
 
-def wrong_if_nan(correct: bool, margin: float) -> tuple[bool, float]:
-    """The correctness and the margin of a result; wrong with margin -inf if the margin is NaN (the logits overflow)."""
-    return (False, -math.inf) if math.isnan(margin) else (correct, margin)
+class Result(NamedTuple):
+    """The correctness of an answer, its reason, and the margin."""
+
+    correct: bool
+    reason: Reason
+    margin: float
+
+
+def result_of(right: bool, margin: float, *, wrong: Reason = "unequal") -> Result:
+    """The result of an answer with its margin.
+
+    An answer with a tie is wrong: the vocabulary's order chose it among equal logits, which bfloat16 often gives. An
+    answer whose margin is NaN (the logits overflow) is wrong with margin -inf.
+
+    Args:
+        right: Whether the answer is the reference.
+        margin: The margin: positive where right, negative where wrong.
+        wrong: The reason where the answer is not the reference.
+    """
+    if math.isnan(margin):
+        return Result(False, "ungradable", -math.inf)
+    if margin == 0:
+        return Result(False, "tie", 0.0)
+    return Result(True, "ended", margin) if right else Result(False, wrong, margin)
 
 
 def smaller(gap: float, other: float) -> float:

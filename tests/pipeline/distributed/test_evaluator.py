@@ -106,7 +106,7 @@ def searched(right: dict[str, float]) -> ExampleSearch:
 
 
 def outcome(margin: float) -> Outcome:
-    return Outcome(correct=margin > 0, margin=margin, response="2", layer_executions=8)
+    return Outcome(correct=margin > 0, reason="ended", margin=margin, response="2", layer_executions=8)
 
 
 @pytest.mark.parametrize("keep", [1, "pareto"])

@@ -286,6 +286,16 @@ def test_pictures_of_a_run_with_little_in_it(questions, budget, tmp_path):
     png.write([chart for section in sections for chart in section.charts], tmp_path)
 
 
+def test_reasons_are_counted_for_the_base_model_and_for_other_programs():
+    """Catches a count of all rows as the base model's, and a table of nothing for a run that holds no reasons."""
+    made = frame([("t", {IDENTITY: False, (0,): True}), ("t", {IDENTITY: True}), ("t", {IDENTITY: False, (1,): False})])
+    assert analysis.count_reasons(made) == []
+    assert "other kept programs" not in render("t", [], analyse(PathStudy.of(made, SETTINGS, {})))
+    made["reason"] = ["cut", "ended", "ended", "cut", "unequal"]
+    assert analysis.count_reasons(made) == [("cut", 2, 0), ("ended", 1, 1), ("unequal", 0, 1)]
+    assert "other kept programs" in render("t", [], analyse(PathStudy.of(made, SETTINGS, {})))
+
+
 def test_many_tasks_of_odd_names_are_told_apart(tmp_path):
     """Catches curves without a colour, names that are read as formulas or left out, and ones that leave the page."""
     names = ["_hidden", "$\\frac$", "a name " * 20, *(f"task {number}" for number in range(6))]

@@ -51,7 +51,16 @@ def searched(keep, **settings):
 
     def score(examples, programs, *, need_response):
         verdicts = map(verdict_of, programs)
-        return [Outcome(correct=right, margin=margin, response="", layer_executions=1) for right, margin in verdicts]
+        return [
+            Outcome(
+                correct=right,
+                reason="ended" if right else "unequal",
+                margin=margin,
+                response="",
+                layer_executions=1,
+            )
+            for right, margin in verdicts
+        ]
 
     question = PreparedExample(
         example=Example(id="q", task="none", question="", answer=""), prompt="", prompt_ids=[], answers=[]

@@ -11,11 +11,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shard_rows import CONFIG, opened, reopened, rows
+from shard_rows import CONFIG, opened, planted_row, reopened, rows
 
 from pipeline import read_paths
 from pipeline.errors import UserError
+from pipeline.program import LayerProgram
 from pipeline.shards import read_settings, reader, run_config, run_folder, schema
+from pipeline.shards.data_card import data_set_card
+from pipeline.shards.progress import Progress
+from pipeline.shards.reader import read_manifest
 from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.run_folder import RunFolder
 from pipeline.shards.schema import COLUMNS, SCHEMA, Column, schema_of
@@ -279,3 +283,32 @@ def test_the_first_schema_version_never_changes():
     digest = hashlib.sha256(schema_of({}, version=1).serialize().to_pybytes()).hexdigest()
     both = hashlib.sha256(schema_of({"permutations": 2}, version=1).serialize().to_pybytes()).hexdigest()
     assert (digest[:16], both[:16]) == ("0cc70ff056ee13c4", "d9c6b1ab42a887ed")
+
+
+def test_the_second_schema_version_never_changes():
+    """Catches a further column that is given to runs of the second version, which do not have it."""
+    assert [name for name in schema_of({}, version=2).names if name not in schema_of({}, version=1).names] == ["reason"]
+    digest = hashlib.sha256(schema_of({}, version=2).serialize().to_pybytes()).hexdigest()
+    assert digest[:16] == "9e762b0890b23950"
+
+
+def test_a_record_counts_the_base_models_reasons(run):
+    """Catches counts of other programs, and records of the first version that no longer can be read."""
+    wrong = planted_row("b", LayerProgram.identity(3), correct=False, baseline_correct=False, rank=0, reason="cut")
+    run.commit(0, [{**row, "reason": "ended"} for row in rows("a")])
+    run.commit(1, [planted_row("b", LayerProgram((0, 2), 3), reason="ended"), wrong])
+    run.commit(2, rows("c"))
+    records = read_manifest(run.root)
+    assert [records[group].base_reasons for group in range(3)] == [{"ended": 1}, {"cut": 1}, {}]
+    progress = Progress(num_examples=3, programs_an_example=1)
+    for record in records.values():
+        progress.add(record)
+    card = data_set_card(CONFIG, progress)
+    assert "| the base model is wrong: cut | 1 |" in card and "ended |" not in card
+    file = run.root / "manifest" / "group-000002.json"
+    stored = json.loads(file.read_text())
+    file.write_text(json.dumps({name: value for name, value in stored.items() if name != "base_reasons"}))
+    assert read_manifest(run.root)[2].base_reasons == {}
+    file.write_text(json.dumps({**stored, "base_reasons": {"cut": "many"}}))
+    with pytest.raises(UserError, match="is damaged: its base_reasons"):
+        read_manifest(run.root)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.tasks.math_grader import MathGrader
-from pipeline.tasks.scoring.final_answer import ends_with_box, final_answer
+from pipeline.tasks.scoring.final_answer import FinalAnswer, ends_with_box, final_answer
+from pipeline.tasks.scoring.math_grader import MathGrader
 
 
 @pytest.mark.parametrize("behind", ["", ".", "$.\n\nProblem: What is 1 + 1?\n\nIt is $\\boxed{2}$."])
@@ -26,7 +26,7 @@ from pipeline.tasks.scoring.final_answer import ends_with_box, final_answer
 def test_a_box_of_any_depth_is_the_answer(content, behind):
     """Catches a box whose inner braces end it, or one behind it that is judged in its place."""
     text = f"So it is $\\boxed{{{content}}}"
-    assert final_answer(text + behind, ended=False) == f"\\boxed{{{content}}}"
+    assert final_answer(text + behind, ended=False) == FinalAnswer(text=content, in_words=False)
     assert [ends_with_box(text[:end]) for end in range(len(text) + 1)].index(True) == len(text)
 
 
@@ -51,7 +51,7 @@ def test_a_box_of_any_depth_is_the_answer(content, behind):
 )
 def test_boxes(text, answer):
     """Catches an open, echoed or thought-out box that counts, and a box without braces that does not."""
-    assert final_answer(text, ended=False) == (None if answer is None else f"\\boxed{{{answer}}}")
+    assert final_answer(text, ended=False) == (None if answer is None else FinalAnswer(text=answer, in_words=False))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,7 @@ def test_boxes(text, answer):
         ("**Answer:** 12", "12"),
         ("The answer is 3. No, the answer is 4.\nGoodbye.", "4"),
         ("The answer is 3.5 apples.", "3.5 apples"),
+        ("She has 9 + 9 left.\n#### 18", "18"),
         ("We add the blue and the white.\n\nStep 3: Now the sum of both is the", None),
         ("So we divide the cups by 20- 20- 20- 20- 20-", None),
         ("5", None),
@@ -70,7 +71,7 @@ def test_boxes(text, answer):
 )
 def test_sentences_count_where_the_text_has_ended(text, answer):
     """Catches the last number of a text that is taken for its answer, and a sentence that was cut."""
-    assert final_answer(text, ended=True) == (None if answer is None else f"The answer is {answer}.")
+    assert final_answer(text, ended=True) == (None if answer is None else FinalAnswer(text=answer, in_words=True))
     assert final_answer(text, ended=False) is None
 
 
@@ -117,6 +118,21 @@ SHAPES = [
     (r"\log_{2}{3}", r"\log_{3}{2}"),
     (r"\binom{5}{2}", r"\binom{5}{1}"),
 ]
+#: Forms of MATH answers, each around a part that differs between a right and a wrong answer.
+FORMS = [
+    r"\frac{PART}{7}",
+    r"\dfrac{2}{PART}",
+    r"\sqrt{PART + 1}",
+    r"\frac{\sqrt{PART}}{11}",
+    r"\left[PART, 100\right)",
+    r"(-\infty, PART]",
+    r"\left(\frac{PART}{13}, -5\right)",
+    r"\begin{pmatrix} PART & 0 \\ 3 & \frac{1}{2} \end{pmatrix}",
+    r"x^{PART} + y",
+    r"\{PART, 101, 102\}",
+    r"PART\text{ units}",
+]
+PARTS = ["2", "17", r"\frac{3}{8}", r"2^{\frac{5}{3}}", "19.5", "23", "41", r"\frac{\sqrt{5}}{6}", "3^{10}", r"12\pi"]
 BEHIND = ["$.", "$.\n\nProblem: What is 1 + 1?\n\nIt is $\\boxed{2}$."]
 
 
@@ -136,8 +152,27 @@ def test_a_solution_is_right_by_its_own_box(grader, content, other, behind):
     assert text[:stop].endswith(f"{content}}}")
     for solution in (text, text[:stop]):
         stated = final_answer(solution, ended=False)
-        assert grader.equal(stated, content)
-        assert not grader.equal(stated, other)
+        assert stated is not None and stated.text == content
+        assert grader.equal(solution, content)
+        assert not grader.equal(solution, other)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [pytest.param(one, marks=() if number in (3, 7) else pytest.mark.exhaustive) for number, one in enumerate(FORMS)],
+)
+def test_answers_of_every_form_are_told_apart(grader, form):
+    """Catches a form that ends a solution in the wrong place, or in which any answer counts as right: 220 pairs."""
+    for part, other_part in zip(PARTS, [*PARTS[1:], PARTS[0]]):
+        content, other = form.replace("PART", part), form.replace("PART", other_part)
+        text = f"So it is $\\boxed{{{content}}}$.\n\nProblem: What is 1 + 1?\n\nIt is $\\boxed{{2}}$."
+        stop = next(end for end in range(len(text) + 1) if ends_with_box(text[:end]))
+        stated = final_answer(text[:stop], ended=False)
+        assert stated == final_answer(text, ended=True) and stated is not None and stated.text == content
+        # Another spelling, so that not the text alone is compared.
+        spelled = content.replace("\\dfrac", "\\frac").replace("\\left", "").replace("\\right", "").replace(" ", "  ")
+        assert grader.compare(stated.text, spelled) == "equal"
+        assert grader.compare(stated.text, other) != "equal"
 
 
 @pytest.mark.parametrize(("content", "other"), SHAPES)

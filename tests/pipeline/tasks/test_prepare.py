@@ -22,9 +22,10 @@ class Tokenizer:
             text = text.replace(merge, chr(sum(map(ord, merge))))
         return SimpleNamespace(input_ids=[BEGIN] * add_special_tokens + [ord(character) for character in text])
 
-    def apply_chat_template(self, turns, *, tokenize, add_generation_prompt):
-        assert not tokenize and add_generation_prompt and [turn["role"] for turn in turns] == ["user"]
-        return f"\x01<user>{turns[0]['content']}<model>\n"
+    def apply_chat_template(self, turns, *, tokenize, add_generation_prompt=False, **variables):
+        assert not tokenize
+        text = "\x01" + "".join(f"<{turn['role']}>\n{turn['content']}" for turn in turns)
+        return text + "<assistant>\n" * add_generation_prompt
 
 
 def prepared(task, tokenizer, prompt="1 + 1 ="):
@@ -57,7 +58,7 @@ def test_a_merge_across_the_border_leaves_the_prompt_alone():
 def test_a_chat_template_brings_its_own_special_tokens():
     """Catches a begin token that is doubled, or missing where the model has no template."""
     chat = prepared("arc", Tokenizer(chat_template="yes"))
-    assert chat.prompt == "\x01<user>1 + 1 =<model>\n"
+    assert chat.prompt == "\x01<user>\n1 + 1 =<assistant>\n"
     assert chat.prompt_ids == tokens(chat.prompt) and chat.prompt_ids.count(BEGIN) == 1
     assert chat.answers == [tokens("A"), tokens("B")]
     plain = prepared("arc", Tokenizer())

@@ -55,6 +55,7 @@ class Guesser:
         correct = self.answers[question.prompt] == question.example.answer
         return Outcome(
             correct=correct,
+            reason="ended" if correct else "unequal",
             margin=len(question.prompt) * (1.0 if correct else -1.0),
             response=self.answers[question.prompt] if need_response else None,
             layer_executions=len(program),

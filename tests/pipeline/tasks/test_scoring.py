@@ -165,6 +165,7 @@ def test_a_text_that_the_limit_cuts_is_no_answer(after, right, need_response):
     model = scripted(PIECES, [1, 2, *after])
     [outcome] = ExactMatch(max_new_tokens=5).score(model, [asked], [PROGRAM], need_response=need_response)
     assert outcome.correct == right and (outcome.margin > 0) == right
+    assert outcome.reason == ("ended" if right else "cut")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_logits_that_are_not_numbers_are_never_right(scoring):
     for answer in range(1, len(PIECES)):
         asked = question("x", [[answer], [END]], ("x", "y"))
         for outcome in scoring.score(model, [asked], [PROGRAM], need_response=False):
-            assert not outcome.correct and outcome.margin == -math.inf
+            assert (outcome.correct, outcome.reason, outcome.margin) == (False, "ungradable", -math.inf)
 
 
 @pytest.mark.parametrize("answer", ["x", "y", "z"])
@@ -257,32 +258,65 @@ def test_one_option_that_is_no_number_leaves_no_verdict(answer, overflows):
         assert not outcome.correct and outcome.margin == -math.inf
 
 
+@pytest.mark.parametrize("reference", ["x", "y", "z"])
+def test_the_order_of_options_decides_nothing(reference):
+    """Catches the first of two options with equal logits, as bfloat16 often gives them, that counts as right."""
+    model = StubModel(PIECES, lambda program, tokens: [0.0, 2.0, 2.0, 1.0, *[0.0] * (len(PIECES) - 4)])
+    asked = question(reference, [[1], [2], [3]], ("x", "y", "z"))
+    [outcome] = Choice(per_character=False).score(model, [asked], [PROGRAM], need_response=True)
+    assert (outcome.correct, outcome.reason) == (False, "unequal" if reference == "z" else "tie")
+    assert outcome.margin == (-1.0 if reference == "z" else 0.0)
+
+
+@pytest.mark.parametrize("reference", [1, 2])
+def test_the_order_of_the_vocabulary_decides_nothing(reference):
+    """Catches an answer that is right, or wrong as another, because its token comes first of two with equal logits."""
+
+    def prefer(program, tokens):
+        logits = [0.0, 3.0, 3.0] if len(tokens) == len(PROMPT) else [3.0, 0.0, 0.0]
+        return [*logits, *[0.0] * (len(PIECES) - 3)]
+
+    asked = question(str(reference), [[reference]])
+    for need_response in (False, True):
+        [outcome] = ExactMatch(max_new_tokens=2).score(
+            StubModel(PIECES, prefer), [asked], [PROGRAM], need_response=need_response
+        )
+        assert (outcome.correct, outcome.reason, outcome.margin) == (False, "tie", 0.0)
+
+
 # -- graded -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "read", "stated"),
     [
-        (r"so \boxed{3} and more", r"so \boxed{3}", r"\boxed{3}"),
-        (r"\boxed{\frac{1}{2}}, done", r"\boxed{\frac{1}{2}}", r"\boxed{\frac{1}{2}}"),
-        (r"\boxed{\frac{\sqrt{2}}{2}}, done", r"\boxed{\frac{\sqrt{2}}{2}}", r"\boxed{\frac{\sqrt{2}}{2}}"),
-        (r"It is \boxed 42 then.", r"It is \boxed 42", r"\boxed{42}"),
-        ("The answer is 3.", "The answer is 3.", "The answer is 3."),
+        (r"so \boxed{3} and more", r"so \boxed{3}", "3"),
+        (r"\boxed{\frac{1}{2}}, done", r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{\frac{\sqrt{2}}{2}}, done", r"\boxed{\frac{\sqrt{2}}{2}}", r"\frac{\sqrt{2}}{2}"),
+        (r"It is \boxed 42 then.", r"It is \boxed 42", "42"),
+        ("The answer is 3.", "The answer is 3.", "3"),
         ("no box, 3", "no box, 3", None),
         ("3" * 80, "3" * 60, None),
         (" " * 45 + "The answer is 3.", "The answer is 3", None),
-        (r"<think>\boxed{3}</think>\boxed{4}", r"<think>\boxed{3}</think>\boxed{4}", r"\boxed{4}"),
+        (r"<think>\boxed{3}</think>\boxed{4}", r"<think>\boxed{3}</think>\boxed{4}", "4"),
     ],
 )
-@pytest.mark.parametrize("equal", [True, False])
-def test_a_solution_ends_with_its_answer(text, read, stated, equal):
+@pytest.mark.parametrize("comparison", ["equal", "unequal", "ungradable"])
+def test_a_solution_ends_with_its_answer(text, read, stated, comparison):
     """Catches a cut text that counts, a solution cut inside its answer or run on behind it, or a wrong sign."""
     told = []
-    grader = SimpleNamespace(equal=lambda response, reference: told.append((response, reference)) or equal)
+
+    def compare(answer, reference, *, in_words):
+        told.append((answer, reference, in_words))
+        return comparison
+
+    grader = SimpleNamespace(compare=compare)
     model = scripted([b"<end>", *(bytes([byte]) for byte in range(1, 256))], [*text.encode(), END])
     asked = [question("3", [])]
     (outcome,) = Graded(max_new_tokens=60, grader=grader).score(model, asked, [PROGRAM], need_response=False)
-    assert told == ([] if stated is None else [(stated, "3")]) and outcome.response == read
-    correct = equal and stated is not None
+    assert told == ([] if stated is None else [(stated, "3", "box" not in text)]) and outcome.response == read
+    correct = comparison == "equal" and stated is not None
+    unstated = "no final answer" if text == read else "cut"
+    assert outcome.reason == (unstated if stated is None else "ended" if correct else comparison)
     assert (outcome.correct, outcome.margin) == (correct, 2.0 if correct else -2.0)
     assert outcome.layer_executions == model.layers_run

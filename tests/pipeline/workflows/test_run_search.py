@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,9 @@ from pipeline.distributed.coordinator import Coordinator
 from pipeline.errors import UserError
 from pipeline.search.config import SearchConfig
 from pipeline.shards import read_settings
+from pipeline.shards.progress import Progress
 from pipeline.shards.run_config import SCHEMA_VERSION
+from pipeline.tasks.prompting import PROMPT_VERSION
 from pipeline.workflows import run_search as workflow
 from pipeline.workflows.run_search import run_search
 from pipeline.workflows.search_request import SearchRequest
@@ -72,6 +75,42 @@ def test_a_run_is_resumed_by_the_same_request(on, request_of):
     on(CPU)
     assert run_search(request_of()).resumed_examples == 0
     assert run_search(request_of()).resumed_examples == 8
+
+
+def test_a_run_keeps_its_prompts_and_its_date(on, request_of, tmp_path, monkeypatch):
+    """Catches a run whose later examples are asked in other words, or on another date, than its earlier ones."""
+    on(CPU)
+    monkeypatch.setattr(workflow, "today", lambda: "2026-01-31")
+    run_search(request_of())
+    file = tmp_path / "run" / "run.json"
+    stored = json.loads(file.read_text())
+    assert (stored["day"], stored["settings"]["prompt_version"]) == ("2026-01-31", PROMPT_VERSION)
+    monkeypatch.setattr(workflow, "today", lambda: "2026-02-01")
+    seen = []
+    monkeypatch.setattr(workflow, "Coordinator", lambda **given: seen.append(given["config"]) or Stopped())
+    for settings in (stored["settings"], first_release(stored["settings"])):
+        file.write_text(json.dumps({**stored, "settings": settings}))
+        with pytest.raises(KeyboardInterrupt):
+            run_search(request_of())
+    assert [(config.day, config.prompt_version, config.schema_version) for config in seen] == [
+        ("2026-01-31", PROMPT_VERSION, SCHEMA_VERSION),
+        ("2026-01-31", 1, 1),
+    ]
+
+
+def first_release(settings):
+    """The settings of a run as the first release wrote them."""
+    return {name: value for name, value in settings.items() if name != "prompt_version"} | {"schema_version": 1}
+
+
+class Stopped:
+    """A coordinator that is interrupted at once."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(num_examples=8, programs_an_example=6)
+
+    def run(self) -> None:
+        raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

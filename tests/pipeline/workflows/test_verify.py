@@ -15,6 +15,7 @@ from tiny import save_tiny_model, write_questions
 
 from pipeline.cli.main import main
 from pipeline.shards.reader import read_paths
+from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.schema import schema_of
 from pipeline.workflows.verify import Difference, Verification
 from pipeline.workflows.verify_request import VerifyRequest
@@ -70,7 +71,11 @@ def test_both_verdicts_are_in_the_rows_and_are_confirmed(run, tmp_path):
     search += ("--simulations", 20, "--calibration", 0, "--keep", "all", "--actors", 2)  # type: ignore[assignment]
     command(*search, "--permutations", 4)
     rows = read_paths(tmp_path / "run")
-    assert list(rows.columns) == schema_of({"permutations": 4}).names == list(pd.read_parquet(tmp_path / "run/paths"))
+    assert (
+        list(rows.columns)
+        == schema_of({"permutations": 4}, version=SCHEMA_VERSION).names
+        == list(pd.read_parquet(tmp_path / "run/paths"))
+    )
     assert (rows.correct <= rows.correct_as_asked).all() and rows.correct_as_asked.sum() > rows.correct.sum()
     # As asked, the verdicts are those of a search that asks once.
     once = read_paths(run)
@@ -107,7 +112,16 @@ def test_wrong_labels_are_found(run, tmp_path):
 
 def test_a_tolerance_is_a_share_of_what_was_replayed():
     """Catches a tolerance that counts rows, or that is of the whole run where a part was replayed."""
-    differences = [Difference(example_id="q", program=None, correct=True, margin=1.0, replayed_margin=-1.0)] * 2
+    difference = Difference(
+        example_id="q",
+        program=None,
+        correct=True,
+        margin=1.0,
+        replayed_margin=-1.0,
+        reason="unequal",
+        same_answer=False,
+    )
+    differences = [difference] * 2
     assert Verification(rows=1000, replayed=10, differences=differences, dtype="float32").differing_share == 0.2
     assert Verification(rows=0, replayed=0, differences=[], dtype="float32").differing_share == 0.0
 

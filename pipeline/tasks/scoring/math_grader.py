@@ -12,33 +12,59 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, TypeAlias
+
+from pipeline.tasks.scoring.final_answer import final_answer
+from pipeline.tasks.scoring.math_notation import differ_in_notation, read_answer
+
+#: ``ungradable``: math-verify cannot read the answer or the reference, or takes too long.
+Comparison: TypeAlias = Literal["equal", "unequal", "ungradable"]
 
 _START_SECONDS = 120.0
 
 
 class MathGrader:
-    r"""Compares a written solution's final answer with a reference.
+    """Compares a solution's final answer with a reference.
 
     The process starts at the first comparison that needs it, and is replaced after it had to be killed.
 
     Args:
-        seconds: Time limit of one comparison, in seconds; a comparison that exceeds it counts as not equal.
+        seconds: Time limit of one comparison, in seconds; a comparison that exceeds it is ungradable.
     """
 
     def __init__(self, *, seconds: float = 10.0) -> None:
         self.seconds = seconds
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._known: dict[tuple[str, str], bool] = {}
+        self._known: dict[tuple[str, str, bool], Comparison] = {}
 
-    def equal(self, response: str, reference: str) -> bool:
-        r"""True if the response's final answer (its last ``\boxed{…}``, or expression) is the reference."""
-        key = (response, reference)
+    def equal(self, solution: str, reference: str, *, ended: bool = False) -> bool:
+        """Whether a solution states the reference as its final answer; see ``final_answer`` and ``compare``."""
+        stated = final_answer(solution, ended=ended)
+        return stated is not None and self.compare(stated.text, reference, in_words=stated.in_words) == "equal"
+
+    def compare(self, answer: str, reference: str, *, in_words: bool = False) -> Comparison:
+        """Compare an answer with a reference.
+
+        Units, bases and spaces between digits are read here (``math_notation``), the rest by math-verify.
+
+        Args:
+            answer: The answer, in LaTeX or plain text, without a box.
+            reference: The reference, likewise.
+            in_words: Whether words may stand around the answer, as in a sentence.
+
+        Raises:
+            RuntimeError: The process does not start.
+        """
+        if answer.strip() == reference.strip():
+            return "equal"
+        key = (answer, reference, in_words)
         if key not in self._known:
             if len(self._known) >= 10_000:
                 self._known.clear()
-            self._known[key] = self._boxed_verbatim(response, reference) or self._compare(response, reference)
+            ours, theirs = read_answer(answer), read_answer(reference)
+            differ = differ_in_notation(ours, theirs)
+            self._known[key] = "unequal" if differ else self._ask_process(ours.text, theirs.text, in_words=in_words)
         return self._known[key]
 
     def close(self) -> None:
@@ -48,23 +74,20 @@ class MathGrader:
             self._process.wait()
             self._process = None
 
-    @staticmethod
-    def _boxed_verbatim(response: str, reference: str) -> bool:
-        return response.rstrip().endswith(f"\\boxed{{{reference}}}")
-
-    def _compare(self, response: str, reference: str) -> bool:
+    def _ask_process(self, answer: str, reference: str, *, in_words: bool) -> Comparison:
         if self._process is not None and self._process.poll() is not None:
             self.close()  # it died between two comparisons, so this one is not the cause
         process = self._process or self._start()
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps([response, reference]) + "\n")
+            process.stdin.write(json.dumps([answer, reference, in_words]) + "\n")
             process.stdin.flush()
-            return bool(json.loads(self._lines.get(timeout=self.seconds)))
+            comparison: Comparison = json.loads(self._lines.get(timeout=self.seconds))
         except (queue.Empty, OSError, ValueError):
             # The comparison took too long, or the process died of it (an empty line stands for its end).
             self.close()
-            return False
+            return "ungradable"
+        return comparison
 
     def _start(self) -> subprocess.Popen[str]:
         script = Path(__file__).with_name("math_grader_process.py")

@@ -1,0 +1,57 @@
+"""The grader's process: reads ``[answer, reference, in words]`` lines, writes ``math_grader.Comparison`` lines.
+
+Run as a script by ``pipeline.tasks.scoring.math_grader``, which kills it when a comparison takes too long.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+#: math-verify takes numbers for equal that differ by less: it rounds them to six digits behind the point.
+_ROUNDING = 1e-5
+
+
+def main() -> None:
+    """Answer comparisons from standard input until it closes."""
+    from math_verify import parse, verify
+
+    # An answer that math-verify cannot parse is ungradable; its log messages are not needed.
+    logging.disable(logging.CRITICAL)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        written, expected, in_words = json.loads(line)
+        answer = parse(f"The answer is {written}." if in_words else f"\\boxed{{{written}}}")
+        reference = parse(f"\\boxed{{{expected}}}")
+        if not answer or not reference:
+            comparison = "ungradable"
+        elif verify(reference, answer) and not _equal_by_rounding_alone(answer[0], reference[0]):
+            comparison = "equal"
+        else:
+            comparison = "unequal"
+        print(json.dumps(comparison), flush=True)
+
+
+def _equal_by_rounding_alone(answer: Any, reference: Any) -> bool:
+    """Whether two different numbers are equal where they are rounded: 0.3333333 and 1/3, 1/2006! and 1/2004!."""
+    from sympy import Expr
+
+    if not (isinstance(answer, Expr) and isinstance(reference, Expr) and answer.is_number and reference.is_number):
+        return False
+    ours, theirs = _exact(answer), _exact(reference)
+    difference, largest = abs((ours - theirs).evalf(50)), abs(ours.evalf(50)) + abs(theirs.evalf(50))
+    return bool(difference <= _ROUNDING and difference > largest * 1e-20)
+
+
+def _exact(number: Any) -> Any:
+    """A number whose decimals are fractions: 0.5 is 1/2."""
+    from sympy import Float, Rational
+
+    # math-verify leaves parts such as the 1/100 of a percentage unevaluated.
+    return number.replace(lambda part: isinstance(part, Float), lambda part: Rational(str(part))).doit()
+
+
+if __name__ == "__main__":
+    main()

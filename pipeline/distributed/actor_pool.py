@@ -18,6 +18,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pipeline.distributed.cluster import PoolConfig
+from pipeline.distributed.installation import Installation, check_same_source, installation
+from pipeline.distributed.ray_errors import one_line, with_cure
 from pipeline.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -105,24 +107,28 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
                     if isinstance(cause, UserError):
                         raise UserError(str(cause)) from None
                     what = "an actor cannot load the model" if item is None else "an actor failed at its work"
-                    raise UserError(f"{what}: {type(cause).__name__}: {_one_line(cause)}") from error
+                    raise UserError(f"{what}: {type(cause).__name__}: {one_line(cause)}") from error
                 except RayError as error:
                     preempted = self._replace(worker, loading=item is None, error=error)
                     if item is not None:
                         if not preempted:
                             attempts[item] += 1
                         if attempts[item] >= MAX_ATTEMPTS:
-                            raise UserError(_death(f"{MAX_ATTEMPTS} actors died over the same work", error)) from error
+                            raise UserError(
+                                with_cure(f"{MAX_ATTEMPTS} actors died over the same work", error)
+                            ) from error
                         todo.appendleft(item)
                 else:
                     if item is None:
                         self._failed_starts = 0
+                        if isinstance(answer, Installation):
+                            check_same_source(answer, installation())
                     else:
                         yield items[item], answer
 
     def _replace(self, worker: _PooledActor, *, loading: bool, error: RayError) -> bool:
         """Remove an actor that died; whether it was preempted, which no item can be the reason of."""
-        logger.warning("an actor died and is replaced: %s", _one_line(error))
+        logger.warning("an actor died and is replaced: %s", one_line(error))
         preempted = bool(getattr(error, "preempted", False))
         self._workers.remove(worker)
         with suppress(RayError, RuntimeError):
@@ -130,13 +136,5 @@ class ActorPool(AbstractContextManager["ActorPool[Item]"], Generic[Item]):
         if loading and not preempted:
             self._failed_starts += 1
         if self._failed_starts >= MAX_ATTEMPTS:
-            raise UserError(_death("actors die while they load the model", error)) from error
+            raise UserError(with_cure("actors die while they load the model", error)) from error
         return preempted
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
-
-
-def _death(what: str, error: Exception) -> str:
-    return f"{what} ({_one_line(error)}); is there enough memory for one copy an actor? fewer --actors need less"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Literal
 
+from pipeline.distributed.installation import check_not_hidden, search_folders
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
 from pipeline.storage import AnyPath
@@ -74,10 +75,13 @@ class Placement:
     """Precision of the model's weights."""
     pool: PoolConfig
     """Number of actors, and the resources that each reserves."""
+    cluster: str = ""
+    """The cluster for messages, such as ``Ray started here (2 CPUs)``."""
 
     def describe(self) -> str:
         """The placement for a message, such as ``up to 4 actors on cpu in float32``."""
-        return f"up to {self.pool.num_actors} actors on {self.device} in {self.dtype}"
+        where = f"; {self.cluster}" if self.cluster else ""
+        return f"up to {self.pool.num_actors} actors on {self.device} in {self.dtype}{where}"
 
 
 def _find_placement(wanted: Resources) -> Placement:
@@ -114,7 +118,17 @@ def _find_placement(wanted: Resources) -> Placement:
     )
     if pool.elastic:
         pool = replace(pool, num_actors=max(1, fitting_actors(pool)))
-    return Placement(device=device, dtype=dtype, pool=pool)
+    return Placement(device=device, dtype=dtype, pool=pool, cluster=_describe_cluster(own_cluster, cpus, gpus))
+
+
+def _describe_cluster(own_cluster: bool, cpus: float, gpus: float) -> str:
+    """The cluster for messages: whether it was started here or joined, where it is, and what it has."""
+    import ray
+
+    has = f"{cpus:g} CPUs" + (f", {gpus:g} GPUs" if gpus else "")
+    if own_cluster:
+        return f"Ray started here ({has})"
+    return f"joined the Ray cluster at {ray.get_runtime_context().gcs_address} ({has})"
 
 
 @contextmanager
@@ -169,10 +183,12 @@ def _start_ray() -> bool:
     """Join the cluster that this process belongs to, or start one; True if it is our own.
 
     Raises:
-        UserError: ``RAY_ADDRESS`` names a cluster that does not answer, or Ray cannot start.
+        UserError: ``RAY_ADDRESS`` names a cluster that does not answer, Ray cannot start, or the working folder hides
+            the package from its workers.
     """
     import ray
 
+    check_not_hidden(search_folders())
     if not ray.is_initialized():
         _init_ray()
     # No public function of Ray says whether the cluster was joined or started.

@@ -30,6 +30,8 @@ from pipeline.distributed.failure_policy import (
     LoadFailed,
     StopReason,
 )
+from pipeline.distributed.installation import check_same_source, installation
+from pipeline.distributed.ray_errors import one_line, with_cure
 from pipeline.distributed.search_actors import CallFailure, RaySearchActors, SearchActors
 from pipeline.distributed.work_queue import Chunk, FinalizedGroup, Worker, WorkQueue
 from pipeline.errors import StoppedError, UserError
@@ -269,6 +271,7 @@ class Coordinator:
     def _on_loaded(self, actor: _SearchActor, loaded: Loaded) -> None:
         self._policy.record(ActorLoaded())
         actor.state, actor.node = ActorState.IDLE, loaded.node
+        check_same_source(loaded.installation, installation())
         self._folder.describe_model(loaded.facts)
         self._check_prior(loaded.facts["num_layers"])
         check_action_space(
@@ -296,7 +299,7 @@ class Coordinator:
         if decision.replace:
             self._replace(actor, failure.error, decision)
         if decision.charge:
-            reason = f"{type(failure.error).__name__}: {_one_line(failure.error)}"
+            reason = f"{type(failure.error).__name__}: {one_line(failure.error)}"
             self._finalize(self._work.fail(chunk, reason, actor.worker))
         else:
             self._work.requeue(chunk)
@@ -306,7 +309,7 @@ class Coordinator:
         """End an actor that failed; another one starts after the decision's pause."""
         self._end(actor)
         self.progress.actors_lost += 1
-        logger.warning("an actor failed and is replaced: %s", _one_line(error))
+        logger.warning("an actor failed and is replaced: %s", one_line(error))
         if decision.pause_seconds:
             self._next_start = self._cluster.now() + decision.pause_seconds
 
@@ -323,14 +326,11 @@ class Coordinator:
             case StopReason.USER_ERROR:
                 raise UserError(str(error)) from None
             case StopReason.STARTS_FAIL:
-                raise StoppedError(
-                    f"actors fail while they load the model ({_one_line(error)}); "
-                    "is there enough memory for one copy an actor? fewer --actors need less"
-                ) from error
+                raise StoppedError(with_cure("actors fail while they load the model", error)) from error
             case StopReason.ACTORS_DIE:
                 raise StoppedError(
                     f"{MAX_DEATHS_IN_A_ROW} actors died one after the other and finished nothing; the last error: "
-                    f"{_one_line(error)}"
+                    f"{one_line(error)}"
                 ) from error
 
     def _replace_stalled(self) -> None:
@@ -472,8 +472,3 @@ def _joined(results: Iterable[GroupResult]) -> GroupResult:
 def _is_user_error(error: Exception) -> bool:
     """Whether an error says that the request is wrong."""
     return isinstance(error, UserError)
-
-
-def _one_line(error: Exception) -> str:
-    """An error's text without its line breaks; Ray's say the cause only after the first."""
-    return " ".join(str(error).split())[:500] or type(error).__name__

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from pipeline.distributed.installation import Installation, installation
 from pipeline.distributed.kept_rows import Replay, rows_to_keep
 from pipeline.distributed.model_actor import ModelActor
 from pipeline.errors import UserError
@@ -24,11 +25,13 @@ class Loaded:
     """The answer of an actor that has loaded the model.
 
     Attributes:
-        facts: The model's class, depth and prompt format, for ``run.json``.
+        facts: The model's class, depth and prompt format, and what the actor runs, for ``run.json``.
+        installation: What the actor runs.
         node: Ray's id of the actor's node.
     """
 
     facts: dict[str, Any]
+    installation: Installation = field(default_factory=installation)
     node: str = field(default_factory=lambda: ray.get_runtime_context().get_node_id() if ray.is_initialized() else "")
 
 
@@ -73,7 +76,7 @@ class SearchEvaluator(ModelActor):
         Raises:
             UserError: The model cannot be loaded, is outside the contract, or the budget allows no layer.
         """
-        super().load()
+        runs: Installation = super().load()
         if not LayerProgram((0,), self._model.num_layers).within(self._config.search.budget):
             raise UserError(
                 f"--budget {self._config.search.budget:g} allows less than one of the model's "
@@ -86,7 +89,9 @@ class SearchEvaluator(ModelActor):
                 "num_layers": self._model.num_layers,
                 "chat_template_applied": chat,
                 "special_tokens_added": not chat,
-            }
+                "installation": runs.to_json(),
+            },
+            installation=runs,
         )
 
     def search(self, examples: Sequence[Example], prior: Prior | None = None, calibrates: bool = False) -> GroupResult:

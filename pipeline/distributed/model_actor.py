@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.distributed.installation import installation
 from pipeline.model_source import ModelSource
 from pipeline.shards.run_config import DEFAULT_CACHE_GIB
 from pipeline.tasks import get_task
@@ -32,7 +33,7 @@ class ModelActor:
         self._model: Any = None
 
     def load(self) -> Any:
-        """Load the model; a subclass returns the facts that its caller notes.
+        """Load the model, and return the actor's ``Installation``; a subclass may return more.
 
         Raises:
             UserError: The model cannot be loaded, or is outside the contract.
@@ -51,6 +52,7 @@ class ModelActor:
             revision=self._source.hub_revision,
             cache_bytes=self._cache_bytes,
         )
+        return installation()
 
     def _begin(self) -> None:
         """Clear what an earlier item of work left, so that the result of the next depends on that item alone."""

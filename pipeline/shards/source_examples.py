@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_json, read_settings
 from pipeline.shards.run_config import fingerprint
-from pipeline.storage import AnyPath
+from pipeline.storage import AnyPath, where_it_is
 from pipeline.tasks import DataRequest, Example, get_task
 
 #: The entries of ``run.json`` that say where a run's examples come from, with their types.
@@ -22,8 +22,12 @@ _KINDS = {
 }
 
 
-def examples_of(run: AnyPath) -> list[Example]:
+def examples_of(run: AnyPath, *, data: str | None = None) -> list[Example]:
     """All examples of a run, whether or not they are committed yet.
+
+    Args:
+        run: The run folder.
+        data: Where the examples are now; None for where the search found them.
 
     Raises:
         UserError: The examples cannot be read as they were; the message is the reason.
@@ -31,7 +35,7 @@ def examples_of(run: AnyPath) -> list[Example]:
     settings, notes = read_settings(run), read_json(run / "run.json")
     if "imported" in notes:
         raise UserError("the run was converted from another format")
-    said = {"permutations": 1, "prompt_version": 1, **settings, "data": notes.get("data")}
+    said = {"permutations": 1, "prompt_version": 1, **settings, "data": notes.get("data") if data is None else data}
     wrong = [name for name, kind in _KINDS.items() if not isinstance(said.get(name), kind)]
     if wrong:
         raise UserError(f"run.json holds no valid {', '.join(wrong)}")
@@ -40,7 +44,7 @@ def examples_of(run: AnyPath) -> list[Example]:
         raise UserError("run.json does not name their source")
     try:
         request = DataRequest(
-            data=said["data"],
+            data=said["data"] and where_it_is(said["data"], None if data is not None else notes.get("data_path")),
             split=said["split"],
             limit=said["limit"],
             seed=said["seed"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.storage.local_writer import LocalWriter
-from pipeline.storage.paths import AnyPath, PathOrUrl, locate, without_secrets
+from pipeline.storage.paths import AnyPath, PathOrUrl, absolute_path, locate, where_it_is, without_secrets
 from pipeline.storage.read import (
     UnreachableError,
     content,
@@ -36,6 +36,7 @@ __all__ = [
     "StorageError",
     "UnreachableError",
     "Writer",
+    "absolute_path",
     "content",
     "contents",
     "entries",
@@ -46,6 +47,7 @@ __all__ = [
     "reaching",
     "remove",
     "uploaded",
+    "where_it_is",
     "without_secrets",
     "write_whole",
     "writer_of",

@@ -60,6 +60,24 @@ def locate(path: PathOrUrl) -> AnyPath:
         raise UserError(f"{without_secrets(path)}: {error}") from None
 
 
+def absolute_path(path: str | None) -> str | None:
+    """The absolute path of a file or folder on this machine; None for anything else, such as a URL or a hub id."""
+    if path is None or "://" in path:
+        return None
+    found = Path(path).expanduser()
+    return str(found.resolve()) if found.exists() else None
+
+
+def where_it_is(typed: str, absolute: object) -> str:
+    """A path as it was typed, or its absolute path, if nothing is at the first from the current folder.
+
+    Args:
+        typed: The path, hub id or URL as a user gave it once.
+        absolute: Its absolute path then; see ``absolute_path``.
+    """
+    return absolute if isinstance(absolute, str) and absolute_path(typed) is None else typed
+
+
 def is_object_store(path: UPath) -> bool:
     """Whether objects there appear whole and cannot be renamed; if not, the store is treated as a remote disk."""
     return path.protocol in _OBJECT_STORES

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline import __version__
 from pipeline.distributed.cluster import check_output, joined_cluster
 from pipeline.distributed.coordinator import Coordinator
+from pipeline.distributed.installation import installation
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
@@ -28,12 +27,10 @@ from pipeline.shards.run_config import (
     fingerprint,
 )
 from pipeline.shards.run_folder import RunFolder, check_settings
-from pipeline.storage import AnyPath, without_secrets
+from pipeline.storage import AnyPath, absolute_path, without_secrets
 from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
 from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, today
 from pipeline.workflows.search_request import SearchRequest
-
-_NOTED_PACKAGES = ("torch", "transformers", "ray", "pyarrow", "tokenizers", "math-verify")
 
 
 def run_search(
@@ -71,6 +68,9 @@ def run_search(
     except OSError as error:
         where = without_secrets(str(error.filename or "a file"))
         raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
+    if kept.get("model.revision") == model.revision:
+        # The same weights: a trailing slash, or another folder, makes no other model.
+        model = replace(model, name=str(kept["model.name"]))
     day = today() if stored is None else read_json(request.out / "run.json").get("day")
     config = replace(_config(request, model, examples, prior, kept), day=day)
     if stored is not None:
@@ -213,13 +213,12 @@ def _config(
 
 
 def _provenance(request: SearchRequest) -> dict[str, Any]:
-    versions = {"drllm-pipeline": __version__, "python": platform.python_version()}
-    for package in _NOTED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {"data": request.data and without_secrets(request.data), "versions": versions}
+    return {
+        "data": request.data and without_secrets(request.data),
+        "data_path": absolute_path(request.data),
+        "model_path": absolute_path(request.model),
+        "versions": {"drllm-pipeline": __version__, **installation().libraries},
+    }
 
 
 def _announce_other_versions(out: AnyPath, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:

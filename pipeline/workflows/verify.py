@@ -19,7 +19,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_json, read_paths, read_settings
 from pipeline.shards.source_examples import examples_of
-from pipeline.storage import AnyPath
+from pipeline.storage import AnyPath, where_it_is
 from pipeline.tasks import Example, Outcome, PreparedExample
 from pipeline.tasks.prompting import Prompting
 from pipeline.tasks.types import Reason
@@ -220,9 +220,12 @@ def prepare(request: VerifyRequest) -> ReplayPlan:
     if rows.empty:
         raise UserError(f"nothing is committed in {request.run} yet: there is nothing to replay")
     try:
-        examples = {example.id: example for example in examples_of(request.run)}
+        examples = {example.id: example for example in examples_of(request.run, data=request.questions)}
     except UserError as error:
-        raise UserError(f"the examples of {request.run} cannot be read again ({error}) and replayed") from None
+        raise UserError(
+            f"the examples of {request.run} cannot be read again ({error}) and replayed; if they lie elsewhere "
+            "now, say where with --questions"
+        ) from None
     drawn = rows[list(map(request.draws, rows.example_id, rows.program))]
     if drawn.empty:
         raise UserError(f"--fraction {request.fraction:g} draws none of the {len(rows)} rows; give more")
@@ -231,7 +234,8 @@ def prepare(request: VerifyRequest) -> ReplayPlan:
     )
     if request.resources.dtype not in ("auto", dtype):
         raise UserError(f"--dtype {request.resources.dtype}, but the run was searched in {dtype}; leave it out")
-    source = resolve_model(request.base or name)
+    notes = read_json(request.run / "run.json")
+    source = resolve_model(request.base or where_it_is(name, notes.get("model_path")))
     if source.revision != revision:
         raise UserError(
             f"{source.name!r} is not the model that was searched: its revision is {source.revision[:19]}…, the run has "
@@ -244,9 +248,7 @@ def prepare(request: VerifyRequest) -> ReplayPlan:
         dtype=dtype,
         task=task,
         max_new_tokens=settings.get("max_new_tokens"),
-        prompting=Prompting(
-            thinking=settings.get("thinking") is True, day=read_json(request.run / "run.json").get("day")
-        ),
+        prompting=Prompting(thinking=settings.get("thinking") is True, day=notes.get("day")),
     )
 
 

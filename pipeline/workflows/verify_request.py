@@ -27,6 +27,8 @@ class VerifyRequest:
     """Share of the replayed rows that may differ."""
     base: str | None = None
     """Hub id, folder or .gguf file of the searched model, if it lies elsewhere now."""
+    questions: str | None = field(default=None, metadata=option(unset="where the search found them"))
+    """File, folder or hub data set of the searched examples, if they lie elsewhere now."""
     resources: Resources = field(default_factory=Resources)
     """Resources of the actors."""
 

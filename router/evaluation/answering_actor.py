@@ -9,6 +9,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from pipeline.distributed.installation import Installation
 from pipeline.distributed.model_actor import ModelActor
 from pipeline.model_source import ModelSource
 from pipeline.prior import Prior
@@ -83,7 +84,7 @@ class AnsweringActor(ModelActor):
         self._routers, self._config, self._prior = routers, config, prior
         self._task = get_task(config.task, max_new_tokens=config.max_new_tokens, prompting=config.prompting)
 
-    def load(self) -> None:
+    def load(self) -> Installation:
         """Load the model.
 
         Raises:
@@ -91,8 +92,9 @@ class AnsweringActor(ModelActor):
         """
         from router.routed.causal_lm import RoutedCausalLM
 
-        super().load()
+        runs: Installation = super().load()
         self._routed = [RoutedCausalLM(self._model.hf_model, self._model.tokenizer, router) for router in self._routers]
+        return runs
 
     def work(self, ask: Ask) -> Any:
         """The answer to each example; for a timed request, the median seconds of base and routed model."""

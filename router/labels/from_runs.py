@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_json, read_paths, read_settings
-from pipeline.storage import AnyPath
+from pipeline.storage import AnyPath, where_it_is
 from router.artifact.base_model import BaseModelRef, text_fingerprint
 from router.labels.consensus import consensus
 from router.labels.labelled import Labelled, expressible_as_counts
@@ -185,14 +185,15 @@ class _Run:
     @classmethod
     def read(cls, run: AnyPath) -> _Run:
         settings = read_settings(run)
-        loaded = read_json(run / "run.json").get("loaded_model")
+        notes = read_json(run / "run.json")
+        loaded = notes.get("loaded_model")
         rows = read_paths(run)
         try:
             if not isinstance(loaded, dict):
                 raise KeyError("loaded_model")
             return cls(
                 run=run,
-                model=settings["model.name"],
+                model=where_it_is(settings["model.name"], notes.get("model_path")),
                 revision=settings["model.revision"],
                 dtype=settings["dtype"],
                 num_layers=int(loaded["num_layers"]),

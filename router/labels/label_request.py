@@ -25,6 +25,8 @@ class LabelRequest:
 
     data: tuple[AnyPath, ...]
     """Run folder; may be repeated."""
+    questions: tuple[str, ...] = field(default=(), metadata=option(unset="where the searches found them"))
+    """File, folder or hub data set of the examples, if they lie elsewhere now; one for each --data, in its order."""
     labels: LabelChoice = "expected"
     """An example's label. expected: of a candidate set of programs, which are run on all examples, the one with the
     highest predicted probability of being right, plus the price of the layers that it saves. consensus: of its own
@@ -42,6 +44,13 @@ class LabelRequest:
         check_fields(self)
         if not self.data:
             raise UserError("--data needs at least one run folder")
+        if self.questions and len(self.questions) != len(self.data):
+            raise UserError(f"--questions must be given once for each --data: {len(self.data)} times, or not at all")
+
+    @property
+    def sources(self) -> list[tuple[AnyPath, str | None]]:
+        """Each run folder with the place of its examples; None for where the search found them."""
+        return list(zip(self.data, self.questions or [None] * len(self.data), strict=True))
 
     @property
     def price(self) -> float:

@@ -46,8 +46,12 @@ class SearchedRun:
     max_new_tokens: int | None = None
 
     @classmethod
-    def read(cls, run: AnyPath) -> SearchedRun:
+    def read(cls, run: AnyPath, *, questions: str | None = None) -> SearchedRun:
         """Read a run, and its examples from their source.
+
+        Args:
+            run: The run folder.
+            questions: Where the examples are now; None for where the search found them.
 
         Raises:
             UserError: The examples cannot be read again, or are too few.
@@ -62,12 +66,15 @@ class SearchedRun:
         try:
             prompts = rows.groupby("example_id").prompt.first()
             examples = [
-                replace(example, prompt=str(prompts[example.id])) for example in examples_of(run) if example.id in known
+                replace(example, prompt=str(prompts[example.id]))
+                for example in examples_of(run, data=questions)
+                if example.id in known
             ]
         except UserError as error:
             raise UserError(
                 f"the examples of {run} cannot be read again ({error}), and no further program can be evaluated on "
-                "them; train on the run's own programs, with --labels consensus"
+                "them; say with --questions where they are now, or train on the run's own programs, with --labels "
+                "consensus"
             ) from None
         return cls(
             run=run,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import sys
 from typing import Any
 
 #: math-verify takes numbers for equal that differ by less: it rounds them to six digits behind the point.
 _ROUNDING = 1e-5
+_MOST_BYTES = 4 << 30
 
 
 def main() -> None:
@@ -20,17 +22,22 @@ def main() -> None:
 
     # An answer that math-verify cannot parse is ungradable; its log messages are not needed.
     logging.disable(logging.CRITICAL)
+    # Some answers, such as towers of powers, fill any memory before their time is up.
+    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     print("ready", flush=True)
     for line in sys.stdin:
         written, expected, in_words = json.loads(line)
-        answer = parse(f"The answer is {written}." if in_words else f"\\boxed{{{written}}}")
-        reference = parse(f"\\boxed{{{expected}}}")
-        if not answer or not reference:
+        try:
+            answer = parse(f"The answer is {written}." if in_words else f"\\boxed{{{written}}}")
+            reference = parse(f"\\boxed{{{expected}}}")
+            if not answer or not reference:
+                comparison = "ungradable"
+            elif verify(reference, answer) and not _equal_by_rounding_alone(answer[0], reference[0]):
+                comparison = "equal"
+            else:
+                comparison = "unequal"
+        except MemoryError:
             comparison = "ungradable"
-        elif verify(reference, answer) and not _equal_by_rounding_alone(answer[0], reference[0]):
-            comparison = "equal"
-        else:
-            comparison = "unequal"
         print(json.dumps(comparison), flush=True)
 
 

@@ -74,7 +74,7 @@ def label_early_exit(
     """
     early = head.exit_of(runs.num_layers)
     found = exit_labels(
-        [SearchedRun.read(path) for path in request.data],
+        [SearchedRun.read(path, questions=questions) for path, questions in request.sources],
         service,
         early=early,
         shares=head.short,

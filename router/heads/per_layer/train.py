@@ -123,8 +123,8 @@ def draw_per_layer(trained: TrainedPerLayer, file: Path) -> None:
 def _expected(request: LabelRequest, head: PerLayerRequest, service: ModelService) -> list[Labelled]:
     """Expected labels of all runs; an example of two runs counts once."""
     rows: dict[tuple[str, str], Labelled] = {}
-    for path in request.data:
-        run = SearchedRun.read(path)
+    for path, questions in request.sources:
+        run = SearchedRun.read(path, questions=questions)
         found = expected_labels(run, service, num_windows=head.num_windows, layer_price=request.layer_price)
         for row in found.rows:
             rows.setdefault((row.example_id, row.prompt), row)

@@ -18,6 +18,7 @@ from pipeline.distributed.failure_policy import (
     MAX_FAILED_STARTS,
     FailureKind,
 )
+from pipeline.distributed.installation import installation
 from pipeline.distributed.search_actors import failure_of
 from pipeline.distributed.work_queue import MAX_ATTEMPTS
 from pipeline.errors import StoppedError, UserError
@@ -192,6 +193,14 @@ def test_a_mistake_of_the_user_ends_the_run_at_once(search):
     with pytest.raises(UserError, match=r"^no such thing$"):
         search(actors, num_actors=1).run()
     assert len(actors.started) == 1
+
+
+def test_an_actor_of_another_installation_ends_the_run_by_name(search):
+    """Catches rows of two releases in one run."""
+    other = dataclasses.replace(installation(), path="/elsewhere", source="0123")
+    mixed = SimulatedActors(on_load=lambda actor: Loaded(facts={"num_layers": 3}, installation=other, node="a"))
+    with pytest.raises(UserError, match="from /elsewhere"):
+        search(mixed).run()
 
 
 def test_what_one_node_lacks_others_may_have(search):

@@ -18,6 +18,7 @@ from pipeline.search.config import SearchConfig
 from pipeline.shards import read_settings
 from pipeline.shards.progress import Progress
 from pipeline.shards.run_config import SCHEMA_VERSION
+from pipeline.shards.source_examples import examples_of
 from pipeline.tasks.prompting import PROMPT_VERSION
 from pipeline.workflows import run_search as workflow
 from pipeline.workflows.run_search import run_search
@@ -96,6 +97,32 @@ def test_a_run_keeps_its_prompts_and_its_date(on, request_of, tmp_path, monkeypa
         ("2026-01-31", PROMPT_VERSION, SCHEMA_VERSION),
         ("2026-01-31", 1, 1),
     ]
+
+
+def test_a_local_model_is_its_weights_and_not_its_spelling(on, request_of, model, monkeypatch):
+    """Catches a run that a trailing slash, or a command from another folder, cannot resume."""
+    on(CPU)
+    run_search(request_of())
+    monkeypatch.chdir(model.parent)
+    for spelled in (f"{model}/", model.name, f"./{model.name}"):
+        assert run_search(request_of(model=spelled)).resumed_examples == 8
+
+
+def test_paths_are_kept_absolute_beside_what_was_typed(on, request_of, model, tmp_path, monkeypatch):
+    """Catches a run whose model and questions are found from the folder alone in which it was made."""
+    on(CPU)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1 + 1 =", "answer": "2"}\n')
+    monkeypatch.chdir(tmp_path)
+    run_search(request_of(task="jsonl", data="rows.jsonl", limit=None))
+    notes = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (notes["data"], notes["data_path"]) == ("rows.jsonl", str(tmp_path / "rows.jsonl"))
+    assert notes["model_path"] == str(model.resolve())
+    monkeypatch.chdir(model)
+    assert [example.answer for example in examples_of(tmp_path / "run")] == ["2"]
+    (tmp_path / "rows.jsonl").rename(tmp_path / "moved.jsonl")
+    with pytest.raises(UserError, match=r"rows\.jsonl"):
+        examples_of(tmp_path / "run")
+    assert [example.answer for example in examples_of(tmp_path / "run", data=str(tmp_path / "moved.jsonl"))] == ["2"]
 
 
 def first_release(settings):

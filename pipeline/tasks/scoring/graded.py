@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.program import LayerProgram
 from pipeline.tasks.math_grader import MathGrader
 from pipeline.tasks.scoring.final_answer import ends_with_box, final_answer
-from pipeline.tasks.scoring.margins import MANY_LEAVES
+from pipeline.tasks.scoring.margins import MANY_LEAVES, wrong_if_nan
 from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 
 #: The newest tokens, in which a box without braces (``\\boxed 5``) begins and ends.
@@ -70,10 +70,11 @@ class Graded:
             written = row.tokens[:-1] if ended else row.tokens
             stated = final_answer(_with_thinking(prepared, model.tokenizer.decode(written)), ended=ended)
             correct = stated is not None and self.grader.equal(stated, prepared.example.answer)
+            correct, margin = wrong_if_nan(correct, row.gap if correct else -row.gap)
             outcomes.append(
                 Outcome(
                     correct=correct,
-                    margin=row.gap if correct else -row.gap,
+                    margin=margin,
                     response=response,
                     layer_executions=len(program) * row.passes,
                 )

@@ -165,7 +165,7 @@ def try_adaptation(
     check_votable(task)
     examples = read_or_explain(task, request.data)
     source = resolve_model(request.model)
-    with joined_cluster(request.resources) as placement:
+    with joined_cluster(request.resources, source) as placement:
         announce(
             f"{len(examples)} examples of {request.task}, up to {request.config.votes} votes each; "
             f"{placement.describe()}."

@@ -16,6 +16,7 @@ from typing import Literal
 from pipeline.distributed.installation import check_not_hidden, search_folders
 from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
+from pipeline.model_source import ModelSource
 from pipeline.storage import AnyPath
 
 #: Set by Ray in the process that a submitted job starts.
@@ -132,21 +133,29 @@ def _describe_cluster(own_cluster: bool, cpus: float, gpus: float) -> str:
 
 
 @contextmanager
-def joined_cluster(wanted: Resources) -> Iterator[Placement]:
+def joined_cluster(wanted: Resources, model: ModelSource | None = None) -> Iterator[Placement]:
     """Join or start a Ray cluster for as long as the context lasts.
+
+    A model that would be refused is refused first: actors are slow to start, and each would refuse it again.
 
     A process that uses Ray already, such as a notebook, keeps its cluster: the context joins it, and leaves it running.
 
     Args:
         wanted: The requested resources of actors.
+        model: The model that the actors will load; see ``check_before_loading``. None for actors without a model.
 
     Yields:
         The placement of actors on the cluster.
 
     Raises:
-        UserError: There is no cluster, or it has not the resources.
+        UserError: The model is refused, there is no cluster, or it has not the resources.
     """
     import ray
+
+    if model is not None:
+        from pipeline.engine.loading import check_before_loading  # with torch, which no other part of a driver needs
+
+        check_before_loading(model)
 
     is_callers = ray.is_initialized()
     try:

@@ -161,7 +161,8 @@ class Coordinator:
         """Work until every group is committed or set aside; no actor is left when this returns.
 
         Raises:
-            UserError: The model cannot be loaded, or the prior or the action space does not suit it.
+            UserError: The model cannot be loaded, its logits are not finite numbers, or the prior or the action space
+                does not suit it.
             StoppedError: Actors fail to load the model or die one after the other, or a calibration group cannot be
                 searched.
             StorageError: The store does not take a file, or cannot be reached.
@@ -294,7 +295,12 @@ class Coordinator:
         self._finalize(self._work.finish(chunk, result))
 
     def _on_chunk_failed(self, actor: _SearchActor, chunk: Chunk, failure: CallFailure) -> None:
-        event = ChunkFailed(actor=actor.number, kind=failure.kind, first_attempt=self._work.is_first_attempt(chunk))
+        event = ChunkFailed(
+            actor=actor.number,
+            kind=failure.kind,
+            first_attempt=self._work.is_first_attempt(chunk),
+            user_error=_is_user_error(failure.error),
+        )
         decision = self._policy.record(event)
         if decision.replace:
             self._replace(actor, failure.error, decision)
@@ -317,7 +323,7 @@ class Coordinator:
         """End the run, if that is the decision.
 
         Raises:
-            UserError: The model cannot be loaded, for a reason that the user can mend.
+            UserError: The model cannot be loaded or searched, for a reason that the user can mend.
             StoppedError: Actors fail one after the other.
         """
         match decision.stop:

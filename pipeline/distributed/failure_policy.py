@@ -41,7 +41,7 @@ class StopReason(Enum):
     """The reasons for which a run stops."""
 
     USER_ERROR = auto()
-    """The request is wrong, and no actor can load the model."""
+    """The request is wrong: no actor can load the model, or the model cannot be searched."""
     STARTS_FAIL = auto()
     """Actors fail one after the other while they load the model."""
     ACTORS_DIE = auto()
@@ -83,6 +83,8 @@ class ChunkFailed:
     """The kind of the failure."""
     first_attempt: bool
     """Whether the chunk is a whole group that had never failed before."""
+    user_error: bool = False
+    """Whether the exception says that the request is wrong, so that every other chunk would fail likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +173,8 @@ class FailurePolicy:
         return StopReason.STARTS_FAIL if self._failed_starts >= MAX_FAILED_STARTS else None
 
     def _chunk_failed(self, event: ChunkFailed) -> Decision:
+        if event.user_error:
+            return Decision(stop=StopReason.USER_ERROR)
         if event.kind is FailureKind.PREEMPTION:
             del self._exceptions[event.actor]
             return Decision(replace=True)  # its machine was taken away, which no example can be the reason of

@@ -6,6 +6,7 @@ rows of the call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, TypeVar, overload
@@ -13,19 +14,17 @@ from typing import Any, TypeVar, overload
 import torch
 
 from pipeline.engine.batch_limit import batch_tokens, out_of_memory
-from pipeline.engine.decoder_stack import DecoderStack, check_against_stock
+from pipeline.engine.decoder_stack import DecoderStack, refused_by_name
 from pipeline.engine.greedy_decoding import Decoded, GreedyDecoding, Stop
 from pipeline.engine.loading import choose_device, choose_dtype, load_transformers
 from pipeline.engine.prefill import Prefill
 from pipeline.engine.prefix_cache import PrefixCache
 from pipeline.engine.row_checks import TokenIds, check_new_tokens, check_rows
 from pipeline.engine.state_hooks import ProbeHook, StateHook, StateProbe, of_rows
+from pipeline.engine.stock_check import check_against_stock, not_finite, require_finite
 from pipeline.program import LayerProgram
 
 Result = TypeVar("Result")
-
-#: Largest difference of the identity program's logits from the stock model's, relative to the largest logit.
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 
 
 class FrozenModel:
@@ -41,7 +40,7 @@ class FrozenModel:
             residual stream; 0 caches nothing.
 
     Raises:
-        UserError: The model is outside the contract.
+        UserError: The model is outside the contract, or its logits are not finite numbers in its precision.
     """
 
     def __init__(
@@ -49,18 +48,14 @@ class FrozenModel:
     ) -> None:
         self.hf_model = hf_model.eval()
         self.tokenizer = tokenizer
-        self._most_tokens = batch_tokens(hf_model) if max_batch_tokens is None else max_batch_tokens
-        self.max_batch_tokens = self._most_tokens
         #: The prefix cache.
         self.prefixes = PrefixCache(cache_bytes)
-        self.stack = DecoderStack(hf_model)
-        self._prefill = Prefill(self.stack, self.prefixes)
-        identity = LayerProgram.identity(self.num_layers)
-        check_against_stock(
-            hf_model,
-            lambda probe: self.logits([probe], [identity])[0],
-            tolerance=_TOLERANCE.get(hf_model.dtype, 1e-3),
-        )
+        with refused_by_name(hf_model):
+            self._most_tokens = batch_tokens(hf_model) if max_batch_tokens is None else max_batch_tokens
+            self.max_batch_tokens = self._most_tokens
+            self.stack = DecoderStack(hf_model)
+            self._prefill = Prefill(self.stack, self.prefixes)
+            check_against_stock(self.stack)
 
     @classmethod
     def load(
@@ -154,6 +149,7 @@ class FrozenModel:
 
         Raises:
             ValueError: Rows and programs do not match, a row is empty, or a program has another depth.
+            NotFiniteError: The base model's own logits are not finite numbers.
         """
         check_rows(token_ids, programs, num_layers=self.num_layers)
         starts = [0] * len(token_ids) if starts is None else starts
@@ -164,7 +160,11 @@ class FrozenModel:
             )
             return torch.split(self.stack.head(torch.cat(states)).float(), [len(state) for state in states])
 
-        return self._in_batches([len(ids) for ids in token_ids], run)
+        results = self._in_batches([len(ids) for ids in token_ids], run)
+        for logits, program in zip(results, programs):
+            if program.is_identity:
+                require_finite(logits, self.hf_model)
+        return results
 
     @torch.inference_mode()
     def hidden_states(
@@ -232,6 +232,7 @@ class FrozenModel:
 
         Raises:
             ValueError: As for ``logits``, or ``max_new_tokens`` is below 1.
+            NotFiniteError: As for ``logits``.
         """
         check_rows(token_ids, programs, num_layers=self.num_layers)
         check_new_tokens(max_new_tokens)
@@ -251,7 +252,10 @@ class FrozenModel:
             )
             return decoding.run()
 
-        return self._in_batches([len(ids) + max_new_tokens for ids in token_ids], run)
+        results = self._in_batches([len(ids) + max_new_tokens for ids in token_ids], run)
+        if any(program.is_identity and math.isnan(row.gap) for program, row in zip(programs, results)):
+            raise not_finite(self.hf_model)
+        return results
 
     @overload
     def generate(

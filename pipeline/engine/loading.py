@@ -16,6 +16,8 @@ from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from pipeline.engine.small_model import check_family
+from pipeline.engine.tokenizer_check import check_tokenizer
 from pipeline.errors import UserError
 from pipeline.model_source import DEVICES, DTYPES, EMBEDDED_NAMES, ModelSource, embedded_file
 
@@ -69,39 +71,39 @@ def load_transformers(
         revision: Commit on the hub; None for local files or the newest.
 
     Raises:
-        UserError: The model cannot be read as a causal language model.
+        UserError: The model cannot be read as a causal language model, or is refused by ``check_description``.
+    """
+    config, tokenizer = _described(source, source, revision)
+    check_description(source, config, tokenizer)
+    return load_weights(source, device=device, dtype=dtype, revision=revision), tokenizer
+
+
+def load_weights(source: str, *, device: torch.device, dtype: torch.dtype, revision: str | None) -> Any:
+    """Load a causal language model in evaluation mode; see ``load_transformers``.
+
+    Raises:
+        UserError: The model cannot be loaded, or its files lack weights.
     """
     try:
-        location = _readable(source)
-        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=False)
-        if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-            raise UserError(
-                f"model {source!r} is of type {config.model_type!r}, which is outside the decoder-layer contract: "
-                "transformers knows no causal language model of that type"
-            )
         # safetensors only: pickled weights run code when they are read.
         model, report = AutoModelForCausalLM.from_pretrained(
-            location,
+            _readable(source),
             revision=revision,
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-        absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        if absent:
-            raise UserError(
-                f"model {source!r} cannot be loaded: its files lack {len(absent)} weights, first {absent[0]}"
-            )
-        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:
-        # Files from outside: transformers, safetensors and gguf each have errors of their own for them.
         raise UserError(f"model {source!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    if absent:
+        raise UserError(f"model {source!r} cannot be loaded: its files lack {len(absent)} weights, first {absent[0]}")
     model.generation_config = _plain_greedy(model.generation_config)
     model.requires_grad_(False)
-    return model.eval().to(device), tokenizer
+    return model.eval().to(device)
 
 
 def load_description(source: ModelSource) -> tuple[Any, Any]:
@@ -110,21 +112,81 @@ def load_description(source: ModelSource) -> tuple[Any, Any]:
     Raises:
         UserError: The model's configuration or tokenizer cannot be read.
     """
+    return _described(source.name, source.location, source.hub_revision)
+
+
+def check_before_loading(source: ModelSource) -> None:
+    """Refuse a model by what can be known without its weights: its tokenizer and its family.
+
+    Commands call it before they start Ray: a refusal by the actors takes minutes. It imports torch and transformers
+    into the driver, which takes a few seconds, and runs a small random model, which takes less than one. What only the
+    weights show, the actors' check shows.
+
+    Raises:
+        UserError: The model cannot be read, or is refused by ``check_description``.
+    """
+    check_description(source.name, *load_description(source))
+
+
+def check_description(name: str, config: Any, tokenizer: Any) -> None:
+    """Refuse a model by its configuration and its tokenizer.
+
+    Args:
+        name: Name of the model, for messages.
+        config: Its configuration.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        UserError: It is no causal language model, its family is outside the decoder-layer contract, or its tokenizer
+            is not the model's.
+    """
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(
+            f"model {name!r} is of type {config.model_type!r}, which is outside the decoder-layer contract: "
+            "transformers knows no causal language model of that type"
+        )
+    check_tokenizer(name, tokenizer, num_embeddings=getattr(config, "vocab_size", None))
+    check_family(config)
+
+
+def _described(name: str, source: str, revision: str | None) -> tuple[Any, Any]:
+    """The configuration and the tokenizer of a model."""
     try:
-        location = _readable(source.location)
-        config = AutoConfig.from_pretrained(location, revision=source.hub_revision, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(location, revision=source.hub_revision, trust_remote_code=False)
+        where: dict[str, Any] = {"pretrained_model_name_or_path": source, "revision": revision}
+        file = _gguf_file(source)
+        if file is not None:
+            # A conversion unpacks all weights; until there is one, the file itself says enough.
+            folder = _conversion_folder(file)
+            where = {"pretrained_model_name_or_path": str(folder if folder.exists() else file.parent)}
+            where |= {} if folder.exists() else {"gguf_file": file.name}
+        config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
     except UserError:
         raise
-    except Exception as error:  # files from outside, as above
-        raise UserError(f"model {source.name!r} cannot be read: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        # Files from outside: transformers, tokenizers and gguf each have errors of their own for them.
+        raise UserError(f"model {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     return config, tokenizer
 
 
 def _readable(source: str) -> str:
     """The path from which transformers reads a model: an embedded or a ``.gguf`` model is converted first."""
+    file = _gguf_file(source)
+    return source if file is None else str(_converted_gguf(file))
+
+
+def _gguf_file(source: str) -> Path | None:
+    """The GGUF file of an embedded or a ``.gguf`` model; None for another model.
+
+    Raises:
+        UserError: There is no such file.
+    """
     location = str(embedded_file()) if source.lower() in EMBEDDED_NAMES else source
-    return str(_converted_gguf(Path(location))) if location.endswith(".gguf") else location
+    if not location.endswith(".gguf"):
+        return None
+    if not Path(location).is_file():
+        raise UserError(f"model file {location!r} does not exist")
+    return Path(location)
 
 
 def _plain_greedy(given: GenerationConfig) -> GenerationConfig:
@@ -147,22 +209,25 @@ def _converted_gguf(file: Path) -> Path:
 
     Reading GGUF unpacks every block in Python and takes many times as long as reading the result.
     """
-    if not file.is_file():
-        raise UserError(f"model file {str(file)!r} does not exist")
-    with file.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    folder = cache_folder() / "gguf" / digest[:32]
+    folder = _conversion_folder(file)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             logger.info("converting %s to safetensors, once", file.name)
-            staging = Path(tempfile.mkdtemp(prefix=f"{digest[:8]}-", dir=folder.parent))
+            staging = Path(tempfile.mkdtemp(prefix=f"{folder.name[:8]}-", dir=folder.parent))
             try:
                 _convert_gguf(file, staging)
                 staging.rename(folder)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def _conversion_folder(file: Path) -> Path:
+    """The folder of a GGUF file's conversion, whether it is there or not."""
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return cache_folder() / "gguf" / digest[:32]
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.engine.decoder_stack import DecoderStack
+from pipeline.engine.layer_config import with_layers
 from pipeline.engine.weight_sharing import replace_config, share_weights
 from pipeline.program import LayerProgram
 
@@ -40,7 +41,7 @@ def materialize(hf_model: Any, program: LayerProgram) -> Any:
         raise ValueError(f"the program is for {program.num_layers} layers, the model has {stack.num_layers}")
 
     model = share_weights(hf_model)
-    config = _reorder_config(hf_model.config, program)
+    config = with_layers(hf_model.config, program.layers)
     layers = nn.ModuleList()
     for position, layer in enumerate(program):
         clone = share_weights(hf_model.model.layers[layer])
@@ -63,19 +64,3 @@ def _separate_repeats(module: nn.Module, state: dict[str, Any], prefix: str, _me
         if tensor.data_ptr() in seen:
             state[name] = tensor.clone()
         seen.add(tensor.data_ptr())
-
-
-def _reorder_config(config: Any, program: LayerProgram) -> Any:
-    config = copy.deepcopy(config)
-    config.num_hidden_layers = len(program)
-    if getattr(config, "layer_types", None) is not None:
-        config.layer_types = [config.layer_types[layer] for layer in program]
-    if hasattr(config, "mlp_only_layers"):
-        # Qwen-MoE: a layer's MLP is dense by its index, which the program changes.
-        dense = [
-            layer in (config.mlp_only_layers or []) or (layer + 1) % config.decoder_sparse_step != 0
-            for layer in program
-        ]
-        config.mlp_only_layers = [position for position, is_dense in enumerate(dense) if is_dense]
-        config.decoder_sparse_step = 1
-    return config

@@ -76,7 +76,7 @@ def run_search(
     if stored is not None:
         check_settings(stored, config)  # before a cluster is started
     announce("Joining or starting a Ray cluster.")
-    with joined_cluster(request.resources) as placement, closing(folder):
+    with joined_cluster(request.resources, model) as placement, closing(folder):
         config = replace(config, device=placement.device, dtype=placement.dtype)
         provenance = {**_provenance(request), "day": config.day}
         committed = folder.open(config, provenance=provenance, announce=announce)

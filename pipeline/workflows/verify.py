@@ -193,7 +193,7 @@ def verify(
     """
     plan = prepare(request)
     differences: list[Difference] = []
-    with joined_cluster(request.resources) as placement:
+    with joined_cluster(request.resources, plan.source) as placement:
         placement = replace(placement, dtype=plan.dtype)
         announce(
             f"Replaying {plan.num_labels} of {plan.rows} rows of {len(plan.examples)} examples, each alone; "

@@ -90,7 +90,7 @@ def evaluate(
     if not task.scoring.margins_compare:
         search = replace(search, margin_scale=None)
         prior = prior and replace(prior, margin_scale=None)
-    with joined_cluster(request.resources) as placement:
+    with joined_cluster(request.resources, source) as placement:
         config = RunConfig(
             model=source,
             task=request.task,

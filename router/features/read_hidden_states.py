@@ -70,7 +70,7 @@ def read_states(
     if not absent:
         announce(f"All states are in {store.folder} already.")
         return store, dtype
-    with joined_cluster(wanted.resources) as placement:
+    with joined_cluster(wanted.resources, wanted.source) as placement:
         if placement.dtype != dtype:
             raise UserError(f"the cluster runs {placement.dtype}; say --dtype {placement.dtype}")
         known = len(set(texts)) - len(absent)

@@ -195,14 +195,15 @@ class _Comparison:
         # Zero-shot prompting trains nothing, so that it needs the test texts only.
         asked_about = (self.test,) if name == "zero-shot" else self._texts
         texts = [text.text for part in asked_about for text in part]
-        with joined_cluster(self.request.train.resources) as placement:
+        source = resolve_model(self.request.train.model)
+        with joined_cluster(self.request.train.resources, source) as placement:
             self.announce(f"Prompting the model for the labels of {len(texts)} texts.")
             first, scores = zero_shot(
                 texts,
                 self.labels,
                 question=self.request.question,
                 features=self._features,
-                model=resolve_model(self.request.train.model),
+                model=source,
                 device=placement.device,
                 dtype=placement.dtype,
                 pool=placement.pool,

@@ -8,9 +8,16 @@ checkpoint of stock classes cannot say that two layers share their weights.
 from __future__ import annotations
 
 import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from pipeline.engine import FrozenModel, materialize
-from pipeline.engine.loading import load_description
+from pipeline.engine.loading import load_description, load_weights
+from pipeline.engine.stock_check import TOLERANCE, difference, logits_of
 from pipeline.errors import UserError
 from pipeline.model_source import DTYPES, resolve_model
 from pipeline.program import LayerProgram
@@ -22,6 +29,8 @@ from router.routed.causal_lm import RoutedCausalLM
 from router.routed.checkpoint import Router
 
 NOTE_FILE = "layer_program.json"
+#: Tokens that the written checkpoint and the program are compared on.
+_TEXT = [5, 6, 7, 8, 9, 10, 11, 12]
 
 
 def parse_program(text: str, num_layers: int) -> LayerProgram:
@@ -111,16 +120,71 @@ def check_new(out: AnyPath) -> None:
 def export(model: FrozenModel, program: LayerProgram, out: AnyPath) -> None:
     """Write a checkpoint of one program, its tokenizer and a description.
 
+    The checkpoint is loaded again before it gets its name, so that a folder of that name holds the program.
+
     Raises:
-        UserError: The folder is not empty, or cannot be written.
+        UserError: The folder is not empty or cannot be written, or a checkpoint of the model's class cannot say the
+            program.
     """
     check_new(out)
     stock = materialize(model.hf_model, program)
     note = {"program": list(program.layers), "num_layers_of_the_base": program.num_layers, "text": str(program)}
     try:
         with uploaded(out) as folder:
-            stock.save_pretrained(folder)
-            model.tokenizer.save_pretrained(folder)
-            (folder / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+            staged = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+            try:
+                _write(staged, stock, program)
+                model.tokenizer.save_pretrained(staged)
+                (staged / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+                staged.replace(folder)
+            finally:
+                shutil.rmtree(staged, ignore_errors=True)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
+
+
+def _write(folder: Path, stock: Any, program: LayerProgram) -> None:
+    """Write the model, and load it again.
+
+    Raises:
+        OSError: The folder cannot be written.
+        UserError: The checkpoint cannot be loaded, or is another model than the one that was to be written.
+    """
+    try:
+        stock.save_pretrained(folder)
+        again = load_weights(str(folder), device=stock.device, dtype=stock.dtype, revision=None)
+        reason = _other(again, stock)
+    except OSError:
+        raise
+    except Exception as error:  # transformers has many errors for a configuration that goes by layer
+        reason = " ".join(str(error).replace(str(folder), "").split())
+    if reason is not None:
+        raise UserError(
+            f"program {program} cannot be exported: a checkpoint of {type(stock).__name__} (model type "
+            f"{stock.config.model_type!r}) with these layers was written and loaded again, and is another model "
+            f"({reason}). Its configuration cannot say which layer is of which kind in this order; "
+            "pipeline.materialize runs the program without a checkpoint"
+        )
+
+
+@torch.inference_mode()
+def _other(again: Any, stock: Any) -> str | None:
+    """What distinguishes a model from another one of the same weights; None for nothing."""
+    off = difference(logits_of(again, _TEXT), logits_of(stock, _TEXT))
+    if not off <= TOLERANCE[stock.dtype]:
+        return f"its logits are off by {off:.1e} of the largest"
+    # A window is longer than the text: compare what the layers hold of the configuration, too.
+    for position, (ours, theirs) in enumerate(zip(again.model.layers, stock.model.layers, strict=True)):
+        if _settings(ours) != _settings(theirs):
+            return f"layer {position} has other settings"
+    return None
+
+
+def _settings(layer: torch.nn.Module) -> dict[str, Any]:
+    """The numbers and words that a layer's modules were built with."""
+    return {
+        f"{name}.{attribute}": value
+        for name, module in layer.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, str | int | float) and not attribute.startswith("_") and attribute != "training"
+    }

@@ -208,6 +208,6 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
                 raise UserError(
                     f"--dtype {self.resources.dtype}, but the runs were searched in {self.dtype}; leave it out"
                 )
-            placement = self._cluster.enter_context(joined_cluster(self.resources))
+            placement = self._cluster.enter_context(joined_cluster(self.resources, source))
             self._started = source, replace(placement, dtype=self.dtype)
         return self._started

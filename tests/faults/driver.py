@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,9 @@ import stub
 from mutations import remove_guards
 
 from pipeline.cli import search as cli
-from pipeline.distributed.cluster import Resources
+from pipeline.distributed.cluster import Placement, Resources, joined_cluster
 from pipeline.distributed.coordinator import Coordinator
+from pipeline.model_source import ModelSource
 from pipeline.search.config import PRESETS
 from pipeline.shards.progress import Progress
 from pipeline.shards.run_folder import RunFolder
@@ -64,8 +66,13 @@ def search(
 ) -> Progress:
     """Run it, with actors that have no model."""
     stubbed = partial(Coordinator, evaluator=stub.evaluator(faults, pause=pause))
-    with mock.patch.object(run, "Coordinator", stubbed):
+    with mock.patch.object(run, "Coordinator", stubbed), mock.patch.object(run, "joined_cluster", without_model):
         return run_search(request(out, actors=actors, **options), show=show)
+
+
+def without_model(wanted: Resources, model: ModelSource) -> AbstractContextManager[Placement]:
+    """Join a cluster for actors that load nothing: there is no model to be checked."""
+    return joined_cluster(wanted)
 
 
 def die_at(step: str) -> None:
@@ -107,7 +114,7 @@ def main() -> None:
     if len(sys.argv) > 4:
         die_at(sys.argv[4])
     stubbed = partial(Coordinator, evaluator=stub.evaluator(faults, pause=0.1))
-    with mock.patch.object(run, "Coordinator", stubbed):
+    with mock.patch.object(run, "Coordinator", stubbed), mock.patch.object(run, "joined_cluster", without_model):
         sys.exit(cli.run_and_show(request(out, actors=actors)))
 
 

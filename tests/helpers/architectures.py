@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 torch.set_num_threads(1)
 
@@ -98,3 +101,59 @@ def build(name: str, **overrides: Any) -> Any:
     text = "Text" if stem == "Gemma3" else ""
     config = getattr(transformers, f"{stem}{text}Config")(**{**_SIZES, **extra, **overrides})
     return randomize(getattr(transformers, f"{stem}ForCausalLM")(config))
+
+
+#: What tiny models of other families need beside ``_SIZES``: latent attention, experts, states of recurrent layers.
+_OTHERS: dict[str, Any] = {
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 12,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "moe_intermediate_size": 24,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_routed_experts": 4,
+    "num_local_experts": 4,
+    "moe_num_experts": 4,
+    "moe_k": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 1,
+}
+_OTHERS_OF: dict[str, dict[str, Any]] = {
+    "gemma4_text": {"head_dim": 8, "global_head_dim": 8, "vocab_size_per_layer_input": VOCAB}
+    | {"hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0},
+    "deepseek_v2": {"head_dim": 8, "num_key_value_heads": 4},
+    "deepseek_v3": {"head_dim": 8, "num_key_value_heads": 4},
+}
+
+
+def family_config(model_type: str, **overrides: Any) -> Any:
+    """A tiny configuration of any model type that transformers knows; what the type has no use for is ignored."""
+    return CONFIG_MAPPING[model_type](**{**_SIZES, **_OTHERS, **_OTHERS_OF.get(model_type, {}), **overrides})
+
+
+def build_family(model_type: str, **overrides: Any) -> Any:
+    """A tiny model of any model type that transformers knows."""
+    config = family_config(model_type, **overrides)
+    return randomize(transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+
+
+def rearranged(hf_model: Any, layers: Sequence[int]) -> Any:
+    """A deep copy of a model with other layers in its list: an oracle that shares no code with the engine."""
+    model = copy.deepcopy(hf_model)
+    model.model.layers = torch.nn.ModuleList(copy.deepcopy(hf_model.model.layers[layer]) for layer in layers)
+    for position, layer in enumerate(model.model.layers):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position
+    for config in {
+        id(module.config): module.config for module in model.modules() if hasattr(module, "config")
+    }.values():
+        config.num_hidden_layers = len(layers)
+        for name in ("layer_types", "layer_rope_theta"):  # what models read of it while they run
+            if (values := getattr(hf_model.config, name, None)) is not None:
+                setattr(config, name, [values[layer] for layer in layers])
+    return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -69,13 +70,14 @@ class Graded:
             ended = not model.end_tokens.isdisjoint(row.tokens[-1:])
             written = row.tokens[:-1] if ended else row.tokens
             text = _with_thinking(prepared, model.tokenizer.decode(written))
-            reason = self._reason(text, prepared.example.answer, ended=ended)
+            overflows = math.isnan(row.gap)
+            reason = "ungradable" if overflows else self._reason(text, prepared.example.answer, ended=ended)
             correct = reason == "ended"
             outcomes.append(
                 Outcome(
                     correct=correct,
                     reason=reason,
-                    margin=row.gap if correct else -row.gap,
+                    margin=-math.inf if overflows else row.gap if correct else -row.gap,
                     response=response,
                     layer_executions=len(program) * row.passes,
                 )

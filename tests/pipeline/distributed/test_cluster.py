@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
 import ray
+from tiny import save_tiny_model
+from transformers import AutoTokenizer
 
 from pipeline.distributed import cluster
 from pipeline.distributed.cluster import Resources, joined_cluster
 from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
 
 
 @pytest.fixture
@@ -67,6 +71,49 @@ def test_a_long_folder_for_temporary_files_is_named_with_its_cure(no_start, monk
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
     said = refusal()
     assert "set RAY_TMPDIR to a short folder, such as /tmp" in said and str(folder) in said
+
+
+@pytest.fixture
+def refused_model(tmp_path):
+    """Makes a tiny model, and spoils it in some way."""
+
+    def make(spoil):
+        folder = save_tiny_model(tmp_path / "model")
+        spoil(folder)
+        return resolve_model(str(folder))
+
+    return make
+
+
+def of_another_family(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "diffllama"}))
+
+
+def of_too_many_tokens(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>", "<|end|>"]})
+    tokenizer.save_pretrained(folder)
+
+
+def without_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (of_another_family, "DiffLlamaForCausalLM .*outside the decoder-layer contract"),
+        (of_too_many_tokens, r"model '.*model' has a tokenizer that .*2 of its tokens, first '<\|user\|>' \(257\)"),
+        (without_tokenizer, "model '.*model' .*tokenizer"),
+    ],
+)
+def test_a_model_is_refused_before_ray_starts(no_start, monkeypatch, refused_model, spoil, said):
+    """Catches minutes of actors that die one after the other, over a model that no actor can run."""
+    monkeypatch.setattr(cluster, "_start_ray", lambda: pytest.fail("Ray is started"))
+    with pytest.raises(UserError, match=said), joined_cluster(Resources(), refused_model(spoil)):
+        pass
 
 
 @pytest.mark.ray

@@ -118,6 +118,18 @@ def test_a_group_of_which_nothing_can_be_searched_is_tried_again_next_time(searc
     assert search(SimulatedActors(), folder=folder, committed=committed).run().complete
 
 
+def test_a_model_that_cannot_be_searched_ends_the_run(search, tmp_path):
+    """Catches a run of which every example is set aside, since the base model overflows on each of them."""
+    overflow = failure(EXCEPTION, UserError("the logits of the base model are not finite numbers in float16"))
+    actors = SimulatedActors(on_search=lambda _, examples: None if examples[0].id == "q0" else overflow)
+    coordinator = search(actors, num_actors=1)
+    with pytest.raises(UserError, match="not finite numbers in float16") as stopped:
+        coordinator.run()
+    assert type(stopped.value) is UserError and actors.alive == 0
+    assert [record.group for record in coordinator.progress.committed] == [0]
+    assert failed_ids(tmp_path / "run") == []
+
+
 @pytest.mark.parametrize("some_finished", [False, True])
 def test_deaths_without_end_end_the_run(search, some_finished):
     """Catches a broken cluster on which a long run sets all of its examples aside, whether or not it ever worked."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny import save_tiny_model, write_questions
+from transformers import AutoTokenizer
 
 from pipeline.distributed.evaluator import SearchEvaluator
 from pipeline.distributed.kept_rows import rows_to_keep
+from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import fit_prior
 from pipeline.program import LayerProgram
@@ -88,6 +92,29 @@ def test_only_programs_that_the_oracle_confirms_are_kept(tmp_path, monkeypatch):
     assert sum(row["program"] == list(range(6)) for row in rows[True]) == len(examples)
     best = [row for row in rows[True] if row["is_best"]]
     assert best and all(row["rank"] == 1 for row in best)
+
+
+def test_a_base_model_that_overflows_on_an_example_ends_the_search(tmp_path):
+    """Catches examples that are all labelled wrong, with exit code 0: the states are too large for the precision."""
+    folder = save_tiny_model(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    [token] = AutoTokenizer.from_pretrained(folder)("Z").input_ids
+    weights["model.embed_tokens.weight"][token] = math.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = RunConfig(
+        model=resolve_model(str(folder)),
+        task="arithmetic",
+        data_sha256="",
+        search=SearchConfig(simulations=3),
+        device="cpu",
+        dtype="float32",
+    )
+    evaluator = SearchEvaluator(config)
+    evaluator.load()
+    examples = [Example(id=text, task="arithmetic", question=text, answer="2") for text in ("1 + 1 =", "Z =")]
+    assert evaluator.search(examples[:1]).rows
+    with pytest.raises(UserError, match=r"the logits of the base model .* are not finite numbers in float32"):
+        evaluator.search(examples)
 
 
 IDENTITY = LayerProgram.identity(8)

@@ -63,6 +63,11 @@ TABLE = {
         failed(EXCEPTION, actor=9),
         CHARGED,
     ),
+    "the model cannot be searched": (
+        [LOADED, FINISHED],
+        ChunkFailed(actor=0, kind=EXCEPTION, first_attempt=True, user_error=True),
+        Decision(stop=StopReason.USER_ERROR),
+    ),
     "a chunk between exceptions": ([failed(EXCEPTION), failed(EXCEPTION), FINISHED], failed(EXCEPTION), CHARGED),
     "an idle actor dies": ([LOADED], IdleActorFailed(kind=DEATH), not_started(0.5)),
     "an idle actor is preempted": ([LOADED], IdleActorFailed(kind=PREEMPTION), REQUEUED),

@@ -51,7 +51,7 @@ def on(monkeypatch):
 
     def use(placement: Placement | None) -> None:
         @contextmanager
-        def joined(wanted):
+        def joined(wanted, model):
             assert placement is not None, "a cluster is started"
             yield placement
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
-from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, PROGRAMS, build
+from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, PROGRAMS, build, build_family, rearranged
 from click.testing import CliRunner
 from tiny import NUM_LAYERS as TINY_LAYERS
 from tiny import save_tiny_model
@@ -12,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.cli.main import main
 from pipeline.engine import FrozenModel
+from pipeline.engine.layer_config import with_layers
+from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from router.serving.export import export
 
@@ -37,6 +41,48 @@ def test_a_stock_model_reads_it_and_says_the_same(architecture, kind, tmp_path):
     torch.testing.assert_close(
         stock(torch.tensor([ids])).logits[0], model.logits([ids], [program])[0], atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("layers", [(0, 2, 3), (0, 1, 1, 2, 3), (3, 0, 2, 1, 2)])
+@torch.inference_mode()
+def test_what_goes_by_layer_is_written_in_the_programs_order(layers, tmp_path):
+    """Catches SmolLM3's layers without position embeddings, which a list names, in the wrong place."""
+    hf_model = build_family("smollm3")
+    assert hf_model.config.no_rope_layers == [1, 1, 1, 0]
+    export(FrozenModel(hf_model, NoTokenizer()), LayerProgram(layers, NUM_LAYERS), tmp_path / "out")
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    ids = torch.tensor([[5, 9, 7, 30, 11, 12, 13, 14]])
+    expected = rearranged(hf_model, layers)(ids, use_cache=False).logits
+    torch.testing.assert_close(stock(ids).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_experts_behind_dense_layers_are_written_or_refused(tmp_path):
+    """Catches random weights in place of experts, where one number says from which layer on there are any."""
+    hf_model = build_family("glm4_moe")
+    assert hf_model.config.first_k_dense_replace == 1
+    model = FrozenModel(hf_model, NoTokenizer())
+    export(model, LayerProgram((0, 0, 2, 3), NUM_LAYERS), tmp_path / "in-order")
+    with pytest.raises(UserError, match=r"program 1-3,0 cannot be exported: .*Glm4MoeForCausalLM .*lack \d+ weights"):
+        export(model, LayerProgram((1, 2, 3, 0), NUM_LAYERS), tmp_path / "out")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in-order"]
+
+
+@torch.inference_mode()
+def test_windows_are_compared_where_no_text_is_long_enough(tmp_path, monkeypatch):
+    """Catches layers with a window in the place of those without: on a short text their logits are the same."""
+    model = FrozenModel(build("gemma3", sliding_window=4096), NoTokenizer())
+
+    def forgets(config, layers):
+        config = with_layers(config, layers)
+        config.layer_types = ["sliding_attention"] * len(layers)
+        return config
+
+    monkeypatch.setattr(sys.modules["pipeline.engine.materialize"], "with_layers", forgets)
+    monkeypatch.setattr("router.serving.export.difference", lambda *_: 0.0)
+    with pytest.raises(UserError, match="layer 0 has other settings"):
+        export(model, LayerProgram((1, 2, 3), NUM_LAYERS), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_writes_one_program(tmp_path):

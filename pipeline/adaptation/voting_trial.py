@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
 from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, write_whole
-from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
+from pipeline.tasks import DataRequest, Example, Task, TaskOptions, get_task, read_or_explain
+from pipeline.tasks.matching import Match, matches
+from pipeline.tasks.prompt_answer import PROMPT_ANSWER
+from pipeline.tasks.task_options import DEFAULT_MATCH
 
 #: Examples that an actor gets at once.
 GROUP = 4
@@ -40,6 +43,8 @@ class TrialRequest:
     """The task's examples to adapt to."""
     max_new_tokens: int | None = None
     """Most tokens of a written answer; None for the task's own default."""
+    task_options: TaskOptions = field(default_factory=TaskOptions)
+    """Columns, prompt and comparison of the rows of the task jsonl."""
     config: AdaptConfig = field(default_factory=AdaptConfig)
     """Settings of the adaptation to each example."""
     prior: Prior | None = None
@@ -55,10 +60,11 @@ class TriedExample:
     Attributes:
         example_id: Id of the example.
         reference: The reference answer.
+        also_accepted: Other answers that are right too.
         base_answer: The base model's answer.
         answer: The answer that won the vote.
         agreement: The share of the votes that this answer got.
-        among_votes: Whether any vote was for the reference answer.
+        among_votes: Whether any vote was for an accepted answer.
         length: Length of the program that was found for the answer; None where none was found.
     """
 
@@ -69,6 +75,7 @@ class TriedExample:
     agreement: float
     among_votes: bool
     length: int | None
+    also_accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +121,7 @@ class AdaptingActor(ModelActor):
         source: ModelSource,
         task: str,
         max_new_tokens: int | None,
+        task_options: TaskOptions,
         config: AdaptConfig,
         prior: Prior | None,
         device: str,
@@ -121,8 +129,18 @@ class AdaptingActor(ModelActor):
         threads: int,
     ) -> None:
         super().__init__(source, device=device, dtype=dtype, threads=threads)
-        self._task = get_task(task, max_new_tokens=max_new_tokens)
+        self._task = _voting_task(task, max_new_tokens, task_options)
+        self._match = _match_of(task, task_options)
         self._config, self._prior = config, prior
+
+    def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            UserError: The model cannot be loaded, or the task needs a chat template and the model has none.
+        """
+        super().load()
+        self._task.check_tokenizer(self._model.tokenizer)
 
     def work(self, examples: Sequence[Example]) -> list[TriedExample]:
         """Adapt to examples without looking at their reference answers."""
@@ -140,8 +158,9 @@ class AdaptingActor(ModelActor):
             base_answer=found.base_answer,
             answer=found.answer,
             agreement=found.agreement or 0.0,
-            among_votes=any(vote.response == example.answer for vote in found.poll.votes),
+            among_votes=any(matches(self._match, vote.response, example.references) for vote in found.poll.votes),
             length=None if found.program is None else len(found.program),
+            also_accepted=example.also_accepted,
         )
 
 
@@ -161,7 +180,7 @@ def try_adaptation(
     Raises:
         UserError: The request is wrong, or an example does not fit into the model's context.
     """
-    task = get_task(request.task, max_new_tokens=request.max_new_tokens)
+    task = _voting_task(request.task, request.max_new_tokens, request.task_options)
     check_votable(task)
     examples = read_or_explain(task, request.data)
     source = resolve_model(request.model)
@@ -174,6 +193,7 @@ def try_adaptation(
             source,
             request.task,
             request.max_new_tokens,
+            request.task_options,
             request.config,
             request.prior,
             placement.device,
@@ -187,15 +207,32 @@ def try_adaptation(
             for _, some in pool.map(groups):
                 answered.update((tried.example_id, tried) for tried in some)
                 show("examples adapted to", len(answered), len(examples))
-    return judge([answered[example.id] for example in examples])
+    match = _match_of(request.task, request.task_options)
+    return judge([answered[example.id] for example in examples], match)
 
 
-def judge(tried: list[TriedExample]) -> Trial:
-    """Compare answers with the reference answers, to the letter."""
-    base = [one.base_answer == one.reference for one in tried]
+def _voting_task(name: str, max_new_tokens: int | None, options: TaskOptions) -> Task:
+    """The task as programs vote on it: votes are counted, and programs searched for, by an answer's very text."""
+    if name == PROMPT_ANSWER.name:
+        options = replace(options, match="exact")
+    return get_task(name, max_new_tokens=max_new_tokens, options=options)
+
+
+def _match_of(task: str, options: TaskOptions) -> Match:
+    """The rule that says at the end whether an answer is right."""
+    return (options.match or DEFAULT_MATCH) if task == PROMPT_ANSWER.name else "exact"
+
+
+def judge(tried: list[TriedExample], match: Match = "exact") -> Trial:
+    """Compare answers with the reference answers, by a rule."""
+
+    def is_right(answer: str, one: TriedExample) -> bool:
+        return matches(match, answer, (one.reference, *one.also_accepted))
+
+    base = [is_right(one.base_answer, one) for one in tried]
     ways = {
         "base model": base,
-        "voted": [one.answer == one.reference for one in tried],
+        "voted": [is_right(one.answer, one) for one in tried],
         "any vote": [one.among_votes for one in tried],
     }
     scores = []

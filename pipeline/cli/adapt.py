@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,10 +18,12 @@ from pipeline.cli.progress_bar import StepReporter
 from pipeline.cli.request_options import RequestCommand, filled, request_options
 from pipeline.distributed.cluster import Resources
 from pipeline.errors import UserError
+from pipeline.errors.fields import option_name
 from pipeline.search.config import SearchConfig, search_preset
 from pipeline.shards.run_config import DEFAULT_CACHE_GIB
 from pipeline.storage import AnyPath, without_secrets
-from pipeline.tasks import DataRequest
+from pipeline.tasks import DataRequest, TaskOptions
+from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 
 if TYPE_CHECKING:
     from pipeline.adaptation.adapt import Adapted
@@ -48,11 +50,15 @@ Examples:
 @click.option("--prompt", help="The text to continue, as it is.")
 @click.option("--answer", help="The answer that the model should give; leave it out if it is not known.")
 @click.option("--option", "options", multiple=True, help="An answer to choose from, by likelihood; several times.")
-@click.option("--chat", is_flag=True, help="Put the prompt into the model's chat template, as the user's turn.")
 @click.option("--task", metavar="NAME", help="Instead of --prompt: every example of a task; its answer stays hidden.")
 @click.option("--data", help="The task's examples, as for search.")
 @click.option("--split", default="test", show_default=True, help="Split of the data, as for search.")
 @click.option("--limit", type=int, help="Only the first N examples.")
+@request_options(
+    TaskOptions,
+    match={"unset": "normalized"},
+    chat={"help": "Put the prompt, of --prompt or of the task jsonl, into the model's chat template."},
+)
 @request_options(AdaptConfig, "votes", "seed")
 @click.option("--action-space", metavar="NAME", default="cola", show_default=True, help="As for search.")
 @request_options(
@@ -85,16 +91,26 @@ def adapt(
     prior: AnyPath | None,
     max_new_tokens: int | None,
     out: AnyPath | None,
-    **hardware: Any,
+    **others: Any,
 ) -> None:
     """Find the layer program that serves one prompt best."""
-    resources = filled(Resources, hardware)
+    resources = filled(Resources, others)
+    task_options = filled(TaskOptions, {**others, "chat": chat})
     _refuse_other_options(
         by_prompt=prompt is not None,
         by_task=task is not None,
-        of_prompt={"--answer": answer is not None, "--option": bool(options), "--chat": chat},
+        of_prompt={
+            "--answer": answer is not None,
+            "--option": bool(options),
+            "--chat": chat and task != PROMPT_ANSWER.name,
+        },
         of_task={
             "--data": data is not None,
+            **{
+                option_name(field): getattr(task_options, field.name) != field.default
+                for field in fields(TaskOptions)
+                if field.name != "chat"
+            },
             "--limit": limit is not None,
             "--out": out is not None,
             "--actors": resources.num_actors is not None,
@@ -138,6 +154,7 @@ def adapt(
             task=task,
             data=examples,
             max_new_tokens=max_new_tokens,
+            task_options=task_options,
             config=config,
             prior=None if prior is None else read_prior(prior),
             resources=resources,

@@ -16,11 +16,18 @@ from pipeline.storage import AnyPath
 @click.command(short_help="Summarize a path data set.")
 @click.argument("run", type=LOCATION)
 @click.option("--plots", type=LOCATION, help="Also write the report's pictures to this folder.")
-def inspect(run: AnyPath, plots: AnyPath | None) -> None:
+@click.option(
+    "--examples",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Also show N examples of each group (shortened, already shortest, corrected, unsolved) with their answers.",
+)
+def inspect(run: AnyPath, plots: AnyPath | None, examples: int) -> None:
     """Summarize a path data set: its results, and the layers that its programs skip and repeat."""
     from pipeline.report.summary import inspect_run
 
-    inspect_run(run, Console(), plots=plots)
+    inspect_run(run, Console(), plots=plots, num_examples=examples)
 
 
 @click.command(

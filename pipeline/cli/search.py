@@ -21,7 +21,7 @@ from pipeline.workflows.search_request import SearchRequest
 
 _NAME = "drllm-pipeline"
 #: Fields of the request that the help lists first.
-_WHAT_IS_SEARCHED = ("model", "task", "data", "out", "limit", "split")
+_WHAT_IS_SEARCHED = ("model", "task", "data", "out", "limit", "split", "task_options")
 
 
 def _task_help() -> str:
@@ -48,7 +48,7 @@ Examples:
   drllm-pipeline search --model smollm2 --task arithmetic --limit 64 --out runs/sums
   drllm-pipeline search --model meta-llama/Llama-3.2-3B-Instruct --task arc \\
       --data allenai/ai2_arc:ARC-Easy --limit 1000 --out runs/arc
-  drllm-pipeline search --model ./my-model --task jsonl --data examples.jsonl --out runs/mine
+  drllm-pipeline search --model ./my-model --task jsonl --data examples.jsonl --chat --out runs/mine
 
 Exit code: 0 for a complete run, 1 for an incomplete one, 2 for a wrong call.
 """,
@@ -110,13 +110,19 @@ def search(
 def run_and_show(request: SearchRequest) -> int:
     """Run a search with its progress and its summary; returns the exit code."""
     from pipeline.cli.progress_bar import Reporter, summarize
+    from pipeline.report.preview import preview_lines
     from pipeline.storage import StorageError
     from pipeline.workflows.run_search import run_search
 
     console = Console()
     try:
         with Reporter(console) as reporter:
-            progress = run_search(request, show=reporter, announce=console.say)
+            progress = run_search(
+                request,
+                show=reporter,
+                announce=console.say,
+                preview=lambda answers: console.say("\n".join(preview_lines(answers, task=request.task))),
+            )
     except KeyboardInterrupt:
         console.say(
             f"Stopped. What is committed stays in {request.out}; run the same command again to go on.",

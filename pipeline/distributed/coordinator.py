@@ -43,6 +43,7 @@ from pipeline.shards.reader import ShardRecord
 from pipeline.shards.run_config import DEFAULT_STALL_SECONDS, RunConfig
 from pipeline.shards.run_folder import RunFolder
 from pipeline.tasks import Example
+from pipeline.tasks.base_answer import BaseAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ TICK_SECONDS = 0.5
 OVERDUE, OVERDUE_SECONDS = 1.5, 5.0
 #: Finished chunks that the median is taken over.
 _TIMED_CHUNKS = 64
+#: Examples that the base model answers before the search begins.
+NUM_PREVIEWED = 32
 #: Seconds between two polls of the cluster's size.
 GROWTH_SECONDS = 5.0
 
@@ -60,6 +63,7 @@ class ActorState(Enum):
     """The states of an actor."""
 
     LOADING = auto()
+    PREVIEWING = auto()
     IDLE = auto()
     BUSY = auto()
 
@@ -71,9 +75,9 @@ class _SearchActor:
     Attributes:
         number: The actor's number; no other one ever has it.
         handle: The actor, for ``SearchActors``.
-        began: When the actor began to load, or was given its chunk.
+        began: When the actor began to load, to preview, or was given its chunk.
         call: The call in flight; None if the actor is idle.
-        state: Whether the actor loads, is idle or searches a chunk.
+        state: Whether the actor loads, has the base model answer the first examples, is idle or searches a chunk.
         chunk: The chunk that it is busy with.
         node: The machine that it is on, once it has loaded.
         programs_run: Programs that it had run when it was last polled.
@@ -108,6 +112,8 @@ class Coordinator:
         folder: The run folder to which rows are committed; opened already.
         committed: The groups that are committed already.
         show: Called with the progress about twice a second.
+        preview: Called once with the base model's answers to the first examples, before the first actor searches;
+            None for no preview. It is left out if that actor fails at it.
         stall_seconds: An actor that runs no program for so long is replaced.
         evaluator: The actors' class.
         actors: The cluster that starts and calls actors; None for Ray.
@@ -122,6 +128,7 @@ class Coordinator:
         folder: RunFolder,
         committed: dict[int, ShardRecord],
         show: Callable[[Progress], None] = lambda progress: None,
+        preview: Callable[[list[BaseAnswer]], None] | None = None,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
         evaluator: type[SearchEvaluator] = SearchEvaluator,
         actors: SearchActors | None = None,
@@ -130,6 +137,8 @@ class Coordinator:
         self._pool = pool
         self._folder = folder
         self._show = show
+        self._preview = preview
+        self._previewed = examples[:NUM_PREVIEWED] if preview is not None else []
         self._stall_seconds = stall_seconds
         self._cluster = RaySearchActors(config, pool, evaluator) if actors is None else actors
         self._groups = work_groups(examples, config.group_size)
@@ -257,7 +266,9 @@ class Coordinator:
         actor.call = None
         chunk, actor.chunk = actor.chunk, None
         answer = self._cluster.result(call)
-        if chunk is None:
+        if actor.state is ActorState.PREVIEWING:
+            self._on_previewed(actor, answer)
+        elif chunk is None:
             if isinstance(answer, CallFailure):
                 self._on_load_failed(actor, answer)
             else:
@@ -280,6 +291,21 @@ class Coordinator:
             num_layers=loaded.facts["num_layers"],
             max_length=self._config.search.max_layers(loaded.facts["num_layers"]),
         )
+        if self._previewed:
+            actor.call = self._cluster.preview(actor.handle, self._previewed)
+            actor.began, actor.state = self._cluster.now(), ActorState.PREVIEWING
+            self._previewed = []
+
+    def _on_previewed(self, actor: _SearchActor, answer: list[BaseAnswer] | CallFailure) -> None:
+        """Show the base model's answers; without them the search goes on."""
+        actor.state = ActorState.IDLE
+        if not isinstance(answer, CallFailure):
+            assert self._preview is not None
+            self._preview(answer)
+            return
+        logger.warning("the base model's answers to the first examples cannot be shown: %s", one_line(answer.error))
+        if answer.kind is not FailureKind.EXCEPTION:
+            self._replace(actor, answer.error, self._policy.record(IdleActorFailed(kind=answer.kind)))
 
     def _on_load_failed(self, actor: _SearchActor, failure: CallFailure) -> None:
         others = self._others_may_work(actor)
@@ -341,12 +367,16 @@ class Coordinator:
 
     def _replace_stalled(self) -> None:
         """Replace actors that have run no program for long: an example, or its grader, hangs."""
+        for actor in self._in_state(ActorState.PREVIEWING):
+            if self._cluster.now() - actor.began > self._stall_seconds:
+                self._on_previewed(actor, CallFailure(kind=FailureKind.STALL, error=self._stalled()))
         for actor in self._in_state(ActorState.BUSY):
             if actor.chunk is not None and self._cluster.now() - actor.last_progress > self._stall_seconds:
-                stalled = TimeoutError(
-                    f"stalled: no program was finished for {self._stall_seconds:g} seconds (--stall-seconds)"
-                )
-                self._on_chunk_failed(actor, actor.chunk, CallFailure(kind=FailureKind.STALL, error=stalled))
+                failure = CallFailure(kind=FailureKind.STALL, error=self._stalled())
+                self._on_chunk_failed(actor, actor.chunk, failure)
+
+    def _stalled(self) -> TimeoutError:
+        return TimeoutError(f"stalled: no program was finished for {self._stall_seconds:g} seconds (--stall-seconds)")
 
     def _finalize(self, finalized: FinalizedGroup[GroupResult] | None) -> None:
         """Commit a group of which nothing is left to do, or set it aside if none of its examples could be searched.

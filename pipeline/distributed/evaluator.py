@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.program import LayerProgram
 from pipeline.search.group_search import ExampleSearch, search_group
 from pipeline.shards.run_config import RunConfig
 from pipeline.tasks import Example, Outcome, PreparedExample, get_task
+from pipeline.tasks.base_answer import BaseAnswer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +69,23 @@ class SearchEvaluator(ModelActor):
             cache_gib=config.cache_gib,
         )
         self._config = config
-        self._task = get_task(config.task, max_new_tokens=config.max_new_tokens, prompting=config.prompting)
+        self._task = get_task(
+            config.task,
+            max_new_tokens=config.max_new_tokens,
+            options=config.task_options,
+            prompting=config.prompting,
+        )
         self._programs_run = self._programs_replayed = 0
 
     def load(self) -> Loaded:
         """Load the model.
 
         Raises:
-            UserError: The model cannot be loaded, is outside the contract, or the budget allows no layer.
+            UserError: The model cannot be loaded, is outside the contract, or the budget allows no layer; or the task
+                needs a chat template and the model has none.
         """
         runs: Installation = super().load()
+        self._task.check_tokenizer(self._model.tokenizer)
         if not LayerProgram((0,), self._model.num_layers).within(self._config.search.budget):
             raise UserError(
                 f"--budget {self._config.search.budget:g} allows less than one of the model's "
@@ -93,6 +102,31 @@ class SearchEvaluator(ModelActor):
             },
             installation=runs,
         )
+
+    def preview(self, examples: Sequence[Example]) -> list[BaseAnswer]:
+        """The base model's answers to examples; those whose prompt cannot be prepared are left out."""
+        self._begin()
+        prepared = []
+        for example in examples:
+            with suppress(Exception):  # the search sets it aside, with the reason
+                prepared.append(self._prepare(example))
+        identity, step = LayerProgram.identity(self._model.num_layers), self._config.group_size
+        answers = []
+        for start in range(0, len(prepared), step):
+            some = prepared[start : start + step]
+            outcomes = self._task.score(self._model, some, [identity] * len(some), need_response=True)
+            answers += [
+                BaseAnswer(
+                    prompt=one.prompt,
+                    references=one.example.references,
+                    response=outcome.response or "",
+                    correct=outcome.correct,
+                    reason=outcome.reason,
+                    reference_fits=self._task.reference_fits(one),
+                )
+                for one, outcome in zip(some, outcomes, strict=True)
+            ]
+        return answers
 
     def search(self, examples: Sequence[Example], prior: Prior | None = None, calibrates: bool = False) -> GroupResult:
         """Search examples.

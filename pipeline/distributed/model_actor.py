@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.distributed.installation import installation
 from pipeline.model_source import ModelSource
 from pipeline.shards.run_config import DEFAULT_CACHE_GIB
-from pipeline.tasks import get_task
+from pipeline.tasks import TaskOptions, get_task
 from pipeline.tasks.prompting import Prompting
 
 
@@ -76,6 +76,7 @@ class TaskActor(ModelActor):
         threads: Torch threads.
         task: The task's name.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        task_options: The task's options.
         prompting: The settings of the prompts; None for those of a new run.
     """
 
@@ -87,7 +88,8 @@ class TaskActor(ModelActor):
         threads: int,
         task: str,
         max_new_tokens: int | None,
+        task_options: TaskOptions,
         prompting: Prompting | None = None,
     ) -> None:
         super().__init__(source, device=device, dtype=dtype, threads=threads)
-        self._task = get_task(task, max_new_tokens=max_new_tokens, prompting=prompting)
+        self._task = get_task(task, max_new_tokens=max_new_tokens, options=task_options, prompting=prompting)

@@ -55,6 +55,10 @@ class SearchActors(Protocol):
         """Start the call that loads the model (``SearchEvaluator.load``)."""
         ...
 
+    def preview(self, actor: Any, examples: Sequence[Example]) -> Any:
+        """Start the call that has the base model answer examples (``SearchEvaluator.preview``)."""
+        ...
+
     def search(self, actor: Any, examples: Sequence[Example], prior: Any, calibrates: bool) -> Any:
         """Start the call that searches examples (``SearchEvaluator.search``)."""
         ...
@@ -112,6 +116,9 @@ class RaySearchActors:
 
     def load(self, actor: Any) -> Any:
         return actor.load.remote()
+
+    def preview(self, actor: Any, examples: Sequence[Example]) -> Any:
+        return actor.preview.remote(examples)
 
     def search(self, actor: Any, examples: Sequence[Example], prior: Any, calibrates: bool) -> Any:
         return actor.search.remote(examples, prior, calibrates)

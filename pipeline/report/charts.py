@@ -103,15 +103,17 @@ Chart = Bars | Lines | Heatmap
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of numbers.
+    """A table of numbers, or of texts.
 
     Attributes:
         columns: Names of the columns; the first column names the rows.
         rows: Cells of each row, as the texts that are shown.
+        texts: Whether the cells are texts, which may be long.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    texts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ polyline { fill: none; stroke-width: 2; } .mark:hover { stroke: var(--ink); stro
 table { border-collapse: collapse; font-size: .9rem; margin: .6rem 0; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; }
+table.texts td, table.texts th { text-align: left; white-space: normal; min-width: 6rem; vertical-align: top; }
 summary { cursor: pointer; }
 """ + "".join(f".fill{i} {{ fill: var(--c{i}); }} .line{i} {{ stroke: var(--c{i}); }}\n" for i in range(len(_COLOURS)))
 #: Tables with more rows are folded.
@@ -80,5 +81,8 @@ def _style() -> str:
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
-    whole = f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = ' class="texts"' if table.texts else ""
+    whole = (
+        f'<div class="wide" tabindex="0"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
     return f"<details><summary>All numbers</summary>{whole}</details>" if len(table.rows) > _FOLDED else whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from pipeline.report import png
 from pipeline.report.analysis import PathStudy, analyse, count_layers, count_reasons
 from pipeline.report.charts import percent_of
+from pipeline.report.examples import ShownExample, shown_examples
 from pipeline.shards.reader import read_improvements, read_paths, read_settings
 from pipeline.shards.run_config import KEEP_WORDS
 from pipeline.storage import AnyPath, is_there, uploaded
@@ -21,8 +23,14 @@ if TYPE_CHECKING:
 _SPARKS = " ▁▂▃▄▅▆▇█"
 
 
-def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None) -> None:
+def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None, num_examples: int = 0) -> None:
     """Print a summary of a run; draw its figures too where a folder for them is given.
+
+    Args:
+        run: The run folder.
+        console: Where the summary goes.
+        plots: Folder of the figures; None for none.
+        num_examples: Examples of each of the four groups that are shown.
 
     Raises:
         UserError: The folder is no run, or a shard is damaged.
@@ -46,13 +54,34 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None)
     best = rows[rows.is_best].program.map(tuple)
     console.print(f"{best.nunique()} different programs are the best of {len(best)} examples.", highlight=False)
     console.print(_layers(rows))
+    if not num_examples and plots is None:
+        return
+    study = PathStudy.of(rows, settings, read_improvements(run))
+    for group, shown in shown_examples(study, num_examples).items():
+        _print_examples(group, shown, console)
     if plots is not None:
-        sections = analyse(PathStudy.of(rows, settings, read_improvements(run)))
+        sections = analyse(study)
         charts = [chart for section in sections for chart in section.charts]
         with uploaded(plots) as folder:
             names = [file.name for file in png.write(charts, folder)]
         for name in names:
             console.print(f"wrote {plots / name}", highlight=False, markup=False)
+
+
+def _print_examples(group: str, shown: Sequence[ShownExample], console: Console) -> None:
+    """Print examples of one of the four groups."""
+    for number, one in enumerate(shown):
+        if number == 0:
+            console.print(f"\n[bold]{escape(group)}[/]", highlight=False)
+        lines = [
+            one.example_id,
+            f"  prompt      {one.prompt}",
+            f"  expected    {one.expected}",
+            f"  base model  {one.base_response}",
+        ]
+        if one.program is not None:
+            lines.append(f"  program     {one.program}  {one.response}")
+        console.print("\n".join(lines), highlight=False, markup=False)
 
 
 def _print_renderings(rows: pd.DataFrame, settings: dict[str, Any], console: Console) -> None:

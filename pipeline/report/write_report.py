@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipeline.errors import UserError
 from pipeline.report import png
 from pipeline.report.analysis import PathStudy, analyse
+from pipeline.report.examples import examples
 from pipeline.report.page import render
 from pipeline.shards.reader import read_improvements, read_paths, read_settings
 from pipeline.storage import AnyPath, is_there, uploaded
@@ -43,7 +44,8 @@ def write_report(run: AnyPath, out: AnyPath | None = None) -> WrittenReport:
         raise UserError(f"nothing is committed in {run} yet: there is nothing to report")
     out = out or run / "report.html"
     study = PathStudy.of(rows, settings, read_improvements(run))
-    sections = analyse(study)
+    groups, *others = analyse(study)
+    sections = [groups, examples(study), *others]
     state = "complete" if is_there(run / "_SUCCESS") else "incomplete: more examples may follow"
     evaluations = int(rows.groupby("example_id").evaluations.first().sum())
     facts = (

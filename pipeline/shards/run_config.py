@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pipeline.model_source import ModelSource
 from pipeline.search.config import SearchConfig
 from pipeline.tasks.prompting import PROMPT_VERSION, Prompting
+from pipeline.tasks.task_options import TaskOptions
 from pipeline.tasks.types import Example
 
 #: Version of the columns that new runs have; see ``pipeline.shards.schema``. A run keeps the one that it began with.
@@ -63,6 +64,8 @@ class RunConfig:
     """Largest number of examples; None for all."""
     max_new_tokens: int | None = None
     """Most tokens of a generated answer; None for the task's own default."""
+    task_options: TaskOptions = field(default_factory=TaskOptions)
+    """Columns, prompt and comparison of your own rows; all at their defaults for other tasks."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """Configuration of each example's search."""
     seed: int = 0
@@ -121,6 +124,9 @@ class RunConfig:
             else:
                 flat[name] = value
         flat["calibration_space"] = None if self.calibration_search == self.search else CALIBRATION_SPACE
+        # Only those that are set: other tasks, and runs from before there were any, have none.
+        flat = {name: value for name, value in flat.items() if not name.startswith("task_options.")}
+        flat |= self.task_options.to_settings()
         # The same weights and examples may lie elsewhere next time; their fingerprints stay. The date is for the few
         # chat templates that write one.
         del flat["model.location"], flat["data"], flat["day"]

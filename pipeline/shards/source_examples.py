@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_json, read_settings
 from pipeline.shards.run_config import fingerprint
 from pipeline.storage import AnyPath, where_it_is
-from pipeline.tasks import DataRequest, Example, get_task
+from pipeline.tasks import DataRequest, Example, TaskOptions, get_task
+from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 
 #: The entries of ``run.json`` that say where a run's examples come from, with their types.
 _KINDS = {
@@ -39,7 +43,7 @@ def examples_of(run: AnyPath, *, data: str | None = None) -> list[Example]:
     wrong = [name for name, kind in _KINDS.items() if not isinstance(said.get(name), kind)]
     if wrong:
         raise UserError(f"run.json holds no valid {', '.join(wrong)}")
-    task = get_task(said["task"])
+    task = get_task(said["task"], options=options_of(settings))
     if task.needs_data and said["data"] is None:
         raise UserError("run.json does not name their source")
     try:
@@ -57,3 +61,15 @@ def examples_of(run: AnyPath, *, data: str | None = None) -> list[Example]:
     if fingerprint(examples) != said["data_sha256"]:
         raise UserError("they have changed")
     return examples
+
+
+def options_of(settings: Mapping[str, Any]) -> TaskOptions:
+    """The options of a run's task.
+
+    Args:
+        settings: The run's settings, as ``read_settings`` gives them.
+
+    Raises:
+        UserError: An option is unknown, or out of its range.
+    """
+    return TaskOptions.from_settings(settings) if settings.get("task") == PROMPT_ANSWER.name else TaskOptions()

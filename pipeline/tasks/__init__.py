@@ -11,34 +11,58 @@ from pipeline.storage import without_secrets
 from pipeline.tasks.arc import ARC, ARC_LIKELIHOOD
 from pipeline.tasks.arithmetic import ARITHMETIC
 from pipeline.tasks.math_problems import DART_MATH, GSM8K
-from pipeline.tasks.prompt_answer import PROMPT_ANSWER
+from pipeline.tasks.prompt_answer import PROMPT_ANSWER, prompt_answer_task
 from pipeline.tasks.prompting import Prompting
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.task import Task
+from pipeline.tasks.task_options import TaskOptions
 from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample
 
-__all__ = ["TASKS", "DataRequest", "Example", "Outcome", "PreparedExample", "Task", "get_task", "read_or_explain"]
+__all__ = [
+    "TASKS",
+    "DataRequest",
+    "Example",
+    "Outcome",
+    "PreparedExample",
+    "Task",
+    "TaskOptions",
+    "get_task",
+    "read_or_explain",
+]
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (ARITHMETIC, ARC, ARC_LIKELIHOOD, GSM8K, DART_MATH, PROMPT_ANSWER)
 }
+NO_OPTIONS = TaskOptions()
 
 
-def get_task(name: str, *, max_new_tokens: int | None = None, prompting: Prompting | None = None) -> Task:
+def get_task(
+    name: str,
+    *,
+    max_new_tokens: int | None = None,
+    options: TaskOptions = NO_OPTIONS,
+    prompting: Prompting | None = None,
+) -> Task:
     """The task of that name, or the one that ``my_package.my_module:TASK`` names.
 
     Args:
         name: The name. A task from outside, and its examples, carry the reference instead of the task's own name:
             every process and every later command finds the task by it.
         max_new_tokens: Most tokens of a written answer; None for the task's own default.
+        options: The options of the task ``jsonl``.
         prompting: The settings of the prompts; None for those of a new run.
 
     Raises:
-        UserError: The name is unknown, the task's model writes no text, or it shall think and writes no solution.
+        UserError: The name is unknown, the task has no such options, its model writes no text, or it shall think and
+            writes no solution.
     """
+    if options != NO_OPTIONS and name != PROMPT_ANSWER.name:
+        raise UserError(f"--match, --chat, --system and the columns go with --task {PROMPT_ANSWER.name}, not {name!r}")
     if is_reference(name):
         task = load_object(name, Task, role="task")
         task = replace(task, name=name, read=_refusing_broken_examples(name, task.read))
+    elif name == PROMPT_ANSWER.name:
+        task = prompt_answer_task(options)
     elif name in TASKS:
         task = TASKS[name]
     else:

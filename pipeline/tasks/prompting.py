@@ -30,33 +30,32 @@ class Prompting:
     day: str | None = None
 
 
-def chat_prompt(tokenizer: Any, question: str, prompting: Prompting) -> str:
-    """The user's turn in the chat template, up to where the assistant's turn begins.
+def chat_prompt(tokenizer: Any, turns: list[dict[str, str]], prompting: Prompting) -> str:
+    """Turns in the chat template, up to where the assistant's turn begins.
 
     A template that opens the thinking by itself is answered by closing it, unless the model is to think.
 
     Args:
         tokenizer: A tokenizer of transformers with a chat template.
-        question: The user's turn.
+        turns: The user's turn, behind a system's turn if there is one; each has a ``role`` and a ``content``.
         prompting: The settings of the prompt.
     """
-    prompt = _rendered(tokenizer, [{"role": "user", "content": question}], prompting, add_generation_prompt=True)
+    prompt = _rendered(tokenizer, turns, prompting, add_generation_prompt=True)
     thinks = prompt.rstrip().endswith(_OPEN_THINKING)
     if thinks and not prompting.thinking and prompting.version > 1:
         return prompt.rstrip() + _CLOSED_THINKING
     return prompt
 
 
-def chat_answer(tokenizer: Any, question: str, answer: str, prompting: Prompting) -> str | None:
+def chat_answer(tokenizer: Any, turns: list[dict[str, str]], answer: str, prompting: Prompting) -> str | None:
     """The answer as it follows the prompt in the assistant's turn, with the white space that the template puts there.
 
     Returns:
         The white space and the answer; None where the template's own turn does not show the answer.
     """
-    user = {"role": "user", "content": question}
     try:
-        prompt = _rendered(tokenizer, [user], prompting, add_generation_prompt=True)
-        whole = _rendered(tokenizer, [user, {"role": "assistant", "content": answer}], prompting)
+        prompt = _rendered(tokenizer, turns, prompting, add_generation_prompt=True)
+        whole = _rendered(tokenizer, [*turns, {"role": "assistant", "content": answer}], prompting)
     except Exception:  # a template is code from outside, and may refuse a turn
         return None
     differs = (index for index, pair in enumerate(zip(prompt, whole)) if pair[0] != pair[1])

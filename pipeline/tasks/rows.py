@@ -41,6 +41,7 @@ class ExampleFields:
     answer: str
     options: tuple[str, ...] = ()
     renderings: tuple[Rendering, ...] = ()
+    also_accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,7 @@ def read_examples(request: DataRequest, *, task: str, to_example: Callable[[Row]
                 answer=fields.answer,
                 options=fields.options,
                 renderings=fields.renderings,
+                also_accepted=fields.also_accepted,
             )
         )
     if not examples:

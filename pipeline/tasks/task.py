@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.tasks.prompting import Prompting, chat_answer, chat_prompt
 from pipeline.tasks.renderings import score_renderings
+from pipeline.tasks.scoring.matched_line import MatchedLine
 from pipeline.tasks.tokens import tokens_of
 from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample, Runner, Scoring
 
@@ -31,6 +33,8 @@ class Task:
         hub_data: The data set on the hub, for messages; None where there is none to name.
         most_renderings: Most renderings of an example; None where this differs between examples.
         prompting: The settings of the prompts.
+        system: The system's turn before the user's; None for none.
+        needs_chat_template: Whether a model without a chat template is refused, instead of continuing the text.
 
     Raises:
         ValueError: ``scoring`` is no scoring.
@@ -45,6 +49,8 @@ class Task:
     hub_data: str | None = None
     most_renderings: int | None = None
     prompting: Prompting = field(default_factory=Prompting)
+    system: str | None = None
+    needs_chat_template: bool = False
 
     def __post_init__(self) -> None:
         if not hasattr(self.scoring, "score") or isinstance(self.scoring, type):
@@ -56,7 +62,19 @@ class Task:
     @property
     def may_think(self) -> bool:
         """Whether the model may think before its answer: it answers a chat with a solution, not at the prompt's end."""
-        return self.chat and self.scoring.generates and not self.scoring.answers_compare
+        at_the_end = self.scoring.answers_compare or isinstance(self.scoring, MatchedLine)
+        return self.chat and self.scoring.generates and not at_the_end
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Refuse a model whose tokenizer has no chat template, if the task needs one.
+
+        Raises:
+            UserError: There is none.
+        """
+        if self.needs_chat_template and tokenizer.chat_template is None:
+            raise UserError(
+                "the model has no chat template; leave --chat out, or give a model that was tuned for chats"
+            )
 
     def prepare(self, example: Example, tokenizer: Any) -> PreparedExample:
         """Render and tokenize one example, in all its renderings, for one model."""
@@ -70,6 +88,13 @@ class Task:
     def tokens(self, prepared: PreparedExample) -> int:
         """Largest number of tokens that a model has to read and write for one rendering of an example."""
         return max(len(one.prompt_ids) + self.scoring.room(one) for one in (prepared, *prepared.renderings))
+
+    def reference_fits(self, prepared: PreparedExample) -> bool:
+        """Whether a reference answer, with the token that ends it, can be written within the task's limit."""
+        scoring = self.scoring
+        return not isinstance(scoring, MatchedLine) or all(
+            len(tokens) < scoring.max_new_tokens for tokens in prepared.answers
+        )
 
     def score(
         self,
@@ -86,16 +111,21 @@ class Task:
         chat = self.chat and tokenizer.chat_template is not None
         prompt = example.prompt
         if prompt is None:
-            prompt = chat_prompt(tokenizer, example.question, self.prompting) if chat else example.question
+            prompt = chat_prompt(tokenizer, self._turns(example), self.prompting) if chat else example.question
         # A chat template writes the special tokens itself; adding them again would double the first.
         prompt_ids = tokens_of(tokenizer, prompt, add_special_tokens=not chat)
         answers = []
         for text in self.scoring.targets(example):
-            put = chat_answer(tokenizer, example.question, text, self.prompting) if chat else None
+            put = chat_answer(tokenizer, self._turns(example), text, self.prompting) if chat else None
             if put is None:
                 put = text if prompt[-1:].isspace() else f" {text}"
             answers.append(_continuation(tokenizer, prompt, prompt_ids, put, add_special_tokens=not chat))
         return PreparedExample(example=example, prompt=prompt, prompt_ids=prompt_ids, answers=answers)
+
+    def _turns(self, example: Example) -> list[dict[str, str]]:
+        """The turns of the chat before the assistant's."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": example.question}]
 
 
 def _continuation(

@@ -50,6 +50,7 @@ class Example:
         options: The answers that the model chooses among; empty where it writes freely.
         renderings: The example's other renderings, all of which must be answered right too.
         prompt: The exact prompt, where a run has it already; None where it is made from ``question``.
+        also_accepted: Other answers that are right too.
     """
 
     id: str
@@ -59,11 +60,17 @@ class Example:
     options: tuple[str, ...] = ()
     renderings: tuple[Rendering, ...] = ()
     prompt: str | None = None
+    also_accepted: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All accepted answers, the reference answer first."""
+        return (self.answer, *self.also_accepted)
 
     def to_json(self) -> dict[str, Any]:
-        """The example as JSON; what it lacks of ``renderings`` and ``prompt`` is left out, as in earlier releases."""
+        """The example as JSON; fields that earlier releases had not are left out where they are empty."""
         fields = asdict(self)
-        for name in ("renderings", "prompt"):
+        for name in ("renderings", "prompt", "also_accepted"):
             if not fields[name]:
                 del fields[name]
         return fields

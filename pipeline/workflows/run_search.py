@@ -27,9 +27,13 @@ from pipeline.shards.run_config import (
     fingerprint,
 )
 from pipeline.shards.run_folder import RunFolder, check_settings
+from pipeline.shards.source_examples import options_of
 from pipeline.storage import AnyPath, absolute_path, without_secrets
-from pipeline.tasks import DataRequest, Example, get_task, read_or_explain
+from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
+from pipeline.tasks.base_answer import BaseAnswer
+from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, today
+from pipeline.tasks.task_options import DEFAULT_MATCH
 from pipeline.workflows.search_request import SearchRequest
 
 
@@ -38,6 +42,7 @@ def run_search(
     *,
     show: Callable[[Progress], None] = lambda progress: None,
     announce: Callable[[str], None] = lambda line: None,
+    preview: Callable[[list[BaseAnswer]], None] | None = None,
 ) -> Progress:
     """Search every example that is not committed yet.
 
@@ -45,6 +50,8 @@ def run_search(
         request: The model, the task and the settings of the search.
         show: Called with the progress about twice a second.
         announce: Called with a message to the user.
+        preview: Called with the base model's answers to the first examples, before the search of a new run begins; None
+            for no such answers.
 
     Returns:
         The progress at the end; ``complete`` if every example is committed.
@@ -59,6 +66,7 @@ def run_search(
     folder = RunFolder(request.out)
     stored = folder.peek()
     kept = _kept_settings(stored)
+    request = _with_match(request, stored)
     try:
         examples = read_examples(request, prompt_version=kept["prompt_version"])
         model = resolve_model(request.model)
@@ -99,6 +107,7 @@ def run_search(
             folder=folder,
             committed=committed,
             show=show,
+            preview=None if committed else preview,
             stall_seconds=request.stall_seconds,
         )
         resumed = coordinator.progress.resumed_examples
@@ -127,7 +136,7 @@ def read_examples(request: SearchRequest, *, prompt_version: int = PROMPT_VERSIO
         UserError: The task or the data is wrong.
     """
     prompting = Prompting(version=prompt_version, thinking=request.thinking)
-    task = get_task(request.task, max_new_tokens=request.max_new_tokens, prompting=prompting)
+    task = _task(request, prompting)
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
     return read_or_explain(
@@ -156,12 +165,27 @@ def _kept_settings(stored: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"schema_version": 1, "prompt_version": 1, **stored}
 
 
+def _task(request: SearchRequest, prompting: Prompting | None = None) -> Task:
+    return get_task(
+        request.task, max_new_tokens=request.max_new_tokens, options=request.task_options, prompting=prompting
+    )
+
+
+def _with_match(request: SearchRequest, stored: Mapping[str, Any] | None) -> SearchRequest:
+    """The request with the rule that compares answers: its own, that of the run that is resumed, or a new run's."""
+    options = request.task_options
+    if request.task != PROMPT_ANSWER.name or options.match is not None:
+        return request
+    match = DEFAULT_MATCH if stored is None else options_of(stored).match
+    return replace(request, task_options=replace(options, match=match))
+
+
 def _given_prior(request: SearchRequest) -> Prior | None:
     """The prior that the request names, if it names one; without margins if the task's margins do not compare."""
     if request.prior is None:
         return None
     prior = read_prior(request.prior)
-    return prior if get_task(request.task).scoring.margins_compare else replace(prior, margin_scale=None)
+    return prior if _task(request).scoring.margins_compare else replace(prior, margin_scale=None)
 
 
 def _config(
@@ -180,7 +204,7 @@ def _config(
         prior: The prior that the request names.
         kept: The settings that the run keeps from its first call on; see ``_kept_settings``.
     """
-    task = get_task(request.task)
+    task = _task(request)
     calibration = DEFAULT_CALIBRATION if request.calibration is None else request.calibration
     if not get_action_space(request.search.action_space).keeps_order:
         calibration = 0
@@ -196,6 +220,7 @@ def _config(
         split=request.split,
         limit=request.limit,
         max_new_tokens=request.max_new_tokens,
+        task_options=request.task_options,
         search=search,
         seed=request.seed,
         keep=request.keep,

@@ -11,6 +11,7 @@ from pipeline.search.action_spaces import get_action_space
 from pipeline.search.config import NO_PRIOR, SearchConfig
 from pipeline.shards.run_config import DEFAULT_CACHE_GIB, DEFAULT_STALL_SECONDS, check_keep
 from pipeline.storage import AnyPath
+from pipeline.tasks.task_options import TaskOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class SearchRequest:
     """Only the first N examples."""
     max_new_tokens: int | None = field(default=None, metadata=option(unset="the task's own"))
     """Most tokens of a generated answer."""
+    task_options: TaskOptions = field(default_factory=TaskOptions)
+    """Columns, prompt and comparison of the rows of the task jsonl."""
     search: SearchConfig
     """Configuration of each example's search."""
     thinking: bool = False

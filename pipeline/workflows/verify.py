@@ -18,9 +18,9 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_json, read_paths, read_settings
-from pipeline.shards.source_examples import examples_of
+from pipeline.shards.source_examples import examples_of, options_of
 from pipeline.storage import AnyPath, where_it_is
-from pipeline.tasks import Example, Outcome, PreparedExample
+from pipeline.tasks import Example, Outcome, PreparedExample, TaskOptions
 from pipeline.tasks.prompting import Prompting
 from pipeline.tasks.types import Reason
 from pipeline.workflows.verify_request import VerifyRequest
@@ -80,6 +80,7 @@ class ReplayPlan:
         dtype: The run's precision.
         task: The task's name.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        task_options: The task's options.
         prompting: The settings of the run's prompts.
     """
 
@@ -89,6 +90,7 @@ class ReplayPlan:
     dtype: str
     task: str
     max_new_tokens: int | None
+    task_options: TaskOptions
     prompting: Prompting
 
     @property
@@ -248,6 +250,7 @@ def prepare(request: VerifyRequest) -> ReplayPlan:
         dtype=dtype,
         task=task,
         max_new_tokens=settings.get("max_new_tokens"),
+        task_options=options_of(settings),
         prompting=Prompting(thinking=settings.get("thinking") is True, day=notes.get("day")),
     )
 
@@ -261,7 +264,8 @@ def replay(plan: ReplayPlan, placement: Placement) -> Iterator[tuple[LabelledExa
     starts = range(0, len(plan.examples), EXAMPLES_AT_ONCE)
     batches = [plan.examples[start : start + EXAMPLES_AT_ONCE] for start in starts]
     cpus = placement.pool.cpus_per_actor
-    arguments = (plan.source, placement.device, plan.dtype, cpus, plan.task, plan.max_new_tokens, plan.prompting)
+    task = (plan.task, plan.max_new_tokens, plan.task_options, plan.prompting)
+    arguments = (plan.source, placement.device, plan.dtype, cpus, *task)
     actors: ActorPool[list[LabelledExample]] = ActorPool(ReplayActor, arguments, placement.pool)
     with actors:
         for items, outcomes in actors.map(batches):

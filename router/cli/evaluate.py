@@ -29,7 +29,7 @@ Examples:
   drllm-pipeline evaluate --router routers/sums --against routers/sums-early-exit --task arithmetic --limit 500
 """,
 )
-@request_options(EvaluateRequest)
+@request_options(EvaluateRequest, match={"unset": "normalized"})
 def evaluate(**options: Any) -> None:
     """Evaluate a router."""
     request = filled(EvaluateRequest, options)

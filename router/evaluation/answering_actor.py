@@ -82,7 +82,12 @@ class AnsweringActor(ModelActor):
             cache_gib=config.cache_gib,
         )
         self._routers, self._config, self._prior = routers, config, prior
-        self._task = get_task(config.task, max_new_tokens=config.max_new_tokens, prompting=config.prompting)
+        self._task = get_task(
+            config.task,
+            max_new_tokens=config.max_new_tokens,
+            options=config.task_options,
+            prompting=config.prompting,
+        )
 
     def load(self) -> Installation:
         """Load the model.

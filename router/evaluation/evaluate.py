@@ -79,7 +79,12 @@ def evaluate(
     curve = _reachable(request, router, announce)
     source = find_base(router.base, request.base, kind="router")
     prompting = Prompting(thinking=request.thinking, day=today())
-    task = get_task(request.task, max_new_tokens=request.max_new_tokens, prompting=prompting)
+    task = get_task(
+        request.task,
+        max_new_tokens=request.max_new_tokens,
+        options=request.task_options,
+        prompting=prompting,
+    )
     found = _read(task, request)
     known = router.trained_on.union(*(other.trained_on for other in others.values()))
     examples, left_out = _unseen(found, task, known, source)
@@ -98,6 +103,7 @@ def evaluate(
             max_new_tokens=request.max_new_tokens,
             thinking=prompting.thinking,
             day=prompting.day,
+            task_options=request.task_options,
             search=replace(search, simulations=max(request.simulations, 1)),
             seed=request.seed,
             device=placement.device,
@@ -191,6 +197,7 @@ def _unseen(
     Left out are examples that a router was trained on, or whose prompt cannot be made.
     """
     model, tokenizer = load_description(source)
+    task.check_tokenizer(tokenizer)
     examples: list[Example] = []
     left_out: dict[str, int] = {}
     for example in found:

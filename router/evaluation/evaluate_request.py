@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pipeline.distributed.cluster import Resources
 from pipeline.errors.fields import check_fields, option
 from pipeline.storage import AnyPath
+from pipeline.tasks.task_options import TaskOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class EvaluateRequest:
     """Most tokens of a generated answer."""
     thinking: bool = False
     """Let the model think before its solution, as in the search of the training."""
+    task_options: TaskOptions = field(default_factory=TaskOptions)
+    """Columns, prompt and comparison of the rows of the task jsonl."""
     budget: float | None = None
     """Most layers of any program, as a fraction of the depth."""
     average: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,9 +14,9 @@ import pandas as pd
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths, read_settings
-from pipeline.shards.source_examples import examples_of
+from pipeline.shards.source_examples import examples_of, options_of
 from pipeline.storage import AnyPath
-from pipeline.tasks import Example
+from pipeline.tasks import Example, TaskOptions
 from router.labels.labelled import Labelled, expressible_as_counts
 
 Array = np.ndarray[Any, Any]
@@ -37,6 +37,7 @@ class SearchedRun:
         examples: Examples of the run that have rows.
         task: Name of its task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        task_options: The task's options.
     """
 
     run: AnyPath
@@ -44,6 +45,7 @@ class SearchedRun:
     examples: Sequence[Example]
     task: str
     max_new_tokens: int | None = None
+    task_options: TaskOptions = field(default_factory=TaskOptions)
 
     @classmethod
     def read(cls, run: AnyPath, *, questions: str | None = None) -> SearchedRun:
@@ -82,6 +84,7 @@ class SearchedRun:
             examples=examples,
             task=settings["task"],
             max_new_tokens=settings.get("max_new_tokens"),
+            task_options=options_of(settings),
         )
 
     @property

@@ -22,7 +22,7 @@ from pipeline.distributed.model_actor import TaskActor
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
-from pipeline.tasks import Example
+from pipeline.tasks import Example, TaskOptions
 
 #: Examples that an actor receives at once.
 CHUNK = 8
@@ -41,13 +41,25 @@ class VerdictStore:
         dtype: Precision of the weights.
         task: Name of the task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        task_options: The task's options.
 
     Raises:
         UserError: The folder cannot be written or read.
     """
 
-    def __init__(self, root: Path, *, revision: str, dtype: str, task: str, max_new_tokens: int | None) -> None:
-        name = json.dumps([revision, dtype, task, max_new_tokens])
+    def __init__(
+        self,
+        root: Path,
+        *,
+        revision: str,
+        dtype: str,
+        task: str,
+        max_new_tokens: int | None,
+        task_options: TaskOptions,
+    ) -> None:
+        options = task_options.to_settings()
+        # Verdicts from before there were options keep their folder.
+        name = json.dumps([revision, dtype, task, max_new_tokens, *([options] if options else [])], sort_keys=True)
         self.folder = root / hashlib.sha256(name.encode()).hexdigest()[:24]
         self._known: dict[tuple[str, str], bool] = {}
         try:
@@ -132,6 +144,7 @@ def run_programs(
     pool: PoolConfig,
     task: str,
     max_new_tokens: int | None,
+    task_options: TaskOptions,
     show: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Run programs on examples on Ray actors, where the store has no verdict yet.
@@ -146,6 +159,7 @@ def run_programs(
         pool: Number of actors, and the resources of each.
         task: Name of the examples' task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        task_options: The task's options.
         show: Receives the number of programs that were run, and their total.
 
     Raises:
@@ -156,7 +170,7 @@ def run_programs(
     total = sum(len(absent) for _, absent in missing)
     if chunks:
         actors: ActorPool[VerdictChunk] = ActorPool(
-            VerdictActor, (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens), pool
+            VerdictActor, (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens, task_options), pool
         )
         done = 0
         with actors:

@@ -19,7 +19,7 @@ from pipeline.distributed.cluster import Placement, Resources, joined_cluster
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
-from pipeline.tasks import Example
+from pipeline.tasks import Example, TaskOptions
 from router.artifact.base_model import BaseModelRef, require_revision
 from router.features.hidden_states import StateStore
 from router.features.prompt_template import MOST_GIB, PromptTemplate
@@ -61,7 +61,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
     _cluster: ExitStack = field(default_factory=ExitStack, init=False)
     _started: tuple[ModelSource, Placement] | None = field(default=None, init=False)
     _feature_stores: dict[int, FeatureStore] = field(default_factory=dict, init=False)
-    _verdict_stores: dict[tuple[str, int | None], VerdictStore] = field(default_factory=dict, init=False)
+    _verdict_stores: dict[tuple[str, int | None, TaskOptions], VerdictStore] = field(default_factory=dict, init=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -111,7 +111,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         Raises:
             UserError: The model is not there, or an example cannot be prepared.
         """
-        store = self._verdict_store(run.task, run.max_new_tokens)
+        store = self._verdict_store(run)
         if any(store.absent(example, programs) for example in examples):
             source, placement = self._on_ray()
             self.announce(f"Running {len(programs)} programs on {len(examples)} examples of {run.run}.")
@@ -125,6 +125,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
                 pool=placement.pool,
                 task=run.task,
                 max_new_tokens=run.max_new_tokens,
+                task_options=run.task_options,
                 show=lambda done, total: self.show("programs run", done, total),
             )
         return store.read(examples, programs)
@@ -181,15 +182,16 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
             )
         return self._feature_stores[num_windows]
 
-    def _verdict_store(self, task: str, max_new_tokens: int | None) -> VerdictStore:
-        key = task, max_new_tokens
+    def _verdict_store(self, run: SearchedRun) -> VerdictStore:
+        key = run.task, run.max_new_tokens, run.task_options
         if key not in self._verdict_stores:
             self._verdict_stores[key] = VerdictStore(
                 self.folder / "verdicts",
                 revision=self.base.revision,
                 dtype=self.dtype,
-                task=task,
-                max_new_tokens=max_new_tokens,
+                task=run.task,
+                max_new_tokens=run.max_new_tokens,
+                task_options=run.task_options,
             )
         return self._verdict_stores[key]
 

@@ -22,7 +22,7 @@ from pipeline.tasks import TASKS
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
-PAGES = ("search.md", "routers.md", "adapt.md", "data_set.md", "cluster.md", "probes.md", "results.md")
+PAGES = ("search.md", "own_data.md", "routers.md", "adapt.md", "data_set.md", "cluster.md", "probes.md", "results.md")
 #: What the reader of a page has done before, by the pages that it leads from.
 BEFORE = {
     "data_set.md": [
@@ -57,6 +57,8 @@ def reader(tmp_path_factory, local_actors) -> Iterator[Path]:
     texts = [f'{{"text": "text {number} {"!?"[number % 2]}", "label": "{"ab"[number % 2]}"}}' for number in range(48)]
     for name in ("train", "validation", "test", "new"):
         (folder / f"{name}.jsonl").write_text("\n".join(texts) + "\n")
+    [rows] = [block.text for block in blocks(REPOSITORY / "docs" / "own_data.md") if block.language == "json"]
+    (folder / "facts.jsonl").write_text(rows)
     arc = TASKS["arc"]
 
     def read(request):

@@ -58,6 +58,7 @@ class SimulatedActors:
 
     Attributes:
         on_load: From an actor's number to the answer of its ``load``; None for an actor that loads on machine ``a``.
+        on_preview: From an actor's number and the first examples to the base model's answers; None for none.
         on_search: From an actor's number and the examples to the answer; None for a search without faults.
         on_activity: From an actor's number to the answer when it is polled; None for one that gets on.
         seconds: How long a search takes.
@@ -66,6 +67,7 @@ class SimulatedActors:
     """
 
     on_load: Callable[[int], Any] = lambda actor: None
+    on_preview: Callable[[int, Sequence[Example]], Any] = lambda actor, examples: None
     on_search: Callable[[int, Sequence[Example]], Any] = lambda actor, examples: None
     on_activity: Callable[[int], Any] = lambda actor: None
     seconds: Callable[[int, Sequence[Example]], float] = lambda actor, examples: 1.0
@@ -101,6 +103,10 @@ class SimulatedActors:
         answer = self.on_load(actor)
         loaded = Loaded(facts={"num_layers": 3, "special_tokens_added": True}, node="a")
         return self._call(loaded if answer is None else answer, self.load_seconds(actor))
+
+    def preview(self, actor: int, examples: Sequence[Example]) -> int:
+        answer = self.on_preview(actor, examples)
+        return self._call([] if answer is None else answer, self.seconds(actor, examples))
 
     def search(self, actor: int, examples: Sequence[Example], prior: Any, calibrates: bool) -> int:
         assert actor not in self.ended

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from pipeline.program import LayerProgram
-from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
-
-if TYPE_CHECKING:
-    import torch
-
+from pipeline.tasks.scoring.forced_pass import ForcedPass, forced_passes
 from pipeline.tasks.scoring.margins import FEW_LEAVES, least_gap, result_of, smaller
+from pipeline.tasks.types import Example, Outcome, PreparedExample, Runner
 
 
 @dataclass(frozen=True)
 class ExactMatch:
-    """The model's greedy answer, up to its first line end, must equal the reference, character by character.
+    """The model's greedy answer, up to its first line end, must equal an accepted answer, character by character.
 
-    One teacher-forced pass decides most rows: greedy decoding gives the reference if and only if each of its tokens is
-    the arg-max at its position. Tokens are generated only where the text could still become the reference through other
-    tokens, or where the response is needed.
+    One teacher-forced pass over the first accepted answer decides most rows. Tokens are generated only where the text
+    could still become an accepted answer, the first through other tokens, or where the response is needed.
 
     Attributes:
         max_new_tokens: Most tokens of an answer that is generated.
@@ -56,12 +51,7 @@ class ExactMatch:
         *,
         need_response: bool,
     ) -> list[Outcome]:
-        logits = model.logits(
-            [prepared.prompt_ids + prepared.answers[0] for prepared in examples],
-            programs,
-            starts=[len(prepared.prompt_ids) - 1 for prepared in examples],
-        )
-        passes = [_forced_pass(model, read, prepared) for read, prepared in zip(logits, examples, strict=True)]
+        passes = forced_passes(model, examples, programs)
         outcomes: dict[int, Outcome] = {}
         for index, (prepared, program, forced) in enumerate(zip(examples, programs, passes, strict=True)):
             outcome = self._score_by_teacher_forcing(model, prepared, program, forced, need_response=need_response)
@@ -89,14 +79,14 @@ class ExactMatch:
         model: Runner,
         prepared: PreparedExample,
         program: LayerProgram,
-        forced: _ForcedPass,
+        forced: ForcedPass,
         *,
         need_response: bool,
     ) -> Outcome | None:
         """The outcome where the pass over prompt and reference decides it; None where tokens must be generated."""
         text = model.tokenizer.decode(forced.agreed, skip_special_tokens=True)
         ended = not model.end_tokens.isdisjoint(forced.agreed[-1:])
-        verdict = _verdict(text, prepared.example.answer, ended=ended)
+        verdict = _verdict(text, prepared.example.references, ended=ended)
         if verdict is None or (need_response and not verdict):
             return None
         result = result_of(verdict, abs(forced.gap) if verdict else -abs(forced.gap))
@@ -104,7 +94,7 @@ class ExactMatch:
             correct=result.correct,
             reason=result.reason,
             margin=result.margin,
-            response=prepared.example.answer if verdict else None,
+            response=_first_line(text) if verdict else None,
             layer_executions=len(program),
         )
 
@@ -113,7 +103,7 @@ class ExactMatch:
         model: Runner,
         examples: list[PreparedExample],
         programs: list[LayerProgram],
-        passes: list[_ForcedPass],
+        passes: list[ForcedPass],
         limit: int,
         *,
         need_response: bool,
@@ -122,7 +112,7 @@ class ExactMatch:
 
         def stop(row: int, tokens: list[int]) -> bool:
             text = model.tokenizer.decode(tokens, skip_special_tokens=True)
-            return _read_enough(text, examples[row].example.answer, need_response=need_response)
+            return _read_enough(text, examples[row].example.references, need_response=need_response)
 
         decoded = model.decode(
             [prepared.prompt_ids for prepared in examples],
@@ -137,7 +127,7 @@ class ExactMatch:
             response = _first_line(text)
             # A text that the limit cuts may go on: it is no answer yet.
             ended = not model.end_tokens.isdisjoint(row.tokens[-1:])
-            verdict = _verdict(text, prepared.example.answer, ended=ended)
+            verdict = _verdict(text, prepared.example.references, ended=ended)
             right = verdict is True
             written = smaller(least_gap(forced.logits[: len(forced.agreed)]), row.gap)
             result = result_of(
@@ -155,66 +145,20 @@ class ExactMatch:
         return outcomes
 
 
-@dataclass(frozen=True, slots=True)
-class _ForcedPass:
-    """The greedy answer as far as one pass over a prompt and its reference shows it.
-
-    Attributes:
-        logits: ``[reference tokens + 1, vocab]``, from the prompt's last position on.
-        agreed: The first tokens of the greedy answer, as far as the pass shows them.
-        gap: The smallest gap along the reference, negative where a token differs.
-    """
-
-    logits: torch.Tensor
-    agreed: list[int]
-    gap: float
-
-
-def _forced_pass(model: Runner, logits: torch.Tensor, prepared: PreparedExample) -> _ForcedPass:
-    agreed, gap = _followed(logits, prepared.answers[0])
-    prompt = len(prepared.prompt_ids)
-    # A model that reads a longer text in another way shows nothing of the shorter one.
-    shows = model.reads_alike(prompt, prompt + len(prepared.answers[0]))
-    return _ForcedPass(logits, agreed if shows else [], gap)
-
-
-def _followed(logits: torch.Tensor, reference: list[int]) -> tuple[list[int], float]:
-    """The greedy answer along the reference, and its smallest gap.
-
-    Args:
-        logits: ``[len(reference) + 1, vocab]``, from the prompt's last position on.
-        reference: The reference's tokens.
-
-    Returns:
-        The tokens that greedy decoding gives up to the first that differs, or the reference and the
-        token after it; and the smallest gap along the reference, negative where a token differs.
-    """
-    top = logits.topk(2, dim=-1).values
-    best = logits.argmax(dim=-1)  # the first of equals, as stock decoding has it
-    chosen = best.tolist()
-    target = best.new_tensor(reference)
-    own = logits[:-1].gather(1, target[:, None])[:, 0]
-    best_other = top[:-1, 1].where(best[:-1] == target, top[:-1, 0])
-    gap = float((own - best_other).min())
-    for position, token in enumerate(reference):
-        if chosen[position] != token:
-            return [*reference[:position], chosen[position]], gap
-    return [*reference, chosen[-1]], smaller(gap, float(top[-1, 0] - top[-1, 1]))
-
-
-def _verdict(text: str, answer: str, *, ended: bool) -> bool | None:
-    """Whether a text that may go on is the answer; None where what follows decides."""
+def _verdict(text: str, references: Sequence[str], *, ended: bool) -> bool | None:
+    """Whether a text that may go on is an accepted answer; None where what follows decides."""
     if ended or _has_line_end(text):
-        return _first_line(text) == answer
+        return _first_line(text) in references
     # A character of several bytes may still be on its way.
-    return None if answer.startswith(_first_line(text.rstrip("\ufffd"))) else False
+    begun = _first_line(text.rstrip("\ufffd"))
+    return None if any(reference.startswith(begun) for reference in references) else False
 
 
-def _read_enough(text: str, answer: str, *, need_response: bool) -> bool:
+def _read_enough(text: str, references: Sequence[str], *, need_response: bool) -> bool:
     """Whether a text that is being written needs no further token."""
     if need_response:
         return _has_line_end(text)
-    return _verdict(text, answer, ended=False) is not None
+    return _verdict(text, references, ended=False) is not None
 
 
 def _has_line_end(text: str) -> bool:

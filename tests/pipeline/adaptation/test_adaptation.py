@@ -208,6 +208,23 @@ def test_a_trial_is_judged_to_the_letter():
     assert (voted.won, voted.lost, ceiling.won, ceiling.lost) == (2, 1, 2, 0)
 
 
+def test_a_trial_on_own_rows_is_judged_by_their_rule():
+    """Catches a vote for "Paris." that counts as wrong though every other command calls it right."""
+    tried = TriedExample(
+        example_id="q",
+        reference="Paris",
+        base_answer="Paris.",
+        answer="Lutetia",
+        agreement=0.5,
+        among_votes=True,
+        length=None,
+        also_accepted=("Lutetia",),
+    )
+    base, voted, _ = judge([tried], "normalized").scores
+    assert (base.accuracy, voted.accuracy) == (1.0, 1.0)
+    assert judge([tried]).scores[0].accuracy == 0.0
+
+
 @pytest.mark.ray
 def test_actors_say_what_a_single_process_says(model, folder, choices, tmp_path):
     """Catches answers that depend on who gives them, or that come back in another order."""

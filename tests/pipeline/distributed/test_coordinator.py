@@ -65,6 +65,37 @@ def fails_at(*ids: str, kind: FailureKind = DEATH):
     return lambda actor, examples: failure(kind) if {example.id for example in examples} & set(ids) else None
 
 
+def test_the_base_model_answers_the_first_examples_once_and_before_its_actor_searches(search):
+    """Catches a preview that every actor gives, that comes after the search, or that a resumed run repeats."""
+    asked, shown = [], []
+
+    def on_preview(actor, examples):
+        asked.append((actor, [example.id for example in examples], len(actors.handed)))
+        return ["an answer"]
+
+    actors = SimulatedActors(on_preview=on_preview)
+    assert search(actors, examples=50, preview=shown.append).run().complete
+    assert asked == [(0, [f"q{n}" for n in range(32)], 0)] and shown == [["an answer"]]
+
+
+@pytest.mark.parametrize("kind", [EXCEPTION, DEATH, PREEMPTION])
+def test_a_search_goes_on_without_the_base_models_answers(search, kind):
+    """Catches a run that stops, repeats the preview or keeps a dead actor because the preview failed."""
+    shown = []
+    actors = SimulatedActors(on_preview=lambda actor, examples: failure(kind))
+    progress = search(actors, preview=shown.append).run()
+    assert progress.complete and not shown
+    assert progress.actors_lost == (kind is not EXCEPTION)
+
+
+def test_a_preview_that_hangs_is_left_out(search):
+    """Catches an actor that is lost to a run whose preview never ends."""
+    seconds = {"preview": NEVER}
+    actors = SimulatedActors(seconds=lambda actor, examples: seconds.pop("preview", 1.0))
+    progress = search(actors, num_actors=1, preview=lambda answers: None, stall_seconds=5.0).run()
+    assert progress.complete and progress.actors_lost == 1
+
+
 def test_groups_are_fixed_runs_of_the_examples():
     """Catches groups whose composition depends on what is left to do: their rows would too."""
     assert [[example.id for example in group] for group in work_groups(examples_of(20), 8)] == [

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.tasks import TASKS, Example
+from pipeline.errors import UserError
+from pipeline.tasks import TASKS, Example, TaskOptions, get_task
 
 BEGIN = 1
 
@@ -68,3 +69,18 @@ def test_a_chat_template_brings_its_own_special_tokens():
 def test_a_text_task_ignores_the_chat_template():
     """Catches a continuation task asked as a chat: its worked examples would be no text to continue."""
     assert prepared("arithmetic", Tokenizer(chat_template="yes")).prompt == "1 + 1 ="
+
+
+def test_own_prompts_as_a_chat():
+    """Catches a system turn that is lost or comes last, and a model without a template that is asked in plain text."""
+    example = Example(id="q", task="jsonl", question="1 + 1 =", answer="2")
+    asked = get_task("jsonl", options=TaskOptions(chat=True)).prepare(example, Tokenizer(chat_template="yes"))
+    assert asked.prompt == "\x01<user>\n1 + 1 =<assistant>\n" and asked.answers == [tokens("2")]
+    task = get_task("jsonl", options=TaskOptions(chat=True, system="Be brief."))
+    assert task.prepare(example, Tokenizer(chat_template="yes")).prompt == (
+        "\x01<system>\nBe brief.<user>\n1 + 1 =<assistant>\n"
+    )
+    task.check_tokenizer(Tokenizer(chat_template="yes"))
+    get_task("arc").check_tokenizer(Tokenizer())
+    with pytest.raises(UserError, match="no chat template; leave --chat out"):
+        task.check_tokenizer(Tokenizer())

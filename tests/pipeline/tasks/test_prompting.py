@@ -22,6 +22,9 @@ HYBRID = (
 #: Opens the thinking whatever it is asked.
 ALWAYS = PLAIN[: -len("{% endif %}")] + "<think>\n{% endif %}"
 
+#: A chat of one question.
+WHY = [{"role": "user", "content": "Why?"}]
+
 
 def tokenizer_of(template, gap=""):
     """A tokenizer over bytes with a chat template, in whose turns a gap stands before the content."""
@@ -33,9 +36,9 @@ def tokenizer_of(template, gap=""):
 def test_a_prompt_has_the_date_of_its_run():
     """Catches prompts, and so labels, that depend on the day or the second."""
     made = tokenizer_of(DATED)
-    then = chat_prompt(made, "Why?", Prompting(day="2024-07-26"))
+    then = chat_prompt(made, WHY, Prompting(day="2024-07-26"))
     assert then.startswith("26 Jul 2024 00:00:00.000000\n")
-    assert chat_prompt(made, "Why?", Prompting()) == chat_prompt(made, "Why?", Prompting())
+    assert chat_prompt(made, WHY, Prompting()) == chat_prompt(made, WHY, Prompting())
 
 
 @pytest.mark.parametrize(
@@ -52,14 +55,14 @@ def test_a_prompt_has_the_date_of_its_run():
 )
 def test_a_model_is_asked_without_thinking_unless_told(template, prompting, end):
     """Catches letters that are read where the thinking begins, and an old run whose prompts change."""
-    assert chat_prompt(tokenizer_of(template), "Why?", prompting) == f"<|user|>Why?<|end|>{end}"
+    assert chat_prompt(tokenizer_of(template), WHY, prompting) == f"<|user|>Why?<|end|>{end}"
 
 
 @pytest.mark.parametrize(("template", "gap"), product([PLAIN, HYBRID, ALWAYS], ["", " ", "\n"]))
 def test_a_letter_follows_as_the_template_writes_it(template, gap):
     """Catches `` A`` scored where the template writes ``A``: another token."""
     made = tokenizer_of(template, gap)
-    assert chat_answer(made, "Why?", "A", Prompting()) == "A"
+    assert chat_answer(made, WHY, "A", Prompting()) == "A"
     example = Example(id="q", task="arc", question="Why?", answer="A", options=("A", "B"))
     assert [made.decode(answer) for answer in TASKS["arc"].prepare(example, made).answers] == ["A", "B"]
 
@@ -67,7 +70,7 @@ def test_a_letter_follows_as_the_template_writes_it(template, gap):
 def test_white_space_that_is_not_in_the_prompt_is_the_answers():
     """Catches a letter without the space that a template puts between the turn's mark and its text."""
     made = tokenizer_of(TURNS.replace("GAP", " ") + "{% if add_generation_prompt %}<|assistant|>{% endif %}")
-    assert chat_answer(made, "Why?", "A", Prompting()) == " A"
+    assert chat_answer(made, WHY, "A", Prompting()) == " A"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_white_space_that_is_not_in_the_prompt_is_the_answers():
 def test_a_template_without_an_assistants_turn_does_without(template):
     """Catches a traceback, or a run whose every example is set aside, over a template that has no such turn."""
     made = tokenizer_of(template)
-    assert chat_answer(made, "Why?", "A", Prompting()) is None
+    assert chat_answer(made, WHY, "A", Prompting()) is None
     example = Example(id="q", task="arc", question="Why?", answer="A", options=("A", "B"))
     assert [made.decode(answer) for answer in TASKS["arc"].prepare(example, made).answers] == [" A", " B"]
 

@@ -159,7 +159,7 @@ def test_csv_and_parquet_of_columns_alone(tmp_path):
         ('{"prompt": "x", "answer": " "}', "line 4: column 'answer' must hold text, found ' '"),
         ('{"prompt": "", "answer": "1"}', "line 4: column 'prompt' must hold text, found ''"),
         ('{"prompt": "x", "answer": null}', "line 4: column 'answer' must hold text, found None"),
-        ('{"prompt": "x", "answer": ["1"]}', "line 4: column 'answer' must hold text"),
+        ('{"prompt": "x", "answer": {"1": 1}}', "line 4: column 'answer' must hold text"),
         ('{"prompt": "x", "answer": true}', "line 4: column 'answer' must hold text, found True"),
         ('{"prompt": "x", "answer": NaN}', "line 4: column 'answer' must hold text, found nan"),
         ('{"prompt": "x", "answer": -1e999}', "line 4: column 'answer' must hold text, found -inf"),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import math
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline.program import LayerProgram
+from pipeline.tasks.matching import matches
 from pipeline.tasks.scoring.choice import Choice
 from pipeline.tasks.scoring.exact_match import ExactMatch
 from pipeline.tasks.scoring.graded import Graded
+from pipeline.tasks.scoring.matched_line import MatchedLine
 from pipeline.tasks.types import Example, PreparedExample
 
 END = 0
@@ -320,3 +323,74 @@ def test_a_solution_ends_with_its_answer(text, read, stated, comparison):
     assert outcome.reason == (unstated if stated is None else "ended" if correct else comparison)
     assert (outcome.correct, outcome.margin) == (correct, 2.0 if correct else -2.0)
     assert outcome.layer_executions == model.layers_run
+
+
+# -- matched line -------------------------------------------------------------------------
+
+#: References of each rule that the stub's pieces can spell.
+MATCHED = {
+    "normalized": ("12", "1 2", "é"),
+    "contains": ("1", "2", "12"),
+    "number": ("1", "2", "12"),
+    "regex": ("1.*", "2?1", "é+"),
+}
+
+
+@pytest.mark.parametrize("need_response", [False, True])
+@pytest.mark.parametrize("rule", sorted(MATCHED))
+def test_a_line_matches_if_and_only_if_that_of_greedy_decoding_does(rule, need_response):
+    """Catches a shortcut, a stop or a start behind known tokens whose verdict is not that of generating the answer."""
+    seen = dict.fromkeys(("right", "wrong", "second", "cut"), 0)
+    scoring = MatchedLine(max_new_tokens=4, match=rule)
+    for seed in range(200):
+        model = random_model(seed, list(MATCHED[rule]) if rule != "regex" else ["12", "21", "é"])
+        first, second = random.Random(seed).sample(MATCHED[rule], 2)
+        asked = question(first, [] if rule == "regex" else [ANSWERS.get(first, [2])], prompt_ids=[*PROMPT, 1])
+        asked = replace(asked, example=replace(asked.example, also_accepted=(second,)))
+        [outcome] = scoring.score(model, [asked], [PROGRAM], need_response=need_response)
+        said, cut = line_of_greedy_decoding(model, asked, 4)
+        assert outcome.correct == (not cut and matches(rule, said, (first, second))), (seed, said)
+        # An answer that has gone wrong already is not read on until it is cut.
+        given_up = not need_response and not outcome.correct and rule == "normalized"
+        assert (
+            outcome.reason == ("ended" if outcome.correct else "cut" if cut and not given_up else "unequal") or given_up
+        )
+        assert (outcome.margin > 0) == outcome.correct
+        assert outcome.response == said or (outcome.response is None and not need_response and not outcome.correct)
+        assert model.layers_run == outcome.layer_executions
+        beside = scoring.score(model, [asked] * 2, [LayerProgram((0,), 3), PROGRAM], need_response=need_response)
+        assert beside[1] == outcome
+        seen["right" if outcome.correct else "wrong"] += 1
+        seen["second"] += outcome.correct and not matches(rule, said, [first])
+        seen["cut"] += cut
+    assert all(count > 5 for count in seen.values()), seen
+
+
+def line_of_greedy_decoding(model, asked, max_new_tokens):
+    """A plain loop of arg-max tokens, by no code of ours: its first line that is not empty, and whether it was cut."""
+    tokens, text = [], ""
+    while len(tokens) < max_new_tokens and END not in tokens and "\n" not in text.lstrip():
+        logits = model.next_logits(PROGRAM, asked.prompt_ids + tokens)
+        tokens.append(logits.index(max(logits)))
+        text = model.tokenizer.decode(tokens, skip_special_tokens=True)
+    return text.lstrip().split("\n")[0].rstrip(), END not in tokens and "\n" not in text.lstrip()
+
+
+@pytest.mark.parametrize(("script", "passes"), [([1, 2, END], 1), ([3, END], 1), ([1, 2, 6, END], 5), ([4, END], 3)])
+def test_a_matched_line_is_written_only_where_its_end_is_open(script, passes):
+    """Catches tokens generated for an answer that the forced pass decides: a search would take many times as long."""
+    scoring = MatchedLine(max_new_tokens=4, match="normalized")
+    [outcome] = scoring.score(scripted(PIECES, script), [question("12", [[1, 2]])], [PROGRAM], need_response=False)
+    assert outcome.layer_executions == passes * len(PROGRAM)
+
+
+def test_an_exact_match_accepts_each_of_several_answers():
+    """Catches a list of accepted answers of which only the first counts, and a third answer that counts too."""
+    for script, right in (([1, 2, END], True), ([3, END], True), ([2, END], False)):
+        asked = question("12", [[1, 2]])
+        asked = replace(asked, example=replace(asked.example, also_accepted=("3",)))
+        for need_response in (False, True):
+            [outcome] = ExactMatch(max_new_tokens=4).score(
+                scripted(PIECES, script), [asked], [PROGRAM], need_response=need_response
+            )
+            assert outcome.correct == right and (outcome.margin > 0) == right

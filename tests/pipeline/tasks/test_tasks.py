@@ -8,7 +8,7 @@ import re
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.tasks import TASKS, DataRequest, get_task
+from pipeline.tasks import TASKS, DataRequest, TaskOptions, get_task
 from pipeline.tasks.arithmetic import DEFAULT_LIMIT, KINDS
 
 MANY = 900  # every question of the two small kinds, and some of the third
@@ -208,6 +208,46 @@ def test_own_rows_keep_their_prompt_to_the_letter(read):
     """Catches a prompt that is stripped, or an answer that keeps spaces nothing could match."""
     (example,) = read("jsonl", {"prompt": " a\n b ", "answer": " two words\n"})
     assert (example.question, example.answer) == (" a\n b ", "two words")
+
+
+def own_rows(tmp_path, *rows, **options):
+    """Own rows, read with options."""
+    file = tmp_path / "own.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    return get_task("jsonl", options=TaskOptions(**options)).read(DataRequest(data=str(file)))
+
+
+def test_several_accepted_answers(tmp_path):
+    """Catches a list that is read as one text, an answer that is there twice, and a changed fingerprint of old rows."""
+    several, one = own_rows(tmp_path, {"prompt": "?", "answer": ["USA", " U.S. ", "USA"]}, {"prompt": "?", "answer": 5})
+    assert several.references == ("USA", "U.S.") and one.references == ("5",)
+    assert several.to_json()["also_accepted"] == ("U.S.",) and "also_accepted" not in one.to_json()
+
+
+def test_own_columns(tmp_path):
+    """Catches a column that is named and not read."""
+    row = {"q": "2 + 2?", "a": "4", "prompt": "no", "answer": "no"}
+    [example] = own_rows(tmp_path, row, prompt_column="q", answer_column="a")
+    assert (example.question, example.answer) == ("2 + 2?", "4")
+    with pytest.raises(UserError, match="line 1: there is no column 'b'"):
+        own_rows(tmp_path, row, answer_column="b")
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "message"),
+    [
+        ("Paris", {"match": "number"}, "line 1: the answer 'Paris' holds no number"),
+        (["1", "("], {"match": "regex"}, r"line 1: the answer '\(' is no regular expression"),
+        ([], {}, "line 1: column 'answer' must hold a text or a list of texts, found \\[\\]"),
+        (["Rome", None], {}, "line 1: column 'answer' must hold a text or a list of texts"),
+        (["a\nb"], {}, "line 1: the answer has several lines"),
+        (["a\u202eb"], {}, "line 1: column 'answer' holds a hidden character"),
+    ],
+)
+def test_own_rows_that_nothing_could_match(tmp_path, answer, options, message):
+    """Catches a search of rows on which no answer can be right."""
+    with pytest.raises(UserError, match=message):
+        own_rows(tmp_path, {"prompt": "?", "answer": answer}, **options)
 
 
 # -- choosing one -------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def test_what_cannot_be_replayed_is_said(run, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     notes = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({**notes, "data": str(tmp_path / "gone.jsonl")}))
+    (copy / "run.json").write_text(json.dumps({**notes, "data": str(tmp_path / "gone.jsonl"), "data_path": None}))
     assert "cannot be read again" in command("verify", copy, status=2)
     (copy / "run.json").write_text(json.dumps({**notes, "settings": {**notes["settings"], "model.revision": None}}))
     assert "holds no 'model.revision'" in command("verify", copy, status=2)

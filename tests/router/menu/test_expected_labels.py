@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
-from pipeline.tasks import Example
+from pipeline.tasks import Example, TaskOptions
 from router.menu import candidates as menu
 from router.menu.candidates import SearchedRun
 from router.menu.expected_labels import expected_labels
@@ -141,9 +141,8 @@ def test_a_candidate_set_holds_what_is_right_most_often(monkeypatch):
 
 
 def store(folder, **changed):
-    return VerdictStore(
-        folder, **{"revision": "sha256:0", "dtype": "float32", "task": "made", "max_new_tokens": None, **changed}
-    )
+    usual = {"revision": "sha256:0", "dtype": "float32", "task": "made", "max_new_tokens": None}
+    return VerdictStore(folder, **{**usual, "task_options": TaskOptions(), **changed})
 
 
 def test_verdicts_are_kept(tmp_path):
@@ -161,7 +160,10 @@ def test_verdicts_are_kept(tmp_path):
     assert again.read([examples[2], examples[0]], programs).tolist() == [[False, True], [True, False]], (
         "a verdict stays"
     )
-    for changed in ({"revision": "sha256:1"}, {"dtype": "bfloat16"}, {"task": "other"}, {"max_new_tokens": 3}):
+    for changed in (
+        *({"revision": "sha256:1"}, {"dtype": "bfloat16"}, {"task": "other"}, {"max_new_tokens": 3}),
+        {"task_options": TaskOptions(match="contains")},
+    ):
         assert store(tmp_path, **changed).absent(examples[0], programs) == programs
     other = Example(id="q0", task="made", question="another question of that name", answer="")
     assert again.absent(other, programs) == programs

@@ -1,0 +1,126 @@
+"""Examples as they are shown: on a page, by ``inspect``, and before a search."""
+
+from __future__ import annotations
+
+import pytest
+from report_rows import DEPTH, frame, steps
+
+from pipeline.report.analysis import GROUPS, PathStudy
+from pipeline.report.examples import examples, shown_examples
+from pipeline.report.page import render
+from pipeline.report.preview import preview_lines
+from pipeline.report.shortened import beginning_of, end_of
+from pipeline.tasks.base_answer import BaseAnswer
+
+IDENTITY = tuple(range(DEPTH))
+QUESTIONS = [
+    ("made", {IDENTITY: True, (0, 1, 2): True}),
+    ("made", {IDENTITY: True, (0, 1): False}),
+    ("made", {IDENTITY: False, (0, 2, 1): True}),
+    ("made", {IDENTITY: False, (0, 2): False}),
+    ("made", {IDENTITY: False, (0, 3): False}),
+]
+
+
+@pytest.fixture
+def study():
+    rows = frame(QUESTIONS)
+    for number in range(len(rows)):
+        rows.loc[number, "prompt"] = f"Read this.\nQuestion {rows.example_id[number]}:"
+        rows.loc[number, "response"] = f"response {number} <b>"
+    return PathStudy.of(rows, {"task": "made", "keep": "all", "search.budget": 1.0}, steps(QUESTIONS))
+
+
+def test_each_group_shows_its_examples_with_their_answers(study):
+    """Catches the best program's answer in place of the base model's, and an example in another group."""
+    shown = shown_examples(study, 1)
+    assert [[one.example_id for one in shown[group]] for group in GROUPS] == [["q0"], ["q1"], ["q2"], ["q3"]]
+    [shortened], [kept], [corrected], [unsolved] = shown.values()
+    assert shortened.prompt == r"Read this.\nQuestion q0:" and shortened.expected == "!"
+    assert (shortened.base_response, shortened.program, shortened.response) == (
+        "response 0 <b>",
+        "0-2",
+        "response 1 <b>",
+    )
+    assert (kept.base_response, kept.program) == ("response 2 <b>", None)
+    assert (corrected.base_response, corrected.response) == ("response 4 <b>", "response 5 <b>")
+    assert (unsolved.base_response, unsolved.program, unsolved.response) == ("response 6 <b>", None, "–")
+    assert len(shown_examples(study, 9)[GROUPS[3]]) == 2
+
+
+def test_answers_that_were_not_read_are_dashes():
+    """Catches a page of a run, or of an imported one, that holds no answers and ends in a traceback."""
+    found = PathStudy.of(frame(QUESTIONS), {"keep": "all", "search.budget": 1.0}, steps(QUESTIONS))
+    assert {one.base_response for group in shown_examples(found, 9).values() for one in group} == {"–"}
+
+
+def test_texts_on_a_page_are_escaped(study):
+    """Catches an answer of a model that is markup in the page."""
+    page = render("title", [], [examples(study)])
+    assert "response 0 &lt;b&gt;" in page and "<b>" not in page
+
+
+def test_long_texts_are_shortened_where_they_matter_least():
+    """Catches a prompt whose question is cut off, an answer whose beginning is, and a line break in a line."""
+    assert end_of("a" * 500 + "?", 10) == "…aaaaaaaa?" and beginning_of("b" + "a" * 500, 10) == "baaaaaaaa…"
+    assert end_of("a\nb\x1b[31m", 90) == r"a\nb\x1b[31m" and beginning_of("é 東", 90) == "é 東"
+
+
+def answers(right, number, **changes):
+    """Answers of which so many are right."""
+    return [
+        BaseAnswer(
+            **{
+                "prompt": f"The capital of country {n} is",
+                "references": ("Paris", "Lutetia"),
+                "response": "Paris is the capital.",
+                "correct": n < right,
+                "reason": "ended" if n < right else "unequal",
+                **changes,
+            }
+        )
+        for n in range(number)
+    ]
+
+
+def test_three_answers_are_shown_with_what_was_expected():
+    """Catches a preview that floods the terminal, or hides what the answer was compared with."""
+    lines = preview_lines(answers(10, 32), task="jsonl")
+    assert sum("got" in line for line in lines) == 3 and len(lines) == 10
+    assert lines[:3] == [
+        "  prompt    The capital of country 0 is",
+        "  expected  'Paris' or 'Lutetia'",
+        "  got       'Paris is the capital.'  right",
+    ]
+    assert lines[-1].startswith("The base model is right on 10 of the first 32 examples (31 %)")
+    assert preview_lines([], task="jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("right", "task", "said"),
+    [
+        (1, "jsonl", "nearly no example. If answers above are right to you, try --match contains"),
+        (0, "gsm8k", "nearly no example. If answers above are right to you, check"),
+        (31, "jsonl", "nearly every example"),
+        (2, "jsonl", None),
+        (30, "jsonl", None),
+    ],
+)
+def test_a_share_that_looks_like_a_mistake_is_warned_of(right, task, said):
+    """Catches a run of hours in which nothing can be right, and a warning of an ordinary model."""
+    warnings = [line for line in preview_lines(answers(right, 32), task=task) if line.startswith("Warning: ")]
+    assert len(warnings) == (said is not None) and (said is None or said in warnings[0])
+    assert all(("--match" in line) == (task == "jsonl") for line in warnings)
+
+
+def test_answers_that_are_cut_are_warned_of():
+    """Catches a run whose answers all need more tokens than they get."""
+    lines = preview_lines(answers(10, 16) + answers(0, 16, reason="cut"), task="jsonl")
+    assert lines[-1].startswith("Warning: 16 of the first 32 answers are cut by --max-new-tokens")
+    assert "wrong: unequal" in preview_lines(answers(0, 1), task="jsonl")[2]
+
+
+def test_references_that_cannot_be_written_are_warned_of():
+    """Catches answers that are all cut before they could match."""
+    lines = preview_lines(answers(10, 32, reference_fits=False), task="jsonl")
+    assert "32 of the first 32 reference answers are too long for --max-new-tokens" in lines[-1]

@@ -15,6 +15,7 @@ import ray
 from click.testing import CliRunner
 from option_table import every_command
 from shard_rows import CONFIG, rows
+from tiny import save_tiny_model
 
 from pipeline.cli.console import Console
 from pipeline.cli.main import COMMANDS, main
@@ -69,8 +70,9 @@ def refused(*arguments):
     return result.stderr
 
 
-def test_a_right_call_would_start(model):
+def test_a_right_call_would_start(tmp_path):
     """Catches tests below that pass because no call gets as far as starting anything."""
+    model = save_tiny_model(tmp_path / "tiny")
     result = call("search", "--model", model, "--task", "arithmetic", "--out", "run", "--limit", 2)
     assert isinstance(result.exception, StartedError)
 

@@ -27,7 +27,7 @@ DEFAULT_STALL_SECONDS = 900.0
 #: is worth, and larger edits are modelled as their sums.
 CALIBRATION_SPACE = "drllm"
 #: Settings that came later, with what they were before they could be set.
-_LATER_SETTINGS = {
+_LATER_SETTINGS: dict[str, Any] = {
     "search.unexplored_child": 0.0,
     "search.caution": 0.0,
     "calibration_space": None,

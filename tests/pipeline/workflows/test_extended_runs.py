@@ -141,7 +141,8 @@ def test_an_extension_that_is_interrupted_is_resumed(bench, ids, case):
         assert progress.complete and bench.ids() == sorted(ids(total))
 
 
-def test_a_crash_at_any_write_of_an_extension_loses_nothing(bench, ids, monkeypatch):
+@pytest.mark.parametrize("calibration", [0, 60])
+def test_a_crash_at_any_write_of_an_extension_loses_nothing(bench, ids, monkeypatch, calibration):
     """Catches a run that is complete by its mark and not by its settings, and one that no command can go on with."""
     write, remove, left = LocalWriter.write, LocalWriter.remove, [0]
 
@@ -156,21 +157,21 @@ def test_a_crash_at_any_write_of_an_extension_loses_nothing(bench, ids, monkeypa
 
     done = crashed = 0
     total = 5
-    assert bench.search(limit=total, calibration=9).complete
+    assert bench.search(limit=total, calibration=calibration).complete
     while done < 2:
         before, total, left[0] = bench.files("paths"), total + 3, crashed
         with monkeypatch.context() as patched:
             patched.setattr(LocalWriter, "write", counted(write))
             patched.setattr(LocalWriter, "remove", counted(remove))
             try:
-                assert bench.search(limit=total, calibration=9).complete
+                assert bench.search(limit=total, calibration=calibration).complete
                 done += 1
             except ZeroDivisionError:
                 crashed += 1
                 number = read_json(bench.out / "run.json")["examples"]
                 marked = (bench.out / "_SUCCESS").exists()
                 assert not marked or bench.ids() == sorted(ids(number))
-        assert bench.search(limit=total, calibration=9).complete
+        assert bench.search(limit=total, calibration=calibration).complete
         after = bench.files("paths")
         assert {name: after[name] for name in before} == before and bench.ids() == sorted(ids(total))
     assert crashed > 5

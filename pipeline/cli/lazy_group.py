@@ -27,6 +27,17 @@ class LazyCommand(NamedTuple):
     short_help: str
 
 
+#: Key of the words that the group was called with, in ``Context.meta``.
+_WORDS = "drllm-pipeline.words"
+
+
+def called_command() -> tuple[str, ...]:
+    """The words of the command that runs, as they can be typed again; none outside of a command of the group."""
+    context = click.get_current_context(silent=True)
+    words = () if context is None else context.meta.get(_WORDS, ())
+    return ("drllm-pipeline", *words) if words else ()
+
+
 class LazyGroup(click.Group):
     """Imports a command on its first use, and turns a user's mistake into its message and exit code 2.
 
@@ -38,6 +49,10 @@ class LazyGroup(click.Group):
     def __init__(self, *, lazy_commands: Mapping[str, LazyCommand], **attributes: Any) -> None:
         super().__init__(**attributes)
         self._lazy_commands = lazy_commands
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(self._lazy_commands)

@@ -12,6 +12,7 @@ import click
 
 from pipeline.cli.console import Console
 from pipeline.cli.exit_codes import EXIT_INCOMPLETE
+from pipeline.cli.lazy_group import called_command
 from pipeline.cli.request_options import RequestCommand, filled, request_options
 from pipeline.errors import StoppedError
 from pipeline.search.action_spaces import ACTION_SPACES
@@ -119,6 +120,7 @@ def run_and_show(request: SearchRequest) -> int:
         with Reporter(console) as reporter:
             progress = run_search(
                 request,
+                command=called_command(),
                 show=reporter,
                 announce=console.say,
                 preview=lambda answers: console.say("\n".join(preview_lines(answers, task=request.task))),

@@ -38,6 +38,7 @@ from pipeline.errors import StoppedError, UserError
 from pipeline.prior import fit_prior
 from pipeline.search.action_spaces import check_action_space
 from pipeline.shards.calibration import calibration_groups
+from pipeline.shards.group_ranges import group_ranges
 from pipeline.shards.progress import Progress
 from pipeline.shards.reader import ShardRecord
 from pipeline.shards.run_config import DEFAULT_STALL_SECONDS, RunConfig
@@ -141,8 +142,8 @@ class Coordinator:
         self._previewed = examples[:NUM_PREVIEWED] if preview is not None else []
         self._stall_seconds = stall_seconds
         self._cluster = RaySearchActors(config, pool, evaluator) if actors is None else actors
-        self._groups = work_groups(examples, config.group_size)
-        self._calibration = calibration_groups(config.calibration, config.group_size)
+        self._groups = work_groups(examples, config.group_size, config.extended_at)
+        self._calibration = calibration_groups(config)
         sizes = {group: len(members) for group, members in enumerate(self._groups) if group not in committed}
         # With a prior no group waits for others.
         prerequisites = set(self._calibration) & sizes.keys() if folder.prior() is None else set()
@@ -439,7 +440,7 @@ class Coordinator:
         if prior is not None and prior.num_layers != num_layers:
             raise UserError(
                 f"the prior was fitted on a model of {prior.num_layers} layers, this one has {num_layers}; "
-                f"delete {self._folder.root}, where nothing was searched, and give a prior of the same model or none"
+                "give a prior of the same model, or none"
             )
 
     # -- the actors ------------------------------------------------------------------------
@@ -489,9 +490,9 @@ class Coordinator:
         self._cluster.end(actor.handle)
 
 
-def work_groups(examples: Sequence[Example], size: int) -> list[Sequence[Example]]:
-    """Consecutive examples in groups of ``size``; what is committed already changes no group."""
-    return [examples[start : start + size] for start in range(0, len(examples), size)]
+def work_groups(examples: Sequence[Example], size: int, extended_at: Sequence[int] = ()) -> list[Sequence[Example]]:
+    """Consecutive examples in groups of ``size``; what is committed already changes no group. See ``group_ranges``."""
+    return [examples[places.start : places.stop] for places in group_ranges(len(examples), size, extended_at)]
 
 
 def _joined(results: Iterable[GroupResult]) -> GroupResult:

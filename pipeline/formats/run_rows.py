@@ -123,6 +123,7 @@ class ImportedSettings:
     origin: dict[str, str]
     calibration: int = 0
     group_size: int = GROUP
+    extended_at: tuple[int, ...] = ()
 
     def settings(self) -> dict[str, Any]:
         """The settings as flat JSON, as ``run.json`` holds them; unknown settings are left out or ``unknown``."""

@@ -15,7 +15,8 @@ from pipeline.report.charts import percent_of
 from pipeline.report.examples import ShownExample, shown_examples
 from pipeline.shards.reader import read_improvements, read_paths, read_settings
 from pipeline.shards.run_config import KEEP_WORDS
-from pipeline.storage import AnyPath, is_there, uploaded
+from pipeline.shards.run_state import RunState
+from pipeline.storage import AnyPath, uploaded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,13 +38,15 @@ def inspect_run(run: AnyPath, console: Console, *, plots: AnyPath | None = None,
     """
     settings = read_settings(run)
     rows = read_paths(run)
-    state = "complete" if is_there(run / "_SUCCESS") else "incomplete"
+    state = RunState.read(run)
     searched = escape(f"{settings.get('task')} with {settings.get('model.name')}")
     console.print(
-        f"[bold]{escape(str(run))}[/]: {searched}, {state}; "
+        f"[bold]{escape(str(run))}[/]: {searched}, {'complete' if state.complete else 'incomplete'}; "
         f"{rows.example_id.nunique()} examples, {len(rows)} programs kept",
         highlight=False,
     )
+    if not state.complete:
+        console.print(state.describe(), highlight=False, markup=False, soft_wrap=True)
     if rows.empty:
         console.print("Nothing is committed yet.")
         return

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.program import LayerProgram
+from pipeline.shards.group_ranges import group_ranges
+from pipeline.shards.run_config import RunSettings
 from pipeline.storage import (
     AnyPath,
     PathOrUrl,
@@ -42,9 +44,15 @@ SCHEMA = pa.schema(
 )
 
 
-def calibration_groups(examples: int, group_size: int) -> range:
-    """The work groups of the calibration set: the first ones, with at least so many examples in all."""
-    return range(-(-examples // group_size))
+def calibration_groups(config: RunSettings) -> range:
+    """The work groups of the calibration set: the first ones, with at least as many examples as the settings say."""
+    return range(len(group_ranges(config.calibration, config.group_size, config.extended_at)))
+
+
+def num_calibrating(config: RunSettings, num_examples: int) -> int:
+    """The number of examples of a run that are searched without a prior, in whole work groups."""
+    groups = group_ranges(num_examples, config.group_size, config.extended_at)[: len(calibration_groups(config))]
+    return groups[-1].stop if groups else 0
 
 
 def to_table(evaluations: Sequence[Evaluation]) -> pa.Table:

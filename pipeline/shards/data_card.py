@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.shards.calibration import num_calibrating
 from pipeline.shards.progress import Progress
 from pipeline.shards.run_config import RunConfig
 from pipeline.shards.schema import columns_of
@@ -23,7 +24,7 @@ tags:
 
 def data_set_card(config: RunConfig, progress: Progress) -> str:
     """The run's README.md, in the form that the hub reads."""
-    calibrating = min(-(-config.calibration // config.group_size) * config.group_size, progress.num_examples)
+    calibrating = num_calibrating(config, progress.num_examples)
     guide = (
         "Every example is in the calibration set, and was searched without a prior."
         if calibrating and calibrating == progress.num_examples

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ DEFAULT_STALL_SECONDS = 900.0
 #: is worth, and larger edits are modelled as their sums.
 CALIBRATION_SPACE = "drllm"
 #: Settings that came later, with what they were before they could be set.
-_LATER_SETTINGS = {
+_LATER_SETTINGS: dict[str, Any] = {
     "search.unexplored_child": 0.0,
     "search.caution": 0.0,
     "calibration_space": None,
@@ -35,6 +35,7 @@ _LATER_SETTINGS = {
     "permutations": 1,
     "prompt_version": 1,
     "thinking": False,
+    "extended_at": [],
 }
 #: Values of ``keep`` other than a number.
 KEEP_WORDS = ("pareto", "all")
@@ -62,6 +63,8 @@ class RunConfig:
     """Split of a hub data set, of a folder whose files' names show splits, or of a task that makes its own examples."""
     limit: int | None = None
     """Largest number of examples; None for all."""
+    extended_at: tuple[int, ...] = ()
+    """Numbers of examples that the run had when it was extended, in ascending order; see ``group_ranges``."""
     max_new_tokens: int | None = None
     """Most tokens of a generated answer; None for the task's own default."""
     task_options: TaskOptions = field(default_factory=TaskOptions)
@@ -105,6 +108,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
+        if list(self.extended_at) != sorted({number for number in self.extended_at if number >= 1}):
+            raise ValueError(f"extended_at must ascend from 1 on, got {self.extended_at}")
         for name in ("group_size", "leaves", "permutations", "cpus_per_actor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -123,6 +128,7 @@ class RunConfig:
                 flat.update({f"{name}.{key}": inner for key, inner in value.items()})
             else:
                 flat[name] = value
+        flat["extended_at"] = list(self.extended_at)
         flat["calibration_space"] = None if self.calibration_search == self.search else CALIBRATION_SPACE
         # Only those that are set: other tasks, and runs from before there were any, have none.
         flat = {name: value for name, value in flat.items() if not name.startswith("task_options.")}
@@ -167,6 +173,11 @@ class RunSettings(Protocol):
         ...
 
     @property
+    def extended_at(self) -> tuple[int, ...]:
+        """Numbers of examples that the run had when it was extended."""
+        ...
+
+    @property
     def run_id(self) -> str:
         """Id of the run: the start of a SHA-256 over its settings."""
         ...
@@ -190,5 +201,17 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """SHA-256 over the examples in their order: changed data is another run."""
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(example.to_json(), sort_keys=True).encode())
+        digest.update(_bytes_of(example))
     return digest.hexdigest()
+
+
+def fingerprints(examples: Sequence[Example]) -> Iterator[str]:
+    """The fingerprint of the first example, of the first two, and so on."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(_bytes_of(example))
+        yield digest.hexdigest()
+
+
+def _bytes_of(example: Example) -> bytes:
+    return json.dumps(example.to_json(), sort_keys=True).encode()

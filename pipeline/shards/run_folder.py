@@ -21,6 +21,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum, auto
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,8 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.prior import Evaluation, Prior
 from pipeline.shards import calibration
+from pipeline.shards.extension import OF_THE_EXAMPLES
+from pipeline.shards.group_ranges import group_ranges
 from pipeline.shards.path_row import PathRow
 from pipeline.shards.reader import ShardRecord, check_unchanged, read_json, read_manifest, read_settings
 from pipeline.shards.run_config import RunSettings
@@ -50,6 +53,26 @@ from pipeline.storage import (
     writer_of,
 )
 
+#: The notes of ``run.json`` that an extension replaces.
+_OF_AN_EXTENSION = ("data", "data_path", "examples", "command")
+_PARQUET = ".parquet"
+#: The end of a shard's name: by its word ``train``, ``datasets.load_dataset("parquet", data_dir=RUN)`` finds the rows,
+#: and reads no other file of the run.
+_SHARD_ENDING = f"-train{_PARQUET}"
+
+
+class Opening(Enum):
+    """What opening a folder does to the run in it."""
+
+    BEGIN = auto()
+    """There is none: a new one begins."""
+    RESUME = auto()
+    """The settings are the same: what is not committed is searched."""
+    EXTEND = auto()
+    """The settings are the same but for more examples: what is committed stays."""
+    REPLACE = auto()
+    """Nothing is committed: the run begins anew, with the settings of this call."""
+
 
 class RunFolder:
     """The folder of one run, for its one writer."""
@@ -58,6 +81,7 @@ class RunFolder:
         self.root = locate(root)
         self._store = writer_of(self.root)
         self._schema = SCHEMA
+        self._shard_ending = _SHARD_ENDING
 
     # -- opening ---------------------------------------------------------------------------
 
@@ -66,14 +90,16 @@ class RunFolder:
         config: RunSettings,
         *,
         provenance: dict[str, Any],
+        extends: str | None = None,
         announce: Callable[[str], None] = lambda line: None,
     ) -> dict[int, ShardRecord]:
-        """Create the folder, or resume the run that it holds.
+        """Create the folder, or resume, extend or replace the run that it holds; see ``Opening``.
 
         Args:
             config: The settings of this call.
             provenance: What else ``run.json`` notes, such as library versions.
-            announce: Called with a line that says why it takes long.
+            extends: Fingerprint of the stored run's examples, if this call's begin with them; else None.
+            announce: Called with a line that says why it takes long, or that settings are replaced.
 
         Returns:
             The records of the groups that are committed already.
@@ -82,13 +108,18 @@ class RunFolder:
             UserError: The folder holds a run with other settings (the message names them) or something else than a
                 run, or is being written by another search.
         """
-        stored = self.peek()
-        if stored is not None:
-            check_settings(stored, config)
+        self.check(config, extends=extends)
         self._schema = schema_of(config.settings())
         try:
             self._store.acquire(announce)
-            return self._resume(config, provenance)
+            # Until now another process may have written.
+            opening = self.check(config, extends=extends)
+            if opening is Opening.REPLACE and differing_settings(read_settings(self.root), config):
+                announce(
+                    f"Nothing is committed in {self.root} yet: the settings of this call replace its earlier ones."
+                )
+            self._write_settings(opening, config, provenance)
+            return self._resume(config)
         except StorageBusyError:
             raise UserError(f"another search is writing {self.root}; wait for its end, or stop it") from None
         except OSError as error:
@@ -115,19 +146,88 @@ class RunFolder:
             raise UserError(f"{self.root} exists and is no run folder (it has no run.json); give a new folder to --out")
         return None
 
-    def _resume(self, config: RunSettings, provenance: dict[str, Any]) -> dict[int, ShardRecord]:
-        """Write ``run.json`` if it is missing, drop what a crash left, and read which groups are committed."""
-        # Before anything else: a folder without it is no run folder to the next call.
-        if not is_there(self.root / "run.json"):
-            self._write_json(
-                "run.json", {"run_id": config.run_id, "settings": config.settings(), **provenance}, indent=2
-            )
+    def check(self, config: RunSettings, *, extends: str | None = None) -> Opening:
+        """Decide what ``open`` would do, and touch nothing.
+
+        Args:
+            config: The settings of this call.
+            extends: See ``open``.
+
+        Raises:
+            UserError: The folder holds something else, or a run with other settings; the message names them.
+        """
+        stored = self.peek()
+        if stored is None:
+            return Opening.BEGIN
+        if self.is_unused(stored):
+            return Opening.REPLACE
+        differing = differing_settings(stored, config)
+        if not differing:
+            return Opening.RESUME
+        extending = extends is not None and extends == stored.get("data_sha256")
+        refused = differing - OF_THE_EXAMPLES if extending else differing
+        if not refused:
+            return Opening.EXTEND
+        raise other_settings(stored, config, refused)
+
+    def is_unused(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a run with those settings has committed nothing and fitted no prior: no row depends on them.
+
+        Raises:
+            UserError: The manifest is damaged, or cannot be read.
+        """
+        fitted = stored.get("prior_sha256") is None and is_there(self.root / calibration.PRIOR_FILE)
+        return not fitted and not read_manifest(self.root)
+
+    def _write_settings(self, opening: Opening, config: RunSettings, provenance: dict[str, Any]) -> None:
+        """Write ``run.json``, if this call's is another one. What must not outlive the old one is removed before."""
+        described = {"run_id": config.run_id, "settings": config.settings()}
+        match opening:
+            case Opening.RESUME:
+                return
+            case Opening.BEGIN:
+                # Before anything else: a folder without it is no run folder to the next call.
+                self._write_json("run.json", {**described, **provenance}, indent=2)
+            case Opening.REPLACE:
+                self._remove_all(calibration.FOLDER, ".parquet")
+                self._remove_all("failed", ".jsonl")
+                for name in (calibration.PRIOR_FILE, "README.md", "_SUCCESS"):
+                    self._store.remove(name)
+                self._write_json("run.json", {**described, **provenance}, indent=2)
+            case Opening.EXTEND:
+                stored = read_json(self.root / "run.json")
+                self._store.remove("_SUCCESS")
+                if list(config.extended_at) != stored["settings"].get("extended_at", []):
+                    self._reopen_calibration(config)
+                noted = {name: provenance[name] for name in _OF_AN_EXTENSION if name in provenance}
+                kept = {name: note for name, note in stored.items() if name not in _OF_AN_EXTENSION}
+                self._write_json("run.json", {**kept, **described, **noted, "earlier": _earlier(stored)}, indent=2)
+
+    def _reopen_calibration(self, config: RunSettings) -> None:
+        """Remove the fitted prior of a run whose calibration set was not full, so that new examples make it full.
+
+        No row depends on that prior: all examples so far were searched without one.
+        """
+        *before, known = config.extended_at
+        groups = len(group_ranges(known, config.group_size, before))
+        fits_anew = len(calibration.calibration_groups(config)) > groups
+        if fits_anew and all(map(self._has_evaluations, read_manifest(self.root))):
+            self._store.remove(calibration.PRIOR_FILE)
+
+    def _remove_all(self, folder: str, ending: str) -> None:
+        for file in entries(self.root / folder, ending):
+            self._store.remove(f"{folder}/{file.name}")
+
+    def _resume(self, config: RunSettings) -> dict[int, ShardRecord]:
+        """Drop what a crash left, and read which groups are committed."""
         # Once the prior is fitted, the evaluations that it was fitted to are not needed any more.
         fitted = is_there(self.root / calibration.PRIOR_FILE)
-        calibrating = range(0) if fitted else calibration.calibration_groups(config.calibration, config.group_size)
-        shards = entries(self.root / "paths", ".parquet")
+        calibrating = range(0) if fitted else calibration.calibration_groups(config)
+        shards = entries(self.root / "paths", _PARQUET)
         present = {f"paths/{shard.name}" for shard in shards}
         records = read_manifest(self.root)
+        if any(not record.file.endswith(_SHARD_ENDING) for record in records.values()):
+            self._shard_ending = _PARQUET  # of an earlier release: the shards of one run are named alike
         committed = {
             group: record
             for group, record in records.items()
@@ -207,7 +307,7 @@ class RunFolder:
         improvements: dict[str, list[list[int]]],
     ) -> ShardRecord:
         name = _name_of(group)
-        shard = f"paths/{name}.parquet"
+        shard = f"paths/{name}{self._shard_ending}"
         digest = self._write_table(shard, table_of(rows, self._schema))
 
         best = [row for row in rows if row["is_best"]]
@@ -339,26 +439,33 @@ def _outages_as_storage_errors() -> Iterator[None]:
         raise StorageError(str(error)) from error
 
 
-def check_settings(stored: Mapping[str, Any], config: RunSettings) -> None:
-    """Refuse to resume a run with other settings.
-
-    Args:
-        stored: The settings of the run in the folder.
-        config: The settings of this call.
-
-    Raises:
-        UserError: They differ; the message names each setting with both values.
-    """
+def differing_settings(stored: Mapping[str, Any], config: RunSettings) -> set[str]:
+    """The names of the settings in which a stored run and a call differ."""
     now = config.settings()
-    differing = sorted(key for key in stored.keys() | now.keys() if stored.get(key) != now.get(key))
-    if differing:
-        # Other examples follow from other settings; their hash says nothing more.
-        differing = [key for key in differing if key != "data_sha256"] or differing
-        lines = "".join(f"\n  {key}: {stored.get(key)!r} there, {now.get(key)!r} now" for key in differing)
-        raise UserError(
-            f"the run folder was made with other settings:{lines}\n"
-            "give the same settings to go on with it, or another folder to --out"
-        )
+    return {key for key in stored.keys() | now.keys() if stored.get(key) != now.get(key)}
+
+
+def other_settings(stored: Mapping[str, Any], config: RunSettings, differing: Iterable[str]) -> UserError:
+    """The error of a call whose settings are not those of the run in the folder: it names each with both values."""
+    now, names = config.settings(), sorted(differing)
+    # Other examples follow from other settings; their hash says nothing more.
+    shown = [key for key in names if key != "data_sha256"] or names
+    lines = "".join(f"\n  {key}: {stored.get(key)!r} there, {now.get(key)!r} now" for key in shown)
+    more = (
+        "more examples extend a run if its own come first and are unchanged; " if set(names) <= OF_THE_EXAMPLES else ""
+    )
+    return UserError(
+        f"the run folder was made with other settings:{lines}\n"
+        f"{more}give the same settings to go on with it, or another folder to --out"
+    )
+
+
+def _earlier(stored: Mapping[str, Any]) -> list[Any]:
+    """The list of a run's states before its extensions, with the one that ``run.json`` holds now at its end."""
+    before = stored.get("earlier", [])
+    settings = {name: stored["settings"].get(name) for name in ("limit", "data_sha256")}
+    noted = {name: stored[name] for name in ("run_id", *_OF_AN_EXTENSION) if name in stored}
+    return [*(before if isinstance(before, list) else []), {**noted, **settings}]
 
 
 def _base_reasons(rows: Sequence[PathRow]) -> dict[str, int]:

@@ -86,8 +86,8 @@ class RemoteWriter:
         if _holds(target, content):
             return
         # Some disks do not move onto a file that is there: SMB refuses, WebHDFS does nothing. Only then is it removed
-        # first, since a crash before the move loses it. A run needs one file of those that are written over, run.json;
-        # that happens once, before anything is committed, and both versions say the same settings.
+        # first, since a crash before the move loses it. A run needs one file of those that are written over, run.json:
+        # once before anything is committed, with the same settings, and again where a run is extended.
         _remove(target)
         disk.mv(staged.path, target.path)
         if not _holds(target, content):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -16,8 +16,9 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
 from pipeline.search.action_spaces import get_action_space
 from pipeline.search.config import NO_PRIOR
-from pipeline.shards.calibration import calibration_groups, read_prior
+from pipeline.shards.calibration import calibration_groups, num_calibrating, read_prior
 from pipeline.shards.data_card import data_set_card
+from pipeline.shards.extension import boundaries, extended
 from pipeline.shards.progress import Progress
 from pipeline.shards.reader import read_json
 from pipeline.shards.run_config import (
@@ -26,7 +27,7 @@ from pipeline.shards.run_config import (
     RunConfig,
     fingerprint,
 )
-from pipeline.shards.run_folder import RunFolder, check_settings
+from pipeline.shards.run_folder import RunFolder
 from pipeline.shards.source_examples import options_of
 from pipeline.storage import AnyPath, absolute_path, without_secrets
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
@@ -40,6 +41,7 @@ from pipeline.workflows.search_request import SearchRequest
 def run_search(
     request: SearchRequest,
     *,
+    command: Sequence[str] = (),
     show: Callable[[Progress], None] = lambda progress: None,
     announce: Callable[[str], None] = lambda line: None,
     preview: Callable[[list[BaseAnswer]], None] | None = None,
@@ -48,6 +50,7 @@ def run_search(
 
     Args:
         request: The model, the task and the settings of the search.
+        command: The words of the command that asks for it, which ``run.json`` keeps; empty if there is none.
         show: Called with the progress about twice a second.
         announce: Called with a message to the user.
         preview: Called with the base model's answers to the first examples, before the search of a new run begins; None
@@ -65,6 +68,8 @@ def run_search(
     check_output(request.out)
     folder = RunFolder(request.out)
     stored = folder.peek()
+    if stored is not None and folder.is_unused(stored):
+        stored = None  # the run begins anew
     kept = _kept_settings(stored)
     request = _with_match(request, stored)
     try:
@@ -81,19 +86,26 @@ def run_search(
         model = replace(model, name=str(kept["model.name"]))
     day = today() if stored is None else read_json(request.out / "run.json").get("day")
     config = replace(_config(request, model, examples, prior, kept), day=day)
+    extends: str | None = None
     if stored is not None:
-        check_settings(stored, config)  # before a cluster is started
+        more = extended(config, stored, examples)
+        if more is not None:
+            config, extends = more, stored["data_sha256"]
+        folder.check(config, extends=extends)  # before a cluster is started
     announce("Joining or starting a Ray cluster.")
     with joined_cluster(request.resources, model) as placement, closing(folder):
         config = replace(config, device=placement.device, dtype=placement.dtype)
-        provenance = {**_provenance(request), "day": config.day}
-        committed = folder.open(config, provenance=provenance, announce=announce)
+        provenance = {**_provenance(request, command, len(examples)), "day": config.day}
+        committed = folder.open(config, provenance=provenance, extends=extends, announce=announce)
+        if stored is not None and config.extended_at != boundaries(stored):
+            known = config.extended_at[-1]
+            announce(f"The run is extended: it had {known} examples, {len(examples) - known} are new.")
         _announce_other_versions(request.out, provenance, announce)
-        calibrating = len(calibration_groups(config.calibration, config.group_size)) * config.group_size
-        if 0 < len(examples) <= calibrating:
+        if 0 < len(examples) == num_calibrating(config, len(examples)):
+            most = len(calibration_groups(config)) * config.group_size
             announce(
                 f"All {len(examples)} examples are in the calibration set, searched without a prior; a search of more "
-                f"than {calibrating} fits a prior to them, and --prior takes the prior of another run."
+                f"than {most} fits a prior to them, and --prior takes the prior of another run."
             )
         if not get_action_space(request.search.action_space).keeps_order:
             announce(f"{NO_PRIOR.format(space=request.search.action_space)}: all examples are searched without one.")
@@ -219,6 +231,7 @@ def _config(
         data_sha256=fingerprint(examples),
         split=request.split,
         limit=request.limit,
+        extended_at=boundaries(kept),
         max_new_tokens=request.max_new_tokens,
         task_options=request.task_options,
         search=search,
@@ -237,13 +250,16 @@ def _config(
     )
 
 
-def _provenance(request: SearchRequest) -> dict[str, Any]:
-    return {
+def _provenance(request: SearchRequest, command: Sequence[str], num_examples: int) -> dict[str, Any]:
+    """What ``run.json`` notes beside the settings; it decides no row."""
+    noted = {
         "data": request.data and without_secrets(request.data),
         "data_path": absolute_path(request.data),
         "model_path": absolute_path(request.model),
+        "examples": num_examples,
         "versions": {"drllm-pipeline": __version__, **installation().libraries},
     }
+    return {**noted, "command": [without_secrets(word) for word in command]} if command else noted
 
 
 def _announce_other_versions(out: AnyPath, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:

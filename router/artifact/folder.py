@@ -1,10 +1,12 @@
 """The folder of a router or a probe: ``config.json``, ``model.safetensors`` and a card, here or on the hub.
 
-Routers and probes share the format; each refuses the other's folder by name.
+Routers and probes share the format; each refuses the other's folder by name. An evaluation lies beside the weights that
+it judged, and goes when they do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +36,7 @@ FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+EVALUATION_FILE, EVALUATION_PICTURE = "evaluation.json", "evaluation.png"
 _Described = TypeVar("_Described")
 #: For each kind, a key that only its configuration has.
 _SIGNATURE_KEYS = {"router": "head", "probe": "labels"}
@@ -57,6 +60,25 @@ def check_folder(folder: AnyPath, kind: str) -> None:
         raise UserError(f"{folder} holds something that is not a {kind}; give another folder") from None
 
 
+def check_output_folder(folder: AnyPath, kind: str, *, overwrite: bool) -> None:
+    """Refuse a folder that a training should not write to.
+
+    Args:
+        folder: The folder to write to.
+        kind: ``router`` or ``probe``.
+        overwrite: Whether the user asks to replace what is there.
+
+    Raises:
+        UserError: The folder holds something else, or a router or probe that is not to be replaced.
+    """
+    check_folder(folder, kind)
+    if not overwrite and is_there(folder / CONFIG_FILE):
+        raise UserError(
+            f"{folder} holds a {kind} already; give --overwrite to replace it and its evaluation, or another folder "
+            "to --out"
+        )
+
+
 def make_early(folder: AnyPath, kind: str) -> None:
     """Make a local folder before a long computation, so that an error in writing it shows at once.
 
@@ -73,7 +95,7 @@ def make_early(folder: AnyPath, kind: str) -> None:
 def write_folder(
     folder: PathOrUrl, kind: str, *, config: dict[str, Any], tensors: dict[str, torch.Tensor], card: str
 ) -> None:
-    """Write a router or a probe: into a new folder, or over one of its kind.
+    """Write a router or a probe: into a new folder, or over one of its kind, whose evaluation is removed.
 
     Raises:
         UserError: The folder holds something else, or cannot be written.
@@ -81,8 +103,10 @@ def write_folder(
     path = locate(folder)
     check_folder(path, kind)
     try:
-        # The configuration is removed first: it must never lie beside weights that it does not describe.
-        remove(path / CONFIG_FILE)
+        # These are removed first: they must never lie beside weights that they do not describe.
+        if is_there(path / CONFIG_FILE):
+            for of_old_weights in (EVALUATION_FILE, EVALUATION_PICTURE, CONFIG_FILE):
+                remove(path / of_old_weights)
         with uploaded(path) as written:
             written.mkdir(parents=True, exist_ok=True)
             kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -116,6 +140,19 @@ def find_folder(where: PathOrUrl, kind: str) -> AnyPath:
         raise UserError(
             f"{kind} {source!r} is not a folder here and cannot be read from the hub ({type(error).__name__})"
         ) from None
+
+
+def weights_sha256(where: PathOrUrl, kind: str) -> str:
+    """SHA-256 of the weights of a router or a probe: an evaluation names the ones that it judged.
+
+    Raises:
+        UserError: There is no such folder, or its weights cannot be read.
+    """
+    file = find_folder(where, kind) / WEIGHTS_FILE
+    try:
+        return hashlib.sha256(content(file)).hexdigest()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
 
 
 def read_config(folder: AnyPath, kind: str) -> dict[str, Any]:

@@ -33,9 +33,9 @@ Examples:
 def evaluate(**options: Any) -> None:
     """Evaluate a router."""
     request = filled(EvaluateRequest, options)
+    from router.artifact.folder import EVALUATION_FILE, EVALUATION_PICTURE
     from router.evaluation.evaluate import evaluate as run
     from router.evaluation.evaluate import results_folder, write
-    from router.evaluation.evaluation_results import PICTURE_FILE, RESULTS_FILE
     from router.evaluation.table import show_evaluation
 
     console = Console()
@@ -45,4 +45,4 @@ def evaluate(**options: Any) -> None:
         show_evaluation(evaluation, console)
         out = results_folder(request)
         write(evaluation, out)
-        console.say(f"Results: {out / RESULTS_FILE}\nPicture: {out / PICTURE_FILE}")
+        console.say(f"Results: {out / EVALUATION_FILE}\nPicture: {out / EVALUATION_PICTURE}")

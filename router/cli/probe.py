@@ -154,7 +154,7 @@ Example:
 )
 @request_options(
     CompareRequest,
-    without=("out", "aggregator", "scope", "learning_rate", "warmup", "seed", "add_special_tokens"),
+    without=("out", "aggregator", "scope", "learning_rate", "warmup", "seed", "add_special_tokens", "overwrite"),
     learning_rates={"default": "3e-4,1e-3,3e-3"},
 )
 @click.option("--out", type=LOCATION, help="A JSON file for the figures.")

@@ -44,7 +44,7 @@ A search for training should keep more programs than the default four (search --
 that many examples share, which routers can learn.
 """,
 )
-@request_options(TrainRequest, without=("head", "resources", "features", "base", "wandb"))
+@request_options(TrainRequest, without=("head", "resources", "features", "base", "wandb", "overwrite"))
 @click.argument("more_runs", nargs=-1, type=LOCATION)
 @click.option(
     "--head",
@@ -56,7 +56,7 @@ that many examples share, which routers can learn.
 @request_options(PerLayerRequest)
 @request_options(EarlyExitRequest, "early", "short")
 @request_options(ProbeKind, "aggregator", aggregator={"help": "Of --head early-exit; see probe train."})
-@request_options(TrainRequest, "features", "base", "wandb", "resources")
+@request_options(TrainRequest, "features", "base", "wandb", "overwrite", "resources")
 def train(data: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], head: str, **options: Any) -> None:
     """Train a router."""
     _check_price(options["labels"])

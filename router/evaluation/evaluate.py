@@ -27,14 +27,13 @@ from pipeline.storage import AnyPath, is_folder, locate, uploaded
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
 from pipeline.tasks.prompting import Prompting, today
 from router.artifact.base_model import find_base, short_revision, text_fingerprint
+from router.artifact.folder import EVALUATION_FILE, EVALUATION_PICTURE, weights_sha256
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
 from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_plot import draw_evaluation
 from router.evaluation.evaluation_results import (
     BASE,
-    PICTURE_FILE,
     RANDOM,
-    RESULTS_FILE,
     ROUTED,
     SEARCH,
     SINGLE,
@@ -67,7 +66,7 @@ def evaluate(
     Raises:
         UserError: Something in the request is wrong.
     """
-    router = Router.load(request.router)
+    router, judged = Router.load(request.router), weights_sha256(request.router, "router")
     others = _others(request, router)
     if request.out is None and not is_folder(locate(request.router)):
         raise UserError(f"{request.router} is on the hub; say with --out where the results go")
@@ -85,9 +84,9 @@ def evaluate(
         options=request.task_options,
         prompting=prompting,
     )
-    found = _read(task, request)
+    read = _read(task, request)
     known = router.trained_on.union(*(other.trained_on for other in others.values()))
-    examples, left_out = _unseen(found, task, known, source)
+    examples, left_out = _unseen(read, task, known, source)
     runs = request.runs if request.runs is not None else tuple(locate(run) for run in router.made.get("data", []))
     training = TrainingRuns.read(runs, router, announce)
     search = PRESETS["default"]["drllm"]
@@ -117,7 +116,8 @@ def evaluate(
         )
         with actors:
             asking = _Asking(router, config, actors, show)
-            return _evaluate(request, asking, examples, training, left_out, curve=curve, others=list(others))
+            found = _evaluate(request, asking, examples, training, left_out, curve=curve, others=list(others))
+            return replace(found, weights_sha256=judged)
 
 
 def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:
@@ -174,8 +174,8 @@ def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
     try:
         with uploaded(folder) as written:
             written.mkdir(parents=True, exist_ok=True)
-            (written / RESULTS_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
-            draw_evaluation(evaluation, written / PICTURE_FILE)
+            (written / EVALUATION_FILE).write_text(json.dumps(evaluation.to_json(), indent=1) + "\n", encoding="utf-8")
+            draw_evaluation(evaluation, written / EVALUATION_PICTURE)
     except OSError as error:
         raise UserError(f"results cannot be written to {folder}: {error.strerror or error}") from None
 

@@ -7,9 +7,6 @@ from typing import Any
 
 from router.evaluation.answering_actor import Answer
 
-RESULTS_FILE = "evaluation.json"
-PICTURE_FILE = "evaluation.png"
-
 BASE, ROUTED, SINGLE, RANDOM, SEARCH = "base", "routed", "best single program", "random programs", "search"
 
 
@@ -57,6 +54,7 @@ class EvaluationResults:
         questions: Number of examples. The name is a key of ``evaluation.json``.
         left_out: Examples left out, by the reason.
         num_layers: Depth of the base.
+        weights_sha256: SHA-256 of the router's weights that were judged; None where it is not known.
     """
 
     results: list[Result]
@@ -64,6 +62,7 @@ class EvaluationResults:
     questions: int
     left_out: dict[str, int]
     num_layers: int
+    weights_sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All results as JSON values, each answer included."""
@@ -79,6 +78,7 @@ class EvaluationResults:
             "questions": self.questions,
             "left_out": self.left_out,
             "num_layers": self.num_layers,
+            "weights_sha256": self.weights_sha256,
             "results": [record(result) for result in self.results],
             "curve": {f"{budget:g}": record(result) for budget, result in self.curve.items()},
         }

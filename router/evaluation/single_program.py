@@ -11,11 +11,12 @@ from pipeline.errors import UserError
 from pipeline.prior import Prior
 from pipeline.program import LayerProgram
 from pipeline.shards.calibration import PRIOR_FILE, read_prior
-from pipeline.shards.reader import read_paths, read_settings
+from pipeline.shards.reader import read_settings
 from pipeline.shards.source_examples import examples_of
 from pipeline.storage import AnyPath, is_there
 from pipeline.tasks import Example
 from router.evaluation.answering_actor import Answer
+from router.evaluation.kept_programs import KeptPrograms
 from router.routed.checkpoint import Router
 
 #: Number of candidates for the best single program, and of training examples to compare them on.
@@ -49,22 +50,17 @@ class TrainingRuns:
                     f"Training run {run} cannot be found: no single program is chosen on it. Give its path with --runs."
                 )
         examples: list[Example] = []
-        counted: Counter[LayerProgram] = Counter()
         prior = None
         for run in present:
             if read_settings(run).get("model.revision") != router.base.revision:
                 raise UserError(f"{run} is a search of another model than the router's base, {router.base.name}")
-            rows = read_paths(run)
-            for program, layers in zip(rows.program[rows.correct], rows.num_layers[rows.correct]):
-                counted[LayerProgram(map(int, program), int(layers))] += 1
             try:
                 examples += examples_of(run)
             except UserError as error:
                 announce(f"The examples of {run} cannot be read again ({error}): they choose no single program.")
             if prior is None and is_there(run / PRIOR_FILE):
                 prior = read_prior(run)
-        ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
-        return cls(candidates=ranked, examples=examples, prior=prior)
+        return cls(candidates=KeptPrograms.read(present).ranked, examples=examples, prior=prior)
 
 
 def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: RunPrograms) -> LayerProgram | None:

@@ -128,6 +128,8 @@ class ProbeTrainRequest:
         default=MOST_GIB, metadata=option("--max-states-gib", above=0, infinite=True, advanced=True)
     )
     """Most that these texts' states may take on the disk."""
+    overwrite: bool = False
+    """Replace the probe that --out holds."""
     resources: Resources = field(default_factory=Resources)
     """Resources of the actors that read texts."""
 

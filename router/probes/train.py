@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.storage import is_there, uploaded, without_secrets
 from router.artifact.base_model import BaseModelRef
-from router.artifact.folder import check_folder, make_early
+from router.artifact.folder import check_output_folder, make_early
 from router.features.hidden_states import StateStore
 from router.features.read_hidden_states import StateRequest, read_states
 from router.probes.fit import fit_probe
@@ -86,7 +86,7 @@ def train_probe(
     check_output(request.out)
     if is_there(request.out / "run.json"):
         raise UserError(f"{request.out} is a run folder; give another one to --out")
-    check_folder(request.out, "probe")
+    check_output_folder(request.out, "probe", overwrite=request.overwrite)
     train, held_out = read_split(request)
     labels = labels_of(train, request.data)
     check_labels(held_out, labels, request.validation or request.data)

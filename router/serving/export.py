@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from pipeline.engine import FrozenModel, materialize
 from pipeline.engine.loading import load_description, load_weights
 from pipeline.engine.stock_check import TOLERANCE, difference, logits_of
 from pipeline.errors import UserError
-from pipeline.model_source import DTYPES, resolve_model
+from pipeline.model_source import DTYPES, ModelSource, resolve_model
 from pipeline.program import LayerProgram
-from pipeline.shards.reader import read_json
+from pipeline.shards.reader import read_json, read_settings
 from pipeline.storage import AnyPath, entries, is_folder, is_there, uploaded
-from router.artifact.base_model import find_base
-from router.evaluation.evaluation_results import RESULTS_FILE, SINGLE
+from router.artifact.base_model import find_base, require_revision
+from router.artifact.folder import EVALUATION_FILE, WEIGHTS_FILE, weights_sha256
+from router.evaluation.evaluation_results import SINGLE
+from router.evaluation.kept_programs import KeptPrograms, base_of_runs
 from router.routed.causal_lm import RoutedCausalLM
 from router.routed.checkpoint import Router
 
@@ -45,16 +48,27 @@ def parse_program(text: str, num_layers: int) -> LayerProgram:
         raise UserError(f"--program: {error}") from None
 
 
-def best_single(router: AnyPath) -> LayerProgram:
+def best_single(router: AnyPath, announce: Callable[[str], None]) -> LayerProgram:
     """The program that an evaluation of a router chose on its training examples.
 
+    Args:
+        router: The router folder.
+        announce: Receives a line for the user.
+
     Raises:
-        UserError: The router was not evaluated, or no single program could be chosen.
+        UserError: The router was not evaluated with its present weights, or no single program could be chosen.
     """
-    file = router / RESULTS_FILE
+    file = router / EVALUATION_FILE
     if not is_there(file):
         raise UserError(f"{router} was not evaluated yet, and `drllm-pipeline evaluate` chooses the program of --best")
     found = read_json(file)
+    judged = found.get("weights_sha256")
+    if judged is None:
+        announce(f"{file} does not say which weights it judged: it was written by an earlier release.")
+    elif judged != weights_sha256(router, "router"):
+        raise UserError(
+            f"{file} judged other weights than {router / WEIGHTS_FILE} has now; run `drllm-pipeline evaluate` again"
+        )
     try:
         [chosen] = [result for result in found["results"] if result["contender"] == SINGLE]
         [text] = {program for program, _ in chosen["answers"].values()}
@@ -63,16 +77,62 @@ def best_single(router: AnyPath) -> LayerProgram:
         raise UserError(f"{file} names no best single program: the training runs could not be read") from None
 
 
+def best_of_runs(runs: Sequence[AnyPath], budget: float | None, announce: Callable[[str], None]) -> LayerProgram:
+    """The program within the budget that is right on most examples of runs, by the rows that they keep.
+
+    Args:
+        runs: Run folders of one model.
+        budget: Most layers of the program, as a fraction of the depth; None for the smallest budget of the runs.
+        announce: Receives a line for the user.
+
+    Raises:
+        UserError: A folder is no run, or no right program within the budget is in the rows.
+    """
+    if budget is None:
+        said = [read_settings(run).get("search.budget") for run in runs]
+        budget = min((float(one) for one in said if isinstance(one, int | float)), default=None)
+    elif not budget > 0:
+        raise UserError(f"--budget must be above 0, got {budget:g}")
+    kept = KeptPrograms.read(runs)
+    within = [program for program in kept.ranked if budget is None or program.within(budget)]
+    if not within:
+        raise UserError(
+            f"no row of {', '.join(map(str, runs))} has a right program"
+            + ("" if budget is None else f" within the budget of {budget:g}")
+        )
+    best = within[0]
+    base = kept.right.get(LayerProgram.identity(best.num_layers), 0)
+    if best.is_identity:
+        other = next((program for program in within if not program.is_identity), None)
+        announce(
+            f"The base model itself is right on most: {base} of {kept.num_examples} examples. "
+            + (
+                "No other program is right on any."
+                if other is None
+                else f"Of other programs, {other} is right on most: {kept.right[other]}, by the rows that are kept. "
+                "--budget 0.9, for example, leaves the base model out."
+            )
+        )
+    else:
+        announce(
+            f"{best} is right on {kept.right[best]} of {kept.num_examples} examples, by the rows that are kept; the "
+            f"base model on {base}."
+        )
+    return best
+
+
 def export_program(
     *,
     model: str | None,
     program: str | None,
     best: bool,
     router: AnyPath | None,
+    runs: Sequence[AnyPath] = (),
     prompt: str | None,
     budget: float | None,
     dtype: str,
     out: AnyPath,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> LayerProgram:
     """Find the requested program, and write it; see ``drllm-pipeline export --help``.
 
@@ -80,16 +140,19 @@ def export_program(
         UserError: No program or several programs were named, or an argument is wrong.
     """
     if (program is not None) + best + (prompt is not None) != 1:
-        raise UserError("name the program by one of --program, --best (with --router), --prompt (with --router)")
+        raise UserError(
+            "name the program by one of --program, --best (with --router or --runs), --prompt (with --router)"
+        )
+    if runs and (router is not None or not best):
+        raise UserError("--runs goes with --best, and instead of --router")
     loaded = None if router is None else Router.load(router)
-    if router is None and (best or prompt is not None):
-        raise UserError("--best and --prompt need --router, which chooses the program")
+    if router is None and not runs and (best or prompt is not None):
+        raise UserError("--best and --prompt need --router, which chooses the program; --best can take --runs instead")
     check_new(out)
-    name = model or (loaded.base.name if loaded else None)
-    if name is None:
-        raise UserError("--model is needed: the model whose layers the program runs")
-    chosen = best_single(router) if best and router is not None else None
-    source = find_base(loaded.base, model, kind="router") if loaded else resolve_model(name)
+    source = _source(model, loaded, runs)
+    chosen = None
+    if best:
+        chosen = best_of_runs(runs, budget, announce) if router is None else best_single(router, announce)
     # As the checkpoint has it, and not as this machine would run it.
     if dtype == "auto":
         stored = str(load_description(source)[0].dtype).removeprefix("torch.")
@@ -102,9 +165,27 @@ def export_program(
         [chosen] = RoutedCausalLM(frozen.hf_model, frozen.tokenizer, loaded, budget=budget).route([prompt])
     assert chosen is not None
     if chosen.num_layers != frozen.num_layers:
-        raise UserError(f"the program is for {chosen.num_layers} layers, {name} has {frozen.num_layers}")
+        raise UserError(f"the program is for {chosen.num_layers} layers, {source.name} has {frozen.num_layers}")
     export(frozen, chosen, out)
     return chosen
+
+
+def _source(model: str | None, router: Router | None, runs: Sequence[AnyPath]) -> ModelSource:
+    """The model whose layers the program runs: the named one, or that of the router or of the runs.
+
+    Raises:
+        UserError: No model is named, it cannot be found, or it is not that of the router or of the runs.
+    """
+    if router is not None:
+        return find_base(router.base, model, kind="router")
+    if runs:
+        base = base_of_runs(runs)
+        source = resolve_model(model or base.name)
+        require_revision(source, base, what="the model that was searched", hint="give its path to --model")
+        return source
+    if model is None:
+        raise UserError("--model is needed: the model whose layers the program runs")
+    return resolve_model(model)
 
 
 def check_new(out: AnyPath) -> None:

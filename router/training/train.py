@@ -21,7 +21,7 @@ from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.storage import is_there, uploaded
 from router.artifact.base_model import BaseModelRef
-from router.artifact.folder import check_folder, make_early
+from router.artifact.folder import check_output_folder, make_early
 from router.fitting import EpochRecord
 from router.heads.kind import HeadKind, TrainedHead
 from router.heads.registry import kind_of
@@ -93,12 +93,12 @@ def _check_output(request: TrainRequest) -> None:
     """Refuse a folder or an option that would fail only at the end.
 
     Raises:
-        UserError: The folder holds something else, or a package is missing.
+        UserError: The folder holds something else, or a router that is not to be replaced, or a package is missing.
     """
     check_output(request.out)
     if is_there(request.out / "run.json"):
         raise UserError(f"{request.out} is a run folder; give another one to --out")
-    check_folder(request.out, "router")
+    check_output_folder(request.out, "router", overwrite=request.overwrite)
     if request.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise UserError("--wandb needs its package: pip install 'drllm-pipeline[wandb]'")
 

@@ -34,6 +34,8 @@ class TrainRequest(LabelRequest):
     """Resources of the actors that read prompts."""
     wandb: str | None = field(default=None, metadata=option(metavar="PROJECT"))
     """Also report to Weights & Biases."""
+    overwrite: bool = False
+    """Replace the router that --out holds; its evaluation, which judged other weights, is removed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

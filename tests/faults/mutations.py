@@ -152,7 +152,7 @@ def actors_first(initialize: Any) -> Any:
 
 
 def more_in_a_group(groups: Any) -> Any:
-    return lambda examples, size: groups(examples, size + _EXTRA[-1])
+    return lambda examples, size, extended_at: groups(examples, size + _EXTRA[-1], extended_at)
 
 
 def patient_grader(self: Any, *arguments: Any, **options: Any) -> None:

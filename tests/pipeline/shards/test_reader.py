@@ -39,7 +39,7 @@ def run(tmp_path) -> RunFolder:
 def test_every_shard_has_exactly_the_schema(run, odd):
     """Catches a column whose type is guessed from its values, which pandas and datasets refuse to concatenate."""
     run.commit(0, rows("a", **odd))
-    schema = pq.read_schema(run.root / "paths" / "group-000000.parquet")
+    schema = pq.read_schema(run.root / "paths" / "group-000000-train.parquet")
     assert schema.equals(SCHEMA, check_metadata=True)
     assert schema.serialize().to_pybytes() == SCHEMA.serialize().to_pybytes()
     assert [column.name for column in COLUMNS] == schema_of({"permutations": 4}, version=SCHEMA_VERSION).names
@@ -59,7 +59,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     """Catches a time, a path or a random name inside a shard: runs could not be compared by their hashes."""
     records = [opened(tmp_path / name).commit(0, rows("a")) for name in ("one", "two")]
     assert records[0] == records[1]
-    one, two = (tmp_path / name / "paths" / "group-000000.parquet" for name in ("one", "two"))
+    one, two = (tmp_path / name / "paths" / "group-000000-train.parquet" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -150,7 +150,9 @@ def test_only_committed_rows_in_the_order_of_questions(run):
     """Catches a reader that globs the folder, or gives groups in the order in which they were finished."""
     for group, example in ((10, "k"), (2, "c"), (0, "a")):
         run.commit(group, rows(example))
-    (run.root / "paths" / "group-000001.parquet").write_bytes((run.root / "paths/group-000000.parquet").read_bytes())
+    (run.root / "paths" / "group-000001-train.parquet").write_bytes(
+        (run.root / "paths/group-000000-train.parquet").read_bytes()
+    )
     frame = read_paths(run.root)
     assert frame.example_id.tolist() == ["a", "a", "c", "c", "k", "k"]
     assert frame.columns.tolist() == SCHEMA.names
@@ -176,6 +178,24 @@ def test_pandas_and_datasets_read_the_folder(run, tmp_path):
     loaded = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.column_names == SCHEMA.names
     assert loaded[2]["counts"] is None and loaded[0]["program"] == [0, 2]
+
+
+def test_datasets_reads_a_run_folder(run, tmp_path):
+    """Catches a file of a run that is taken for rows, and rows that are not found."""
+    import datasets
+
+    run.commit(0, rows("a"), evaluations=[], failed={"c": "ValueError: too long"})
+    run.commit(1, rows("b"))
+    (run.root / "prior.safetensors").write_bytes(b"a prior")
+    run.write_card(data_set_card(CONFIG, Progress(num_examples=2, programs_an_example=6)))
+    run.mark_complete()
+    run.close()
+    options = {"split": "train", "cache_dir": str(tmp_path / "cache")}
+    for loaded in (
+        datasets.load_dataset("parquet", data_dir=str(run.root), **options),
+        datasets.load_dataset(str(run.root), **options),
+    ):
+        assert loaded.column_names == SCHEMA.names and loaded["example_id"][:] == ["a", "a", "b", "b"]
 
 
 # -- versions -----------------------------------------------------------------------------
@@ -225,7 +245,7 @@ def test_a_resumed_run_keeps_its_columns_and_its_id(run, upgraded):
     config = dataclasses.replace(CONFIG, schema_version=run.peek()["schema_version"])
     assert set(reopened(run, config)) == {0} and config.run_id == CONFIG.run_id
     run.commit(1, [{**row, "note": "x", "cost": 3} for row in rows("b")])
-    assert pq.read_schema(run.root / "paths" / "group-000001.parquet").equals(SCHEMA)
+    assert pq.read_schema(run.root / "paths" / "group-000001-train.parquet").equals(SCHEMA)
     assert read_paths(run.root).cost.tolist() == [-1] * 4
 
 

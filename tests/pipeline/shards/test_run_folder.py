@@ -67,8 +67,8 @@ def test_a_damaged_record_is_named(run, damage):
 def test_a_damaged_shard_is_named(run, damage):
     """Catches rows that vanish silently, or a traceback of pyarrow, where a committed shard is damaged."""
     run.commit(0, rows("a"))
-    damage(run.root / "paths" / "group-000000.parquet")
-    with pytest.raises(UserError, match=r"committed shard .*group-000000\.parquet"):
+    damage(run.root / "paths" / "group-000000-train.parquet")
+    with pytest.raises(UserError, match=r"committed shard .*group-000000-train\.parquet"):
         read_paths(run.root)
 
 
@@ -79,7 +79,9 @@ def test_programs_of_other_layers_are_refused(run, changes):
     """Catches an error from deep inside a report, or a wrong figure, where rows are not a search's."""
     best, identity = rows("a")
     run.commit(0, [{**best, **changes}, identity])
-    with pytest.raises(UserError, match=r"group-000000\.parquet holds programs of layers that the model does not have"):
+    with pytest.raises(
+        UserError, match=r"group-000000-train\.parquet holds programs of layers that the model does not have"
+    ):
         read_paths(run.root)
 
 
@@ -122,6 +124,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 
 def test_other_settings_are_named_with_both_values(run):
     """Catches rows of two settings in one data set, or a refusal that does not say what differs."""
+    run.commit(0, rows("a"))
     other = dataclasses.replace(CONFIG, seed=5, search=SearchConfig(budget=0.5))
     with pytest.raises(UserError) as refusal:
         reopened(run, other)
@@ -160,7 +163,8 @@ def test_a_record_says_what_was_found_when(run):
 
 def test_a_run_from_before_a_setting_goes_on(run):
     """Catches a new setting, at what was always so, that makes every run under way another one."""
-    assert "search.unexplored_child" not in CONFIG.settings()
+    assert "search.unexplored_child" not in CONFIG.settings() and "extended_at" not in CONFIG.settings()
+    run.commit(0, rows("a"))
     other = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, unexplored_child=0.1))
     with pytest.raises(UserError, match=r"search\.unexplored_child: None there, 0\.1 now"):
         reopened(run, other)
@@ -217,7 +221,7 @@ def test_a_deleted_shard_is_searched_again(run):
     """Catches a run that ends well without the rows that were deleted, and one that cannot be read until then."""
     run.commit(0, rows("a"))
     run.commit(1, rows("b"))
-    (run.root / "paths" / "group-000000.parquet").unlink()
+    (run.root / "paths" / "group-000000-train.parquet").unlink()
     assert set(reopened(run)) == {1}
     assert set(read_paths(run.root).example_id) == {"b"}, "its group may fail this time"
 
@@ -227,10 +231,12 @@ def test_a_changed_shard_is_no_part_of_a_complete_run(run):
     run.commit(0, rows("a"))
     run.commit(1, rows("b"))
     run.mark_complete()
-    shard = run.root / "paths" / "group-000000.parquet"
+    shard = run.root / "paths" / "group-000000-train.parquet"
     committed, edited = shard.read_bytes(), pq.read_table(shard).slice(1)
     pq.write_table(edited, shard)
-    with pytest.raises(UserError, match=r"group-000000.parquet .*changed after its commit; restore it, or delete it"):
+    with pytest.raises(
+        UserError, match=r"group-000000-train.parquet .*changed after its commit; restore it, or delete it"
+    ):
         reopened(run)
     assert not (run.root / "_SUCCESS").exists()
     shard.write_bytes(committed)
@@ -257,18 +263,30 @@ def test_a_crash_while_a_group_is_dropped_leaves_no_record_without_a_shard(tmp_p
         reopened(run, TEACHING)
     assert set(read_paths(run.root).example_id) == {"b"}
     assert set(reopened(run, TEACHING)) == {1}
-    assert not (run.root / "paths" / "group-000000.parquet").exists()
+    assert not (run.root / "paths" / "group-000000-train.parquet").exists()
+
+
+def test_an_older_run_goes_on_with_its_names(run):
+    """Catches a run of which load_dataset reads the newer shards alone, and an older one that cannot be resumed."""
+    record = run.commit(0, rows("a"))
+    shard = run.root / record.file
+    older = shard.rename(shard.with_name("group-000000.parquet"))
+    file = run.root / "manifest" / "group-000000.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "file": f"paths/{older.name}"}))
+    assert set(reopened(run)) == {0}
+    assert run.commit(1, rows("b")).file == "paths/group-000001.parquet"
+    assert read_paths(run.root).example_id.unique().tolist() == ["a", "b"]
 
 
 def test_a_stray_shard_is_removed_and_other_files_stay(run):
     """Catches uncommitted rows that pandas would read from the folder, and a clean-up that goes too far."""
     run.commit(0, rows("a"))
-    (run.root / "paths" / "group-000007.parquet").write_bytes(b"PAR1")
+    (run.root / "paths" / "group-000007-train.parquet").write_bytes(b"PAR1")
     (run.root / "paths" / ".ipynb_checkpoints").mkdir()
     reopened(run)
     assert sorted(file.name for file in (run.root / "paths").iterdir()) == [
         ".ipynb_checkpoints",
-        "group-000000.parquet",
+        "group-000000-train.parquet",
     ]
 
 

@@ -265,10 +265,10 @@ def test_a_stray_object_is_removed_though_the_store_fails_at_first(s3, url):
     """Catches a removal that is tried once, after which a run cannot be taken up."""
     run = opened(url)
     run.commit(0, rows("a"))
-    s3.client.put_object(Bucket=url.split("/")[2], Key="runs/one/paths/group-000007.parquet", Body=b"PAR1")
+    s3.client.put_object(Bucket=url.split("/")[2], Key="runs/one/paths/group-000007-train.parquet", Body=b"PAR1")
     s3.faults.append(Fault(how="refuse", method="DELETE", name="paths/", times=2))
     assert set(reopened(run)) == {0}
-    assert not is_there(locate(url) / "paths" / "group-000007.parquet")
+    assert not is_there(locate(url) / "paths" / "group-000007-train.parquet")
     s3.faults.append(Fault(how="refuse", method="DELETE", name="paths/", times=10**6))
     with pytest.raises(StorageError, match=r"x\.parquet cannot be removed"):
         run._store.remove("paths/x.parquet")
@@ -398,7 +398,7 @@ def test_a_listing_that_lags_behind_is_not_believed(url, monkeypatch):
     run.close()
 
 
-@pytest.mark.parametrize("name", ["run.json", "manifest/group-000000.json", "paths/group-000000.parquet"])
+@pytest.mark.parametrize("name", ["run.json", "manifest/group-000000.json", "paths/group-000000-train.parquet"])
 def test_an_object_that_is_empty_is_named(s3, url, name):
     """Catches a traceback where another program's upload broke off."""
     run = opened(url)

@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.search.config import SearchConfig
 from pipeline.shards import read_settings
 from pipeline.shards.progress import Progress
+from pipeline.shards.reader import read_json
 from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.source_examples import examples_of
 from pipeline.tasks.prompting import PROMPT_VERSION
@@ -69,6 +70,15 @@ def test_a_run_has_the_placement_of_its_actors_in_its_settings(on, request_of, t
     settings = read_settings(tmp_path / "run")
     assert (settings["device"], settings["dtype"], settings["schema_version"]) == ("cpu", "float32", SCHEMA_VERSION)
     assert "8 examples of task arithmetic; up to 2 actors on cpu in float32; run folder" in said[-1]
+
+
+def test_run_json_keeps_the_command_without_secrets(on, request_of, tmp_path):
+    """Catches the signature of a URL in a file that is shared, and a command that decides what may be resumed."""
+    on(CPU)
+    run_search(request_of(), command=("drllm-pipeline", "search", "--data=https://host/q.jsonl?signature=secret", "x?"))
+    assert run_search(request_of(), command=("other",)).resumed_examples == 8
+    command = read_json(tmp_path / "run" / "run.json")["command"]
+    assert command == ["drllm-pipeline", "search", "--data=https://host/q.jsonl?…", "x?"]
 
 
 def test_a_run_is_resumed_by_the_same_request(on, request_of):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 
@@ -11,6 +12,7 @@ from search_bench import SearchBench, files_found
 
 from pipeline.cli.main import main
 from pipeline.shards.reader import read_paths
+from pipeline.shards.run_folder import RunFolder
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
@@ -85,6 +87,8 @@ def test_an_action_space_that_breaks_the_rules_ends_the_search_at_once(bench, tm
     said = command(*bench.arguments(tmp_path / "run", actors=1), "--action-space", "broken_space:STAY", status=2)
     assert "action space 'broken_space:STAY': the edit 'stay' of 0-5 leads to the program itself" in said
     assert not (tmp_path / "run" / "failed").exists()
+    said = command(*bench.arguments(tmp_path / "run", actors=1), "--simulations", "5", "--limit", "2")
+    assert "Nothing is committed in" in said and len(read_paths(tmp_path / "run").example_id.unique()) == 2
 
 
 def test_a_question_that_does_not_fit_is_set_aside(bench):
@@ -101,3 +105,29 @@ def test_a_question_that_does_not_fit_is_set_aside(bench):
         assert "the model reads 512" in (out / "failed" / "group-000000.jsonl").read_text()
         assert sorted(read_paths(out).example_id.unique()) == ["tiny-00", "tiny-02", "tiny-03"]
         assert not (out / "_SUCCESS").exists()
+    said = command("inspect", out)
+    assert "3 of 4 examples; 1 set aside: ValueError: " in said and "no other is left to search" in said
+
+
+def test_inspect_says_how_a_run_goes_on(bench, tmp_path, monkeypatch):
+    """Catches a command that cannot be pasted, and one that the run then refuses."""
+    out = tmp_path / "a run"
+    words = [*bench.arguments(out, actors=1), "--simulations", "5", "--limit", "6"]
+    with monkeypatch.context() as patched:
+        commits = iter([True])
+        commit = RunFolder.commit
+
+        def interrupted(*arguments, **options):
+            if next(commits, None) is None:
+                raise KeyboardInterrupt
+            return commit(*arguments, **options)
+
+        patched.setattr(RunFolder, "commit", interrupted)
+        command(*words, status=1)
+    said = command("inspect", out)
+    assert "2 of 6 examples; go on with: drllm-pipeline search" in said
+    [line] = [line for line in said.splitlines() if "go on with" in line]
+    typed = shlex.split(line.partition("go on with: drllm-pipeline ")[2])
+    assert typed == list(map(str, words))
+    command(*typed)
+    assert "complete" in command("inspect", out) and (out / "_SUCCESS").exists()

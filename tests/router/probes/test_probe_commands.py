@@ -151,6 +151,8 @@ def test_a_probe_learns_what_a_text_holds(service, gate):
 def test_a_second_training_reads_nothing(service, gate):
     """Catches states that are computed anew, and a training that does not repeat."""
     again, text = service.train("again", "--epochs", 8, "--lr", "0.03")
+    _, refusal = service.train("again", run=refused)
+    assert "again holds a probe already; give --overwrite to replace it" in refusal
     assert "All states are in" in text and "Reading" not in text
     assert (again / "model.safetensors").read_bytes() == (gate / "model.safetensors").read_bytes()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from router import RoutedCausalLM
 from router.artifact.base_model import BaseModelRef
+from router.artifact.folder import check_output_folder, weights_sha256, write_folder
 from router.heads.per_layer.per_layer_head import PerLayerHead
 from router.heads.per_layer.routers import LayerRouters, RouterConfig
 from router.routed.checkpoint import Router
@@ -52,6 +54,35 @@ def test_what_is_saved_comes_back(router, folder):
     for name, tensor in router.head.network.state_dict().items():
         assert torch.equal(loaded.head.network.state_dict()[name], tensor)
     assert "RoutedCausalLM" in (folder / "README.md").read_text()
+
+
+def test_an_evaluation_goes_with_the_weights_that_it_judged(router, folder, tmp_path):
+    """Catches an evaluation beside weights that it did not judge, and one of another router that is removed."""
+    judged = weights_sha256(folder, "router")
+    for name in ("evaluation.json", "evaluation.png", "notes.txt"):
+        (folder / name).write_text("{}")
+    replace(router, held_out=router.held_out.flip(0)).save(folder)
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors", "README.md", "notes.txt"}
+    assert weights_sha256(folder, "router") != judged
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "evaluation.json").write_text("{}")
+    router.save(tmp_path / "results")
+    assert (tmp_path / "results" / "evaluation.json").exists()
+    assert weights_sha256(tmp_path / "results", "router") == judged
+
+
+@pytest.mark.parametrize("kind", ["router", "probe"])
+def test_a_trained_folder_is_replaced_only_if_asked(kind, tmp_path):
+    """Catches a training that writes over another one, or refuses the folder that an interrupted one left."""
+    (tmp_path / "metrics.jsonl").write_text("")
+    check_output_folder(tmp_path, kind, overwrite=False)
+    write_folder(tmp_path, kind, config={"base_model": {}}, tensors={"one": torch.zeros(1)}, card="")
+    with pytest.raises(UserError, match=f"holds a {kind} already; give --overwrite to replace it"):
+        check_output_folder(tmp_path, kind, overwrite=False)
+    check_output_folder(tmp_path, kind, overwrite=True)
+    (tmp_path / "config.json").write_text('{"architectures": []}')
+    with pytest.raises(UserError, match=f"something that is not a {kind}"):
+        check_output_folder(tmp_path, kind, overwrite=True)
 
 
 def test_one_line_loads_a_model_that_chooses_its_depth(folder, base, tmp_path):

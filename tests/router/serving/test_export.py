@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from architectures import ARCHITECTURE_PARAMETERS, NUM_LAYERS, PROGRAMS, build, build_family, rearranged
 from click.testing import CliRunner
+from shard_rows import CONFIG, planted_row
 from tiny import NUM_LAYERS as TINY_LAYERS
 from tiny import save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -16,8 +19,13 @@ from pipeline.cli.main import main
 from pipeline.engine import FrozenModel
 from pipeline.engine.layer_config import with_layers
 from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
-from router.serving.export import export
+from pipeline.search.config import SearchConfig
+from pipeline.shards.run_folder import RunFolder
+from router.artifact.folder import WEIGHTS_FILE, weights_sha256
+from router.evaluation.evaluation_results import SINGLE
+from router.serving.export import best_of_runs, best_single, export
 
 
 class NoTokenizer:
@@ -113,6 +121,9 @@ def test_the_command_writes_one_program(tmp_path):
         (["--model", "{base}", "--prompt", "x"], "need --router"),
         (["--model", "{base}", "--best"], "need --router"),
         (["--model", "{base}", "--best", "--program", "0"], "name the program by one of"),
+        (["--model", "{base}", "--program", "0", "--runs", "{base}"], "--runs goes with --best"),
+        (["--router", "{base}", "--best", "--runs", "{base}"], "--runs goes with --best"),
+        (["--best", "--runs", "{base}/none"], "no run folder"),
         (["--router", "{base}/none", "--prompt", "x"], "cannot be found"),
     ],
 )
@@ -123,3 +134,89 @@ def test_a_wrong_call_gets_its_message(arguments, message, tmp_path):
     result = CliRunner().invoke(main, ["export", *filled, "--out", str(tmp_path / "out")])
     assert result.exit_code == 2, result.output
     assert message in result.output
+
+
+# -- the best program of runs and of evaluations --------------------------------------------
+
+IDENTITY, SHORT, SHORTER = (LayerProgram(layers, TINY_LAYERS) for layers in (range(6), (0, 1, 3, 4, 5), (0, 1, 2, 3)))
+
+
+def planted_run(folder, right, *, revision="sha256:0", name="stub", **settings):
+    """A run folder: by example, the programs that are right on it; the identity program has its row in any case."""
+    run = RunFolder(folder)
+    source = replace(CONFIG.model, name=name, revision=revision)
+    run.open(replace(CONFIG, model=source, search=SearchConfig(**settings)), provenance={})
+    run.commit(
+        0,
+        [
+            planted_row(example, program, correct=program in programs, rank=0)
+            for example, programs in right.items()
+            for program in dict.fromkeys([IDENTITY, *programs])
+        ],
+    )
+    run.close()
+    return folder
+
+
+#: Right on: the identity program three, both others two.
+FOUND = {"a": [IDENTITY, SHORT], "b": [IDENTITY, SHORT, SHORTER], "c": [IDENTITY], "d": [SHORTER]}
+
+
+def test_the_best_program_of_a_run_is_right_on_most_examples(tmp_path):
+    """Catches a program beyond the budget, wrong rows that count as right, and a tie that the longer one wins."""
+    run, frugal = planted_run(tmp_path / "run", FOUND), planted_run(tmp_path / "frugal", FOUND, budget=0.9)
+    for runs, budget, expected, said in (
+        ([run], None, IDENTITY, f"itself is right on most: 3 of 4 examples. Of other programs, {SHORTER} is right on"),
+        ([run], 0.9, SHORTER, f"{SHORTER} is right on 2 of 4 examples, by the rows that are kept; the base model on 3"),
+        ([frugal], None, SHORTER, "2 of 4 examples"),
+        ([frugal], 1.0, IDENTITY, "3 of 4 examples"),
+    ):
+        lines: list[str] = []
+        assert best_of_runs(runs, budget, lines.append) == expected
+        assert said in lines[0]
+    with pytest.raises(UserError, match=r"has a right program within the budget of 0\.5"):
+        best_of_runs([run], 0.5, print)
+
+
+def test_an_example_that_two_runs_have_counts_once(tmp_path):
+    """Catches a program that wins because its examples were searched twice."""
+    first = planted_run(tmp_path / "first", {"a": [SHORT], "b": [SHORTER], "c": [SHORTER]})
+    second = planted_run(tmp_path / "second", {"a": [SHORT], "f": []})
+    lines: list[str] = []
+    assert best_of_runs([first, second], None, lines.append) == SHORTER
+    assert f"{SHORTER} is right on 2 of 4 examples" in lines[0]
+
+
+def test_the_best_program_of_a_run_is_written(tmp_path):
+    """Catches a checkpoint of another model than the one that was searched."""
+    base = save_tiny_model(tmp_path / "base")
+    source = resolve_model(str(base))
+    run = planted_run(tmp_path / "run", FOUND, name=source.name, revision=source.revision)
+    arguments = ["export", "--runs", str(run), "--best", "--budget", "0.9", "--out"]
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == len(SHORTER)
+    other = planted_run(tmp_path / "other", FOUND, name=source.name, revision="sha256:1")
+    for runs, said in (([other], "is not the model that was searched"), ([run, other], "are of different models")):
+        words = ["export", *(word for one in runs for word in ("--runs", str(one))), "--best", "--out"]
+        refused = CliRunner().invoke(main, [*words, str(tmp_path / "refused")])
+        assert refused.exit_code == 2 and said in refused.output, refused.output
+
+
+def test_an_evaluation_of_other_weights_names_no_program(tmp_path):
+    """Catches the program of an earlier training's evaluation, and an evaluation of an earlier release that is lost."""
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"weights")
+    file = tmp_path / "evaluation.json"
+    results = [{"contender": SINGLE, "answers": {"a": [str(SHORT), True]}}]
+
+    def judged(**fields):
+        lines: list[str] = []
+        file.write_text(json.dumps({"num_layers": TINY_LAYERS, "results": results, **fields}))
+        return best_single(tmp_path, lines.append), lines
+
+    assert judged(weights_sha256=weights_sha256(tmp_path, "router")) == (SHORT, [])
+    program, [line] = judged()
+    assert program == SHORT and "does not say which weights it judged" in line
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"other weights")
+    with pytest.raises(UserError, match=r"judged other weights than .*run `drllm-pipeline evaluate` again"):
+        judged(weights_sha256="0" * 64)

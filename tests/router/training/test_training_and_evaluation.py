@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -220,6 +221,7 @@ def test_the_table_has_every_contender(playground, router):
     )
     assert "40 left out: trained on" in text
     found = json.loads((router / "evaluation.json").read_text())
+    assert found["weights_sha256"] == hashlib.sha256((router / "model.safetensors").read_bytes()).hexdigest()
     assert found["questions"] == ASKED - TRAINED and found["left_out"] == {"trained on": TRAINED}
     by_name = {result["contender"]: result for result in found["results"]}
     assert list(by_name) == ["base", "routed", "best single program", "random programs", "search"]
@@ -303,11 +305,23 @@ def test_the_single_program_can_be_handed_out(playground, router):
     )
     out = playground.folder / "exported"
     text = command("export", "--router", router, "--best", "--out", out)
+    assert "does not say" not in text
     layers = json.loads((out / "config.json").read_text())["num_hidden_layers"]
     assert f"{layers} of {NUM_LAYERS} layers" in text and layers <= 0.9 * NUM_LAYERS
     chosen = playground.folder / "for-a-prompt"
     assert "layers" in command("export", "--router", router, "--prompt", "Which?", "--budget", 0.5, "--out", chosen)
     assert json.loads((chosen / "config.json").read_text())["num_hidden_layers"] <= 3
+
+
+def test_a_router_is_trained_again_only_if_asked(playground):
+    """Catches a router that is lost, and an evaluation of its old weights that is taken for one of the new ones."""
+    out, _ = playground.train("retrained")
+    (out / "evaluation.json").write_text("{}")
+    _, text = playground.train("retrained", "--seed", 5, status=2)
+    assert "retrained holds a router already; give --overwrite to replace it" in text
+    before = (out / "model.safetensors").read_bytes()
+    playground.train("retrained", "--seed", 5, "--overwrite")
+    assert (out / "model.safetensors").read_bytes() != before and not (out / "evaluation.json").exists()
 
 
 def test_one_prompt_can_be_answered(router):

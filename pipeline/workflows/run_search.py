@@ -72,7 +72,7 @@ def run_search(
     config = _config(request, model, examples, prior, stored)
     if stored is not None:
         check_settings(stored, config)  # before a cluster is started
-    announce("Joining or starting a Ray cluster.")
+    announce("Checking the model; joining or starting a Ray cluster.")
     with joined_cluster(request.resources, model) as placement, closing(folder):
         config = replace(config, device=placement.device, dtype=placement.dtype)
         provenance = _provenance(request)

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Numbers of each parameter that the fingerprint of a model's weights reads.
 _FINGERPRINT_NUMBERS = 64
+#: Bytes of a GGUF file from which on it is not converted for its description alone.
+_LARGE_FILE = 1 << 30
 #: Fingerprints of loaded models: their weights are frozen.
 _FINGERPRINTS: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
@@ -152,20 +154,20 @@ def check_description(name: str, config: Any, tokenizer: Any) -> None:
 def _described(name: str, source: str, revision: str | None) -> tuple[Any, Any]:
     """The configuration and the tokenizer of a model."""
     try:
-        where: dict[str, Any] = {"pretrained_model_name_or_path": source, "revision": revision}
         file = _gguf_file(source)
-        if file is not None:
-            # A conversion unpacks all weights; until there is one, the file itself says enough.
-            folder = _conversion_folder(file)
-            where = {"pretrained_model_name_or_path": str(folder if folder.exists() else file.parent)}
-            where |= {} if folder.exists() else {"gguf_file": file.name}
+        if file is not None and file.stat().st_size > _LARGE_FILE and not _conversion_folder(file).exists():
+            # A conversion unpacks all weights, which may be more than fits here; the file itself says enough.
+            where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+        else:
+            where = {"pretrained_model_name_or_path": _readable(source), "revision": revision}
         config = AutoConfig.from_pretrained(**where, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:
         # Files from outside: transformers, tokenizers and gguf each have errors of their own for them.
-        raise UserError(f"model {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+        what = " ".join(str(error).split())
+        raise UserError(f"model {name!r} cannot be loaded: {type(error).__name__}: {what}") from error
     return config, tokenizer
 
 

@@ -92,7 +92,7 @@ def run_search(
         if more is not None:
             config, extends = more, stored["data_sha256"]
         folder.check(config, extends=extends)  # before a cluster is started
-    announce("Joining or starting a Ray cluster.")
+    announce("Checking the model; joining or starting a Ray cluster.")
     with joined_cluster(request.resources, model) as placement, closing(folder):
         config = replace(config, device=placement.device, dtype=placement.dtype)
         provenance = {**_provenance(request, command, len(examples)), "day": config.day}

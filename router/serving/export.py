@@ -238,7 +238,7 @@ def _write(folder: Path, stock: Any, program: LayerProgram) -> None:
     except OSError:
         raise
     except Exception as error:  # transformers has many errors for a configuration that goes by layer
-        reason = " ".join(str(error).replace(str(folder), "").split())
+        reason = " ".join(str(error).replace(f"model {str(folder)!r}", "it").split())
     if reason is not None:
         raise UserError(
             f"program {program} cannot be exported: a checkpoint of {type(stock).__name__} (model type "

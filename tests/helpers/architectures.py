@@ -125,6 +125,10 @@ _OTHERS: dict[str, Any] = {
 _OTHERS_OF: dict[str, dict[str, Any]] = {
     "gemma4_text": {"head_dim": 8, "global_head_dim": 8, "vocab_size_per_layer_input": VOCAB}
     | {"hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0},
+    "helium": {"head_dim": 8},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "ministral": {"head_dim": 8},
     "deepseek_v2": {"head_dim": 8, "num_key_value_heads": 4},
     "deepseek_v3": {"head_dim": 8, "num_key_value_heads": 4},
 }

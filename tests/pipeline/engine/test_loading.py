@@ -283,6 +283,19 @@ def test_smollm2_answers(smollm2):
 
 
 @pytest.mark.smollm2
+def test_a_large_gguf_file_is_described_without_being_converted(monkeypatch, tmp_path):
+    """Would catch a driver that unpacks tens of gigabytes of weights, to read what the file says at its beginning."""
+    source = resolve_model("smollm2")
+    config, tokenizer = load_description(source)
+    monkeypatch.setattr("pipeline.engine.loading._LARGE_FILE", 1)
+    monkeypatch.setenv("DRLLM_CACHE", str(tmp_path))
+    described, its_tokenizer = load_description(source)
+    assert not list(tmp_path.iterdir())
+    assert (described.num_hidden_layers, described.vocab_size) == (config.num_hidden_layers, config.vocab_size)
+    assert its_tokenizer("2 + 3 = 5").input_ids == tokenizer("2 + 3 = 5").input_ids
+
+
+@pytest.mark.smollm2
 def test_smollm2_resolves_under_both_names():
     """Would catch an embedded default that is looked for on a hub, or has no revision to record."""
     short, long = resolve_model("smollm2"), resolve_model("SmolLM2-135M-Instruct")

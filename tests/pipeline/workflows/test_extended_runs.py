@@ -48,7 +48,7 @@ class Bench:
         self.lines: list[str] = []
 
         @contextmanager
-        def joined(wanted):
+        def joined(wanted, model=None):
             yield CPU
 
         patch.setattr(workflow, "joined_cluster", joined)

@@ -49,7 +49,7 @@ def turn(run, wrong, column="correct"):
     for row in turned:
         row[column] = not row[column]
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), shard)
-    record = run / "manifest" / f"{shard.stem}.json"
+    record = run / "manifest" / f"{shard.stem.removesuffix('-train')}.json"
     said = json.loads(record.read_text())
     record.write_text(json.dumps({**said, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}))
     return turned

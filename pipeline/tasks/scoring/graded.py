@@ -88,7 +88,7 @@ class Graded:
         stated = final_answer(text, ended=ended)
         if stated is None:
             return "no final answer" if ended else "cut"
-        comparison = self.grader.compare(stated.text, answer, in_words=stated.in_words)
+        comparison = self.grader.compare(stated, answer)
         return "ended" if comparison == "equal" else comparison
 
 

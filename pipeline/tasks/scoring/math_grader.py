@@ -36,14 +36,14 @@ class MathGrader:
         self.seconds = seconds
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._known: dict[tuple[str, str, bool], Comparison] = {}
+        self._known: dict[tuple[str, str], Comparison] = {}
 
     def equal(self, solution: str, reference: str, *, ended: bool = False) -> bool:
         """Whether a solution states the reference as its final answer; see ``final_answer`` and ``compare``."""
         stated = final_answer(solution, ended=ended)
-        return stated is not None and self.compare(stated.text, reference, in_words=stated.in_words) == "equal"
+        return stated is not None and self.compare(stated, reference) == "equal"
 
-    def compare(self, answer: str, reference: str, *, in_words: bool = False) -> Comparison:
+    def compare(self, answer: str, reference: str) -> Comparison:
         """Compare an answer with a reference.
 
         Units, bases and spaces between digits are read here (``math_notation``), the rest by math-verify.
@@ -51,20 +51,19 @@ class MathGrader:
         Args:
             answer: The answer, in LaTeX or plain text, without a box.
             reference: The reference, likewise.
-            in_words: Whether words may stand around the answer, as in a sentence.
 
         Raises:
             RuntimeError: The process does not start.
         """
         if answer.strip() == reference.strip():
             return "equal"
-        key = (answer, reference, in_words)
+        key = (answer, reference)
         if key not in self._known:
             if len(self._known) >= 10_000:
                 self._known.clear()
             ours, theirs = read_answer(answer), read_answer(reference)
             differ = differ_in_notation(ours, theirs)
-            self._known[key] = "unequal" if differ else self._ask_process(ours.text, theirs.text, in_words=in_words)
+            self._known[key] = "unequal" if differ else self._ask_process(ours.text, theirs.text)
         return self._known[key]
 
     def close(self) -> None:
@@ -74,13 +73,13 @@ class MathGrader:
             self._process.wait()
             self._process = None
 
-    def _ask_process(self, answer: str, reference: str, *, in_words: bool) -> Comparison:
+    def _ask_process(self, answer: str, reference: str) -> Comparison:
         if self._process is not None and self._process.poll() is not None:
             self.close()  # it died between two comparisons, so this one is not the cause
         process = self._process or self._start()
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps([answer, reference, in_words]) + "\n")
+            process.stdin.write(json.dumps([answer, reference]) + "\n")
             process.stdin.flush()
             comparison: Comparison = json.loads(self._lines.get(timeout=self.seconds))
         except (queue.Empty, OSError, ValueError):

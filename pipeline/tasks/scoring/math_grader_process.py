@@ -1,4 +1,4 @@
-"""The grader's process: reads ``[answer, reference, in words]`` lines, writes ``math_grader.Comparison`` lines.
+"""The grader's process: reads ``[answer, reference]`` lines, writes ``math_grader.Comparison`` lines.
 
 Run as a script by ``pipeline.tasks.scoring.math_grader``, which kills it when a comparison takes too long.
 """
@@ -9,6 +9,7 @@ import json
 import logging
 import resource
 import sys
+from contextlib import suppress
 from typing import Any
 
 #: math-verify takes numbers for equal that differ by less: it rounds them to six digits behind the point.
@@ -23,13 +24,11 @@ def main() -> None:
     # An answer that math-verify cannot parse is ungradable; its log messages are not needed.
     logging.disable(logging.CRITICAL)
     # Some answers, such as towers of powers, fill any memory before their time is up.
-    resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    _limit_memory()
     print("ready", flush=True)
     for line in sys.stdin:
-        written, expected, in_words = json.loads(line)
         try:
-            answer = parse(f"The answer is {written}." if in_words else f"\\boxed{{{written}}}")
-            reference = parse(f"\\boxed{{{expected}}}")
+            answer, reference = (parse(f"\\boxed{{{text}}}") for text in json.loads(line))
             if not answer or not reference:
                 comparison = "ungradable"
             elif verify(reference, answer) and not _equal_by_rounding_alone(answer[0], reference[0]):
@@ -41,12 +40,29 @@ def main() -> None:
         print(json.dumps(comparison), flush=True)
 
 
-def _equal_by_rounding_alone(answer: Any, reference: Any) -> bool:
-    """Whether two different numbers are equal where they are rounded: 0.3333333 and 1/3, 1/2006! and 1/2004!."""
-    from sympy import Expr
+def _limit_memory() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    with suppress(ValueError, OSError):  # a system may have no such limit
+        resource.setrlimit(
+            resource.RLIMIT_AS, (_MOST_BYTES if hard == resource.RLIM_INFINITY else min(hard, _MOST_BYTES), hard)
+        )
 
-    if not (isinstance(answer, Expr) and isinstance(reference, Expr) and answer.is_number and reference.is_number):
-        return False
+
+def _equal_by_rounding_alone(answer: Any, reference: Any) -> bool:
+    """Whether two different numbers are equal where they are rounded: 0.3333333 and 1/3, 1/2006! and 1/2004!.
+
+    Of answers of several numbers, such as points, sets and matrices, whether any two of them are.
+    """
+    from sympy import Expr, FiniteSet, Interval, MatrixBase, Tuple
+    from sympy.core.relational import Relational
+
+    for kind in (FiniteSet, Interval, MatrixBase, Tuple, Relational):
+        if isinstance(answer, kind) and isinstance(reference, kind):
+            ours, theirs = (list(one) if isinstance(one, MatrixBase) else list(one.args) for one in (answer, reference))
+            return len(ours) == len(theirs) and any(map(_equal_by_rounding_alone, ours, theirs))
+    for one in (answer, reference):
+        if not (isinstance(one, Expr) and one.is_number and one.is_finite):
+            return False
     ours, theirs = _exact(answer), _exact(reference)
     difference, largest = abs((ours - theirs).evalf(50)), abs(ours.evalf(50)) + abs(theirs.evalf(50))
     return bool(difference <= _ROUNDING and difference > largest * 1e-20)

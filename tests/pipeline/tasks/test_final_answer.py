@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.tasks.scoring.final_answer import FinalAnswer, ends_with_box, final_answer
+from pipeline.tasks.scoring.final_answer import ends_with_box, final_answer
 from pipeline.tasks.scoring.math_grader import MathGrader
 
 
@@ -26,7 +26,7 @@ from pipeline.tasks.scoring.math_grader import MathGrader
 def test_a_box_of_any_depth_is_the_answer(content, behind):
     """Catches a box whose inner braces end it, or one behind it that is judged in its place."""
     text = f"So it is $\\boxed{{{content}}}"
-    assert final_answer(text + behind, ended=False) == FinalAnswer(text=content, in_words=False)
+    assert final_answer(text + behind, ended=False) == content
     assert [ends_with_box(text[:end]) for end in range(len(text) + 1)].index(True) == len(text)
 
 
@@ -40,6 +40,12 @@ def test_a_box_of_any_depth_is_the_answer(content, behind):
         (r"It is \boxed 3.5 m", "3.5"),
         (r"It is \fbox{7}", "7"),
         (r"It is \boxed 4", None),  # more digits may follow
+        (r"It is $\boxed\frac{3}{4}$.", r"\frac{3}{4}"),
+        (r"It is $\boxed\frac12$.", r"\frac12"),
+        (r"It is $\boxed\frac{3}{", None),
+        (r"It is \boxed x.", "x"),
+        (r"I use the \boxed form. So \boxed{5}.", "5"),
+        (r"\boxed{\boxed{5}}", r"\boxed{5}"),
         (r"It is \boxed{", None),
         (r"First \boxed{4}. No, the final answer is \boxed{", None),
         (r"The answer is \boxed{answer}.", None),
@@ -51,7 +57,7 @@ def test_a_box_of_any_depth_is_the_answer(content, behind):
 )
 def test_boxes(text, answer):
     """Catches an open, echoed or thought-out box that counts, and a box without braces that does not."""
-    assert final_answer(text, ended=False) == (None if answer is None else FinalAnswer(text=answer, in_words=False))
+    assert final_answer(text, ended=False) == answer
 
 
 @pytest.mark.parametrize(
@@ -60,18 +66,39 @@ def test_boxes(text, answer):
         ("We add both. The answer is 5.", "5"),
         ("The final answer is: $12$", "12"),
         ("**Answer:** 12", "12"),
+        ("**Answer**: $18$", "18"),
+        ("**Answer**: 18", "18"),
         ("The answer is 3. No, the answer is 4.\nGoodbye.", "4"),
         ("The answer is 3.5 apples.", "3.5 apples"),
+        ("The answer is $18, since she sells them.", "$18"),
+        ("The answer is $3\\sqrt{2}$ cm.", r"3\sqrt{2}"),
+        (r"The answer is \(\frac{1}{2}\).", r"\frac{1}{2}"),
+        ("The answer is 2 * 9 = 18.", "18"),
+        ("The answer is Tuesday.", "Tuesday"),
         ("She has 9 + 9 left.\n#### 18", "18"),
+        ("#### $1,800\nThe end.", "$1,800"),
+        ("The answer is 18.\n\n#### Verification\n9 * 2 = 18.", "18"),
+        ("#### Step 2: Money\nShe sells.", None),
+        ("The answer is not 6.", None),
+        ("The answer isn't 5.", None),
+        ("The answer is 5, not 6.", None),
+        ("The answer is between 5 and 10.", None),
+        ("The answer is 3 hours and 20 minutes.", None),
+        ("Answer: She has 16 eggs and eats 3.", None),
+        ("Solution:\nShe has 16 - 3 - 4 = 9 eggs.\nShe makes 9 * 2 = 18 dollars.", None),
+        ("The result is 9 eggs left. So in total she makes 18", None),
+        ("Resolution: 5", None),
+        ("The answer is 5.\nThe result is wrong.", "5"),
         ("We add the blue and the white.\n\nStep 3: Now the sum of both is the", None),
         ("So we divide the cups by 20- 20- 20- 20- 20-", None),
         ("5", None),
         ("The answer is", None),
+        (r"It is \boxed 5", "5"),
     ],
 )
 def test_sentences_count_where_the_text_has_ended(text, answer):
     """Catches the last number of a text that is taken for its answer, and a sentence that was cut."""
-    assert final_answer(text, ended=True) == (None if answer is None else FinalAnswer(text=answer, in_words=True))
+    assert final_answer(text, ended=True) == answer
     assert final_answer(text, ended=False) is None
 
 
@@ -152,7 +179,7 @@ def test_a_solution_is_right_by_its_own_box(grader, content, other, behind):
     assert text[:stop].endswith(f"{content}}}")
     for solution in (text, text[:stop]):
         stated = final_answer(solution, ended=False)
-        assert stated is not None and stated.text == content
+        assert stated == content
         assert grader.equal(solution, content)
         assert not grader.equal(solution, other)
 
@@ -168,11 +195,11 @@ def test_answers_of_every_form_are_told_apart(grader, form):
         text = f"So it is $\\boxed{{{content}}}$.\n\nProblem: What is 1 + 1?\n\nIt is $\\boxed{{2}}$."
         stop = next(end for end in range(len(text) + 1) if ends_with_box(text[:end]))
         stated = final_answer(text[:stop], ended=False)
-        assert stated == final_answer(text, ended=True) and stated is not None and stated.text == content
+        assert stated == final_answer(text, ended=True) and stated == content
         # Another spelling, so that not the text alone is compared.
         spelled = content.replace("\\dfrac", "\\frac").replace("\\left", "").replace("\\right", "").replace(" ", "  ")
-        assert grader.compare(stated.text, spelled) == "equal"
-        assert grader.compare(stated.text, other) != "equal"
+        assert grader.compare(stated, spelled) == "equal"
+        assert grader.compare(stated, other) != "equal"
 
 
 @pytest.mark.parametrize(("content", "other"), SHAPES)

@@ -50,6 +50,20 @@ def grader():
         (r"\frac{1}{2006!}", "1/2006!"),
         ("(1,2)", "(1, 2)"),
         ("2xy", "2yx"),
+        ("6 x y z", "6xyz"),
+        ("5 million", "5000000"),
+        ("60 mph", "60 miles per hour"),
+        ("60 km/h", "60 kilometers per hour"),
+        (r"\$5", "5 dollars"),
+        (r"\$1,234.50", "1234.5"),
+        ("5 kgs", "5 kg"),
+        ("5 years old", "5 years"),
+        ("12 inches tall", "12 inches"),
+        ("100 degrees Celsius", "100 degrees"),
+        ("5_{10}", "5"),
+        (r"1101_{\text{two}}", "1101_2"),
+        (r"3\mathrm{cm}", "3 cm"),
+        ("3 cups of flour", "3"),
     ],
 )
 def test_equal_forms_are_equal(grader, answer, reference):
@@ -76,27 +90,28 @@ def test_equal_forms_are_equal(grader, answer, reference):
         ("1011_2", "11"),
         ("11", "1011_2"),
         ("2xy", "2"),
+        ("2xyz", "2"),
         ("3x", "3"),
+        ("4s^2", "4"),
+        ("3 theta", "3"),
+        (r"3\mathrm{i}", "3"),
+        ("5 million", "5"),
+        ("3 dozen", "3"),
+        (r"7\text{ a.m.}", r"7\text{ p.m.}"),
+        ("60 km/h", "60 mph"),
+        ("60 miles per hour", "60 km/h"),
+        ("5 euros", "5 dollars"),
+        (r"\$5", "5 cents"),
+        ("5 kgs", "5 lbs"),
+        ("18 apples", "18 eggs"),
+        ("(0.3333333, 2)", r"(\frac{1}{3}, 2)"),
+        ("x = 0.3333333", r"x = \frac{1}{3}"),
         (r"2 \sin x", "2"),
     ],
 )
 def test_other_answers_are_unequal(grader, answer, reference):
     """Catches another answer that counts as right: by rounding, without its unit or base, or without its variable."""
     assert grader.compare(answer, reference) == "unequal"
-
-
-@pytest.mark.parametrize(
-    ("answer", "reference", "comparison"),
-    [
-        ("$7$", "7", "equal"),
-        ("18 dollars", "18", "equal"),
-        ("$18, since she sells 9 eggs", "18", "equal"),
-        ("18, and not 19", "17", "unequal"),
-    ],
-)
-def test_words_may_stand_around_an_answer_in_a_sentence(grader, answer, reference, comparison):
-    """Catches a sentence whose words are read as a product of variables."""
-    assert grader.compare(answer, reference, in_words=True) == comparison
 
 
 @pytest.mark.parametrize("answer", ["", '"]\x00\u2028\ud800 é', HANGS])

@@ -309,15 +309,15 @@ def test_a_solution_ends_with_its_answer(text, read, stated, comparison):
     """Catches a cut text that counts, a solution cut inside its answer or run on behind it, or a wrong sign."""
     told = []
 
-    def compare(answer, reference, *, in_words):
-        told.append((answer, reference, in_words))
+    def compare(answer, reference):
+        told.append((answer, reference))
         return comparison
 
     grader = SimpleNamespace(compare=compare)
     model = scripted([b"<end>", *(bytes([byte]) for byte in range(1, 256))], [*text.encode(), END])
     asked = [question("3", [])]
     (outcome,) = Graded(max_new_tokens=60, grader=grader).score(model, asked, [PROGRAM], need_response=False)
-    assert told == ([] if stated is None else [(stated, "3", "box" not in text)]) and outcome.response == read
+    assert told == ([] if stated is None else [(stated, "3")]) and outcome.response == read
     correct = comparison == "equal" and stated is not None
     unstated = "no final answer" if text == read else "cut"
     assert outcome.reason == (unstated if stated is None else "ended" if correct else comparison)

@@ -84,7 +84,7 @@ class ChunkFailed:
     first_attempt: bool
     """Whether the chunk is a whole group that had never failed before."""
     user_error: bool = False
-    """Whether the exception says that the request is wrong, so that every other chunk would fail likewise."""
+    """Whether the exception says that the request is wrong, for a reason that the user must mend."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def check_not_hidden(folders: Iterable[Path]) -> None:
     for folder in folders:
         for name in _PACKAGES:
             for file in (folder / f"{name}.py", folder / name / "__init__.py"):
-                if file.is_file() and not file.resolve().is_relative_to(_place_of(name)):
+                if file.is_file() and not file.resolve().is_relative_to(_ROOT / name):
                     raise UserError(
                         f"{file} hides the installed package {name!r} from Ray's workers, which look into "
                         f"{folder} first; rename it, or start the command in another folder"
@@ -98,17 +97,10 @@ def search_folders() -> list[Path]:
     return list(dict.fromkeys([script, Path.cwd()]))
 
 
-def _place_of(name: str) -> Path:
-    """The folder of an installed package."""
-    spec = find_spec(name)
-    assert spec is not None and spec.origin is not None
-    return Path(spec.origin).resolve().parent
-
-
-def _source() -> str:
+def _source(root: Path = _ROOT) -> str:
     digest = hashlib.sha256()
     for name in _PACKAGES:
-        place = _place_of(name)
+        place = root / name
         for file in sorted(place.rglob("*.py")):
             digest.update(f"{name}/{file.relative_to(place).as_posix()}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -154,7 +154,7 @@ class RunConfig:
 
     @property
     def run_id(self) -> str:
-        """Id of the settings: two runs with the same id have the same rows."""
+        """Id of the settings: two runs with the same id have the same rows, on one day if prompts have the date."""
         canonical = json.dumps(self.settings(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -325,7 +325,7 @@ class RunFolder:
             evaluations=sum(row["evaluations"] for row in first.values()),
             layer_executions=sum(row["layer_executions"] for row in first.values()),
             improvements=improvements,
-            base_reasons=_base_reasons(rows),
+            base_reasons=_base_reasons(rows) if "reason" in self._schema.names else {},
         )
         if failed:
             self.set_aside(group, failed)

@@ -11,6 +11,7 @@ from pipeline.shards.run_config import fingerprint
 from pipeline.storage import AnyPath, where_it_is
 from pipeline.tasks import DataRequest, Example, TaskOptions, get_task
 from pipeline.tasks.prompt_answer import PROMPT_ANSWER
+from pipeline.tasks.prompting import Prompting, is_day
 
 #: The entries of ``run.json`` that say where a run's examples come from, with their types.
 _KINDS = {
@@ -61,6 +62,15 @@ def examples_of(run: AnyPath, *, data: str | None = None) -> list[Example]:
     if fingerprint(examples) != said["data_sha256"]:
         raise UserError("they have changed")
     return examples
+
+
+def prompting_of(run: AnyPath) -> Prompting:
+    """The settings of a run's prompts, for what its rows do not hold: other renderings, and where an answer begins.
+
+    Answers are placed as a new run places them, so that a replay shows what today's scoring says.
+    """
+    settings, day = read_settings(run), read_json(run / "run.json").get("day")
+    return Prompting(thinking=settings.get("thinking") is True, day=str(day) if is_day(day) else None)
 
 
 def options_of(settings: Mapping[str, Any]) -> TaskOptions:

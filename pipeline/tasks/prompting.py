@@ -64,6 +64,14 @@ def chat_answer(tokenizer: Any, turns: list[dict[str, str]], answer: str, prompt
     return space + answer if behind.lstrip().startswith(answer) else None
 
 
+def is_day(value: object) -> bool:
+    """Whether a value is a date as ``Prompting.day`` has it."""
+    try:
+        return isinstance(value, str) and date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
+
+
 def today() -> str:
     """Today's date, as ``Prompting.day`` has it."""
     return date.today().isoformat()

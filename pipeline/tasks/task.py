@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.tasks.prompting import Prompting, chat_answer, chat_prompt
 from pipeline.tasks.renderings import score_renderings
+from pipeline.tasks.scoring.graded import Graded
 from pipeline.tasks.scoring.matched_line import MatchedLine
 from pipeline.tasks.tokens import tokens_of
 from pipeline.tasks.types import DataRequest, Example, Outcome, PreparedExample, Runner, Scoring
@@ -60,10 +61,14 @@ class Task:
             )
 
     @property
+    def writes_solutions(self) -> bool:
+        """Whether an answer is a written solution, and not a letter, an option or a line."""
+        return isinstance(self.scoring, Graded)
+
+    @property
     def may_think(self) -> bool:
-        """Whether the model may think before its answer: it answers a chat with a solution, not at the prompt's end."""
-        at_the_end = self.scoring.answers_compare or isinstance(self.scoring, MatchedLine)
-        return self.chat and self.scoring.generates and not at_the_end
+        """Whether the model may think before its answer: it answers a chat with a solution."""
+        return self.chat and self.writes_solutions
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Refuse a model whose tokenizer has no chat template, if the task needs one.
@@ -116,7 +121,9 @@ class Task:
         prompt_ids = tokens_of(tokenizer, prompt, add_special_tokens=not chat)
         answers = []
         for text in self.scoring.targets(example):
-            put = chat_answer(tokenizer, self._turns(example), text, self.prompting) if chat else None
+            # A run of prompt version 1 goes on as it began, with a space where the prompt ends without one.
+            as_written = chat and self.prompting.version > 1
+            put = chat_answer(tokenizer, self._turns(example), text, self.prompting) if as_written else None
             if put is None:
                 put = text if prompt[-1:].isspace() else f" {text}"
             answers.append(_continuation(tokenizer, prompt, prompt_ids, put, add_special_tokens=not chat))

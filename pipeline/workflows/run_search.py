@@ -33,7 +33,7 @@ from pipeline.storage import AnyPath, absolute_path, without_secrets
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
 from pipeline.tasks.base_answer import BaseAnswer
 from pipeline.tasks.prompt_answer import PROMPT_ANSWER
-from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, today
+from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, is_day, today
 from pipeline.tasks.task_options import DEFAULT_MATCH
 from pipeline.workflows.search_request import SearchRequest
 
@@ -84,7 +84,8 @@ def run_search(
     if kept.get("model.revision") == model.revision:
         # The same weights: a trailing slash, or another folder, makes no other model.
         model = replace(model, name=str(kept["model.name"]))
-    day = today() if stored is None else read_json(request.out / "run.json").get("day")
+    noted = None if stored is None else read_json(request.out / "run.json").get("day")
+    day = str(noted) if is_day(noted) else today()
     config = replace(_config(request, model, examples, prior, kept), day=day)
     extends: str | None = None
     if stored is not None:
@@ -95,7 +96,7 @@ def run_search(
     announce("Checking the model; joining or starting a Ray cluster.")
     with joined_cluster(request.resources, model) as placement, closing(folder):
         config = replace(config, device=placement.device, dtype=placement.dtype)
-        provenance = {**_provenance(request, command, len(examples)), "day": config.day}
+        provenance = {**_provenance(request, model, command, len(examples)), "day": config.day}
         committed = folder.open(config, provenance=provenance, extends=extends, announce=announce)
         if stored is not None and config.extended_at != boundaries(stored):
             known = config.extended_at[-1]
@@ -250,12 +251,14 @@ def _config(
     )
 
 
-def _provenance(request: SearchRequest, command: Sequence[str], num_examples: int) -> dict[str, Any]:
-    """What ``run.json`` notes beside the settings; it decides no row."""
+def _provenance(
+    request: SearchRequest, model: ModelSource, command: Sequence[str], num_examples: int
+) -> dict[str, Any]:
+    """What ``run.json`` notes beside the settings: no more than where things were, and what ran."""
     noted = {
         "data": request.data and without_secrets(request.data),
         "data_path": absolute_path(request.data),
-        "model_path": absolute_path(request.model),
+        "model_path": absolute_path(model.location),
         "examples": num_examples,
         "versions": {"drllm-pipeline": __version__, **installation().libraries},
     }

@@ -18,9 +18,9 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_json, read_paths, read_settings
-from pipeline.shards.source_examples import examples_of, options_of
+from pipeline.shards.source_examples import examples_of, options_of, prompting_of
 from pipeline.storage import AnyPath, where_it_is
-from pipeline.tasks import Example, Outcome, PreparedExample, TaskOptions
+from pipeline.tasks import Example, Outcome, PreparedExample, TaskOptions, get_task
 from pipeline.tasks.prompting import Prompting
 from pipeline.tasks.types import Reason
 from pipeline.workflows.verify_request import VerifyRequest
@@ -195,6 +195,7 @@ def verify(
     """
     plan = prepare(request)
     differences: list[Difference] = []
+    solutions = get_task(plan.task, options=plan.task_options).writes_solutions
     with joined_cluster(request.resources, plan.source) as placement:
         placement = replace(placement, dtype=plan.dtype)
         announce(
@@ -204,7 +205,7 @@ def verify(
         done = 0
         for item, outcomes in replay(plan, placement):
             pairs = zip(item.labels, outcomes, strict=True)
-            found = [compare(item.example.id, label, outcome) for label, outcome in pairs]
+            found = [compare(item.example.id, label, outcome, solutions=solutions) for label, outcome in pairs]
             differences += [difference for difference in found if difference is not None]
             done += len(found)
             show("rows replayed", done, plan.num_labels)
@@ -251,7 +252,7 @@ def prepare(request: VerifyRequest) -> ReplayPlan:
         task=task,
         max_new_tokens=settings.get("max_new_tokens"),
         task_options=options_of(settings),
-        prompting=Prompting(thinking=settings.get("thinking") is True, day=notes.get("day")),
+        prompting=prompting_of(request.run),
     )
 
 
@@ -272,8 +273,15 @@ def replay(plan: ReplayPlan, placement: Placement) -> Iterator[tuple[LabelledExa
             yield from zip(items, outcomes, strict=True)
 
 
-def compare(example_id: str, label: ReplayedLabel, outcome: Outcome) -> Difference | None:
-    """The difference between a row's label and the replay; None if the replay confirms the label."""
+def compare(example_id: str, label: ReplayedLabel, outcome: Outcome, *, solutions: bool = False) -> Difference | None:
+    """The difference between a row's label and the replay; None if the replay confirms the label.
+
+    Args:
+        example_id: Id of the example.
+        label: The row's label.
+        outcome: The replay's outcome.
+        solutions: Whether answers are written solutions, which another scoring may have ended sooner or later.
+    """
     if outcome.verdicts == label.verdicts:
         return None
     only_as_asked = outcome.correct == label.correct
@@ -285,14 +293,16 @@ def compare(example_id: str, label: ReplayedLabel, outcome: Outcome) -> Differen
         margin=label.margin,
         replayed_margin=outcome.margin,
         reason=outcome.reason,
-        same_answer=_same_answer(label.response, outcome.response),
+        same_answer=_same_answer(label.response, outcome.response, solutions=solutions),
     )
 
 
-def _same_answer(kept: str | None, replayed: str | None) -> bool:
-    """Whether two answers are one text, which either scoring may have ended sooner."""
+def _same_answer(kept: str | None, replayed: str | None, *, solutions: bool) -> bool:
+    """Whether two answers are one text, or one solution the beginning of the other."""
     if not kept or not replayed:
         return False
+    if not solutions:
+        return kept == replayed
     return kept.startswith(replayed) or replayed.startswith(kept)
 
 

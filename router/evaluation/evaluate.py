@@ -25,7 +25,7 @@ from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, is_folder, locate, uploaded
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
-from pipeline.tasks.prompting import Prompting, today
+from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, today
 from router.artifact.base_model import find_base, short_revision, text_fingerprint
 from router.artifact.folder import EVALUATION_FILE, EVALUATION_PICTURE, weights_sha256
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
@@ -84,9 +84,9 @@ def evaluate(
         options=request.task_options,
         prompting=prompting,
     )
-    read = _read(task, request)
+    read, earlier = _read(task, request), _read(task, request, prompt_version=1)
     known = router.trained_on.union(*(other.trained_on for other in others.values()))
-    examples, left_out = _unseen(read, task, known, source)
+    examples, left_out = _unseen(read, earlier, task, known, source)
     runs = request.runs if request.runs is not None else tuple(locate(run) for run in router.made.get("data", []))
     training = TrainingRuns.read(runs, router, announce)
     search = PRESETS["default"]["drllm"]
@@ -180,34 +180,54 @@ def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
         raise UserError(f"results cannot be written to {folder}: {error.strerror or error}") from None
 
 
-def _read(task: Task, request: EvaluateRequest) -> list[Example]:
-    """The examples of a request."""
+def _read(task: Task, request: EvaluateRequest, *, prompt_version: int = PROMPT_VERSION) -> list[Example]:
+    """The examples of a request, in the wordings of a prompt version."""
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
     return read_or_explain(
-        task, DataRequest(data=request.data, split=request.split, limit=request.limit, seed=request.seed)
+        task,
+        DataRequest(
+            data=request.data,
+            split=request.split,
+            limit=request.limit,
+            seed=request.seed,
+            prompt_version=prompt_version,
+        ),
     )
 
 
 def _unseen(
-    found: Sequence[Example], task: Task, trained_on: frozenset[int], source: ModelSource
+    found: Sequence[Example],
+    earlier: Sequence[Example],
+    task: Task,
+    trained_on: frozenset[int],
+    source: ModelSource,
 ) -> tuple[list[Example], dict[str, int]]:
     """The examples to evaluate on, and the number of those left out, by the reason.
 
     Left out are examples that a router was trained on, or whose prompt cannot be made.
+
+    Args:
+        found: The examples.
+        earlier: The same examples in the wordings of prompt version 1, in which an older router may know them.
+        task: Their task.
+        trained_on: Fingerprints of what the routers were trained on.
+        source: The base model.
     """
+    task_of_version_1 = replace(task, prompting=Prompting(version=1, day=task.prompting.day))
     model, tokenizer = load_description(source)
     task.check_tokenizer(tokenizer)
     examples: list[Example] = []
     left_out: dict[str, int] = {}
-    for example in found:
+    for example, as_version_1 in zip(found, earlier, strict=True):
         try:
             prepared = task.prepare(example, tokenizer)
+            prompts = prepared.prompt, task_of_version_1.prepare(as_version_1, tokenizer).prompt
         except Exception as error:  # any failure of a tokenizer or a chat template on one example
             reason = f"no prompt can be made ({type(error).__name__})"
         else:
             # The id of a made example is its question; in a file it may be a line's number.
-            known = text_fingerprint(prepared.prompt) in trained_on
+            known = any(text_fingerprint(prompt) in trained_on for prompt in prompts)
             known |= not task.needs_data and text_fingerprint(example.task, example.id) in trained_on
             too_long = task.tokens(prepared) > model.max_position_embeddings
             if not known and not too_long:

@@ -14,9 +14,10 @@ import pandas as pd
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths, read_settings
-from pipeline.shards.source_examples import examples_of, options_of
+from pipeline.shards.source_examples import examples_of, options_of, prompting_of
 from pipeline.storage import AnyPath
 from pipeline.tasks import Example, TaskOptions
+from pipeline.tasks.prompting import Prompting
 from router.labels.labelled import Labelled, expressible_as_counts
 
 Array = np.ndarray[Any, Any]
@@ -38,6 +39,7 @@ class SearchedRun:
         task: Name of its task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
         task_options: The task's options.
+        prompting: The settings of the run's prompts, for what its rows do not hold.
     """
 
     run: AnyPath
@@ -46,6 +48,7 @@ class SearchedRun:
     task: str
     max_new_tokens: int | None = None
     task_options: TaskOptions = field(default_factory=TaskOptions)
+    prompting: Prompting = field(default_factory=Prompting)
 
     @classmethod
     def read(cls, run: AnyPath, *, questions: str | None = None) -> SearchedRun:
@@ -85,6 +88,7 @@ class SearchedRun:
             task=settings["task"],
             max_new_tokens=settings.get("max_new_tokens"),
             task_options=options_of(settings),
+            prompting=prompting_of(run),
         )
 
     @property

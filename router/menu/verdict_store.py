@@ -23,6 +23,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.tasks import Example, TaskOptions
+from pipeline.tasks.prompting import Prompting
 
 #: Examples that an actor receives at once.
 CHUNK = 8
@@ -145,6 +146,7 @@ def run_programs(
     task: str,
     max_new_tokens: int | None,
     task_options: TaskOptions,
+    prompting: Prompting | None = None,
     show: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Run programs on examples on Ray actors, where the store has no verdict yet.
@@ -160,6 +162,7 @@ def run_programs(
         task: Name of the examples' task.
         max_new_tokens: Most tokens of a generated answer; None for the task's default.
         task_options: The task's options.
+        prompting: The settings of the prompts that the examples do not bring; None for those of a new run.
         show: Receives the number of programs that were run, and their total.
 
     Raises:
@@ -170,7 +173,9 @@ def run_programs(
     total = sum(len(absent) for _, absent in missing)
     if chunks:
         actors: ActorPool[VerdictChunk] = ActorPool(
-            VerdictActor, (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens, task_options), pool
+            VerdictActor,
+            (model, device, dtype, pool.cpus_per_actor, task, max_new_tokens, task_options, prompting),
+            pool,
         )
         done = 0
         with actors:

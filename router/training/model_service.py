@@ -126,6 +126,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
                 task=run.task,
                 max_new_tokens=run.max_new_tokens,
                 task_options=run.task_options,
+                prompting=run.prompting,
                 show=lambda done, total: self.show("programs run", done, total),
             )
         return store.read(examples, programs)

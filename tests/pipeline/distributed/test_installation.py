@@ -23,15 +23,15 @@ def test_an_installation_names_what_decides_results():
         assert here.libraries[library] == version(library)
 
 
-def test_any_change_of_the_source_is_another_source(tmp_path, monkeypatch):
+def test_any_change_of_the_source_is_another_source(tmp_path):
     """Catches two copies of the package that pass for one."""
-    monkeypatch.setattr(module, "_place_of", lambda name: tmp_path)
-    (tmp_path / "one.py").write_text("a = 1\n")
-    before = module._source()
-    (tmp_path / "notes.txt").write_text("no code")
-    assert module._source() == before
-    (tmp_path / "one.py").write_text("a = 2\n")
-    assert module._source() != before
+    (tmp_path / "router").mkdir()
+    (tmp_path / "router" / "one.py").write_text("a = 1\n")
+    before = module._source(tmp_path)
+    (tmp_path / "router" / "notes.txt").write_text("no code")
+    assert module._source(tmp_path) == before
+    (tmp_path / "router" / "one.py").write_text("a = 2\n")
+    assert module._source(tmp_path) != before
 
 
 def test_an_actor_of_another_source_is_refused_by_name():

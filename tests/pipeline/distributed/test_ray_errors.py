@@ -27,12 +27,17 @@ def test_memory_is_asked_about_only_where_it_may_be_the_cause(error, memory):
 
 
 @pytest.mark.parametrize(
-    "name", ["ModuleNotFoundError: No module named 'pipeline'", "ImportError: cannot import name 'x'"]
+    ("name", "package"),
+    [
+        ("ModuleNotFoundError: No module named 'pipeline'", "drllm-pipeline"),
+        ("ImportError: cannot import name 'x' from 'router.heads'", "drllm-pipeline"),
+        ("ModuleNotFoundError: No module named 'my_package'", "that package"),
+    ],
 )
-def test_a_missing_module_is_to_be_installed(name):
+def test_a_missing_module_is_to_be_installed(name, package):
     """Catches a question about memory on a node that lacks the package."""
     message = with_cure("actors fail", RayError(f"The actor died.\n  Traceback:\n{name}\nmore"))
-    assert name.partition(": ")[2] in message and "install drllm-pipeline" in message
+    assert name.partition(": ")[2] in message and f"install {package}" in message
     assert "memory" not in message and "\n" not in message
 
 

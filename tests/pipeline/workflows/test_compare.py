@@ -56,5 +56,14 @@ def test_a_label_that_the_scoring_alone_changes_is_told_apart(kept, replayed, sa
     """Catches a change of the grader that is taken for a model that answers otherwise, and the other way round."""
     outcome = Outcome(correct=False, reason="cut", margin=-1.0, response=replayed, layer_executions=2)
     row = ReplayedLabel(program=PROGRAM, correct=True, as_asked=None, margin=1.0, response=kept)
-    found = compare("q", row, outcome)
+    found = compare("q", row, outcome, solutions=True)
     assert found is not None and (found.same_answer, found.reason) == (same, "cut")
+
+
+def test_a_short_answer_that_begins_another_is_another():
+    """Catches an answer of another model, 42 for 4, that is reported as the same answer."""
+    outcome = Outcome(correct=False, reason="unequal", margin=-1.0, response="42", layer_executions=2)
+    for response, same in (("4", False), ("42", True)):
+        row = ReplayedLabel(program=PROGRAM, correct=True, as_asked=None, margin=1.0, response=response)
+        found = compare("q", row, outcome)
+        assert found is not None and found.same_answer == same

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -32,6 +33,9 @@ _BODY_PARTS = ("embed_tokens", "layers", "norm", "rotary_emb")
 _LAYER_ARGUMENTS = ("hidden_states", "attention_mask", "position_ids", "position_embeddings")
 #: What layers call their cache: the name of transformers 5.40, and the one before.
 _CACHE_ARGUMENTS = ("cache", "past_key_values")
+
+#: The libraries of GPUs, as their errors name them.
+_DEVICE_LIBRARY = re.compile(r"\b(CUDA|CUBLAS|cuBLAS|CUDNN|cuDNN|NVML|HIP)(?![a-z])")
 
 #: Cosines and sines ``[T, head_dim]`` by layer type; the key is None where all layers share them.
 Rotary = dict[str | None, tuple[torch.Tensor, torch.Tensor]]
@@ -59,7 +63,7 @@ class DecoderStack:
         config._attn_implementation = PACKED
         replace_config(self.layers, self.config, config)
         self.layer_types = _layer_types(hf_model)
-        self.window: int | None = getattr(self.config, "sliding_window", None)
+        self.window = _window(self.config)
         self.attention: str = self.config._attn_implementation
         #: Beyond this text length the rotary embedding changes for the whole text, so rows cannot share
         #: one and keys from before are void. None where positions alone decide.
@@ -189,12 +193,19 @@ def _layer_types(hf_model: Any) -> list[str]:
     depth = len(hf_model.model.layers)
     declared = getattr(config, "layer_types", None)
     if declared is None:
-        sliding = getattr(config, "sliding_window", None) is not None
-        return [SLIDING if sliding else FULL] * depth
+        return [FULL if _window(config) is None else SLIDING] * depth
     unknown = sorted(set(declared) - {FULL, SLIDING})
     if unknown:
         raise refusal(hf_model, f"it has layers of type {', '.join(unknown)}")
     return list(declared)
+
+
+def _window(config: Any) -> int | None:
+    """Tokens that a layer with a window sees; None without one.
+
+    transformers keeps whatever a ``config.json`` holds; a family that does not declare a window does not read it.
+    """
+    return getattr(config, "sliding_window", None) if hasattr(type(config), "sliding_window") else None
 
 
 def _rope_switch(config: Any) -> int | None:
@@ -251,6 +262,15 @@ def refusal(hf_model: Any, reason: str) -> UserError:
     )
 
 
+def _of_the_device(error: Exception) -> bool:
+    """Whether an error says that memory ran out, or that a GPU failed; torch has no class for many of those."""
+    if out_of_memory(error) or isinstance(error, getattr(torch, "AcceleratorError", ())):
+        return True
+    if isinstance(error, NotImplementedError):  # a RuntimeError: an operation that torch has not for this device
+        return False
+    return isinstance(error, RuntimeError) and _DEVICE_LIBRARY.search(str(error)) is not None
+
+
 @contextmanager
 def refused_by_name(hf_model: Any) -> Iterator[None]:
     """Turn every error of a model's parts into a refusal of the model: whatever they miss, the engine cannot run it.
@@ -265,7 +285,7 @@ def refused_by_name(hf_model: Any) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if out_of_memory(error) or isinstance(error, getattr(torch, "AcceleratorError", ())):
+        if _of_the_device(error):
             raise
         what = " ".join(str(error).split())[:300]
         raise refusal(hf_model, f"the engine cannot run it ({type(error).__name__}: {what})") from error

@@ -38,20 +38,20 @@ def with_layers(config: Any, layers: Sequence[int]) -> Any:
         layers: For each layer of the copy its index in the original.
     """
     by_layer = values_by_layer(config)
-    dense = [_is_dense(config, layer) for layer in layers]
+    dense = [is_dense(config, layer) for layer in layers]
     config = copy.deepcopy(config)
     config.num_hidden_layers = len(layers)
     for name, values in by_layer.items():
         setattr(config, name, [values[layer] for layer in layers])
     if hasattr(config, "mlp_only_layers"):
-        config.mlp_only_layers = [position for position, is_dense in enumerate(dense) if is_dense]
+        config.mlp_only_layers = [position for position, one in enumerate(dense) if one]
         config.decoder_sparse_step = 1
     elif isinstance(getattr(config, "first_k_dense_replace", None), int):
         config.first_k_dense_replace = sum(dense)
     return config
 
 
-def _is_dense(config: Any, layer: int) -> bool:
+def is_dense(config: Any, layer: int) -> bool:
     """Whether a layer's index makes it a dense one among layers of experts."""
     if hasattr(config, "mlp_only_layers"):  # the families of Qwen
         return layer in (config.mlp_only_layers or []) or (layer + 1) % config.decoder_sparse_step != 0

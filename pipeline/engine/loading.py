@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,6 +18,7 @@ import torch
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
 
 from pipeline.engine.small_model import check_family
 from pipeline.engine.tokenizer_check import check_tokenizer
@@ -99,7 +103,7 @@ def load_weights(source: str, *, device: torch.device, dtype: torch.dtype, revis
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"model {source!r} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise _cannot_be_loaded(source, error) from error
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     if absent:
         raise UserError(f"model {source!r} cannot be loaded: its files lack {len(absent)} weights, first {absent[0]}")
@@ -127,7 +131,22 @@ def check_before_loading(source: ModelSource) -> None:
     Raises:
         UserError: The model cannot be read, or is refused by ``check_description``.
     """
-    check_description(source.name, *load_description(source))
+    with _silent_transformers():
+        check_description(source.name, *load_description(source))
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """Keep transformers' warnings and progress bars off the terminal for a while: they are of a small random model."""
+    verbosity, had_bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def check_description(name: str, config: Any, tokenizer: Any) -> None:
@@ -140,14 +159,19 @@ def check_description(name: str, config: Any, tokenizer: Any) -> None:
 
     Raises:
         UserError: It is no causal language model, its family is outside the decoder-layer contract, or its tokenizer
-            is not the model's.
+            is not the model's or does not work.
     """
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UserError(
             f"model {name!r} is of type {config.model_type!r}, which is outside the decoder-layer contract: "
             "transformers knows no causal language model of that type"
         )
-    check_tokenizer(name, tokenizer, num_embeddings=getattr(config, "vocab_size", None))
+    try:
+        check_tokenizer(name, tokenizer, num_embeddings=getattr(config, "vocab_size", None))
+    except UserError:
+        raise
+    except Exception as error:  # a tokenizer's files from outside: any of its calls may fail
+        raise _cannot_be_loaded(name, error) from error
     check_family(config)
 
 
@@ -166,9 +190,14 @@ def _described(name: str, source: str, revision: str | None) -> tuple[Any, Any]:
         raise
     except Exception as error:
         # Files from outside: transformers, tokenizers and gguf each have errors of their own for them.
-        what = " ".join(str(error).split())
-        raise UserError(f"model {name!r} cannot be loaded: {type(error).__name__}: {what}") from error
+        raise _cannot_be_loaded(name, error) from error
     return config, tokenizer
+
+
+def _cannot_be_loaded(name: str, error: Exception) -> UserError:
+    """The error of a model whose files some library cannot read, on one line."""
+    what = " ".join(str(error).split())
+    return UserError(f"model {name!r} cannot be loaded: {type(error).__name__}: {what}")
 
 
 def _readable(source: str) -> str:
@@ -227,9 +256,15 @@ def _converted_gguf(file: Path) -> Path:
 
 def _conversion_folder(file: Path) -> Path:
     """The folder of a GGUF file's conversion, whether it is there or not."""
+    found = file.stat()
+    return cache_folder() / "gguf" / _sha256(file.resolve(), found.st_size, found.st_mtime_ns)[:32]
+
+
+@functools.lru_cache(maxsize=8)
+def _sha256(file: Path, size: int, changed_ns: int) -> str:
+    """The SHA-256 of a file, read once for each size and time of change: a file may have tens of gigabytes."""
     with file.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return cache_folder() / "gguf" / digest[:32]
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:

@@ -14,14 +14,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipeline.engine.decoder_stack import DecoderStack, check_structure, refused_by_name
-from pipeline.engine.layer_config import values_by_layer, with_layers
+from pipeline.engine.layer_config import is_dense, values_by_layer, with_layers
 from pipeline.engine.stock_check import are_finite, check_against_stock, logits_of
 
 logger = logging.getLogger(__name__)
 
 #: Layers of the small model: the first ones, and the first one of each further kind.
 _FIRST_LAYERS, _MOST_LAYERS = 4, 8
-#: The largest values of the small model's configuration, by the attribute's name, or by its end.
+#: The largest values of the small model's configuration, by the attribute's name; of sizes of layers and of
+#: vocabularies by a part of the name.
 _MOST = {
     "vocab_size": 128,
     "intermediate_size": 64,
@@ -115,15 +116,20 @@ def _small_config(config: Any) -> Any:
         elif most is not None and isinstance(value, list):
             setattr(config, name, [min(one, most) for one in value])
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, None)
+        token = getattr(config, name, None)
+        # Some configurations take no None, and some models look a token up in their embedding.
+        if isinstance(token, list):
+            setattr(config, name, [0])
+        elif isinstance(token, int) and token >= config.vocab_size:
+            setattr(config, name, 0)
     return config
 
 
 def _kept_layers(config: Any) -> list[int]:
-    """The first layers, and the first one of each further kind."""
+    """The first layers, and the first one of each further kind, among them the first dense and the first of experts."""
     depth = config.num_hidden_layers
     columns = list(values_by_layer(config).values())
-    kinds = [repr([column[layer] for column in columns]) for layer in range(depth)]
+    kinds = [repr([is_dense(config, layer), *(column[layer] for column in columns)]) for layer in range(depth)]
     firsts = [layer for layer, kind in enumerate(kinds) if kinds.index(kind) == layer]
     return sorted({*range(min(depth, _FIRST_LAYERS)), *firsts})[:_MOST_LAYERS]
 

@@ -97,8 +97,12 @@ def logits_of(hf_model: Any, text: list[int]) -> torch.Tensor:
 
 
 def difference(logits: torch.Tensor, expected: torch.Tensor, *, of: torch.Tensor | None = None) -> float:
-    """The largest difference of two logits, relative to the largest one of ``of`` (``expected``); NaN if one is NaN."""
-    return float((logits - expected).abs().max()) / _largest(expected if of is None else of)
+    """The largest difference of two logits, relative to the largest one of ``of`` (``expected``); NaN if one is NaN.
+
+    Equal logits differ by nothing, also where both are infinite: some models rule tokens out.
+    """
+    off = (logits - expected).masked_fill(logits == expected, 0.0)
+    return float(off.abs().max()) / _largest(expected if of is None else of)
 
 
 def are_finite(logits: torch.Tensor) -> bool:
@@ -124,6 +128,7 @@ def not_finite(hf_model: Any) -> NotFiniteError:
         if hf_model.dtype == torch.float32
         else "its states are too large for it; use --dtype "
         + ("float32" if hf_model.dtype == torch.bfloat16 else "bfloat16 or float32")
+        + " (a run that has rows keeps its precision: then with a new --out)"
     )
     name = hf_model.config.name_or_path or type(hf_model).__name__
     return NotFiniteError(f"the logits of the base model {name!r} are not finite numbers in {precision}: {cure}")
@@ -135,7 +140,7 @@ def _given(switch: int | None) -> int:
 
 
 def _largest(logits: torch.Tensor) -> float:
-    return max(float(logits.abs().max()), 1e-6)
+    return max(float(logits.masked_fill(logits.isinf(), 0.0).abs().max()), 1e-6)
 
 
 def _least_gap(logits: torch.Tensor, tokens: list[int]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.shards.run_config import RunConfig, fingerprints
 from pipeline.tasks.types import Example
 
@@ -34,7 +35,16 @@ def extended(config: RunConfig, stored: Mapping[str, Any], examples: Sequence[Ex
 
 
 def boundaries(stored: Mapping[str, Any]) -> tuple[int, ...]:
-    """The numbers of examples at which a stored run was extended; none where the settings hold no such numbers."""
+    """The numbers of examples at which a stored run was extended; none where the settings hold no such key.
+
+    Raises:
+        UserError: The settings hold something else than such numbers.
+    """
     numbers = stored.get("extended_at", [])
     valid = isinstance(numbers, list) and all(type(number) is int for number in numbers)
-    return tuple(numbers) if valid and numbers == sorted(set(numbers)) and min(numbers, default=1) >= 1 else ()
+    if not valid or numbers != sorted(set(numbers)) or min(numbers, default=1) < 1:
+        raise UserError(
+            f"run.json holds no rising numbers of examples in settings.extended_at, but {numbers!r}: it was damaged or "
+            "edited; restore it from a copy, or give a new folder to --out"
+        )
+    return tuple(numbers)

@@ -174,10 +174,14 @@ class RunFolder:
         """Whether a run with those settings has committed nothing and fitted no prior: no row depends on them.
 
         Raises:
-            UserError: The manifest is damaged, or cannot be read.
+            UserError: The manifest cannot be read.
         """
         fitted = stored.get("prior_sha256") is None and is_there(self.root / calibration.PRIOR_FILE)
-        return not fitted and not read_manifest(self.root)
+        try:
+            records = [file for file in entries(self.root / "manifest", ".json") if not file.name.startswith(".")]
+        except OSError as error:
+            raise UserError(f"run folder {self.root} cannot be read: {error.strerror or error}") from None
+        return not fitted and not records
 
     def _write_settings(self, opening: Opening, config: RunSettings, provenance: dict[str, Any]) -> None:
         """Write ``run.json``, if this call's is another one. What must not outlive the old one is removed before."""

@@ -63,7 +63,7 @@ class RunState:
         parts = [f"{self.done}{total} examples"]
         if self.set_aside:
             reasons = ", ".join(f"{reason} ({number})" for reason, number in self.set_aside.items())
-            parts.append(f"{sum(self.set_aside.values())} set aside: {reasons}")
+            parts.append(f"{sum(self.set_aside.values())} set aside: {' '.join(reasons.split())}")
         if self.num_examples is not None and self.done + self.given_up >= self.num_examples:
             parts.append("no other is left to search")
         elif self.command is None:

@@ -47,10 +47,15 @@ def find_base(base: BaseModelRef, elsewhere: str | None = None, *, kind: str) ->
             f"{name!r} cannot be compared with the model that the {kind} was trained on: that was {base.name!r} from "
             f"{there}, this one comes from {here}, and their revisions differ in kind"
         )
-    if trained_on_hub and name == base.name:
-        return replace(source, revision=base.revision)  # the hub keeps older ones
+    source = pinned(source, base)
     require_revision(source, base, what=f"the model that the {kind} was trained on")
     return source
+
+
+def pinned(source: ModelSource, base: BaseModelRef) -> ModelSource:
+    """A model of the hub at the base model's revision, if it has its name: the hub keeps older ones."""
+    on_hub = source.hub_revision is not None and not base.revision.startswith("sha256:")
+    return replace(source, revision=base.revision) if on_hub and source.name == base.name else source
 
 
 def require_revision(source: ModelSource, base: BaseModelRef, *, what: str, hint: str | None = None) -> None:

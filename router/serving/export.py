@@ -10,21 +10,23 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.engine import FrozenModel, materialize
+from pipeline.engine.batch_limit import out_of_memory
 from pipeline.engine.loading import load_description, load_weights
 from pipeline.engine.stock_check import TOLERANCE, difference, logits_of
 from pipeline.errors import UserError
 from pipeline.model_source import DTYPES, ModelSource, resolve_model
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_json, read_settings
-from pipeline.storage import AnyPath, entries, is_folder, is_there, uploaded
-from router.artifact.base_model import find_base, require_revision
+from pipeline.storage import AnyPath, entries, is_folder, is_there, uploaded, where_it_is
+from router.artifact.base_model import find_base, pinned, require_revision
 from router.artifact.folder import EVALUATION_FILE, WEIGHTS_FILE, weights_sha256
 from router.evaluation.evaluation_results import SINGLE
 from router.evaluation.kept_programs import KeptPrograms, base_of_runs
@@ -180,7 +182,8 @@ def _source(model: str | None, router: Router | None, runs: Sequence[AnyPath]) -
         return find_base(router.base, model, kind="router")
     if runs:
         base = base_of_runs(runs)
-        source = resolve_model(model or base.name)
+        name = model or where_it_is(base.name, read_json(runs[0] / "run.json").get("model_path"))
+        source = pinned(resolve_model(name), base)
         require_revision(source, base, what="the model that was searched", hint="give its path to --model")
         return source
     if model is None:
@@ -201,43 +204,70 @@ def check_new(out: AnyPath) -> None:
 def export(model: FrozenModel, program: LayerProgram, out: AnyPath) -> None:
     """Write a checkpoint of one program, its tokenizer and a description.
 
-    The checkpoint is loaded again before it gets its name, so that a folder of that name holds the program.
+    It is written to a hidden folder in the given one, which may be a mount point, and loaded again before its files
+    get their places: a folder with a ``config.json`` holds the program.
 
     Raises:
-        UserError: The folder is not empty or cannot be written, or a checkpoint of the model's class cannot say the
-            program.
+        UserError: The folder is not empty or cannot be written, a checkpoint of the model's class cannot say the
+            program, or memory does not suffice to load it again.
     """
     check_new(out)
     stock = materialize(model.hf_model, program)
     note = {"program": list(program.layers), "num_layers_of_the_base": program.num_layers, "text": str(program)}
     try:
-        with uploaded(out) as folder:
-            staged = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-            try:
-                _write(staged, stock, program)
-                model.tokenizer.save_pretrained(staged)
-                (staged / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
-                staged.replace(folder)
-            finally:
-                shutil.rmtree(staged, ignore_errors=True)
+        with uploaded(out) as folder, _staged(folder) as staged:
+            _write(staged, stock, program)
+            model.tokenizer.save_pretrained(staged)
+            (staged / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
 
 
-def _write(folder: Path, stock: Any, program: LayerProgram) -> None:
-    """Write the model, and load it again.
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A hidden folder in a folder, whose files move up at the end; an exception leaves nothing of them.
 
     Raises:
         OSError: The folder cannot be written.
-        UserError: The checkpoint cannot be loaded, or is another model than the one that was to be written.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = folder / f".staged-{uuid.uuid4().hex}"
+    try:
+        staged.mkdir()
+        yield staged
+        # The configuration last: without it no reader takes the folder for a checkpoint.
+        for file in sorted(staged.iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(folder / file.name)
+        staged.rmdir()
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+        raise
+
+
+def _write(folder: Path, stock: Any, program: LayerProgram) -> None:
+    """Write the model, and load it again: on the CPU, since a GPU that holds the model may hold no second one.
+
+    Raises:
+        OSError: The folder cannot be written.
+        UserError: The checkpoint cannot be loaded, is another model than the one that was to be written, or memory
+            does not suffice to find out.
     """
     try:
         stock.save_pretrained(folder)
-        again = load_weights(str(folder), device=stock.device, dtype=stock.dtype, revision=None)
+        again = load_weights(str(folder), device=torch.device("cpu"), dtype=stock.dtype, revision=None)
         reason = _other(again, stock)
     except OSError:
         raise
     except Exception as error:  # transformers has many errors for a configuration that goes by layer
+        if any(isinstance(one, MemoryError) or out_of_memory(one) for one in (error, error.__cause__) if one):
+            raise UserError(
+                f"program {program} was not exported: there is not enough memory to load the written checkpoint and "
+                "compare it with the model; use a machine with more memory, or a smaller --dtype"
+            ) from error
         reason = " ".join(str(error).replace(f"model {str(folder)!r}", "it").split())
     if reason is not None:
         raise UserError(
@@ -251,7 +281,7 @@ def _write(folder: Path, stock: Any, program: LayerProgram) -> None:
 @torch.inference_mode()
 def _other(again: Any, stock: Any) -> str | None:
     """What distinguishes a model from another one of the same weights; None for nothing."""
-    off = difference(logits_of(again, _TEXT), logits_of(stock, _TEXT))
+    off = difference(logits_of(again, _TEXT), logits_of(stock, _TEXT).cpu())
     if not off <= TOLERANCE[stock.dtype]:
         return f"its logits are off by {off:.1e} of the largest"
     # A window is longer than the text: compare what the layers hold of the configuration, too.

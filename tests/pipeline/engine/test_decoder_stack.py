@@ -8,6 +8,7 @@ import transformers
 from transformers import LlamaForCausalLM
 
 from pipeline.engine import FrozenModel, materialize
+from pipeline.engine.decoder_stack import refused_by_name
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 
@@ -102,6 +103,35 @@ def test_a_layer_with_other_arguments_is_refused(build_model):
     model.model.layers[0] = Other()
     with pytest.raises(UserError, match="its layers do not take hidden_states, attention_mask"):
         FrozenModel(model)
+
+
+def test_a_window_that_the_family_does_not_read_is_none(build_model, prompt, stock_logits):
+    """Would catch a Llama that is refused, or masked, for a key of config.json that transformers ignores."""
+    engine = FrozenModel(build_model("llama", sliding_window=3))
+    assert engine.hf_model.config.sliding_window == 3
+    ids, program = prompt(9), LayerProgram.identity(4)
+    torch.testing.assert_close(
+        engine.logits([ids], [program])[0], stock_logits(engine.hf_model, ids), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), False),
+        (RuntimeError("HIP out of resources"), False),
+        (RuntimeError("Expected all tensors to be on the same device, cuda:0 and cpu"), True),
+        (NotImplementedError("Could not run 'aten::x' with arguments from the 'CUDA' backend"), True),
+        (TypeError("forward() got an unexpected keyword argument"), True),
+    ],
+)
+def test_an_error_of_the_device_is_no_fault_of_the_model(build_model, error, refused):
+    """Would catch a good model that is refused by name, for the whole run, where one GPU is broken."""
+    with pytest.raises(Exception) as raised, refused_by_name(build_model("llama")):
+        raise error
+    assert isinstance(raised.value, UserError) if refused else raised.value is error
 
 
 # -- wrong calls ---------------------------------------------------------------------------

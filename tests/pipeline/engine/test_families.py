@@ -21,7 +21,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pipeline.engine import FrozenModel, stock_check
-from pipeline.engine.small_model import check_family
+from pipeline.engine.small_model import _kept_layers, _small_config, check_family
 from pipeline.engine.stock_check import NotFiniteError, edited_program
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
@@ -127,6 +127,15 @@ def nan_on(token):
     return model
 
 
+def test_tokens_that_a_model_rules_out_are_equal():
+    """Catches a model that is refused because infinity less infinity is no number, and a NaN that counts as equal."""
+    ruled_out, nan = torch.tensor([[1.0, 4.0, -torch.inf]]), torch.tensor([[1.0, torch.nan, -torch.inf]])
+    assert stock_check.difference(ruled_out, ruled_out) == 0
+    assert stock_check.difference(torch.tensor([[2.0, 4.0, -torch.inf]]), ruled_out) == 0.25
+    assert stock_check.difference(torch.tensor([[1.0, 4.0, 0.0]]), ruled_out) == torch.inf
+    assert not stock_check.difference(nan, nan) <= 1
+
+
 @pytest.mark.parametrize("call", ["logits", "generate"])
 def test_a_base_model_that_overflows_on_a_text_is_an_error(call):
     """Catches an example that is labelled wrong because its logits are no numbers; other programs may be just wrong."""
@@ -177,6 +186,20 @@ def test_windows_are_checked_before_loading():
         patch.setitem(mapping._extra_content, transformers.MistralConfig, OwnMask)
         with pytest.raises(UserError, match="other logits"):
             check_family(config)
+
+
+def test_experts_behind_dense_layers_are_among_the_small_models():
+    """Catches a check of dense layers alone, where one number says from which layer on there are experts."""
+    config = CONFIG_MAPPING["glm4_moe"](num_hidden_layers=20, first_k_dense_replace=9)
+    assert _kept_layers(config) == [0, 1, 2, 3, 9]
+
+
+@pytest.mark.parametrize(("token", "expected"), [(100_000, 0), (7, 7), ([100_000, 100_001], [0]), (None, None)])
+def test_the_small_model_has_its_special_tokens(token, expected):
+    """Catches a token without a row in the small embedding, and None where a strict configuration takes numbers."""
+    config = build("llama").config
+    config.eos_token_id = token
+    assert _small_config(config).eos_token_id == expected
 
 
 def test_random_numbers_are_left_alone():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import shutil
@@ -17,9 +18,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from pipeline.engine import FrozenModel, materialize
-from pipeline.engine.loading import load_description, load_transformers
+from pipeline.engine.loading import (
+    _conversion_folder,
+    check_before_loading,
+    check_description,
+    load_description,
+    load_transformers,
+)
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
@@ -154,6 +162,47 @@ def test_a_broken_gguf_file_is_refused(tmp_path, monkeypatch):
     file.write_bytes(b"GGUF" + b"\x03\0\0\0" + b"\0" * 64)
     with pytest.raises(UserError, match="cannot be loaded"):
         FrozenModel.load(str(file), device="cpu")
+
+
+def test_a_gguf_file_is_hashed_once(tmp_path, monkeypatch):
+    """Would catch minutes of reading a large file again and again, and a conversion of what the file held before."""
+    file, reads = tmp_path / "one.gguf", []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *said: (reads.append(said), digest(*said))[1])
+    file.write_bytes(b"GGUF one")
+    first = _conversion_folder(file)
+    assert _conversion_folder(file) == first and len(reads) == 1
+    file.write_bytes(b"GGUF another")
+    assert _conversion_folder(file) != first and len(reads) == 2
+
+
+def test_the_check_before_loading_is_silent_and_leaves_the_settings(saved, monkeypatch):
+    """Would catch warnings about a small random model on the terminal, and a user's own settings that are lost."""
+    source, seen = resolve_model(str(saved)), []
+    monkeypatch.setattr(
+        "pipeline.engine.loading.check_description",
+        lambda *_: seen.append((logging.get_verbosity(), logging.is_progress_bar_enabled())),
+    )
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_info()
+    try:
+        check_before_loading(source)
+        assert seen == [(logging.ERROR, False)]
+        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.INFO, before[1])
+    finally:
+        logging.set_verbosity(before[0])
+
+
+def test_a_tokenizer_that_fails_is_named(saved, monkeypatch):
+    """Would catch a traceback from a tokenizer's files that load, and do not work."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise KeyError("merges\nand more")
+
+    config, tokenizer = load_description(resolve_model(str(saved)))
+    monkeypatch.setattr(type(tokenizer), "__call__", fails)
+    with pytest.raises(UserError, match=r"model 'm' cannot be loaded: KeyError: .*merges"):
+        check_description("m", config, tokenizer)
 
 
 # -- finding a model before loading it -----------------------------------------------------

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.search.config import DEFAULTS, SearchConfig
+from pipeline.shards.extension import boundaries
 from pipeline.shards.reader import read_manifest
 from pipeline.shards.run_folder import RunFolder
 from pipeline.storage import LocalWriter
@@ -168,6 +169,14 @@ def test_a_run_from_before_a_setting_goes_on(run):
     other = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, unexplored_child=0.1))
     with pytest.raises(UserError, match=r"search\.unexplored_child: None there, 0\.1 now"):
         reopened(run, other)
+
+
+@pytest.mark.parametrize("numbers", ["6", [6, 6], [10, 6], [0], [True], [6.0], None])
+def test_damaged_boundaries_of_an_extension_are_named(numbers):
+    """Catches a run whose groups are cut anew, and no more fit what is committed."""
+    assert boundaries({}) == () and boundaries({"extended_at": [6, 10]}) == (6, 10)
+    with pytest.raises(UserError, match=r"run\.json .*settings\.extended_at"):
+        boundaries({"extended_at": numbers})
 
 
 def test_calibration_questions_are_searched_by_single_layers():

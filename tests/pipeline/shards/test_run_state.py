@@ -41,6 +41,12 @@ def test_a_run_that_has_nothing_left_to_search_says_so(run):
     )
 
 
+def test_a_reason_of_several_lines_is_told_on_one(run):
+    """Catches a state that breaks the table it stands in."""
+    run.set_aside(0, {"a": "RuntimeError: one\n  two"})
+    assert "1 set aside: RuntimeError: one two (1); go on with" in RunState.read(run.root).describe()
+
+
 def test_a_run_of_an_earlier_release_has_a_state(tmp_path):
     """Catches a key of run.json that old runs do not have, and notes or commands that are damaged."""
     folder = opened(tmp_path / "run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from pipeline.search.config import SearchConfig
 from pipeline.shards.run_folder import RunFolder
 from router.artifact.folder import WEIGHTS_FILE, weights_sha256
 from router.evaluation.evaluation_results import SINGLE
+from router.serving import export as exporting
 from router.serving.export import best_of_runs, best_single, export
 
 
@@ -93,6 +95,30 @@ def test_windows_are_compared_where_no_text_is_long_enough(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("cause", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), None])
+def test_too_little_memory_to_compare_is_told_as_that(cause, tmp_path, monkeypatch):
+    """Catches a program of which it is said that no checkpoint can be of it, because memory ran out."""
+
+    def fails(*_, device, **__):
+        assert device.type == "cpu"
+        raise UserError("model cannot be loaded") from cause
+
+    monkeypatch.setattr("router.serving.export.load_weights", fails)
+    with pytest.raises(UserError) as raised:
+        export(FrozenModel(build("llama"), NoTokenizer()), LayerProgram((0, 1), NUM_LAYERS), tmp_path / "out")
+    assert ("is not enough memory to load the written checkpoint" in str(raised.value)) == (cause is not None)
+    assert ("is another model" in str(raised.value)) == (cause is None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_current_folder_can_be_written(tmp_path, monkeypatch):
+    """Catches a folder beside the given one: it has no name for '.', and none can be made beside a mount point."""
+    monkeypatch.chdir(tmp_path)
+    export(FrozenModel(build("llama"), NoTokenizer()), LayerProgram((0, 1), NUM_LAYERS), Path())
+    assert {"config.json", "model.safetensors", "layer_program.json"} <= {file.name for file in tmp_path.iterdir()}
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_the_command_writes_one_program(tmp_path):
     """Catches a checkpoint without its tokenizer, or of another program than was asked for."""
     base = save_tiny_model(tmp_path / "base")
@@ -141,11 +167,11 @@ def test_a_wrong_call_gets_its_message(arguments, message, tmp_path):
 IDENTITY, SHORT, SHORTER = (LayerProgram(layers, TINY_LAYERS) for layers in (range(6), (0, 1, 3, 4, 5), (0, 1, 2, 3)))
 
 
-def planted_run(folder, right, *, revision="sha256:0", name="stub", **settings):
+def planted_run(folder, right, *, revision="sha256:0", name="stub", model_path=None, **settings):
     """A run folder: by example, the programs that are right on it; the identity program has its row in any case."""
     run = RunFolder(folder)
     source = replace(CONFIG.model, name=name, revision=revision)
-    run.open(replace(CONFIG, model=source, search=SearchConfig(**settings)), provenance={})
+    run.open(replace(CONFIG, model=source, search=SearchConfig(**settings)), provenance={"model_path": model_path})
     run.commit(
         0,
         [
@@ -187,8 +213,8 @@ def test_an_example_that_two_runs_have_counts_once(tmp_path):
     assert f"{SHORTER} is right on 2 of 4 examples" in lines[0]
 
 
-def test_the_best_program_of_a_run_is_written(tmp_path):
-    """Catches a checkpoint of another model than the one that was searched."""
+def test_the_best_program_of_a_run_is_written(tmp_path, monkeypatch):
+    """Catches a checkpoint of another model than the one that was searched, and one that is sought from here alone."""
     base = save_tiny_model(tmp_path / "base")
     source = resolve_model(str(base))
     run = planted_run(tmp_path / "run", FOUND, name=source.name, revision=source.revision)
@@ -196,11 +222,23 @@ def test_the_best_program_of_a_run_is_written(tmp_path):
     result = CliRunner().invoke(main, [*arguments, str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == len(SHORTER)
+    monkeypatch.chdir(tmp_path / "out")
+    moved = planted_run(tmp_path / "moved", FOUND, name="base", revision=source.revision, model_path=str(base))
+    result = CliRunner().invoke(main, ["export", "--runs", str(moved), "--best", "--out", str(tmp_path / "again")])
+    assert result.exit_code == 0, result.output
     other = planted_run(tmp_path / "other", FOUND, name=source.name, revision="sha256:1")
     for runs, said in (([other], "is not the model that was searched"), ([run, other], "are of different models")):
         words = ["export", *(word for one in runs for word in ("--runs", str(one))), "--best", "--out"]
         refused = CliRunner().invoke(main, [*words, str(tmp_path / "refused")])
         assert refused.exit_code == 2 and said in refused.output, refused.output
+
+
+def test_a_run_of_the_hub_pins_its_revision(tmp_path, monkeypatch):
+    """Catches a refusal of a model that has moved on at the hub, which keeps its older revisions."""
+    run = planted_run(tmp_path / "run", FOUND, name="them/theirs", revision="older")
+    newest = replace(CONFIG.model, name="them/theirs", location="them/theirs", revision="newest")
+    monkeypatch.setattr(exporting, "resolve_model", lambda name: newest)
+    assert exporting._source(None, None, [run]) == replace(newest, revision="older")
 
 
 def test_an_evaluation_of_other_weights_names_no_program(tmp_path):

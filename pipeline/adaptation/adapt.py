@@ -164,7 +164,8 @@ def adapt_example(
     no_vote_counts = votes is not None and not votes.shares
     if not config.look_for_program or not answer or no_vote_counts:
         return Adapted(answer=answer, base_answer=base_answer, poll=votes, program=None, verdicts=[], pareto=[])
-    prepared = task.prepare(replace(example, answer=answer), model.tokenizer)
+    wanted = example if answer_known else replace(example, answer=answer, also_accepted=())
+    prepared = task.prepare(wanted, model.tokenizer)
     tried = 0
 
     def count(programs: int) -> None:

@@ -84,7 +84,7 @@ def poll(model: FrozenModel, task: Task, example: Example, programs: Sequence[La
     Args:
         model: The model.
         task: The example's task; its answers are compared verbatim, or chosen among options.
-        example: The example; its reference answer is not looked at.
+        example: The example; its accepted answers are not looked at.
         programs: The programs that vote, the identity program first.
     """
     responses = answers(model, task, example, programs)
@@ -94,7 +94,7 @@ def poll(model: FrozenModel, task: Task, example: Example, programs: Sequence[La
     margins: dict[LayerProgram, float] = {}
     for response, agreeing in by_response.items():
         if response:
-            outcomes = _outcomes(model, task, replace(example, answer=response), agreeing)
+            outcomes = _outcomes(model, task, replace(example, answer=response, also_accepted=()), agreeing)
             margins.update(zip(agreeing, (outcome.margin for outcome in outcomes)))
     votes = [
         Vote(program=program, response=response, margin=margins.get(program, 0.0))
@@ -104,8 +104,8 @@ def poll(model: FrozenModel, task: Task, example: Example, programs: Sequence[La
 
 
 def answers(model: FrozenModel, task: Task, example: Example, programs: Sequence[LayerProgram]) -> list[str]:
-    """The programs' answers to an example, whose reference answer is not looked at."""
-    blind = replace(example, answer=example.options[0] if example.options else NO_ANSWER)
+    """The programs' answers to an example, whose accepted answers are not looked at."""
+    blind = replace(example, answer=example.options[0] if example.options else NO_ANSWER, also_accepted=())
     return [outcome.response or "" for outcome in _outcomes(model, task, blind, programs)]
 
 

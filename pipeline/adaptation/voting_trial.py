@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.adaptation.adapt import AdaptConfig, adapt_example, check_votable
 from pipeline.distributed.actor_pool import ActorPool
 from pipeline.distributed.cluster import Resources, check_output, joined_cluster
+from pipeline.distributed.installation import Installation
 from pipeline.distributed.model_actor import ModelActor
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -133,14 +134,15 @@ class AdaptingActor(ModelActor):
         self._match = _match_of(task, task_options)
         self._config, self._prior = config, prior
 
-    def load(self) -> None:
-        """Load the model.
+    def load(self) -> Installation:
+        """Load the model, and return the actor's installation.
 
         Raises:
             UserError: The model cannot be loaded, or the task needs a chat template and the model has none.
         """
-        super().load()
+        loaded: Installation = super().load()
         self._task.check_tokenizer(self._model.tokenizer)
+        return loaded
 
     def work(self, examples: Sequence[Example]) -> list[TriedExample]:
         """Adapt to examples without looking at their reference answers."""

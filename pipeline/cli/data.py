@@ -21,7 +21,7 @@ from pipeline.storage import AnyPath
     metavar="N",
     type=click.IntRange(min=0),
     default=0,
-    help="Also show N examples of each group (shortened, already shortest, corrected, unsolved) with their answers.",
+    help="Also show N examples of each group (shortened, already optimal, corrected, unsolved) with their answers.",
 )
 def inspect(run: AnyPath, plots: AnyPath | None, examples: int) -> None:
     """Summarize a path data set: its results, and the layers that its programs skip and repeat."""

@@ -123,7 +123,9 @@ def run_and_show(request: SearchRequest) -> int:
                 command=called_command(),
                 show=reporter,
                 announce=console.say,
-                preview=lambda answers: console.say("\n".join(preview_lines(answers, task=request.task))),
+                preview=lambda answers: console.say(
+                    "\n".join(preview_lines(answers, task=request.task, match=request.task_options.match))
+                ),
             )
     except KeyboardInterrupt:
         console.say(

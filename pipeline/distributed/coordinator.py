@@ -54,8 +54,8 @@ TICK_SECONDS = 0.5
 OVERDUE, OVERDUE_SECONDS = 1.5, 5.0
 #: Finished chunks that the median is taken over.
 _TIMED_CHUNKS = 64
-#: Examples that the base model answers before the search begins.
-NUM_PREVIEWED = 32
+#: Examples that the base model answers before the search begins, and where it writes its answers at length.
+NUM_PREVIEWED, FEW_PREVIEWED = 32, 8
 #: Seconds between two polls of the cluster's size.
 GROWTH_SECONDS = 5.0
 
@@ -115,6 +115,7 @@ class Coordinator:
         show: Called with the progress about twice a second.
         preview: Called once with the base model's answers to the first examples, before the first actor searches;
             None for no preview. It is left out if that actor fails at it.
+        num_previewed: The number of these examples.
         stall_seconds: An actor that runs no program for so long is replaced.
         evaluator: The actors' class.
         actors: The cluster that starts and calls actors; None for Ray.
@@ -130,6 +131,7 @@ class Coordinator:
         committed: dict[int, ShardRecord],
         show: Callable[[Progress], None] = lambda progress: None,
         preview: Callable[[list[BaseAnswer]], None] | None = None,
+        num_previewed: int = NUM_PREVIEWED,
         stall_seconds: float = DEFAULT_STALL_SECONDS,
         evaluator: type[SearchEvaluator] = SearchEvaluator,
         actors: SearchActors | None = None,
@@ -139,7 +141,7 @@ class Coordinator:
         self._folder = folder
         self._show = show
         self._preview = preview
-        self._previewed = examples[:NUM_PREVIEWED] if preview is not None else []
+        self._previewed = examples[:num_previewed] if preview is not None else []
         self._stall_seconds = stall_seconds
         self._cluster = RaySearchActors(config, pool, evaluator) if actors is None else actors
         self._groups = work_groups(examples, config.group_size, config.extended_at)

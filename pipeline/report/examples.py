@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.program import LayerProgram
 from pipeline.report.analysis import GROUPS, PathStudy
 from pipeline.report.charts import Section, Table
-from pipeline.report.shortened import beginning_of, end_of
+from pipeline.report.shortened import beginning_of, both_ends_of, ends_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ class ShownExample:
 
     Attributes:
         example_id: Id of the example.
-        prompt: The prompt's end, on one line.
+        prompt: The prompt's end, on one line, without what all shown prompts end with.
         expected: The reference answer.
         base_response: The base model's answer.
         program: The best program, as text; None where there is none, or where it is the identity program.
@@ -49,12 +49,15 @@ def shown_examples(study: PathStudy, number: int) -> dict[str, list[ShownExample
     identity = study.rows[study.rows.kind == ""].drop_duplicates("example_id").set_index("example_id")
     best = study.rows[study.rows.is_best].drop_duplicates("example_id").set_index("example_id")
     first = study.rows.drop_duplicates("example_id").set_index("example_id")
+    ids = {group: list(study.examples.index[study.examples.group == group][:number]) for group in GROUPS}
+    every = [example for some in ids.values() for example in some]
+    prompts = dict(zip(every, ends_of([str(first.loc[example].prompt) for example in every]), strict=True))
     return {
         group: [
-            _shown(str(example), first.loc[example], _row(identity, example), _row(best, example))
-            for example in study.examples.index[study.examples.group == group][:number]
+            _shown(str(example), prompts[example], first.loc[example], _row(identity, example), _row(best, example))
+            for example in some
         ]
-        for group in GROUPS
+        for group, some in ids.items()
     }
 
 
@@ -80,12 +83,16 @@ def examples(study: PathStudy) -> Section:
 
 
 def _shown(
-    example_id: str, first: pd.Series[Any], identity: pd.Series[Any] | None, best: pd.Series[Any] | None
+    example_id: str,
+    prompt: str,
+    first: pd.Series[Any],
+    identity: pd.Series[Any] | None,
+    best: pd.Series[Any] | None,
 ) -> ShownExample:
     differs = best is not None and best.kind != ""
     return ShownExample(
         example_id=example_id,
-        prompt=end_of(str(first.prompt)),
+        prompt=prompt,
         expected=beginning_of(str(first.answer)),
         base_response=_response(identity),
         program=str(LayerProgram(map(int, best.program), int(best.num_layers)))
@@ -101,4 +108,4 @@ def _row(rows: pd.DataFrame, example: Any) -> pd.Series[Any] | None:
 
 def _response(row: pd.Series[Any] | None) -> str:
     """A row's answer; a dash where it was not read."""
-    return beginning_of(row.response) if row is not None and isinstance(row.response, str) else _UNKNOWN
+    return both_ends_of(row.response) if row is not None and isinstance(row.response, str) else _UNKNOWN

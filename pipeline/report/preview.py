@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.report.charts import percent_of
-from pipeline.report.shortened import beginning_of, end_of
+from pipeline.report.shortened import beginning_of, both_ends_of, ends_of
 from pipeline.tasks.base_answer import BaseAnswer
+from pipeline.tasks.matching import Match
 from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 
 #: Examples that are shown.
@@ -21,35 +22,39 @@ FEW, NEARLY_ALL = 0.05, 0.95
 MANY_CUT = 0.25
 
 
-def preview_lines(answers: Sequence[BaseAnswer], *, task: str) -> list[str]:
+def preview_lines(answers: Sequence[BaseAnswer], *, task: str, match: Match | None = None) -> list[str]:
     """Lines with the first answers, the number of right ones, and warnings.
 
     Args:
         answers: The base model's answers to the first examples.
         task: Name of the task.
+        match: The rule by which answers to rows of one's own are compared; None for the default.
     """
     if not answers:
         return []
     right, number = sum(answer.correct for answer in answers), len(answers)
     lines = []
-    for answer in answers[:NUM_SHOWN]:
+    shown = answers[:NUM_SHOWN]
+    for answer, prompt in zip(shown, ends_of([one.prompt for one in shown]), strict=True):
         accepted = " or ".join(map(repr, answer.references))
         verdict = "right" if answer.correct else f"wrong: {answer.reason}"
         lines += [
-            f"  prompt    {end_of(answer.prompt)}",
+            f"  prompt    {prompt}",
             f"  expected  {beginning_of(accepted)}",
-            f"  got       {beginning_of(repr(answer.response))}  {verdict}",
+            f"  got       {both_ends_of(repr(answer.response))}  {verdict}",
         ]
     lines.append(
         f"The base model is right on {right} of the first {number} examples ({percent_of(right, number)}); "
         f"above are the first {min(NUM_SHOWN, number)}."
     )
-    return lines + [f"Warning: {warning}" for warning in _warnings(answers, own_data=task == PROMPT_ANSWER.name)]
+    warnings = _warnings(answers, own_data=task == PROMPT_ANSWER.name, match=match)
+    return lines + [f"Warning: {warning}" for warning in warnings]
 
 
-def _warnings(answers: Sequence[BaseAnswer], *, own_data: bool) -> list[str]:
+def _warnings(answers: Sequence[BaseAnswer], *, own_data: bool, match: Match | None) -> list[str]:
     share = sum(answer.correct for answer in answers) / len(answers)
-    too_long = sum(not answer.reference_fits for answer in answers)
+    # A shorter text may state an equal number.
+    too_long = 0 if match == "number" else sum(not answer.reference_fits for answer in answers)
     cut = sum(answer.reason == "cut" for answer in answers)
     warnings = []
     if cut > MANY_CUT * len(answers):
@@ -59,8 +64,8 @@ def _warnings(answers: Sequence[BaseAnswer], *, own_data: bool) -> list[str]:
         )
     if too_long:
         warnings.append(
-            f"{too_long} of the first {len(answers)} reference answers are too long for --max-new-tokens, so no answer "
-            "can match them; allow more."
+            f"for {too_long} of the first {len(answers)} examples the first accepted answer is longer than "
+            "--max-new-tokens; allow more."
         )
     if share < FEW:
         remedy = (

@@ -28,10 +28,10 @@ class TaskOptions:
     """
 
     match: Match | None = field(default=None, metadata=option(unset="normalized; as it was for a run that is resumed"))
-    """Task jsonl: when the answer line, the first that is not empty, is right. exact: to the letter. normalized: but
-    for case, spaces, final punctuation, marks around it and English articles. contains: it has the reference's words in
-    it. number: its last number equals the reference's (42.0 is 42, and 1,000 is 1000). regex: the reference is a
-    pattern for the whole line."""
+    """Task jsonl: when the answer line, the first that is not empty, is right. exact: it equals the
+    reference to the letter. normalized: it consists of the same words; case, spaces, final punctuation, marks around it
+    and English articles make no difference. contains: the reference's words stand in it. number: its last number equals
+    the reference's (42.0 is 42, and 1,000 is 1000). regex: the reference is a pattern for the whole line."""
     chat: bool = False
     """Task jsonl: put the prompt into the model's chat template, as the user's turn."""
     system: str | None = field(default=None, metadata=option(metavar="TEXT"))

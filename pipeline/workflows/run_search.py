@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.distributed.cluster import check_output, joined_cluster
-from pipeline.distributed.coordinator import Coordinator
+from pipeline.distributed.coordinator import FEW_PREVIEWED, NUM_PREVIEWED, Coordinator
 from pipeline.distributed.installation import installation
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -121,6 +121,7 @@ def run_search(
             committed=committed,
             show=show,
             preview=None if committed else preview,
+            num_previewed=_num_previewed(request),
             stall_seconds=request.stall_seconds,
         )
         resumed = coordinator.progress.resumed_examples
@@ -274,3 +275,9 @@ def _announce_other_versions(out: AnyPath, provenance: dict[str, Any], announce:
             announce(
                 f"Warning: the run was begun with other versions ({'; '.join(changed)}); margins may round differently."
             )
+
+
+def _num_previewed(request: SearchRequest) -> int:
+    """Examples that the base model answers first: few where it writes at length, or the search would seem to stand."""
+    task = get_task(request.task, max_new_tokens=request.max_new_tokens, options=request.task_options)
+    return NUM_PREVIEWED if task.scoring.leaves == 1 else FEW_PREVIEWED

@@ -15,14 +15,16 @@ from tiny import NUM_LAYERS, save_tiny_model, write_questions
 import pipeline
 from pipeline.adaptation.adapt import AdaptConfig, adapt, adapt_example
 from pipeline.adaptation.voting import Vote, _shares, answers, poll, voters
-from pipeline.adaptation.voting_trial import TrialRequest, TriedExample, judge, try_adaptation, write
+from pipeline.adaptation.voting_trial import AdaptingActor, TrialRequest, TriedExample, judge, try_adaptation, write
 from pipeline.cli.main import main
+from pipeline.distributed.installation import installation
 from pipeline.engine import FrozenModel, materialize
 from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
 from pipeline.prior import Evaluation, fit_prior
 from pipeline.program import LayerProgram
 from pipeline.search.config import SearchConfig
-from pipeline.tasks import DataRequest, Example, get_task
+from pipeline.tasks import DataRequest, Example, TaskOptions, get_task
 
 IDENTITY = LayerProgram.identity(NUM_LAYERS)
 PROMPT = "one, two, three,"
@@ -92,8 +94,12 @@ def test_the_answer_is_not_looked_at(model, options):
     """Catches the mistake that makes every trial worthless: a vote that knows the reference."""
     task = get_task("arc-likelihood") if options else get_task("jsonl", max_new_tokens=TOKENS)
     example = Example(id="e", task="t", question=PROMPT, answer=options[0] if options else "x", options=options)
-    other = replace(example, answer=options[1] if options else "something else")
     programs = voters(NUM_LAYERS, 8, 0)
+    other = replace(
+        example,
+        answer=options[1] if options else "something else",
+        also_accepted=tuple(set(answers(model, task, example, programs))),
+    )
     assert poll(model, task, example, programs) == poll(model, task, other, programs)
 
 
@@ -184,7 +190,34 @@ def test_long_solutions_are_not_voted_on(model):
         adapt_example(model, get_task("gsm8k"), example, answer_known=False, config=FEW)
 
 
+def test_other_accepted_answers_are_forgotten_with_the_reference(model):
+    """Catches a search for the voted answer that also calls the data's other accepted answers right."""
+    task = get_task("arc-likelihood")
+    seen = []
+
+    def prepare(example, tokenizer):
+        seen.append(example)
+        return task.prepare(example, tokenizer)
+
+    class Watched:
+        def __getattr__(self, name):
+            return prepare if name == "prepare" else getattr(task, name)
+
+    example = Example(id="e", task="t", question=PROMPT, answer="x", options=("x", "y"), also_accepted=("y",))
+    adapt_example(model, Watched(), example, answer_known=False, config=FEW)
+    assert len(seen) > 1 and not any(one.also_accepted for one in seen[1:]), "the first call measures the prompt"
+    seen.clear()
+    adapt_example(model, Watched(), example, answer_known=True, config=FEW)
+    assert seen[-1].references == ("x", "y")
+
+
 # -- many inputs -----------------------------------------------------------------------------
+
+
+def test_an_actor_says_what_it_runs(folder):
+    """Catches a trial whose actors run other code than the driver, unnoticed."""
+    actor = AdaptingActor(resolve_model(str(folder)), "arc", None, TaskOptions(), FEW, None, "cpu", "float32", 1)
+    assert actor.load() == installation()
 
 
 def test_a_trial_is_judged_to_the_letter():

@@ -10,7 +10,7 @@ from shard_rows import CONFIG, opened, reopened, rows
 from simulated_actors import NEVER, SimulatedActors, evaluations, failure
 
 from pipeline.distributed.cluster import PoolConfig
-from pipeline.distributed.coordinator import Coordinator, work_groups
+from pipeline.distributed.coordinator import FEW_PREVIEWED, Coordinator, work_groups
 from pipeline.distributed.evaluator import Loaded
 from pipeline.distributed.failure_policy import (
     MAX_DEATHS_IN_A_ROW,
@@ -76,6 +76,14 @@ def test_the_base_model_answers_the_first_examples_once_and_before_its_actor_sea
     actors = SimulatedActors(on_preview=on_preview)
     assert search(actors, examples=50, preview=shown.append).run().complete
     assert asked == [(0, [f"q{n}" for n in range(32)], 0)] and shown == [["an answer"]]
+
+
+def test_fewer_examples_are_previewed_where_answers_are_long(search):
+    """Catches a search that seems to stand while 32 solutions are written."""
+    asked = []
+    actors = SimulatedActors(on_preview=lambda actor, examples: asked.append(len(examples)))
+    search(actors, examples=50, preview=lambda answers: None, num_previewed=FEW_PREVIEWED).run()
+    assert asked == [8]
 
 
 @pytest.mark.parametrize("kind", [EXCEPTION, DEATH, PREEMPTION])

@@ -9,7 +9,7 @@ from pipeline.report.analysis import GROUPS, PathStudy
 from pipeline.report.examples import examples, shown_examples
 from pipeline.report.page import render
 from pipeline.report.preview import preview_lines
-from pipeline.report.shortened import beginning_of, end_of
+from pipeline.report.shortened import beginning_of, both_ends_of, end_of, ends_of
 from pipeline.tasks.base_answer import BaseAnswer
 
 IDENTITY = tuple(range(DEPTH))
@@ -123,4 +123,22 @@ def test_answers_that_are_cut_are_warned_of():
 def test_references_that_cannot_be_written_are_warned_of():
     """Catches answers that are all cut before they could match."""
     lines = preview_lines(answers(10, 32, reference_fits=False), task="jsonl")
-    assert "32 of the first 32 reference answers are too long for --max-new-tokens" in lines[-1]
+    assert "for 32 of the first 32 examples the first accepted answer is longer than --max-new-tokens" in lines[-1]
+
+
+def test_a_number_may_be_written_shorter():
+    """Catches a warning of 1,000,000.00 where the model may write 1000000."""
+    said = preview_lines(answers(10, 32, reference_fits=False), task="jsonl", match="number")
+    assert not any("accepted answer is longer" in line for line in said)
+
+
+def test_a_chat_shows_its_question_and_a_solution_its_end():
+    """Catches three prompts that show the chat template alone, and solutions without the answers that they state."""
+    template = "<end>\n<turn>assistant\n<think>\n\n</think>\n\n" * 3
+    chats = [f"<turn>user\nHow many are {n} and {n}?{template}" for n in range(3)]
+    assert all(f"How many are {n} and {n}?…" in end for n, end in enumerate(ends_of(chats)))
+    assert all("assistant" not in end and len(end) <= 90 for end in ends_of(chats))
+    assert ends_of(["What is 1?", "What is 2?"]) == ["What is 1?", "What is 2?"]
+    assert ends_of(["a" * 500 + "?"] * 2, 10) == ["…aaaaaaaa?"] * 2, "equal prompts share all"
+    solution = both_ends_of("First" + "." * 500 + "The answer is 5.")
+    assert solution.startswith("First") and solution.endswith("The answer is 5.") and len(solution) == 90

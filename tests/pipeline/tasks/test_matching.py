@@ -69,6 +69,28 @@ def test_natural_answers_are_judged_as_a_person_would(references, response, righ
         ("contains", "5", "5,000", False),
         ("contains", "5", "It is 5.", True),
         ("contains", ".*", "anything", False),
+        ("contains", "5", "-5", False),
+        ("contains", "5", "It is \u22125.", False),
+        ("contains", "5", "1/5", False),
+        ("contains", "1", "1/5", False),
+        ("contains", "1/5", "It is 1/5.", True),
+        ("contains", "-5", "It is -5.", True),
+        ("contains", "5", "1-5", True),
+        ("contains", "C-5", "the C-5 plane", True),
+        ("contains", "A", "A is correct", True),
+        ("contains", "B", "B is correct", True),
+        ("contains", "A", "It is a B", False),
+        ("contains", "A", "(A)", True),
+        ("contains", "A", "a", True),
+        ("contains", "vitamin A", "Vitamin A is one", True),
+        ("contains", "\u30d1\u30ea", "\u30d1\u30ea\u3067\u3059", True),
+        ("contains", "Paris", "\u306fParis\u3067\u3059", True),
+        ("contains", "5", "\u7b545\u500b", True),
+        ("contains", "\u043c\u0438\u0440", "\u043c\u0438\u0440\u043e\u0432\u043e\u0439", False),
+        ("contains", "caf\u00e9", "a cafe\u0301, I think", True),
+        ("exact", "caf\u00e9", "cafe\u0301", True),
+        ("normalized", "cafe\u0301", "Caf\u00e9.", True),
+        ("regex", "caf\u00e9s?", "cafe\u0301", True),
         ("number", "42", "42.0", True),
         ("number", "42", "about 42 km", True),
         ("number", "42", "42km", True),
@@ -104,6 +126,9 @@ def test_a_pattern_is_not_searched_for_but_matched():
     ("rule", "reference", "flaw"),
     [
         ("number", "Paris", "holds no number"),
+        ("number", "1/2", "several numbers"),
+        ("number", "1 000", "several numbers"),
+        ("number", "1,000", None),
         ("regex", "(", "no regular expression"),
         ("number", "42 km", None),
         ("regex", r"\d+", None),
@@ -128,7 +153,11 @@ def test_a_normal_form_is_never_empty():
     assert not matches("normalized", "", ["?"])
 
 
-WORDS = st.lists(st.sampled_from(["the", "The", "a", "paris", "Paris", "par", "is", '"', ".", "**", "U.S.", "é", "1"]))
+WORDS = st.lists(
+    st.sampled_from(
+        ["the", "The", "a", "paris", "Paris", "par", "is", '"', ".", "**", "U.S.", "é", "e\u0301", "e", "\u0323", "1"]
+    )
+)
 SPACES = st.sampled_from([" ", "", "  "])
 
 

@@ -296,6 +296,7 @@ def test_reasons_are_counted_for_the_base_model_and_for_other_programs():
     assert "other kept programs" in render("t", [], analyse(PathStudy.of(made, SETTINGS, {})))
 
 
+@pytest.mark.exhaustive
 def test_many_tasks_of_odd_names_are_told_apart(tmp_path):
     """Catches curves without a colour, names that are read as formulas or left out, and ones that leave the page."""
     names = ["_hidden", "$\\frac$", "a name " * 20, *(f"task {number}" for number in range(6))]
@@ -308,6 +309,7 @@ def test_many_tasks_of_odd_names_are_told_apart(tmp_path):
     png.write([chart for section in sections for chart in section.charts], tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_ten_thousand_questions_fit_into_five_megabytes():
     """Catches a page that grows with the run."""
     questions = random_questions(500, tried=12)

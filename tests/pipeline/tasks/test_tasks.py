@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.tasks import TASKS, DataRequest, TaskOptions, get_task
 from pipeline.tasks.arithmetic import DEFAULT_LIMIT, KINDS
 
-MANY = 900  # every question of the two small kinds, and some of the third
+MANY = 400  # every question of the two small kinds, and some of the third
 
 
 def made(**request):

@@ -141,7 +141,7 @@ def test_an_extension_that_is_interrupted_is_resumed(bench, ids, case):
         assert progress.complete and bench.ids() == sorted(ids(total))
 
 
-@pytest.mark.parametrize("calibration", [0, 60])
+@pytest.mark.parametrize("calibration", [0, pytest.param(60, marks=pytest.mark.exhaustive)])
 def test_a_crash_at_any_write_of_an_extension_loses_nothing(bench, ids, monkeypatch, calibration):
     """Catches a run that is complete by its mark and not by its settings, and one that no command can go on with."""
     write, remove, left = LocalWriter.write, LocalWriter.remove, [0]

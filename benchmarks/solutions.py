@@ -14,8 +14,8 @@ import click
 
 from pipeline.engine.loading import load_description
 from pipeline.model_source import resolve_model
-from pipeline.shards.reader import read_paths, read_settings
-from pipeline.storage import locate
+from pipeline.shards.reader import read_json, read_paths, read_settings
+from pipeline.storage import locate, where_it_is
 from pipeline.tasks.scoring.final_answer import final_answer
 
 
@@ -29,9 +29,11 @@ def main(run: str, show: int) -> None:
     limit = settings.get("max_new_tokens")
     if limit is None:
         raise click.UsageError("give a run that was searched with --max-new-tokens")
-    _, tokenizer = load_description(resolve_model(settings["model.name"]))
+    notes = read_json(folder / "run.json")
+    model = resolve_model(where_it_is(settings["model.name"], notes.get("model_path")))
+    _, tokenizer = load_description(model)
     right = rows[rows.correct]
-    is_identity = right.program.map(len) == right.num_layers
+    is_identity = right.program.map(list) == right.num_layers.map(lambda depth: list(range(depth)))
     for name, part in (("base model", right[is_identity]), ("other programs", right[~is_identity])):
         ends = Counter(_end_of(response, tokenizer, limit) for response in part.response)
         counted = ", ".join(f"{number} {end}" for end, number in ends.most_common()) or "none"

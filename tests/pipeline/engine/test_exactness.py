@@ -125,7 +125,7 @@ def alone(prompt):
     return run
 
 
-@pytest.mark.parametrize("max_batch_tokens", [4096, 64, 1])
+@pytest.mark.parametrize("max_batch_tokens", [4096, 64, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_a_row_does_not_depend_on_its_batch(engine, programs, prompt, alone, max_batch_tokens):
     """Would catch padding that is attended to, rows or slots that are mixed up, and results in the wrong order."""
     batched = FrozenModel(engine.hf_model, max_batch_tokens=max_batch_tokens)

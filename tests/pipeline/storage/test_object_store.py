@@ -196,14 +196,22 @@ def test_a_run_under_way_waits_for_what_it_reads_as_long_as_for_what_it_writes(s
         ("GET", "one/run.json", lambda run: read_paths(run.root), Retries.SHORT),
         ("GET", "one/prior", lambda run: read_prior(run.root / "prior.safetensors"), Retries.SHORT),
         ("PUT", "two/.lock", lambda run: opened(str(run.root.parent / "two")), Retries.SHORT),
-        ("GET", "one/run.json", lambda run: run.describe_model({"num_layers": 3}), Retries.LONG),
+        pytest.param(
+            "GET",
+            "one/run.json",
+            lambda run: run.describe_model({"num_layers": 3}),
+            Retries.LONG,
+            marks=pytest.mark.exhaustive,
+        ),
         ("LIST", "one/failed", lambda run: run.clear_failures({}), Retries.LONG),
-        ("HEAD", "one/prior", lambda run: run.prior(), Retries.LONG),
-        ("GET", "one/prior", lambda run: run.prior(), Retries.LONG),
+        pytest.param("HEAD", "one/prior", lambda run: run.prior(), Retries.LONG, marks=pytest.mark.exhaustive),
+        pytest.param("GET", "one/prior", lambda run: run.prior(), Retries.LONG, marks=pytest.mark.exhaustive),
         ("GET", "one/calibration/", lambda run: run.evaluations([0]), Retries.LONG),
         ("PUT", "one/paths/", lambda run: run.commit(1, rows("b")), Retries.LONG),
         ("GET", "one/paths/", lambda run: run.commit(1, rows("b")), Retries.LONG),
-        ("PUT", "one/README.md", lambda run: run.write_card("# A run"), Retries.LONG),
+        pytest.param(
+            "PUT", "one/README.md", lambda run: run.write_card("# A run"), Retries.LONG, marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_a_user_is_answered_soon_and_a_run_under_way_waits(s3, url, monkeypatch, method, name, use, retries):

@@ -116,8 +116,15 @@ def random_model(seed, answers, switch=math.inf):
 # -- exact match --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("need_response", [False, True])
-@pytest.mark.parametrize("switch", [math.inf, len(PROMPT) + 2])
+@pytest.mark.parametrize(
+    ("switch", "need_response"),
+    [
+        (math.inf, False),
+        (len(PROMPT) + 2, True),
+        pytest.param(math.inf, True, marks=pytest.mark.exhaustive),
+        pytest.param(len(PROMPT) + 2, False, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_right_if_and_only_if_greedy_decoding_says_so(need_response, switch):
     """Catches a shortcut through teacher forcing whose verdict is not that of generating the answer.
 

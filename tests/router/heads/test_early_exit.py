@@ -233,8 +233,14 @@ def router_of(base, head):
 PROMPTS = [f"{'What is ' * (number % 4)}{number * 37 % 101}?" for number in range(16)]
 
 
-@pytest.mark.parametrize("scope", ["all", "tokens", "layers", "last"])
-@pytest.mark.parametrize("aggregator", ["pooling", "gate", "mha"])
+@pytest.mark.parametrize(
+    ("aggregator", "scope"),
+    [
+        pytest.param(aggregator, scope, marks=() if scope in ("all", kept) else pytest.mark.exhaustive)
+        for aggregator, kept in (("pooling", "tokens"), ("gate", "layers"), ("mha", "last"))
+        for scope in ("all", "tokens", "layers", "last")
+    ],
+)
 @torch.inference_mode()
 def test_what_decides_is_what_training_saw(base, aggregator, scope):
     """Catches padding that is read, another layer's states, and a neighbour that changes a decision."""

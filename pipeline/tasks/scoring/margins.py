@@ -15,7 +15,7 @@ FEW_LEAVES = 1
 MANY_LEAVES = 8
 
 
-class Result(NamedTuple):
+class AnswerResult(NamedTuple):
     """The correctness of an answer, its reason, and the margin."""
 
     correct: bool
@@ -23,7 +23,7 @@ class Result(NamedTuple):
     margin: float
 
 
-def result_of(right: bool, margin: float, *, wrong: Reason = "unequal") -> Result:
+def result_of(right: bool, margin: float, *, wrong: Reason = "unequal") -> AnswerResult:
     """The result of an answer with its margin.
 
     An answer with a tie is wrong: the vocabulary's order chose it among equal logits, which bfloat16 often gives. An
@@ -35,10 +35,10 @@ def result_of(right: bool, margin: float, *, wrong: Reason = "unequal") -> Resul
         wrong: The reason where the answer is not the reference.
     """
     if math.isnan(margin):
-        return Result(False, "ungradable", -math.inf)
+        return AnswerResult(False, "ungradable", -math.inf)
     if margin == 0:
-        return Result(False, "tie", 0.0)
-    return Result(True, "ended", margin) if right else Result(False, wrong, margin)
+        return AnswerResult(False, "tie", 0.0)
+    return AnswerResult(True, "ended", margin) if right else AnswerResult(False, wrong, margin)
 
 
 def smaller(gap: float, other: float) -> float:

@@ -34,8 +34,8 @@ _LAYER_ARGUMENTS = ("hidden_states", "attention_mask", "position_ids", "position
 #: What layers call their cache: the name of transformers 5.40, and the one before.
 _CACHE_ARGUMENTS = ("cache", "past_key_values")
 
-#: The libraries of GPUs, as their errors name them.
-_DEVICE_LIBRARY = re.compile(r"\b(CUDA|CUBLAS|cuBLAS|CUDNN|cuDNN|NVML|HIP)(?![a-z])")
+#: Errors of GPUs and their libraries. An operation that torch lacks "from the 'CUDA' backend" is none of them.
+_DEVICE_LIBRARY = re.compile(r"\b(?:(?:CUDA|HIP) (?:error|driver|out of)|CUBLAS|cuBLAS|CUDNN|cuDNN|NVML)(?![a-z])")
 
 #: Cosines and sines ``[T, head_dim]`` by layer type; the key is None where all layers share them.
 Rotary = dict[str | None, tuple[torch.Tensor, torch.Tensor]]
@@ -266,8 +266,6 @@ def _of_the_device(error: Exception) -> bool:
     """Whether an error says that memory ran out, or that a GPU failed; torch has no class for many of those."""
     if out_of_memory(error) or isinstance(error, getattr(torch, "AcceleratorError", ())):
         return True
-    if isinstance(error, NotImplementedError):  # a RuntimeError: an operation that torch has not for this device
-        return False
     return isinstance(error, RuntimeError) and _DEVICE_LIBRARY.search(str(error)) is not None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.model_source import ModelSource
+from pipeline.prior import Evaluation
 from pipeline.program import LayerProgram
 from pipeline.shards.path_row import PathRow, path_row
 from pipeline.shards.reader import ShardRecord
@@ -18,6 +19,8 @@ CONFIG = RunConfig(
     device="cpu",
     dtype="float32",
 )
+
+EVALUATIONS = [Evaluation(example_id="a", program=LayerProgram((0, 2), 3), correct=True, margin=1.0)]
 
 
 def planted_row(example: str, program: LayerProgram, **values: Any) -> PathRow:
@@ -66,3 +69,17 @@ def reopened(folder: RunFolder, config: RunConfig = CONFIG) -> dict[int, ShardRe
     """What the next call finds, after the process that held the folder is gone."""
     folder.close()
     return folder.open(config, provenance={})
+
+
+class Crash(BaseException):
+    """An error that no code handles."""
+
+
+def finish(run: RunFolder) -> None:
+    """All that a run writes."""
+    run.describe_model({"num_layers": 3})
+    run.commit(0, rows("a"), evaluations=EVALUATIONS, improvements={"a": [[0, 3], [2, 2]]})
+    run.commit(1, rows("b"), failed={"c": "too long"})
+    run.write_card("# A run")
+    run.mark_complete()
+    run.close()

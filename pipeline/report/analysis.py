@@ -20,10 +20,10 @@ from pipeline.errors import UserError
 from pipeline.report.charts import Bars, Heatmap, Line, Lines, Section, Series, Table, percent, percent_of
 
 #: CoLa's four groups of examples (arXiv 2507.07996, section 4), by what the search made of the base model's answer.
-GROUPS = ("right, and a shorter program too", "right, and nothing shorter", "corrected", "unsolved")
-_SHORTER, _IDENTITY_BEST, _CORRECTED, _WRONG = GROUPS
+GROUPS = ("shortened", "already optimal", "corrected", "unsolved")
+_SHORTENED, _ALREADY_OPTIMAL, _CORRECTED, _UNSOLVED = GROUPS
 #: The outcomes whose best programs are shown, each with the groups that have it.
-_OUTCOMES = {"kept right": (_SHORTER, _IDENTITY_BEST), "corrected": (_CORRECTED,)}
+_OUTCOMES = {"kept right": (_SHORTENED, _ALREADY_OPTIMAL), "corrected": (_CORRECTED,)}
 #: Kinds of programs, by what they do to the model's layers.
 KINDS = ("skip only", "repeat only", "skip and repeat", "other order")
 SKIP_ONLY, REPEAT_ONLY, BOTH, OTHER_ORDER = KINDS
@@ -83,7 +83,7 @@ class PathStudy:
         examples = examples.assign(length=best.reindex(examples.index))
         found, right = examples.length.notna(), examples.baseline_correct
         examples["group"] = np.select(
-            [right & (examples.length < depth), right, found], [_SHORTER, _IDENTITY_BEST, _CORRECTED], _WRONG
+            [right & (examples.length < depth), right, found], [_SHORTENED, _ALREADY_OPTIMAL, _CORRECTED], _UNSOLVED
         )
         return cls(
             rows=rows,
@@ -126,9 +126,9 @@ def groups(study: PathStudy) -> Section:
     return Section(
         title="What a search makes of the model's answers",
         text=(
-            "Each example is in one of four groups. The base model is right and a shorter program too; it is right, "
-            "and no shorter program was found; it is wrong, and another program is right; it is wrong, and so is every "
-            "program within the budget that was tried.",
+            "Each example is in one of four groups. Shortened: the base model is right and a shorter program too. "
+            "Already optimal: it is right, and no shorter program was found. Corrected: it is wrong, and another "
+            "program is right. Unsolved: it is wrong, and so is every program within the budget that was tried.",
             "CoLa (arXiv 2507.07996) reports a shorter program for more than 75 % of the right answers of its models "
             "and a correcting one for more than 60 % of the wrong ones. A search that knows the answers also finds "
             "lucky guesses, the more the fewer answers there are to choose from.",
@@ -139,11 +139,9 @@ def groups(study: PathStudy) -> Section:
                     "task",
                     "examples",
                     "base right",
-                    "shorter",
-                    "identity best",
+                    *GROUPS[:2],
                     "base wrong",
-                    "corrected",
-                    "unsolved",
+                    *GROUPS[2:],
                 ),
                 rows=tuple(rows),
             ),

@@ -90,6 +90,14 @@ class Task:
         first = self._prepare(example, tokenizer)
         return replace(first, renderings=[self._prepare(other, tokenizer) for other in others]) if others else first
 
+    def prompt(self, example: Example, tokenizer: Any) -> str:
+        """The exact text of an example's prompt, in its first rendering."""
+        if example.prompt is not None:
+            return example.prompt
+        if self._is_chat(tokenizer):
+            return chat_prompt(tokenizer, self._turns(example), self.prompting)
+        return example.question
+
     def tokens(self, prepared: PreparedExample) -> int:
         """Largest number of tokens that a model has to read and write for one rendering of an example."""
         return max(len(one.prompt_ids) + self.scoring.room(one) for one in (prepared, *prepared.renderings))
@@ -113,10 +121,7 @@ class Task:
         return score_renderings(self.scoring, model, examples, programs, need_response=need_response)
 
     def _prepare(self, example: Example, tokenizer: Any) -> PreparedExample:
-        chat = self.chat and tokenizer.chat_template is not None
-        prompt = example.prompt
-        if prompt is None:
-            prompt = chat_prompt(tokenizer, self._turns(example), self.prompting) if chat else example.question
+        chat, prompt = self._is_chat(tokenizer), self.prompt(example, tokenizer)
         # A chat template writes the special tokens itself; adding them again would double the first.
         prompt_ids = tokens_of(tokenizer, prompt, add_special_tokens=not chat)
         answers = []
@@ -128,6 +133,10 @@ class Task:
                 put = text if prompt[-1:].isspace() else f" {text}"
             answers.append(_continuation(tokenizer, prompt, prompt_ids, put, add_special_tokens=not chat))
         return PreparedExample(example=example, prompt=prompt, prompt_ids=prompt_ids, answers=answers)
+
+    def _is_chat(self, tokenizer: Any) -> bool:
+        """Whether prompts are a chat: the task asks for one, and the model has a template."""
+        return self.chat and tokenizer.chat_template is not None
 
     def _turns(self, example: Example) -> list[dict[str, str]]:
         """The turns of the chat before the assistant's."""

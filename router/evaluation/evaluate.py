@@ -16,9 +16,7 @@ import numpy as np
 
 from pipeline.distributed.actor_pool import ActorPool
 from pipeline.distributed.cluster import check_output, joined_cluster
-from pipeline.engine.loading import load_description
 from pipeline.errors import UserError
-from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.search.config import PRESETS
 from pipeline.shards.run_config import RunConfig, fingerprint
@@ -26,7 +24,7 @@ from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, is_folder, locate, uploaded
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
 from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, today
-from router.artifact.base_model import find_base, short_revision, text_fingerprint
+from router.artifact.base_model import find_base, short_revision
 from router.artifact.folder import EVALUATION_FILE, EVALUATION_PICTURE, weights_sha256
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
 from router.evaluation.evaluate_request import EvaluateRequest
@@ -41,6 +39,7 @@ from router.evaluation.evaluation_results import (
     Result,
 )
 from router.evaluation.single_program import TrainingRuns, choose_single
+from router.evaluation.unseen_examples import describe_left_out, unseen_examples
 from router.routed.causal_lm import check_average, limit_of
 from router.routed.checkpoint import Router
 
@@ -68,6 +67,7 @@ def evaluate(
     """
     router, judged = Router.load(request.router), weights_sha256(request.router, "router")
     others = _others(request, router)
+    others_judged = {path.name: weights_sha256(path, "router") for path in request.against}
     if request.out is None and not is_folder(locate(request.router)):
         raise UserError(f"{request.router} is on the hub; say with --out where the results go")
     check_output(results_folder(request))
@@ -85,8 +85,7 @@ def evaluate(
         prompting=prompting,
     )
     read, earlier = _read(task, request), _read(task, request, prompt_version=1)
-    known = router.trained_on.union(*(other.trained_on for other in others.values()))
-    examples, left_out = _unseen(read, earlier, task, known, source)
+    examples, left_out = unseen_examples(read, earlier, task, [router, *others.values()], source)
     runs = request.runs if request.runs is not None else tuple(locate(run) for run in router.made.get("data", []))
     training = TrainingRuns.read(runs, router, announce)
     search = PRESETS["default"]["drllm"]
@@ -110,14 +109,14 @@ def evaluate(
             cpus_per_actor=placement.pool.cpus_per_actor,
             leaves=task.scoring.leaves,
         )
-        announce(f"{len(examples)} examples of {request.task}{_reasons(left_out)}; {placement.describe()}.")
+        announce(f"{len(examples)} examples of {request.task}{describe_left_out(left_out)}; {placement.describe()}.")
         actors: ActorPool[Ask] = ActorPool(
             AnsweringActor, ([router, *others.values()], source, config, prior), placement.pool
         )
         with actors:
             asking = _Asking(router, config, actors, show)
             found = _evaluate(request, asking, examples, training, left_out, curve=curve, others=list(others))
-            return replace(found, weights_sha256=judged)
+            return replace(found, weights_sha256=judged, other_weights_sha256=others_judged)
 
 
 def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:
@@ -194,56 +193,6 @@ def _read(task: Task, request: EvaluateRequest, *, prompt_version: int = PROMPT_
             prompt_version=prompt_version,
         ),
     )
-
-
-def _unseen(
-    found: Sequence[Example],
-    earlier: Sequence[Example],
-    task: Task,
-    trained_on: frozenset[int],
-    source: ModelSource,
-) -> tuple[list[Example], dict[str, int]]:
-    """The examples to evaluate on, and the number of those left out, by the reason.
-
-    Left out are examples that a router was trained on, or whose prompt cannot be made.
-
-    Args:
-        found: The examples.
-        earlier: The same examples in the wordings of prompt version 1, in which an older router may know them.
-        task: Their task.
-        trained_on: Fingerprints of what the routers were trained on.
-        source: The base model.
-    """
-    task_of_version_1 = replace(task, prompting=Prompting(version=1, day=task.prompting.day))
-    model, tokenizer = load_description(source)
-    task.check_tokenizer(tokenizer)
-    examples: list[Example] = []
-    left_out: dict[str, int] = {}
-    for example, as_version_1 in zip(found, earlier, strict=True):
-        try:
-            prepared = task.prepare(example, tokenizer)
-            prompts = prepared.prompt, task_of_version_1.prepare(as_version_1, tokenizer).prompt
-        except Exception as error:  # any failure of a tokenizer or a chat template on one example
-            reason = f"no prompt can be made ({type(error).__name__})"
-        else:
-            # The id of a made example is its question; in a file it may be a line's number.
-            known = any(text_fingerprint(prompt) in trained_on for prompt in prompts)
-            known |= not task.needs_data and text_fingerprint(example.task, example.id) in trained_on
-            too_long = task.tokens(prepared) > model.max_position_embeddings
-            if not known and not too_long:
-                examples.append(example)
-                continue
-            reason = "trained on" if known else "longer than the model reads"
-        left_out[reason] = left_out.get(reason, 0) + 1
-    if not examples:
-        raise UserError(
-            f"none of the {len(found)} examples is left{_reasons(left_out)}; give others with --split or --data"
-        )
-    return examples, left_out
-
-
-def _reasons(left_out: dict[str, int]) -> str:
-    return "".join(f", {number} left out: {reason}" for reason, number in left_out.items())
 
 
 def _evaluate(

@@ -55,6 +55,7 @@ class EvaluationResults:
         left_out: Examples left out, by the reason.
         num_layers: Depth of the base.
         weights_sha256: SHA-256 of the router's weights that were judged; None where it is not known.
+        other_weights_sha256: The same of the other routers, by their names.
     """
 
     results: list[Result]
@@ -63,6 +64,7 @@ class EvaluationResults:
     left_out: dict[str, int]
     num_layers: int
     weights_sha256: str | None = None
+    other_weights_sha256: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """All results as JSON values, each answer included."""
@@ -79,6 +81,7 @@ class EvaluationResults:
             "left_out": self.left_out,
             "num_layers": self.num_layers,
             "weights_sha256": self.weights_sha256,
+            "other_weights_sha256": self.other_weights_sha256,
             "results": [record(result) for result in self.results],
             "curve": {f"{budget:g}": record(result) for budget, result in self.curve.items()},
         }

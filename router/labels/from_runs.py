@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.shards.reader import read_json, read_paths, read_settings
+from pipeline.shards.source_examples import prompting_of
 from pipeline.storage import AnyPath, where_it_is
 from router.artifact.base_model import BaseModelRef, text_fingerprint
 from router.labels.consensus import consensus
@@ -55,6 +56,7 @@ class RunData:
         solved: The examples with a right program, in the order of the runs.
         left_out: Number of the other examples, by the reason.
         fingerprints: Fingerprints (see ``text_fingerprint``) of every prompt and every example that was searched.
+        days: The dates in the runs' prompts, as ``Prompting.day`` has them.
     """
 
     base: BaseModelRef
@@ -64,6 +66,7 @@ class RunData:
     solved: list[SolvedExample]
     left_out: dict[str, int]
     fingerprints: frozenset[int]
+    days: frozenset[str] = frozenset()
 
 
 def read_runs(runs: Sequence[AnyPath]) -> RunData:
@@ -91,6 +94,7 @@ def read_runs(runs: Sequence[AnyPath]) -> RunData:
         solved=solved,
         left_out=left_out,
         fingerprints=frozenset().union(*(_fingerprints(source.rows) for source in sources)),
+        days=frozenset(source.day for source in sources if source.day is not None),
     )
 
 
@@ -180,6 +184,7 @@ class _Run:
     num_layers: int
     add_special_tokens: bool
     permutations: int
+    day: str | None
     rows: pd.DataFrame
 
     @classmethod
@@ -199,6 +204,7 @@ class _Run:
                 num_layers=int(loaded["num_layers"]),
                 add_special_tokens=bool(loaded["special_tokens_added"]),
                 permutations=settings.get("permutations", 1),
+                day=prompting_of(run).day,
                 rows=rows,
             )
         except KeyError as error:

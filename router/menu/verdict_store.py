@@ -59,7 +59,6 @@ class VerdictStore:
         task_options: TaskOptions,
     ) -> None:
         options = task_options.to_settings()
-        # Verdicts from before there were options keep their folder.
         name = json.dumps([revision, dtype, task, max_new_tokens, *([options] if options else [])], sort_keys=True)
         self.folder = root / hashlib.sha256(name.encode()).hexdigest()[:24]
         self._known: dict[tuple[str, str], bool] = {}

@@ -128,6 +128,7 @@ def _router(request: TrainRequest, runs: RunData, labels: TrainingLabels, traine
             "questions": len(labels.train),
             "held_out_questions": len(labels.held_out),
             "left_out": labels.left_out,
+            "days": sorted(runs.days),
             **trained.made,
             **{f"held_out_{name}": trained.best[name] for name in ("macro_f1", "accuracy")},
         },

@@ -50,14 +50,24 @@ def example(name, *programs, correct=True):
     return kept
 
 
-def make_run(root, *groups, facts=FACTS, config=CONFIG):
+def make_run(root, *groups, facts=FACTS, config=CONFIG, provenance=()):
     folder = RunFolder(root)
-    folder.open(config, provenance={})
+    folder.open(config, provenance=dict(provenance))
     folder.describe_model(facts)
     for number, group in enumerate(groups):
         folder.commit(number, group)
     folder.close()
     return root
+
+
+def test_the_dates_of_the_prompts_are_kept(tmp_path):
+    """Catches an evaluation that takes a training example for another one, because of the date in its prompt."""
+    days = ("2026-01-31", "2026-11-30", "tomorrow")
+    runs = [
+        make_run(tmp_path / f"{number}", example(f"q{number}", (1, 0, 1)), provenance={"day": day})
+        for number, day in enumerate(days)
+    ]
+    assert read_runs([*runs, make_run(tmp_path / "old", example("old", (1, 0, 1)))]).days == set(days[:2])
 
 
 def labels_of(runs, *, choice="consensus", price=0.0):

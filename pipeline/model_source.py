@@ -75,7 +75,7 @@ def _resolve(source: str) -> ModelSource:
     if source.endswith(".gguf") or source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise UserError(
             f"model {source!r} cannot be found: there is no such file or folder, and a hub id has the form owner/name. "
-            f"The embedded default is {EMBEDDED_NAMES[0]!r}"
+            f"The embedded model is called {EMBEDDED_NAMES[0]!r}"
         )
     return _resolve_on_hub(source)
 

@@ -124,12 +124,16 @@ def run_and_show(request: SearchRequest) -> int:
                 show=reporter,
                 announce=console.say,
                 preview=lambda answers: console.say(
-                    "\n".join(preview_lines(answers, task=request.task, match=request.task_options.match))
+                    "\n".join(preview_lines(answers, task=request.task, options=request.task_options))
                 ),
             )
     except KeyboardInterrupt:
+        # A store that is away is not asked.
+        begun = not isinstance(request.out, Path) or (request.out / "run.json").exists()
         console.say(
-            f"Stopped. What is committed stays in {request.out}; run the same command again to go on.",
+            f"Stopped. What is committed stays in {request.out}; run the same command again to go on."
+            if begun
+            else f"Stopped before {request.out} was begun; nothing was written."
         )
         return EXIT_INCOMPLETE
     except (StoppedError, StorageError) as error:

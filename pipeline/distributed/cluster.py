@@ -82,7 +82,8 @@ class Placement:
     def describe(self) -> str:
         """The placement for a message, such as ``up to 4 actors on cpu in float32``."""
         where = f"; {self.cluster}" if self.cluster else ""
-        return f"up to {self.pool.num_actors} actors on {self.device} in {self.dtype}{where}"
+        actors = "1 actor" if self.pool.num_actors == 1 else f"up to {self.pool.num_actors} actors"
+        return f"{actors} on {self.device} in {self.dtype}{where}"
 
 
 def _find_placement(wanted: Resources) -> Placement:

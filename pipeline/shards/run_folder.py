@@ -52,9 +52,10 @@ from pipeline.storage import (
     locate,
     writer_of,
 )
+from pipeline.tasks.task_options import TASK_OPTION, TaskOptions
 
 #: The notes of ``run.json`` that an extension replaces.
-_OF_AN_EXTENSION = ("data", "data_path", "examples", "command")
+_OF_AN_EXTENSION = ("data", "data_path", "examples", "command", "working_folder")
 _PARQUET = ".parquet"
 #: The end of a shard's name: by its word ``train``, ``datasets.load_dataset("parquet", data_dir=RUN)`` finds the rows,
 #: and reads no other file of the run.
@@ -454,7 +455,7 @@ def other_settings(stored: Mapping[str, Any], config: RunSettings, differing: It
     now, names = config.settings(), sorted(differing)
     # Other examples follow from other settings; their hash says nothing more.
     shown = [key for key in names if key != "data_sha256"] or names
-    lines = "".join(f"\n  {key}: {stored.get(key)!r} there, {now.get(key)!r} now" for key in shown)
+    lines = "".join(f"\n  {_option_of(key)}: {_shown(stored, key)} there, {_shown(now, key)} now" for key in shown)
     more = (
         "more examples extend a run if its own come first and are unchanged; " if set(names) <= OF_THE_EXAMPLES else ""
     )
@@ -462,6 +463,32 @@ def other_settings(stored: Mapping[str, Any], config: RunSettings, differing: It
         f"the run folder was made with other settings:{lines}\n"
         f"{more}give the same settings to go on with it, or another folder to --out"
     )
+
+
+#: Settings that no option of ``search`` sets by itself.
+_NO_OPTIONS = frozenset(
+    {
+        *("schema_version", "prompt_version", "data_sha256", "prior_sha256", "extended_at", "calibration_space"),
+        *("model.name", "model.revision"),
+    }
+)
+#: The fields of a search's configuration that have an option.
+_SEARCH_OPTIONS = frozenset({"budget", "max_length", "simulations", "action_space"})
+
+
+def _option_of(key: str) -> str:
+    """The option of a setting, or the setting's own name where no option sets it."""
+    part, _, name = key.rpartition(".")
+    has_option = name in _SEARCH_OPTIONS if part == "search" else key not in _NO_OPTIONS
+    return f"--{name.replace('_', '-')}" if has_option else key
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    """A setting's value for a message; of a task's option the value that counts where none is stored."""
+    value = settings.get(key)
+    if value is None and key.startswith(TASK_OPTION):
+        value = getattr(TaskOptions.from_settings(settings), key.removeprefix(TASK_OPTION), None)
+    return "not given" if value is None or value is False else "given" if value is True else repr(value)
 
 
 def _earlier(stored: Mapping[str, Any]) -> list[Any]:

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.shards.reader import read_json, read_manifest
 from pipeline.storage import AnyPath, PathOrUrl, contents, entries, is_there, locate
@@ -25,6 +26,7 @@ class RunState:
         set_aside: Examples that were set aside, by the reason; errors that differ in their numbers alone count as one.
         given_up: Of those, examples of committed groups, which are not tried again.
         command: The words of the command that made the run; None where ``run.json`` does not say.
+        folder: The working folder of that command; None where ``run.json`` does not say.
     """
 
     complete: bool
@@ -33,6 +35,7 @@ class RunState:
     set_aside: dict[str, int]
     given_up: int
     command: tuple[str, ...] | None
+    folder: str | None = None
 
     @classmethod
     def read(cls, run: PathOrUrl) -> RunState:
@@ -47,7 +50,7 @@ class RunState:
         errors = [*failed, *_noted_errors(root, {f"group-{group:06d}" for group in records})]
         first: dict[str, str] = {}
         kinds = Counter(first.setdefault(_NUMBER.sub("", error), error) for error in errors)
-        number, words = notes.get("examples"), notes.get("command")
+        number, words, folder = (notes.get(name) for name in ("examples", "command", "working_folder"))
         return cls(
             complete=is_there(root / "_SUCCESS"),
             done=sum(len(record.example_ids) for record in records.values()),
@@ -55,6 +58,7 @@ class RunState:
             set_aside=dict(kinds.most_common()),
             given_up=len(failed),
             command=tuple(words) if isinstance(words, list) and words and _are_texts(words) else None,
+            folder=folder if isinstance(folder, str) else None,
         )
 
     def describe(self) -> str:
@@ -69,7 +73,9 @@ class RunState:
         elif self.command is None:
             parts.append("go on with the command that began the run")
         else:
-            parts.append(f"go on with: {shlex.join(self.command)}")
+            elsewhere = self.folder is not None and self.folder != str(Path.cwd())
+            where = f", in {self.folder}," if elsewhere else ""
+            parts.append(f"go on{where} with: {shlex.join(self.command)}")
         return "; ".join(parts)
 
 

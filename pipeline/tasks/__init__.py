@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 
 from pipeline.errors import UserError
 from pipeline.search.plug_in import is_reference, load_object, located
@@ -66,8 +67,10 @@ def get_task(
     elif name in TASKS:
         task = TASKS[name]
     else:
+        near = get_close_matches(name, TASKS, n=1)
         raise UserError(
-            f"unknown task {name!r}; choose one of: {', '.join(TASKS)}; or name your own as my_package.my_module:TASK"
+            f"unknown task {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}choose one of: {', '.join(TASKS)}; "
+            "or name your own as my_package.my_module:TASK"
         )
     if prompting is not None:
         if prompting.thinking and not task.may_think:

@@ -44,8 +44,15 @@ def prompt_answer_task(options: TaskOptions) -> Task:
 
 def read(request: DataRequest, *, options: TaskOptions) -> list[Example]:
     """Read rows with a prompt and an answer, optionally ``id``, and ``renderings``: other wordings of the prompt."""
+    columns = options.prompt_column, options.answer_column
 
     def to_example(row: Row) -> ExampleFields:
+        missing = [repr(column) for column in columns if column not in row.values]
+        if missing:
+            raise UserError(
+                f"{row.where}: there is no column {' and no column '.join(missing)}; it has: "
+                f"{', '.join(row.values) or 'no columns'}. --prompt-column and --answer-column name other columns"
+            )
         answer, *others_accepted = _references(row, options.answer_column, options.match or DEFAULT_MATCH)
         others = row.texts("renderings")[: request.renderings - 1] if request.renderings > 1 else []
         if len(others) < request.renderings - 1:

@@ -61,8 +61,9 @@ class Row:
             if column in self.values:
                 text = as_text(self.values[column])
                 if text is None:
-                    found = _short(self.values[column])
-                    raise UserError(f"{self.where}: column {column!r} must hold text, found {found}")
+                    value = self.values[column]
+                    flaw = "is empty" if value in ("", None) else f"must hold text, found {_short(value)}"
+                    raise UserError(f"{self.where}: column {column!r} {flaw}")
                 return self.checked(column, text)
         wanted = " or ".join(repr(column) for column in columns)
         raise UserError(f"{self.where}: there is no column {wanted}; it has: {', '.join(self.values) or 'no columns'}")

@@ -16,7 +16,8 @@ from pipeline.tasks.matching import Match
 #: The rule of a new run, and that of runs from before there was a choice.
 DEFAULT_MATCH: Match = "normalized"
 FORMER_MATCH: Match = "exact"
-_PREFIX = "task_options."
+#: The beginning of the names of task options among a run's settings.
+TASK_OPTION = "task_options."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class TaskOptions:
         """The options that differ from what every run had before there were options, as ``run.json`` holds them."""
         former = asdict(_FORMER)
         changed = {name: value for name, value in asdict(self).items() if value is not None and value != former[name]}
-        return {f"{_PREFIX}{name}": value for name, value in changed.items()}
+        return {f"{TASK_OPTION}{name}": value for name, value in changed.items()}
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> TaskOptions:
@@ -63,8 +64,8 @@ class TaskOptions:
         """
         values = asdict(_FORMER)
         for key, value in settings.items():
-            name = key.removeprefix(_PREFIX)
-            if key.startswith(_PREFIX):
+            name = key.removeprefix(TASK_OPTION)
+            if key.startswith(TASK_OPTION):
                 kind = bool if name == "chat" else str
                 if name not in values or not isinstance(value, kind):
                     raise UserError(f"run.json holds no valid {key}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
@@ -16,7 +17,7 @@ from pipeline.model_source import ModelSource, resolve_model
 from pipeline.prior import Prior
 from pipeline.search.action_spaces import get_action_space
 from pipeline.search.config import NO_PRIOR
-from pipeline.shards.calibration import calibration_groups, num_calibrating, read_prior
+from pipeline.shards.calibration import num_calibrating, read_prior
 from pipeline.shards.data_card import data_set_card
 from pipeline.shards.extension import boundaries, extended
 from pipeline.shards.progress import Progress
@@ -103,10 +104,10 @@ def run_search(
             announce(f"The run is extended: it had {known} examples, {len(examples) - known} are new.")
         _announce_other_versions(request.out, provenance, announce)
         if 0 < len(examples) == num_calibrating(config, len(examples)):
-            most = len(calibration_groups(config)) * config.group_size
             announce(
-                f"All {len(examples)} examples are in the calibration set, searched without a prior; a search of more "
-                f"than {most} fits a prior to them, and --prior takes the prior of another run."
+                f"All {len(examples)} examples are calibration examples: a larger run fits a prior to its first "
+                f"{config.calibration} and searches the others with it. A run as small as this one needs none; --prior "
+                "takes that of another run."
             )
         if not get_action_space(request.search.action_space).keeps_order:
             announce(f"{NO_PRIOR.format(space=request.search.action_space)}: all examples are searched without one.")
@@ -130,6 +131,8 @@ def run_search(
             + (f", {resumed} of them committed already" if resumed else "")
             + f"; {placement.describe()}; run folder {folder.root}"
         )
+        if resumed == len(examples):
+            announce("Every example is committed already: there is nothing to search.")
         try:
             progress = coordinator.run()
         finally:
@@ -263,7 +266,13 @@ def _provenance(
         "examples": num_examples,
         "versions": {"drllm-pipeline": __version__, **installation().libraries},
     }
-    return {**noted, "command": [without_secrets(word) for word in command]} if command else noted
+    if not command:
+        return noted
+    return {
+        **noted,
+        "command": [without_secrets(word) for word in command],
+        "working_folder": str(Path.cwd()),
+    }
 
 
 def _announce_other_versions(out: AnyPath, provenance: dict[str, Any], announce: Callable[[str], None]) -> None:

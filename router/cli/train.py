@@ -82,7 +82,9 @@ def train(data: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], head: str, 
             f"Kept epoch {trained.best['epoch']:.0f}: held-out macro-F1 {trained.best['macro_f1']:.3f} ({by_class}).\n"
             f"Router:  {request.out}\n"
             f"Picture: {request.out / 'training.png'}\n"
-            f"Use:     router.RoutedCausalLM.from_pretrained({str(request.out)!r})"
+            f"Use:     router.RoutedCausalLM.from_pretrained({str(request.out)!r})\n"
+            f'Try:     drllm-pipeline generate --router {request.out} --prompt "…"\n'
+            f"Judge:   drllm-pipeline evaluate --router {request.out} --task NAME  (on other examples)"
         )
 
 

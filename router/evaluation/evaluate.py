@@ -86,8 +86,7 @@ def evaluate(
     )
     read, earlier = _read(task, request), _read(task, request, prompt_version=1)
     examples, left_out = unseen_examples(read, earlier, task, [router, *others.values()], source)
-    runs = request.runs if request.runs is not None else tuple(locate(run) for run in router.made.get("data", []))
-    training = TrainingRuns.read(runs, router, announce)
+    training = TrainingRuns.read(_training_runs(request, router), router, announce)
     search = PRESETS["default"]["drllm"]
     prior = training.prior
     if not task.scoring.margins_compare:
@@ -117,6 +116,20 @@ def evaluate(
             asking = _Asking(router, config, actors, show)
             found = _evaluate(request, asking, examples, training, left_out, curve=curve, others=list(others))
             return replace(found, weights_sha256=judged, other_weights_sha256=others_judged)
+
+
+def _training_runs(request: EvaluateRequest, router: Router) -> list[tuple[AnyPath, str | None]]:
+    """The runs of the training, each with the place of its examples; None for where the search found them.
+
+    Raises:
+        UserError: There are more or fewer places than runs.
+    """
+    made = router.made
+    runs = [locate(run) for run in made.get("data", [])] if request.runs is None else list(request.runs)
+    places: Sequence[str | None] = request.questions or (made.get("questions_at", []) if request.runs is None else [])
+    if request.questions and len(request.questions) != len(runs):
+        raise UserError(f"--questions must be given once for each run of the training: {len(runs)} times")
+    return list(zip(runs, places if len(places) == len(runs) else [None] * len(runs), strict=True))
 
 
 def _others(request: EvaluateRequest, router: Router) -> dict[str, Router]:

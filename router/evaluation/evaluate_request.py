@@ -48,6 +48,9 @@ class EvaluateRequest:
     """Programs that the search, which is the ceiling, evaluates per example; 0 for no search."""
     runs: tuple[AnyPath, ...] | None = None
     """Run folder of the training, if not where it was; may be repeated."""
+    questions: tuple[str, ...] = field(default=(), metadata=option(unset="where the training found them"))
+    """File, folder or hub data set of the training's examples, if they lie elsewhere now; one for each run, in its
+    order."""
     base: str | None = None
     """Path of the base model, if it is not that of the training."""
     out: AnyPath | None = field(default=None, metadata=option(unset="the router's"))

@@ -41,26 +41,41 @@ class TrainingRuns:
     prior: Prior | None = None
 
     @classmethod
-    def read(cls, runs: Sequence[AnyPath], router: Router, announce: Callable[[str], None]) -> TrainingRuns:
-        """Read those of the runs that still exist."""
-        present = [run for run in runs if is_there(run / "run.json")]
-        for run in runs:
-            if run not in present:
+    def read(
+        cls, runs: Sequence[tuple[AnyPath, str | None]], router: Router, announce: Callable[[str], None]
+    ) -> TrainingRuns:
+        """Read those of the runs that still exist.
+
+        Args:
+            runs: Each run folder with the place of its examples; None for where the search found them.
+            router: The router that was trained on them.
+            announce: Receives a line for the user.
+
+        Raises:
+            UserError: A run is of another model than the router.
+        """
+        present = [(run, questions) for run, questions in runs if is_there(run / "run.json")]
+        for run, questions in runs:
+            if (run, questions) not in present:
                 announce(
                     f"Training run {run} cannot be found: no single program is chosen on it. Give its path with --runs."
                 )
         examples: list[Example] = []
         prior = None
-        for run in present:
+        for run, questions in present:
             if read_settings(run).get("model.revision") != router.base.revision:
                 raise UserError(f"{run} is a search of another model than the router's base, {router.base.name}")
             try:
-                examples += examples_of(run)
+                examples += examples_of(run, data=questions)
             except UserError as error:
-                announce(f"The examples of {run} cannot be read again ({error}): they choose no single program.")
+                announce(
+                    f"The examples of {run} cannot be read again ({error}), and no program is run on them: the best "
+                    "single program is the one that is right on most examples by the run's rows. Say with --questions "
+                    "where they are now."
+                )
             if prior is None and is_there(run / PRIOR_FILE):
                 prior = read_prior(run)
-        return cls(candidates=KeptPrograms.read(present).ranked, examples=examples, prior=prior)
+        return cls(candidates=KeptPrograms.read([run for run, _ in present]).ranked, examples=examples, prior=prior)
 
 
 def choose_single(training: TrainingRuns, *, task: str, most: int, depth: int, ask: RunPrograms) -> LayerProgram | None:

@@ -88,7 +88,7 @@ def best_of_runs(runs: Sequence[AnyPath], budget: float | None, announce: Callab
         announce: Receives a line for the user.
 
     Raises:
-        UserError: A folder is no run, or no right program within the budget is in the rows.
+        UserError: A folder is no run, no right program within the budget is in the rows, or the base model is best.
     """
     if budget is None:
         said = [read_settings(run).get("search.budget") for run in runs]
@@ -106,20 +106,21 @@ def best_of_runs(runs: Sequence[AnyPath], budget: float | None, announce: Callab
     base = kept.right.get(LayerProgram.identity(best.num_layers), 0)
     if best.is_identity:
         other = next((program for program in within if not program.is_identity), None)
-        announce(
-            f"The base model itself is right on most: {base} of {kept.num_examples} examples. "
+        raise UserError(
+            f"the base model itself is right on most: {base} of {kept.num_examples} examples; a copy of it is no use. "
             + (
                 "No other program is right on any."
                 if other is None
                 else f"Of other programs, {other} is right on most: {kept.right[other]}, by the rows that are kept. "
-                "--budget 0.9, for example, leaves the base model out."
+                "Give --budget 0.9, for example, which leaves the base model out."
             )
         )
-    else:
-        announce(
-            f"{best} is right on {kept.right[best]} of {kept.num_examples} examples, by the rows that are kept; the "
-            f"base model on {base}."
-        )
+    announce(
+        f"{best} is right on {kept.right[best]} of {kept.num_examples} examples, by the rows that are kept; the base "
+        f"model on {base}."
+    )
+    if kept.right[best] < base:
+        announce("Warning: it is right on fewer examples than the base model. `search --keep all` keeps more programs.")
     return best
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.distributed.cluster import check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
-from pipeline.storage import is_there, uploaded
+from pipeline.storage import absolute_path, is_there, uploaded
 from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import check_output_folder, make_early
 from router.fitting import EpochRecord
@@ -31,6 +31,8 @@ from router.routed.checkpoint import Router
 from router.training.model_service import FrozenModelService
 from router.training.train_request import TrainRequest
 
+#: Held-out examples below which their figures are luck.
+FEW_HELD_OUT = 10
 METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
 
@@ -74,6 +76,11 @@ def train(
             make_early(request.out, "router")
             features = kind.extract(labels, request.head, service)
         announce(f"Training {labels.description} on {len(labels.train)} examples, {len(labels.held_out)} held out.")
+        if len(labels.held_out) < FEW_HELD_OUT:
+            announce(
+                f"Warning: figures on {len(labels.held_out)} held-out examples say little; search more examples, or "
+                "hold out more with --held-out."
+            )
         with uploaded(request.out) as folder:
             folder.mkdir(parents=True, exist_ok=True)
             with EpochWriter(request, folder, on_epoch) as writer:
@@ -129,6 +136,7 @@ def _router(request: TrainRequest, runs: RunData, labels: TrainingLabels, traine
             "held_out_questions": len(labels.held_out),
             "left_out": labels.left_out,
             "days": sorted(runs.days),
+            **({"questions_at": [absolute_path(one) or one for one in request.questions]} if request.questions else {}),
             **trained.made,
             **{f"held_out_{name}": trained.best[name] for name in ("macro_f1", "accuracy")},
         },

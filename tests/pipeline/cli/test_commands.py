@@ -126,7 +126,7 @@ def test_a_wrong_option_is_named(model, arguments, named):
         (f"{GOOD_ROW}\n{GOOD_ROW}\n{{oops\n", "rows.jsonl, line 3: this is not JSON"),
         (f"{GOOD_ROW}\n[1]\n", "rows.jsonl, line 2: expected an object"),
         ('{"query": "1 + 1 =", "answer": "2"}\n', "line 1: there is no column 'prompt'; it has: query, answer"),
-        ('{"prompt": "1 + 1 =", "answer": ""}\n', "line 1: column 'answer' must hold text"),
+        ('{"prompt": "1 + 1 =", "answer": ""}\n', "line 1: column 'answer' is empty"),
     ],
 )
 def test_wrong_data_is_named(model, tmp_path, content, named):

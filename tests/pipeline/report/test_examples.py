@@ -11,6 +11,7 @@ from pipeline.report.page import render
 from pipeline.report.preview import preview_lines
 from pipeline.report.shortened import beginning_of, both_ends_of, end_of, ends_of
 from pipeline.tasks.base_answer import BaseAnswer
+from pipeline.tasks.task_options import TaskOptions
 
 IDENTITY = tuple(range(DEPTH))
 QUESTIONS = [
@@ -86,8 +87,9 @@ def answers(right, number, **changes):
 def test_three_answers_are_shown_with_what_was_expected():
     """Catches a preview that floods the terminal, or hides what the answer was compared with."""
     lines = preview_lines(answers(10, 32), task="jsonl")
-    assert sum("got" in line for line in lines) == 3 and len(lines) == 10
-    assert lines[:3] == [
+    assert sum("got" in line for line in lines) == 3 and len(lines) == 11
+    assert lines[:4] == [
+        "Prompts: column 'prompt'. Answers: column 'answer', compared by --match normalized.",
         "  prompt    The capital of country 0 is",
         "  expected  'Paris' or 'Lutetia'",
         "  got       'Paris is the capital.'  right",
@@ -99,7 +101,7 @@ def test_three_answers_are_shown_with_what_was_expected():
 @pytest.mark.parametrize(
     ("right", "task", "said"),
     [
-        (1, "jsonl", "nearly no example. If answers above are right to you, try --match contains"),
+        (1, "jsonl", "nearly no example. --match contains would call 32 of the first 32 right"),
         (0, "gsm8k", "nearly no example. If answers above are right to you, check"),
         (31, "jsonl", "nearly every example"),
         (2, "jsonl", None),
@@ -108,7 +110,9 @@ def test_three_answers_are_shown_with_what_was_expected():
 )
 def test_a_share_that_looks_like_a_mistake_is_warned_of(right, task, said):
     """Catches a run of hours in which nothing can be right, and a warning of an ordinary model."""
-    warnings = [line for line in preview_lines(answers(right, 32), task=task) if line.startswith("Warning: ")]
+    lines = preview_lines(answers(right, 32), task=task)
+    warnings = [line for line in lines if line.startswith("Warning: ")]
+    assert lines[-1].startswith("Ctrl-C stops the search") == bool(warnings)
     assert len(warnings) == (said is not None) and (said is None or said in warnings[0])
     assert all(("--match" in line) == (task == "jsonl") for line in warnings)
 
@@ -116,19 +120,50 @@ def test_a_share_that_looks_like_a_mistake_is_warned_of(right, task, said):
 def test_answers_that_are_cut_are_warned_of():
     """Catches a run whose answers all need more tokens than they get."""
     lines = preview_lines(answers(10, 16) + answers(0, 16, reason="cut"), task="jsonl")
-    assert lines[-1].startswith("Warning: 16 of the first 32 answers are cut by --max-new-tokens")
-    assert "wrong: unequal" in preview_lines(answers(0, 1), task="jsonl")[2]
+    assert lines[-2].startswith("Warning: of the first 32 answers 16 are cut by --max-new-tokens")
+    assert any(
+        "of the first 3 answers 1 is cut" in line
+        for line in preview_lines([*answers(2, 2), *answers(0, 1, reason="cut")], task="jsonl")
+    )
+    assert "wrong: unequal" in preview_lines(answers(0, 1), task="jsonl")[3]
+
+
+@pytest.mark.parametrize(
+    ("response", "options", "said"),
+    [
+        (
+            "",
+            {},
+            "32 are empty: the model ends at once. Try --chat, if the model was tuned for chats, or a",
+        ),
+        ("", {"chat": True}, "32 are empty: the model ends at once. Try a prompt with solved examples"),
+        ("It is Paris.", {"chat": True}, "--match contains would call 32 of the first 32 right"),
+        ("paris.", {"match": "exact"}, "--match normalized would call 32 of the first 32 right"),
+        ("It is Rome.", {}, "give lists of accepted answers; if they are beside the point, try --chat, if the model"),
+        ("It is Rome.", {"chat": True}, "if they are beside the point, try a prompt with solved examples"),
+    ],
+)
+def test_the_cure_is_the_one_that_fits(response, options, said):
+    """Catches advice that a user has followed already, and advice that would not help."""
+    lines = preview_lines(answers(0, 32, response=response), task="jsonl", options=TaskOptions(**options))
+    assert said in lines[-2] and ("--chat" in said or "--chat" not in lines[-2])
+
+
+def test_a_pattern_is_shown_as_it_stands():
+    r"""Catches a reference ``Paris\.?`` that is shown with two backslashes."""
+    lines = preview_lines(answers(1, 1, references=(r"Paris\.?",)), task="jsonl", options=TaskOptions(match="regex"))
+    assert lines[2] == r"  expected  'Paris\.?'"
 
 
 def test_references_that_cannot_be_written_are_warned_of():
     """Catches answers that are all cut before they could match."""
     lines = preview_lines(answers(10, 32, reference_fits=False), task="jsonl")
-    assert "for 32 of the first 32 examples the first accepted answer is longer than --max-new-tokens" in lines[-1]
+    assert "for 32 of the first 32 examples the first accepted answer is longer than --max-new-tokens" in lines[-2]
 
 
 def test_a_number_may_be_written_shorter():
     """Catches a warning of 1,000,000.00 where the model may write 1000000."""
-    said = preview_lines(answers(10, 32, reference_fits=False), task="jsonl", match="number")
+    said = preview_lines(answers(10, 32, reference_fits=False), task="jsonl", options=TaskOptions(match="number"))
     assert not any("accepted answer is longer" in line for line in said)
 
 

@@ -129,7 +129,7 @@ def test_other_settings_are_named_with_both_values(run):
     other = dataclasses.replace(CONFIG, seed=5, search=SearchConfig(budget=0.5))
     with pytest.raises(UserError) as refusal:
         reopened(run, other)
-    assert "\n  search.budget: 1.0 there, 0.5 now\n  seed: 0 there, 5 now\n" in str(refusal.value)
+    assert "\n  --budget: 1.0 there, 0.5 now\n  --seed: 0 there, 5 now\n" in str(refusal.value)
     assert "keep" not in str(refusal.value)
 
 
@@ -167,7 +167,7 @@ def test_a_run_from_before_a_setting_goes_on(run):
     assert "search.unexplored_child" not in CONFIG.settings() and "extended_at" not in CONFIG.settings()
     run.commit(0, rows("a"))
     other = dataclasses.replace(CONFIG, search=dataclasses.replace(CONFIG.search, unexplored_child=0.1))
-    with pytest.raises(UserError, match=r"search\.unexplored_child: None there, 0\.1 now"):
+    with pytest.raises(UserError, match=r"search\.unexplored_child: not given there, 0\.1 now"):
         reopened(run, other)
 
 

@@ -51,3 +51,19 @@ def test_the_advice_fits_what_went_wrong(monkeypatch, capsys, error, advice):
     monkeypatch.setattr("pipeline.workflows.run_search.run_search", fail)
     assert cli.run_and_show(SimpleNamespace(out=Path("run"))) == 1
     assert capsys.readouterr().out == f"Stopped: {error}. What is committed stays in run; {advice}\n"
+
+
+def test_a_search_that_is_stopped_before_it_began_says_so(monkeypatch, capsys, tmp_path):
+    """Catches the promise of a folder that does not exist."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.workflows.run_search.run_search", interrupt)
+    run = tmp_path / "run"
+    assert cli.run_and_show(SimpleNamespace(out=run)) == 1
+    assert capsys.readouterr().out.split() == f"Stopped before {run} was begun; nothing was written.".split()
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    assert cli.run_and_show(SimpleNamespace(out=run)) == 1
+    assert "What is committed stays in" in capsys.readouterr().out

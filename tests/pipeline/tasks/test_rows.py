@@ -155,15 +155,15 @@ def test_csv_and_parquet_of_columns_alone(tmp_path):
         ("null", "line 4: expected an object"),
         (b'{"prompt": "\xff", "answer": "1"}', "line 4: this is not UTF-8"),
         ('{"question": "x", "answer": "1"}', "line 4: there is no column 'prompt'; it has: question, answer"),
-        ("{}", "line 4: there is no column 'answer'; it has: no columns"),
+        ("{}", "line 4: there is no column 'prompt' and no column 'answer'; it has: no columns. --prompt-column and"),
         ('{"prompt": "x", "answer": " "}', "line 4: column 'answer' must hold text, found ' '"),
-        ('{"prompt": "", "answer": "1"}', "line 4: column 'prompt' must hold text, found ''"),
-        ('{"prompt": "x", "answer": null}', "line 4: column 'answer' must hold text, found None"),
+        ('{"prompt": "", "answer": "1"}', "line 4: column 'prompt' is empty"),
+        ('{"prompt": "x", "answer": null}', "line 4: column 'answer' is empty"),
         ('{"prompt": "x", "answer": {"1": 1}}', "line 4: column 'answer' must hold text"),
         ('{"prompt": "x", "answer": true}', "line 4: column 'answer' must hold text, found True"),
         ('{"prompt": "x", "answer": NaN}', "line 4: column 'answer' must hold text, found nan"),
         ('{"prompt": "x", "answer": -1e999}', "line 4: column 'answer' must hold text, found -inf"),
-        ('{"prompt": "x", "answer": "1", "id": ""}', "line 4: column 'id' must hold text"),
+        ('{"prompt": "x", "answer": "1", "id": ""}', "line 4: column 'id' is empty"),
         (r'{"prompt": "x", "answer": "1\n2"}', "line 4: the answer has several lines"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_bad_line_is_named(tmp_path, line, message):
         ("prompt,answer\nx,1\nx\n", "line 3: .*not as many fields"),
         ("prompt,answer\nx,1,2\n", "line 2: .*not as many fields"),
         ("question,answer\nx,1\n", "line 2: there is no column 'prompt'; it has: question, answer"),
-        ("prompt,answer\nx,\n", "line 2: column 'answer' must hold text, found ''"),
+        ("prompt,answer\nx,\n", "line 2: column 'answer' is empty"),
         (b"prompt,answer\nx,1\n\xff,1\n", "line 3: this is not UTF-8"),
         ("prompt,answer\n" + "x" * 1_000_001 + ",1\n", "line 2: column 'prompt' holds 1000001 characters"),
         ("prompt,answer\rx,1\r", "line 1: this is not CSV"),
@@ -210,7 +210,7 @@ def test_a_broken_parquet_is_named(tmp_path, damage):
 def test_a_bad_parquet_row_is_named(tmp_path):
     """Catches a null in a column that is read as the text None."""
     pd.DataFrame([*ROWS, {"prompt": "x", "answer": None}]).to_parquet(tmp_path / "d.parquet")
-    with pytest.raises(UserError, match=r"d\.parquet, row 4: column 'answer' must hold text, found None"):
+    with pytest.raises(UserError, match=r"d\.parquet, row 4: column 'answer' is empty"):
         read(tmp_path / "d.parquet")
 
 

@@ -264,6 +264,7 @@ def test_get_task():
     ("name", "tokens", "message"),
     [
         ("mmlu", None, "unknown task 'mmlu'; choose one of: arithmetic, arc,"),
+        ("jsnol", None, "unknown task 'jsnol'; did you mean 'jsonl'"),
         ("arc", 5, "'arc' generates no text; leave --max-new-tokens out"),
         ("gsm8k", 0, "--max-new-tokens must be at least 1, got 0"),
     ],

@@ -205,7 +205,7 @@ def test_rows_may_be_appended_to_the_data_and_not_changed(bench, tmp_path):
     for rows in ([*lines[1:]], [lines[1], lines[0], *lines[2:]], [*lines[:8], lines[9]], lines[:8]):
         with pytest.raises(UserError, match=r"data_sha256.*\n.*if its own come first and are unchanged"):
             search(rows)
-    with pytest.raises(UserError, match=r"settings:\n  keep: 4 there, 'all' now\n") as refusal:
+    with pytest.raises(UserError, match=r"settings:\n  --keep: 4 there, 'all' now\n") as refusal:
         search(lines, keep="all")
     assert "limit" not in str(refusal.value)
     assert search(lines, limit=12).complete and len(bench.handed) == 3
@@ -224,7 +224,7 @@ def test_settings_without_a_row_are_replaced(bench, ids):
     settings = read_settings(bench.out)
     assert (settings["limit"], settings["seed"], settings["calibration"]) == (7, 3, 0)
     assert "extended_at" not in settings and not list((bench.out / "calibration").iterdir())
-    with pytest.raises(UserError, match="seed: 3 there, 0 now"):
+    with pytest.raises(UserError, match="--seed: 3 there, 0 now"):
         bench.search(limit=7)
 
 

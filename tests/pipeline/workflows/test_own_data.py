@@ -77,9 +77,7 @@ def test_a_wrong_rule_is_noticed_in_the_first_lines(files):
     """Catches a newcomer's hour of search in which every right answer counts as wrong."""
     said = search(files, files / "exact", "--match", "exact")
     assert not read_paths(files / "exact").baseline_correct.any()
-    warning = said.index(
-        "Warning: the base model is right on nearly no example. If answers above are right to you, try"
-    )
+    warning = said.index("Warning: the base model is right on nearly no example. --match normalized would call ")
     assert warning < said.index("What was found")
 
 
@@ -102,7 +100,9 @@ def test_an_old_run_goes_on_to_the_letter(files):
     said = search(files, out, "--group-size", 1)
     assert f"{before.example_id.nunique() - 1} of them committed already" in said and "expected" not in said
     assert read_paths(out).equals(before)
-    assert "task_options.match" in search(files, out, "--group-size", 1, "--match", "contains", status=2)
+    assert "--match: 'exact' there, 'contains' now" in search(
+        files, out, "--group-size", 1, "--match", "contains", status=2
+    )
 
 
 def test_a_model_without_a_chat_template_is_refused(files):

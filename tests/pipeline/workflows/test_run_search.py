@@ -151,7 +151,7 @@ class Stopped:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"), [({"seed": 3}, "seed: 0 there, 3 now"), ({"keep": "all"}, "keep: 4 there, 'all' now")]
+    ("changes", "said"), [({"seed": 3}, "--seed: 0 there, 3 now"), ({"keep": "all"}, "--keep: 4 there, 'all' now")]
 )
 def test_other_settings_are_refused_before_a_cluster_is_started(on, request_of, changes, said):
     """Catches minutes of waiting for a cluster, of a call that is refused in any case."""
@@ -165,8 +165,8 @@ def test_other_settings_are_refused_before_a_cluster_is_started(on, request_of, 
 @pytest.mark.parametrize(
     ("placement", "said"),
     [
-        (replace(CPU, device="cuda"), "device: 'cpu' there, 'cuda' now"),
-        (replace(CPU, dtype="bfloat16"), "dtype: 'float32' there, 'bfloat16' now"),
+        (replace(CPU, device="cuda"), "--device: 'cpu' there, 'cuda' now"),
+        (replace(CPU, dtype="bfloat16"), "--dtype: 'float32' there, 'bfloat16' now"),
     ],
 )
 def test_a_run_is_not_resumed_on_another_device(on, request_of, placement, said):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -55,7 +56,7 @@ def test_other_settings_are_refused_before_anything_is_touched(bench, searched):
     """Catches two runs mixed in one folder; the message names the setting and both values."""
     before = files_found(searched)
     said = command(*bench.arguments(searched, actors=1), "--seed", "4", status=2)
-    assert "seed: 3 there, 4 now" in said
+    assert "--seed: 3 there, 4 now" in said
     assert files_found(searched) == before and (searched / "_SUCCESS").exists()
 
 
@@ -129,5 +130,9 @@ def test_inspect_says_how_a_run_goes_on(bench, tmp_path, monkeypatch):
     [line] = [line for line in said.splitlines() if "go on with" in line]
     typed = shlex.split(line.partition("go on with: drllm-pipeline ")[2])
     assert typed == list(map(str, words))
+    with monkeypatch.context() as patched:
+        began = Path.cwd()
+        patched.chdir(tmp_path)
+        assert f"; go on, in {began}, with: drllm-pipeline search" in command("inspect", out).replace("\n", "")
     command(*typed)
     assert "complete" in command("inspect", out) and (out / "_SUCCESS").exists()

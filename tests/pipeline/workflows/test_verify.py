@@ -87,7 +87,7 @@ def test_both_verdicts_are_in_the_rows_and_are_confirmed(run, tmp_path):
     text = command("verify", tmp_path / "run", "--actors", 2, status=1)
     assert f"1 of {len(rows)} replayed labels differ" in text and " in the run's first rendering" in text
     assert "has 4 renderings" in command("inspect", tmp_path / "run")
-    assert "permutations: 4 there, None now" in command(*search, status=2)
+    assert "--permutations: 4 there, not given now" in command(*search, status=2)
     assert "examples of task 'gsm8k' have 4 renderings" in command(
         *("search", "--model", model, "--task", "gsm8k", "--data", questions, "--out", tmp_path / "no"),
         *("--permutations", 5),

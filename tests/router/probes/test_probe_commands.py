@@ -445,10 +445,10 @@ def test_what_stands_behind_a_text_is_not_cut(model):
     ("rows", "options", "message"),
     [
         ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], [], "has the label 'x': there is nothing"),
-        ([{"text": "", "label": "x"}], [], "line 1: column 'text' must hold text, found ''"),
+        ([{"text": "", "label": "x"}], [], "line 1: column 'text' is empty"),
         ([{"body": "a", "label": "x"}], [], "there is no column 'text'; it has: body, label"),
         ([{"text": "a"}], [], "there is no column 'label'; it has: text"),
-        ([{"text": "a", "label": None}], [], "column 'label' must hold text"),
+        ([{"text": "a", "label": None}], [], "column 'label' is empty"),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": "y"}], [], "2 texts are too few"),
         ([{"text": "a", "label": "x"}], ["--template", "no place"], "--template must contain {text} once"),
         ([{"text": "a", "label": "x"}], ["--aggregator", "sum"], "unknown aggregator 'sum'"),

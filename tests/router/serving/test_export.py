@@ -192,14 +192,16 @@ def test_the_best_program_of_a_run_is_right_on_most_examples(tmp_path):
     """Catches a program beyond the budget, wrong rows that count as right, and a tie that the longer one wins."""
     run, frugal = planted_run(tmp_path / "run", FOUND), planted_run(tmp_path / "frugal", FOUND, budget=0.9)
     for runs, budget, expected, said in (
-        ([run], None, IDENTITY, f"itself is right on most: 3 of 4 examples. Of other programs, {SHORTER} is right on"),
         ([run], 0.9, SHORTER, f"{SHORTER} is right on 2 of 4 examples, by the rows that are kept; the base model on 3"),
         ([frugal], None, SHORTER, "2 of 4 examples"),
-        ([frugal], 1.0, IDENTITY, "3 of 4 examples"),
     ):
         lines: list[str] = []
         assert best_of_runs(runs, budget, lines.append) == expected
         assert said in lines[0]
+        assert lines[1].startswith("Warning: it is right on fewer examples than the base model")
+    for runs, budget in (([run], None), ([frugal], 1.0)):
+        with pytest.raises(UserError, match=rf"3 of 4 examples; a copy of it is no use. Of other .*, {SHORTER} is"):
+            best_of_runs(runs, budget, print)
     with pytest.raises(UserError, match=r"has a right program within the budget of 0\.5"):
         best_of_runs([run], 0.5, print)
 
@@ -224,7 +226,9 @@ def test_the_best_program_of_a_run_is_written(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_hidden_layers"] == len(SHORTER)
     monkeypatch.chdir(tmp_path / "out")
     moved = planted_run(tmp_path / "moved", FOUND, name="base", revision=source.revision, model_path=str(base))
-    result = CliRunner().invoke(main, ["export", "--runs", str(moved), "--best", "--out", str(tmp_path / "again")])
+    result = CliRunner().invoke(
+        main, ["export", "--runs", str(moved), "--best", "--budget", "0.9", "--out", str(tmp_path / "again")]
+    )
     assert result.exit_code == 0, result.output
     other = planted_run(tmp_path / "other", FOUND, name=source.name, revision="sha256:1")
     for runs, said in (([other], "is not the model that was searched"), ([run, other], "are of different models")):

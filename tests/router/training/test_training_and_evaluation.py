@@ -313,6 +313,35 @@ def test_the_single_program_can_be_handed_out(playground, router):
     assert json.loads((chosen / "config.json").read_text())["num_hidden_layers"] <= 3
 
 
+def test_an_evaluation_is_told_where_the_trainings_examples_are_now(playground, tmp_path):
+    """Catches a single program that is chosen by the rows alone although the examples were moved and not lost."""
+    moved = tmp_path / "moved.jsonl"
+    shutil.copy(playground.questions, moved)
+    run = tmp_path / "run"
+    shutil.copytree(playground.run, run)
+    notes = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**notes, "data": "gone.jsonl", "data_path": None}))
+    words = ("--features", playground.features, "--epochs", 1, "--held-out", 0.25, "--labels", "consensus")
+    command("train", "--data", run, "--questions", moved, "--out", tmp_path / "router", *words)
+
+    def evaluated(*options, status=0):
+        return command(
+            *("evaluate", "--router", tmp_path / "router", "--task", "arc", "--data", playground.more_questions),
+            *("--simulations", 0, "--curve", "", "--limit", 48, *options),
+            status=status,
+        )
+
+    text = evaluated()
+    assert "cannot be read again" not in text and "choosing the single program" in text
+    shutil.move(moved, tmp_path / "again.jsonl")
+    text = evaluated().replace("\n", " ")
+    assert "by the run's rows. Say with --questions where they are now." in text
+    assert "choosing the single program" in evaluated("--questions", tmp_path / "again.jsonl")
+    assert "--questions must be given once for each run of the training: 1 times" in evaluated(
+        "--questions", "a.jsonl", "--questions", "b.jsonl", status=2
+    )
+
+
 def test_a_router_is_trained_again_only_if_asked(playground):
     """Catches a router that is lost, and an evaluation of its old weights that is taken for one of the new ones."""
     out, _ = playground.train("retrained")

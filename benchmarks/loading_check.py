@@ -73,7 +73,7 @@ def random_model(config: Any, device: torch.device, dtype: torch.dtype) -> Any:
                 parameter.fill_(1.0)
     # Buffers such as rotary frequencies are computed from the configuration.
     rotary = model.model.rotary_emb
-    model.model.rotary_emb = type(rotary)(config, device=device)
+    model.model.rotary_emb = type(rotary)(config).to(device)
     return model.eval().requires_grad_(False)
 
 

@@ -35,3 +35,19 @@ def mcnemar(base: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, floa
     won = sum(o and not b for b, o in zip(base, other, strict=True))
     p_value = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
     return lost, won, p_value
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for the number of tests, so that one below 5 % by luck is had in at most 5 % of all cases.
+
+    Holm, Scandinavian Journal of Statistics 6, 1979.
+
+    Returns:
+        The corrected p-values, in the order of the given ones.
+    """
+    corrected = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, one in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[one]))
+        corrected[one] = highest
+    return corrected

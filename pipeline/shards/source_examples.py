@@ -10,7 +10,6 @@ from pipeline.shards.reader import read_json, read_settings
 from pipeline.shards.run_config import fingerprint
 from pipeline.storage import AnyPath, where_it_is
 from pipeline.tasks import DataRequest, Example, TaskOptions, get_task
-from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 from pipeline.tasks.prompting import Prompting, is_day
 
 #: The entries of ``run.json`` that say where a run's examples come from, with their types.
@@ -82,4 +81,4 @@ def options_of(settings: Mapping[str, Any]) -> TaskOptions:
     Raises:
         UserError: An option is unknown, or out of its range.
     """
-    return TaskOptions.from_settings(settings) if settings.get("task") == PROMPT_ANSWER.name else TaskOptions()
+    return TaskOptions.from_settings(settings)

@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.search.plug_in import is_reference, load_object, located
 from pipeline.storage import without_secrets
 from pipeline.tasks.arc import ARC, ARC_LIKELIHOOD
-from pipeline.tasks.arithmetic import ARITHMETIC
+from pipeline.tasks.arithmetic import ARITHMETIC, arithmetic_task
 from pipeline.tasks.math_problems import DART_MATH, GSM8K
 from pipeline.tasks.prompt_answer import PROMPT_ANSWER, prompt_answer_task
 from pipeline.tasks.prompting import Prompting
@@ -50,20 +50,21 @@ def get_task(
         name: The name. A task from outside, and its examples, carry the reference instead of the task's own name:
             every process and every later command finds the task by it.
         max_new_tokens: Most tokens of a written answer; None for the task's own default.
-        options: The options of the task ``jsonl``.
+        options: The options of the task.
         prompting: The settings of the prompts; None for those of a new run.
 
     Raises:
         UserError: The name is unknown, the task has no such options, its model writes no text, or it shall think and
             writes no solution.
     """
-    if options != NO_OPTIONS and name != PROMPT_ANSWER.name:
-        raise UserError(f"--match, --chat, --system and the columns go with --task {PROMPT_ANSWER.name}, not {name!r}")
+    options.check_task(name)
     if is_reference(name):
         task = load_object(name, Task, role="task")
         task = replace(task, name=name, read=_refusing_broken_examples(name, task.read))
     elif name == PROMPT_ANSWER.name:
         task = prompt_answer_task(options)
+    elif name == ARITHMETIC.name:
+        task = arithmetic_task(options)
     elif name in TASKS:
         task = TASKS[name]
     else:

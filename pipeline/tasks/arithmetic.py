@@ -1,62 +1,63 @@
 """Arithmetic: examples made from a seed, without data. Each prompt shows a few solved problems before its own.
 
-Three kinds in turn: sums of one-digit numbers, the times table, sums of two-digit numbers. The
-embedded model gets part of each right, so there is something to shorten and something to correct.
+The kinds of problems come in turn; ``pipeline.tasks.arithmetic_kinds`` has them all. The embedded model gets part of
+each kind right, so there is something to shorten and something to correct.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cache, partial
 
 from pipeline.errors import UserError
+from pipeline.tasks.arithmetic_kinds import DEFAULT_KINDS, KINDS, Problem, ProblemKind
 from pipeline.tasks.scoring.exact_match import ExactMatch
 from pipeline.tasks.task import Task
+from pipeline.tasks.task_options import TaskOptions
 from pipeline.tasks.types import DataRequest, Example, Rendering
 
+NAME = "arithmetic"
 SPLITS = ("train", "test")
 DEFAULT_LIMIT = 192
 NUM_WORKED = 4
-#: One in this many problems is held out.
-HOLD_OUT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A problem of two operands, with its value."""
+def arithmetic_task(options: TaskOptions) -> Task:
+    """The task ``arithmetic`` with these options.
 
-    kind: str
-    left: int
-    right: int
-
-    @property
-    def text(self) -> str:
-        sign = "*" if self.kind == "times-table" else "+"
-        return f"{self.left} {sign} {self.right} ="
-
-    @property
-    def value(self) -> int:
-        return self.left * self.right if self.kind == "times-table" else self.left + self.right
-
-    @property
-    def split(self) -> str:
-        """The split, which is the same for both orders of the operands, so that 3 + 4 never trains what 4 + 3 tests."""
-        low, high = sorted((self.left, self.right))
-        digest = hashlib.sha256(f"{self.kind} {low} {high}".encode()).digest()
-        return "test" if digest[0] % HOLD_OUT == 0 else "train"
+    Raises:
+        UserError: A kind is unknown, or is named twice.
+    """
+    kinds = kinds_of(options.kinds)
+    return Task(
+        name=NAME,
+        summary=f"problems of {len(DEFAULT_KINDS)} kinds with worked examples, made from the seed (no data needed)",
+        read=partial(read, kinds=kinds),
+        scoring=ExactMatch(max_new_tokens=8),
+        chat=False,
+        needs_data=False,
+        most_renderings=NUM_WORKED,
+    )
 
 
-KINDS: dict[str, tuple[range, range]] = {
-    "sums": (range(10), range(10)),
-    "times-table": (range(1, 11), range(1, 11)),
-    "two-digit-sums": (range(10, 100), range(10, 100)),
-}
+def kinds_of(names: str | None) -> tuple[ProblemKind, ...]:
+    """The kinds of these names, which commas separate; the default ones for None.
+
+    Raises:
+        UserError: A kind is unknown, or is named twice.
+    """
+    chosen = list(DEFAULT_KINDS) if names is None else [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in KINDS:
+            raise UserError(f"--kinds: there is no kind {name!r}; choose of: {', '.join(KINDS)}")
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"--kinds names a kind twice: {names}")
+    return tuple(KINDS[name] for name in chosen)
 
 
-def read(request: DataRequest) -> list[Example]:
+def read(request: DataRequest, *, kinds: Sequence[ProblemKind]) -> list[Example]:
     """Make the examples of one split, the kinds in turn, each in an order drawn from the seed.
 
     The solved problems of a prompt come from the training split alone, and are never the prompt's own.
@@ -65,41 +66,66 @@ def read(request: DataRequest) -> list[Example]:
         UserError: Data was given, or the split is unknown.
     """
     if request.data is not None:
-        raise UserError("task 'arithmetic' makes its own examples; leave --data out")
+        raise UserError(f"task {NAME!r} makes its own examples; leave --data out")
     if request.split not in SPLITS:
-        raise UserError(f"task 'arithmetic' has no split {request.split!r}; choose one of: {', '.join(SPLITS)}")
+        raise UserError(f"task {NAME!r} has no split {request.split!r}; choose one of: {', '.join(SPLITS)}")
     limit = DEFAULT_LIMIT if request.limit is None else request.limit
     # Seeds that are text are hashed alike by every version of Python.
     rng = random.Random(f"arithmetic {request.split} {request.seed}")
-    problems = {kind: [Problem(kind, a, b) for a, b in product(*ranges)] for kind, ranges in KINDS.items()}
-    worked = {kind: [p for p in problems[kind] if p.split == "train"] for kind in KINDS}
-    of_split = {kind: [p for p in problems[kind] if p.split == request.split] for kind in KINDS}
-    for kind in KINDS:
-        rng.shuffle(of_split[kind])
-
-    examples = []
-    for _, problem in zip(range(limit), _in_turn(list(of_split.values()))):
-        candidates = [p for p in worked[problem.kind] if {p.left, p.right} != {problem.left, problem.right}]
-        shown = rng.sample(candidates, NUM_WORKED)
-        # The solved problems in another order are another rendering of the example.
-        first, *others = (
-            "\n".join([f"{p.text} {p.value}" for p in (*shown[shift:], *shown[:shift])] + [problem.text])
-            for shift in range(min(request.renderings, NUM_WORKED))
-        )
-        sign = "x" if problem.kind == "times-table" else "+"
-        examples.append(
-            Example(
-                id=f"arithmetic-{request.split}-{problem.kind}-{problem.left}{sign}{problem.right}",
-                task="arithmetic",
-                question=first,
-                answer=str(problem.value),
-                renderings=tuple(Rendering(question=other, answer=str(problem.value)) for other in others),
-            )
-        )
-    return examples
+    of_split = [[problem for problem in kind.problems() if problem.split == request.split] for kind in kinds]
+    for problems in of_split:
+        rng.shuffle(problems)
+    queues = [[(kind, problem) for problem in problems] for kind, problems in zip(kinds, of_split, strict=True)]
+    return [_example(kind, problem, request, rng) for _, (kind, problem) in zip(range(limit), _in_turn(queues))]
 
 
-def _in_turn(queues: list[list[Problem]]) -> Iterator[Problem]:
+def _example(kind: ProblemKind, problem: Problem, request: DataRequest, rng: random.Random) -> Example:
+    shown = _solved(kind).sample(problem, rng)
+    # The solved problems in another order are another rendering of the example.
+    first, *others = (
+        "\n".join([f"{one.text} {one.answer}" for one in (*shown[shift:], *shown[:shift])] + [problem.text])
+        for shift in range(min(request.renderings, NUM_WORKED))
+    )
+    return Example(
+        id=f"arithmetic-{request.split}-{kind.name}-{problem.name}",
+        task=NAME,
+        question=first,
+        answer=problem.answer,
+        renderings=tuple(Rendering(question=other, answer=problem.answer) for other in others),
+    )
+
+
+@dataclass(frozen=True)
+class _SolvedProblems:
+    """The problems of a kind that prompts may show solved: those of the training split.
+
+    Attributes:
+        problems: The problems.
+        places: The places of the problems with each key.
+    """
+
+    problems: list[Problem]
+    places: dict[tuple[int, ...], list[int]]
+
+    def sample(self, asked: Problem, rng: random.Random) -> list[Problem]:
+        """Different ones, drawn from all but the one that is asked."""
+        left_out = self.places.get(asked.key, [])
+        drawn = rng.sample(range(len(self.problems) - len(left_out)), NUM_WORKED)
+        for place in left_out:
+            drawn = [number + (number >= place) for number in drawn]
+        return [self.problems[number] for number in drawn]
+
+
+@cache
+def _solved(kind: ProblemKind) -> _SolvedProblems:
+    problems = [problem for problem in kind.problems() if problem.split == "train"]
+    places: dict[tuple[int, ...], list[int]] = {}
+    for place, problem in enumerate(problems):
+        places.setdefault(problem.key, []).append(place)
+    return _SolvedProblems(problems, places)
+
+
+def _in_turn(queues: list[list[tuple[ProblemKind, Problem]]]) -> Iterator[tuple[ProblemKind, Problem]]:
     """One problem of each queue in turn, until all queues are empty."""
     for position in range(max(len(queue) for queue in queues)):
         for queue in queues:
@@ -107,12 +133,4 @@ def _in_turn(queues: list[list[Problem]]) -> Iterator[Problem]:
                 yield queue[position]
 
 
-ARITHMETIC = Task(
-    name="arithmetic",
-    summary="sums and times table with worked examples, made from the seed (no data needed)",
-    read=read,
-    scoring=ExactMatch(max_new_tokens=8),
-    chat=False,
-    needs_data=False,
-    most_renderings=NUM_WORKED,
-)
+ARITHMETIC = arithmetic_task(TaskOptions())

@@ -1,4 +1,4 @@
-"""The options of a task over your own rows (``jsonl``): its columns, its prompt, and when an answer is right.
+"""The options of a task: of your own rows the columns, prompt and comparison; of arithmetic the kinds of problems.
 
 A run keeps them in its settings, so that every later command reads the same examples, prompts and verdicts.
 """
@@ -6,11 +6,12 @@ A run keeps them in its settings, so that every later command reads the same exa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.errors.fields import check_fields, option
+from pipeline.errors.fields import check_fields, option, option_name
+from pipeline.tasks.arithmetic_kinds import DEFAULT_KINDS, FORMER_KINDS
 from pipeline.tasks.matching import Match
 
 #: The rule of a new run, and that of runs from before there was a choice.
@@ -18,11 +19,16 @@ DEFAULT_MATCH: Match = "normalized"
 FORMER_MATCH: Match = "exact"
 #: The beginning of the names of task options among a run's settings.
 TASK_OPTION = "task_options."
+#: The options of each task; other tasks have none.
+OPTIONS_OF = {
+    "jsonl": ("match", "chat", "system", "prompt_column", "answer_column"),
+    "arithmetic": ("kinds",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """The options of the task ``jsonl``; other tasks have none.
+    """The options of the tasks that have any; see ``OPTIONS_OF``.
 
     Raises:
         UserError: A word is not one of its choices, a column has no name, or there is a system turn without a chat.
@@ -41,6 +47,11 @@ class TaskOptions:
     """Task jsonl: column of the prompts."""
     answer_column: str = field(default="answer", metadata=option(metavar="NAME"))
     """Task jsonl: column of the reference answers: a text, or a list of accepted texts."""
+    kinds: str | None = field(
+        default=None,
+        metadata=option(metavar="NAMES", unset=f"{','.join(DEFAULT_KINDS)}; as it was for a run that is resumed"),
+    )
+    """Task arithmetic: kinds of problems, with commas between them."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -49,9 +60,33 @@ class TaskOptions:
         if not self.prompt_column or not self.answer_column:
             raise UserError("--prompt-column and --answer-column need a name")
 
+    def check_task(self, task: str) -> None:
+        """Refuse options of another task.
+
+        Raises:
+            UserError: An option is set that the task does not have.
+        """
+        known = OPTIONS_OF.get(task, ())
+        for one in fields(self):
+            if one.name not in known and getattr(self, one.name) != one.default:
+                [owner] = [other for other, names in OPTIONS_OF.items() if one.name in names]
+                raise UserError(f"{option_name(one)} goes with --task {owner}, not {task!r}")
+
+    def of_run(self, task: str, settings: Mapping[str, Any] | None) -> TaskOptions:
+        """These options, with those that are left open as a run has them.
+
+        Args:
+            task: The task.
+            settings: The settings of the run that is resumed; None for a new run.
+        """
+        is_of_task = settings is not None and settings.get("task") == task
+        kept = TaskOptions.from_settings(settings) if settings is not None and is_of_task else _OF_NEW_RUNS
+        left_open = [name for name in OPTIONS_OF.get(task, ()) if getattr(self, name) is None]
+        return replace(self, **{name: getattr(kept, name) for name in left_open})
+
     def to_settings(self) -> dict[str, Any]:
         """The options that differ from what every run had before there were options, as ``run.json`` holds them."""
-        former = asdict(_FORMER)
+        former = asdict(_OF_FORMER_RUNS)
         changed = {name: value for name, value in asdict(self).items() if value is not None and value != former[name]}
         return {f"{TASK_OPTION}{name}": value for name, value in changed.items()}
 
@@ -60,9 +95,10 @@ class TaskOptions:
         """The options of a run with these settings.
 
         Raises:
-            UserError: The settings hold an unknown option, or a value of another type.
+            UserError: The settings hold an option that the task does not have, or a value of another type.
         """
-        values = asdict(_FORMER)
+        known = OPTIONS_OF.get(str(settings.get("task")), ())
+        values = {name: value for name, value in asdict(_OF_FORMER_RUNS).items() if name in known}
         for key, value in settings.items():
             name = key.removeprefix(TASK_OPTION)
             if key.startswith(TASK_OPTION):
@@ -73,5 +109,6 @@ class TaskOptions:
         return cls(**values)
 
 
-#: The options of a run from before there were any.
-_FORMER = TaskOptions(match=FORMER_MATCH)
+#: The options of a new run, and those of a run from before there were any.
+_OF_NEW_RUNS = TaskOptions(match=DEFAULT_MATCH, kinds=",".join(DEFAULT_KINDS))
+_OF_FORMER_RUNS = TaskOptions(match=FORMER_MATCH, kinds=",".join(FORMER_KINDS))

@@ -29,13 +29,10 @@ from pipeline.shards.run_config import (
     fingerprint,
 )
 from pipeline.shards.run_folder import RunFolder
-from pipeline.shards.source_examples import options_of
 from pipeline.storage import AnyPath, absolute_path, without_secrets
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
 from pipeline.tasks.base_answer import BaseAnswer
-from pipeline.tasks.prompt_answer import PROMPT_ANSWER
 from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, is_day, today
-from pipeline.tasks.task_options import DEFAULT_MATCH
 from pipeline.workflows.search_request import SearchRequest
 
 
@@ -72,7 +69,7 @@ def run_search(
     if stored is not None and folder.is_unused(stored):
         stored = None  # the run begins anew
     kept = _kept_settings(stored)
-    request = _with_match(request, stored)
+    request = replace(request, task_options=request.task_options.of_run(request.task, stored))
     try:
         examples = read_examples(request, prompt_version=kept["prompt_version"])
         model = resolve_model(request.model)
@@ -186,15 +183,6 @@ def _task(request: SearchRequest, prompting: Prompting | None = None) -> Task:
     return get_task(
         request.task, max_new_tokens=request.max_new_tokens, options=request.task_options, prompting=prompting
     )
-
-
-def _with_match(request: SearchRequest, stored: Mapping[str, Any] | None) -> SearchRequest:
-    """The request with the rule that compares answers: its own, that of the run that is resumed, or a new run's."""
-    options = request.task_options
-    if request.task != PROMPT_ANSWER.name or options.match is not None:
-        return request
-    match = DEFAULT_MATCH if stored is None else options_of(stored).match
-    return replace(request, task_options=replace(options, match=match))
 
 
 def _given_prior(request: SearchRequest) -> Prior | None:

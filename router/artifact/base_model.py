@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
@@ -75,6 +76,12 @@ def require_revision(source: ModelSource, base: BaseModelRef, *, what: str, hint
             f"{source.name!r} is not {what}: its revision is {short_revision(source.revision)}, that of {base.name} "
             f"is {short_revision(base.revision)}" + ("" if hint is None else f"; {hint}")
         )
+
+
+def lasting_name(name: str) -> str:
+    """A base model's name that holds in any working directory."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
 
 
 def short_revision(revision: str) -> str:

@@ -17,14 +17,15 @@ from router.heads.early_exit.early_exit_request import EarlyExitRequest
 from router.heads.head_request import HeadRequest
 from router.heads.per_layer.per_layer_request import PerLayerRequest
 from router.heads.requests import HEAD_REQUESTS, OLD_NAMES
+from router.heads.selector.selector_request import SelectorRequest
 from router.probes.probe_requests import ProbeKind
 from router.training.train_request import TrainRequest
 
 
 @click.command(
     cls=RequestCommand,
-    short_help="Train a router on path data sets.",
-    help="""Train a router on the path data sets that `search` wrote.
+    short_help="Train a router on path data sets, or a selector on a menu.",
+    help="""Train a router on the path data sets that `search` wrote, or a selector on a menu.
 
 Each layer gets a small network that reads the prompt as it enters that layer and says whether the layer is
 skipped, run, or run twice (--head per-layer). Or one classifier reads the hidden states behind the first layers, and
@@ -39,6 +40,13 @@ Examples:
   drllm-pipeline train --data runs/sums --out routers/sums
   drllm-pipeline train --data runs/arc --data runs/gsm8k --out routers/mixed --epochs 40
   drllm-pipeline train --data runs/sums --out routers/sums-early-exit --head early-exit --short 0.9
+
+With --menu a selector is trained instead: one linear map from the states behind the first layers to the chance that
+each program of the menu is right. It is validated in folds beside the base model, the best static program, nearest
+neighbours and the oracle, and runs the best static program where no other one is clearly better.
+
+\b
+  drllm-pipeline train --menu menus/sums --out routers/selector
 
 A search for training should keep more programs than the default four (search --keep 64): there are then more
 that many examples share, which routers can learn.
@@ -55,10 +63,18 @@ that many examples share, which routers can learn.
 )
 @request_options(PerLayerRequest)
 @request_options(EarlyExitRequest, "early", "short")
+@request_options(SelectorRequest, "menu", "exit", menu={"default": None})
 @request_options(ProbeKind, "aggregator", aggregator={"help": "Of --head early-exit; see probe train."})
 @request_options(TrainRequest, "features", "base", "wandb", "overwrite", "resources")
-def train(data: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], head: str, **options: Any) -> None:
+def train(
+    data: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], head: str, menu: AnyPath | None, **options: Any
+) -> None:
     """Train a router."""
+    if menu is not None:
+        _train_selector(menu, options)
+        return
+    if _is_given("exit"):
+        raise UserError("--exit goes with --menu")
     _check_price(options["labels"])
     request = filled(TrainRequest, options, data=(*data, *more_runs), head=_head_request(head, options))
     from router.training.train import train as run
@@ -85,6 +101,35 @@ def train(data: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], head: str, 
             f"Use:     router.RoutedCausalLM.from_pretrained({str(request.out)!r})\n"
             f'Try:     drllm-pipeline generate --router {request.out} --prompt "…"\n'
             f"Judge:   drllm-pipeline evaluate --router {request.out} --task NAME  (on other examples)"
+        )
+
+
+def _train_selector(menu: AnyPath, options: dict[str, Any]) -> None:
+    """Train a selector on a menu, and show how it validates."""
+    known = {*option_names(SelectorRequest), "fit", "seed"}
+    others = [
+        parameter.opts[0]
+        for parameter in click.get_current_context().command.params
+        if parameter.name not in known and parameter.name is not None and _is_given(parameter.name)
+    ]
+    if others:
+        raise UserError(f"{others[0]} has no effect with --menu; leave it out")
+    if not _is_given("layer_price"):
+        options = {name: value for name, value in options.items() if name != "layer_price"}
+    request = filled(SelectorRequest, options, menu=menu)
+    from router.heads.selector.validation_table import describe_selector, validation_table
+    from router.training.train_selector import VALIDATION_FILE, train_selector
+
+    console = Console()
+    with interruptible(console, "Stopped. Features that were computed are kept; run the same command again."):
+        with StepReporter(console) as steps:
+            trained = train_selector(request, announce=console.say, show=steps)
+        console.print(validation_table(trained.validated))
+        console.say(describe_selector(trained.router.head, trained.validated, trained.gap_closed))
+        console.say(
+            f"Router:     {request.out}\n"
+            f"Validation: {request.out / VALIDATION_FILE}\n"
+            f"Use:        router.RoutedCausalLM.from_pretrained({str(request.out)!r})"
         )
 
 

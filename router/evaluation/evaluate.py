@@ -19,7 +19,6 @@ from pipeline.distributed.cluster import check_output, joined_cluster
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.search.config import PRESETS
-from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.significance import bootstrap_interval, mcnemar
 from pipeline.storage import AnyPath, is_folder, locate, uploaded
 from pipeline.tasks import DataRequest, Example, Task, get_task, read_or_explain
@@ -27,6 +26,7 @@ from pipeline.tasks.prompting import PROMPT_VERSION, Prompting, today
 from router.artifact.base_model import find_base, short_revision
 from router.artifact.folder import EVALUATION_FILE, EVALUATION_PICTURE, weights_sha256
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
+from router.evaluation.asking import Asking, answering_config
 from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_plot import draw_evaluation
 from router.evaluation.evaluation_results import (
@@ -39,12 +39,10 @@ from router.evaluation.evaluation_results import (
     Result,
 )
 from router.evaluation.single_program import TrainingRuns, choose_single
-from router.evaluation.unseen_examples import describe_left_out, unseen_examples
+from router.evaluation.unseen_examples import days_of, describe_left_out, unseen_examples
 from router.routed.causal_lm import check_average, limit_of
 from router.routed.checkpoint import Router
 
-#: Questions that an actor is handed at once.
-GROUP = 8
 #: Questions whose answers are timed.
 TIMED_EXAMPLES = 16
 
@@ -65,6 +63,7 @@ def evaluate(
     Raises:
         UserError: Something in the request is wrong.
     """
+    assert request.router is not None
     router, judged = Router.load(request.router), weights_sha256(request.router, "router")
     others = _others(request, router)
     others_judged = {path.name: weights_sha256(path, "router") for path in request.against}
@@ -84,8 +83,11 @@ def evaluate(
         options=request.task_options,
         prompting=prompting,
     )
-    read, earlier = _read(task, request), _read(task, request, prompt_version=1)
-    examples, left_out = unseen_examples(read, earlier, task, [router, *others.values()], source)
+    read, earlier = read_requested(task, request), read_requested(task, request, prompt_version=1)
+    routers = [router, *others.values()]
+    trained_on = frozenset[int]().union(*(one.trained_on for one in routers))
+    days = [day for one in routers for day in days_of(one)]
+    examples, left_out = unseen_examples(read, earlier, task, source, trained_on=trained_on, days=days)
     training = TrainingRuns.read(_training_runs(request, router), router, announce)
     search = PRESETS["default"]["drllm"]
     prior = training.prior
@@ -93,28 +95,22 @@ def evaluate(
         search = replace(search, margin_scale=None)
         prior = prior and replace(prior, margin_scale=None)
     with joined_cluster(request.resources, source) as placement:
-        config = RunConfig(
-            model=source,
-            task=request.task,
-            data_sha256=fingerprint(examples),
-            max_new_tokens=request.max_new_tokens,
-            thinking=prompting.thinking,
-            day=prompting.day,
-            task_options=request.task_options,
+        config = answering_config(
+            request,
+            source,
+            examples,
+            task,
+            placement,
             search=replace(search, simulations=max(request.simulations, 1)),
-            seed=request.seed,
-            device=placement.device,
-            dtype=placement.dtype,
-            cpus_per_actor=placement.pool.cpus_per_actor,
-            leaves=task.scoring.leaves,
         )
         announce(f"{len(examples)} examples of {request.task}{describe_left_out(left_out)}; {placement.describe()}.")
         actors: ActorPool[Ask] = ActorPool(
             AnsweringActor, ([router, *others.values()], source, config, prior), placement.pool
         )
         with actors:
-            asking = _Asking(router, config, actors, show)
-            found = _evaluate(request, asking, examples, training, left_out, curve=curve, others=list(others))
+            asking = Asking(actors, show)
+            depth = router.head.num_layers
+            found = _evaluate(request, asking, depth, examples, training, left_out, curve=curve, others=list(others))
             return replace(found, weights_sha256=judged, other_weights_sha256=others_judged)
 
 
@@ -174,7 +170,7 @@ def _reachable(request: EvaluateRequest, router: Router, announce: Callable[[str
 
 def results_folder(request: EvaluateRequest) -> AnyPath:
     """The folder of an evaluation's results."""
-    return request.out or locate(request.router)
+    return request.out or locate(request.router or ".")
 
 
 def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
@@ -192,7 +188,7 @@ def write(evaluation: EvaluationResults, folder: AnyPath) -> None:
         raise UserError(f"results cannot be written to {folder}: {error.strerror or error}") from None
 
 
-def _read(task: Task, request: EvaluateRequest, *, prompt_version: int = PROMPT_VERSION) -> list[Example]:
+def read_requested(task: Task, request: EvaluateRequest, *, prompt_version: int = PROMPT_VERSION) -> list[Example]:
     """The examples of a request, in the wordings of a prompt version."""
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit must be at least 1, got {request.limit}")
@@ -210,7 +206,8 @@ def _read(task: Task, request: EvaluateRequest, *, prompt_version: int = PROMPT_
 
 def _evaluate(
     request: EvaluateRequest,
-    asking: _Asking,
+    asking: Asking,
+    depth: int,
     examples: list[Example],
     training: TrainingRuns,
     left_out: dict[str, int],
@@ -218,16 +215,15 @@ def _evaluate(
     curve: Sequence[float],
     others: Sequence[str],
 ) -> EvaluationResults:
-    depth = asking.router.head.num_layers
     identity = LayerProgram.identity(depth)
     base = asking.answers(BASE, examples, programs=[identity] * len(examples))
     routed = asking.answers(ROUTED, examples, budget=request.budget, average=request.average)
     mean = float(np.mean([len(answer.program) for answer in routed]))
-    results = [_result(BASE, base, base), _result(ROUTED, routed, base)]
+    results = [result_of_answers(BASE, base, base), result_of_answers(ROUTED, routed, base)]
     for number, name in enumerate(others, 1):
         answers = asking.answers(name, examples, budget=request.budget, average=request.average, router=number)
         versus = mcnemar([answer.correct for answer in routed], [answer.correct for answer in answers])
-        results.append(replace(_result(name, answers, base), against=versus))
+        results.append(replace(result_of_answers(name, answers, base), against=versus))
     single = choose_single(
         training,
         task=request.task,
@@ -237,14 +233,14 @@ def _evaluate(
     )
     if single is not None:
         answers = asking.answers(SINGLE, examples, programs=[single] * len(examples))
-        results.append(_result(SINGLE, answers, base))
+        results.append(result_of_answers(SINGLE, answers, base))
     rng = random.Random(f"random programs {request.seed}")
     programs = [random_program(depth, len(answer.program), rng) for answer in routed]
-    results.append(_result(RANDOM, asking.answers(RANDOM, examples, programs=programs), base))
+    results.append(result_of_answers(RANDOM, asking.answers(RANDOM, examples, programs=programs), base))
     if request.simulations:
-        results.append(_result(SEARCH, asking.answers(SEARCH, examples, search=True), base))
+        results.append(result_of_answers(SEARCH, asking.answers(SEARCH, examples, search=True), base))
     by_budget = {
-        budget: _result(
+        budget: result_of_answers(
             ROUTED, asking.answers(f"routed, budget {budget:g}", examples, budget=budget, average=request.average), base
         )
         for budget in curve
@@ -256,7 +252,8 @@ def _evaluate(
     )
 
 
-def _result(method: str, answers: list[Answer], base: list[Answer]) -> Result:
+def result_of_answers(method: str, answers: list[Answer], base: list[Answer]) -> Result:
+    """The result of a method, from its answers and the base model's to the same examples."""
     right = [answer.correct for answer in answers]
     lost, won, p_value = mcnemar([answer.correct for answer in base], right)
     return Result(
@@ -283,61 +280,3 @@ def random_program(depth: int, length: int, rng: random.Random) -> LayerProgram:
         for layer in rng.sample(range(depth), min(length - depth, depth)):
             counts[layer] = 2
     return LayerProgram.from_counts(counts)
-
-
-# -- asking the actors ---------------------------------------------------------------------
-
-
-class _Asking:
-    """Sends prompts to the actors, and puts the answers in order."""
-
-    def __init__(
-        self,
-        router: Router,
-        config: RunConfig,
-        actors: ActorPool[Ask],
-        show: Callable[[str, int, int], None],
-    ) -> None:
-        self.router = router
-        self.config = config
-        self._show = show
-        self._actors = actors
-
-    def answers(
-        self,
-        method: str,
-        examples: Sequence[Example],
-        *,
-        programs: Sequence[LayerProgram] | None = None,
-        budget: float | None = None,
-        average: float | None = None,
-        search: bool = False,
-        router: int = 0,
-    ) -> list[Answer]:
-        """A method's answers, in the order of the examples."""
-        asks = [
-            Ask(
-                method=method,
-                examples=examples[start : start + GROUP],
-                programs=None if programs is None else programs[start : start + GROUP],
-                budget=budget,
-                average=average,
-                search=search,
-                router=router,
-            )
-            for start in range(0, len(examples), GROUP)
-        ]
-        by_ask: dict[int, list[Answer]] = {}
-        done = 0
-        for ask, answers in self._actors.map(asks):
-            by_ask[id(ask)] = answers
-            done += len(answers)
-            self._show(method, done, len(examples))
-        return [answer for ask in asks for answer in by_ask[id(ask)]]
-
-    def times(self, examples: Sequence[Example], *, budget: float | None, average: float | None) -> tuple[float, float]:
-        """Median seconds of an answer, of the base model and of the routed one."""
-        ask = Ask(method="latency", examples=examples, budget=budget, average=average, timed=True)
-        [(_, seconds)] = list(self._actors.map([ask]))
-        base, routed = seconds
-        return float(base), float(routed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.distributed.cluster import Resources
+from pipeline.errors import UserError
 from pipeline.errors.fields import check_fields, option
 from pipeline.storage import AnyPath
 from pipeline.tasks.task_options import TaskOptions
@@ -18,8 +19,14 @@ class EvaluateRequest:
         UserError: A field is out of its range.
     """
 
-    router: AnyPath
+    router: AnyPath | None = None
     """Router folder, or hub id."""
+    menu: AnyPath | None = None
+    """Instead of --router: menu folder, the programs of whose front are evaluated."""
+    program: tuple[str, ...] = ()
+    """Instead of --router: a layer program for all examples, as 0-5,5-9,12-29; may be repeated."""
+    model: str | None = None
+    """Base model of --program: hub id, local folder, .gguf file, or 'smollm2'."""
     against: tuple[AnyPath, ...] = ()
     """Another router of the same base model, evaluated on the same examples; may be repeated."""
     task: str = field(metadata=option(metavar="NAME"))
@@ -53,10 +60,34 @@ class EvaluateRequest:
     order."""
     base: str | None = None
     """Path of the base model, if it is not that of the training."""
-    out: AnyPath | None = field(default=None, metadata=option(unset="the router's"))
+    out: AnyPath | None = field(default=None, metadata=option(unset="the router's; none without a router"))
     """Folder of the results."""
     resources: Resources = field(default_factory=Resources)
     """Resources of the actors."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        given = [
+            name
+            for name, value in (("--router", self.router), ("--menu", self.menu), ("--program", self.program))
+            if value
+        ]
+        if not given:
+            raise UserError("give a router with --router, a menu with --menu, or a program with --program")
+        if len(given) > 1:
+            raise UserError(f"{given[0]} and {given[1]} are evaluated by two calls; leave one of them out")
+        if bool(self.program) != (self.model is not None):
+            raise UserError("--program and --model go together: a program is one of a model's layers")
+        if self.router is None:
+            of_router = [
+                name
+                for name, is_given in (
+                    ("--against", self.against),
+                    ("--budget", self.budget is not None),
+                    ("--average", self.average is not None),
+                    ("--runs", self.runs is not None),
+                )
+                if is_given
+            ]
+            if of_router:
+                raise UserError(f"{of_router[0]} goes with --router")

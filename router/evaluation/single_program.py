@@ -16,7 +16,7 @@ from pipeline.shards.source_examples import examples_of
 from pipeline.storage import AnyPath, is_there
 from pipeline.tasks import Example
 from router.evaluation.answering_actor import Answer
-from router.evaluation.kept_programs import KeptPrograms
+from router.labels.kept_programs import KeptPrograms
 from router.routed.checkpoint import Router
 
 #: Number of candidates for the best single program, and of training examples to compare them on.

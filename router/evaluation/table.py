@@ -37,11 +37,14 @@ def show_evaluation(evaluation: EvaluationResults, console: Console) -> None:
                 highlight=False,
                 markup=False,
             )
-    routed = next(result for result in evaluation.results if result.method == ROUTED)
-    console.print(
-        f"The routers fall back to the base model on {100 * routed.identity:.0f} % of the examples.",
-        highlight=False,
-    )
+    routed = next((result for result in evaluation.results if result.method == ROUTED), None)
+    if routed is not None:
+        console.print(
+            f"The routers fall back to the base model on {100 * routed.identity:.0f} % of the examples.",
+            highlight=False,
+        )
+    elif len(evaluation.results) > 2:
+        console.print(f"p-values are corrected for {len(evaluation.results) - 1} programs (Holm).", highlight=False)
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -19,27 +19,29 @@ def unseen_examples(
     found: Sequence[Example],
     earlier: Sequence[Example],
     task: Task,
-    routers: Sequence[Router],
     source: ModelSource,
+    *,
+    trained_on: frozenset[int],
+    days: Sequence[str] = (),
 ) -> tuple[list[Example], dict[str, int]]:
     """The examples to evaluate on, and the number of those left out, by the reason.
 
-    Left out are examples that a router was trained on, or whose prompt cannot be made.
+    Left out are examples that were trained on, or whose prompt cannot be made.
 
     Args:
         found: The examples.
         earlier: The same examples in the wordings of prompt version 1, in which an older router may know them.
         task: Their task.
-        routers: The routers.
         source: The base model.
+        trained_on: Fingerprints (see ``text_fingerprint``) of the prompts and examples that were trained on.
+        days: The dates in the prompts of the training's runs, as ``Prompting.day`` has them.
 
     Raises:
         UserError: No example is left, or the task needs a chat template that the model does not have.
     """
     model, tokenizer = load_description(source)
     task.check_tokenizer(tokenizer)
-    trained_on = frozenset[int]().union(*(router.trained_on for router in routers))
-    known_as = [replace(task, prompting=prompting) for prompting in _promptings(task, routers)]
+    known_as = [replace(task, prompting=prompting) for prompting in _promptings(task, days)]
     examples: list[Example] = []
     left_out: dict[str, int] = {}
     for example, as_version_1 in zip(found, earlier, strict=True):
@@ -73,12 +75,16 @@ def describe_left_out(left_out: dict[str, int]) -> str:
     return "".join(f", {number} left out: {reason}" for reason, number in left_out.items())
 
 
-def _promptings(task: Task, routers: Sequence[Router]) -> list[Prompting]:
-    """The settings of the prompts in which a router may know an example.
+def days_of(router: Router) -> list[str]:
+    """The dates in the prompts of a router's runs; none for a router of an earlier release."""
+    noted = router.made.get("days")
+    return [day for day in noted if is_day(day)] if isinstance(noted, list) else []
 
-    Either wording, with and without thinking, and any date of the router's runs.
+
+def _promptings(task: Task, days: Sequence[str]) -> list[Prompting]:
+    """The settings of the prompts in which an example may have been trained on.
+
+    Either wording, with and without thinking, and any date of the runs.
     """
-    noted = [router.made.get("days") for router in routers]
-    days = {task.prompting.day, *(day for some in noted if isinstance(some, list) for day in some if is_day(day))}
-    kinds = product((1, PROMPT_VERSION), (False, True), sorted(days, key=str))
+    kinds = product((1, PROMPT_VERSION), (False, True), sorted({task.prompting.day, *days}, key=str))
     return [Prompting(version=version, thinking=thinking, day=day) for version, thinking, day in kinds]

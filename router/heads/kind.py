@@ -70,28 +70,37 @@ TrainedT = TypeVar("TrainedT", bound=TrainedHead)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadKind(Generic[RequestT, LabelsT, FeaturesT, TrainedT]):
-    """One kind of router.
+class SavedKind:
+    """One kind of router as it is saved and loaded.
 
     Attributes:
         head: Class of the head, which is built from its settings.
+        card: Describes the head in the model card, from ``config.json``.
+    """
+
+    head: type[Head]
+    card: Callable[[Mapping[str, Any]], str]
+
+    @property
+    def name(self) -> str:
+        """Name of the kind, in ``config.json``."""
+        return self.head.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadKind(SavedKind, Generic[RequestT, LabelsT, FeaturesT, TrainedT]):
+    """One kind of router that is trained on runs.
+
+    Attributes:
         request: The class of its configuration.
         label: Step 1: a label for each example.
         extract: Step 2: the base model's states on the labelled prompts.
         fit: Step 3: the head; calls back with every epoch's record.
         draw: Draws the training into a PNG file.
-        card: Describes the head in the model card, from ``config.json``.
     """
 
-    head: type[Head]
     request: type[RequestT]
     label: Callable[[RunData, LabelRequest, RequestT, ModelService], LabelsT]
     extract: Callable[[LabelsT, RequestT, ModelService], FeaturesT]
     fit: Callable[[LabelsT, FeaturesT, RequestT, Callable[[EpochRecord], None]], TrainedT]
     draw: Callable[[TrainedT, Path], None]
-    card: Callable[[Mapping[str, Any]], str]
-
-    @property
-    def name(self) -> str:
-        """Name of the kind, in ``--head`` and in ``config.json``."""
-        return self.head.name

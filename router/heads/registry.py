@@ -8,11 +8,12 @@ from router.heads.early_exit.early_exit_head import EarlyExitHead, early_exit_ca
 from router.heads.early_exit.early_exit_request import EarlyExitRequest
 from router.heads.early_exit.train import draw_early_exit, extract_early_exit, fit_early_exit, label_early_exit
 from router.heads.head_request import HeadRequest
-from router.heads.kind import HeadKind
+from router.heads.kind import HeadKind, SavedKind
 from router.heads.per_layer.per_layer_head import PerLayerHead, per_layer_card
 from router.heads.per_layer.per_layer_request import PerLayerRequest
 from router.heads.per_layer.train import draw_per_layer, extract_per_layer, fit_per_layer, label_per_layer
 from router.heads.requests import OLD_NAMES
+from router.heads.selector.selector_head import SelectorHead, selector_card
 
 _PER_LAYER = HeadKind(
     head=PerLayerHead,
@@ -41,19 +42,21 @@ HEAD_KINDS: dict[str, HeadKind[Any, Any, Any, Any]] = {
         _EARLY_EXIT,
     )
 }
+#: Every kind of router that is loaded, by its name: selectors are trained on a menu, not on runs.
+SAVED_KINDS: dict[str, SavedKind] = {**HEAD_KINDS, SelectorHead.name: SavedKind(head=SelectorHead, card=selector_card)}
 #: The kind of routers that were saved without a kind.
 UNNAMED_KIND = _PER_LAYER.name
 
 
-def find_kind(name: str) -> HeadKind[Any, Any, Any, Any]:
+def find_kind(name: str) -> SavedKind:
     """The kind of a name, also an old one.
 
     Raises:
         ValueError: There is no head of that name.
     """
-    kind = HEAD_KINDS.get(OLD_NAMES.get(name, name)) if isinstance(name, str) else None
+    kind = SAVED_KINDS.get(OLD_NAMES.get(name, name)) if isinstance(name, str) else None
     if kind is None:
-        raise ValueError(f"unknown head {name!r}; choose one of: {', '.join(HEAD_KINDS)}")
+        raise ValueError(f"unknown head {name!r}; choose one of: {', '.join(SAVED_KINDS)}")
     return kind
 
 

@@ -23,7 +23,7 @@ class LabelRequest:
         UserError: A field is out of its range.
     """
 
-    data: tuple[AnyPath, ...]
+    data: tuple[AnyPath, ...] = ()
     """Run folder; may be repeated."""
     questions: tuple[str, ...] = field(default=(), metadata=option(unset="where the searches found them"))
     """File, folder or hub data set of the examples, if they lie elsewhere now; one for each --data, in its order."""
@@ -43,7 +43,7 @@ class LabelRequest:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.data:
-            raise UserError("--data needs at least one run folder")
+            raise UserError("give at least one run folder with --data, or a menu with --menu")
         if self.questions and len(self.questions) != len(self.data):
             raise UserError(f"--questions must be given once for each --data: {len(self.data)} times, or not at all")
 

@@ -1,1 +1,1 @@
-"""Candidate sets: programs that examples share, their verdicts, and the predicted probability of being right."""
+"""Menus: programs that many examples share, the races that find them, and their outcomes on every example."""

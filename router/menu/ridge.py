@@ -4,11 +4,12 @@ One result says little: on an example that the model answers by luck any program
 the base model's hidden states on a prompt to the programs' results averages over examples whose hidden states are
 alike; each example's own result is left out of its prediction.
 
-Shapes: N examples, M programs, L layers, W windows, D hidden size.
+Shapes: N examples, M programs, F inputs, K components, L layers, W windows, D hidden size.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,40 +33,101 @@ def summarize(features: Array) -> Array:
     return np.concatenate([chosen.mean(2), chosen[:, :, -1]], axis=2).reshape(len(features), -1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RidgeRegression:
+    """A fitted ridge regression.
+
+    Attributes:
+        weights: Weights of the inputs, ``[F, M]``.
+        bias: Constant of each outcome, ``[M]``.
+        left_out: Prediction of each example from all other examples, ``[N, M]``.
+    """
+
+    weights: Array
+    bias: Array
+    left_out: Array
+
+    def predict(self, inputs: Array) -> Array:
+        """Predictions for further examples, ``[N, F]`` to ``[N, M]``."""
+        return np.asarray(inputs.reshape(len(inputs), -1) @ self.weights + self.bias)
+
+
 def leave_one_out(inputs: Array, outcomes: Array) -> Array:
-    """Predict each example's outcomes from all other examples.
+    """Predict each example's outcomes from all other examples; see ``fit_ridge``."""
+    return fit_ridge(principal_components(inputs), outcomes).left_out
+
+
+def fit_ridge(found: PrincipalComponents, outcomes: Array) -> RidgeRegression:
+    """Fit outcomes by ridge regression on the principal components of standardized inputs.
 
     Args:
-        inputs: Inputs of each example, ``[N, …]``, N at least 2.
+        found: The components of each example's inputs; N is at least 2.
         outcomes: Outcomes of each example, ``[N, M]``.
 
     Returns:
-        Predictions ``[N, M]``, by the penalty of the least squared error, the same for all programs.
+        The regression with the penalty whose left-out predictions have the least squared error, the same for all
+        outcomes.
     """
-    scores = components(inputs)
     mean = outcomes.mean(0)
-    left, sizes, _ = np.linalg.svd(scores, full_matrices=False)
+    left, sizes, right = np.linalg.svd(found.scores, full_matrices=False)
+    projected = left.T @ (outcomes - mean)
     variance = np.square(sizes)
-    best_error, best = np.inf, np.broadcast_to(mean, outcomes.shape)
+    best_error, best, best_ridge = np.inf, np.broadcast_to(mean, outcomes.shape), np.inf
     for ridge in RIDGES * max(variance.mean(), 1e-12):
         hat = left * (variance / (variance + ridge))
-        fitted = mean + hat @ (left.T @ (outcomes - mean))
+        fitted = mean + hat @ projected
         # The leverage: how much an example's own outcome counts in its fitted value, through the mean too.
         own = np.minimum((hat * left).sum(1) + 1 / len(outcomes), 1 - 1e-6)
         expected = outcomes - (outcomes - fitted) / (1 - own)[:, None]
         error = float(np.square(outcomes - expected).mean())
         if error < best_error:
-            best_error, best = error, expected
-    return np.asarray(best)
+            best_error, best, best_ridge = error, expected, ridge
+    of_components = right.T @ ((sizes / (variance + best_ridge))[:, None] * projected)
+    weights = found.directions @ of_components / found.deviation[:, None]
+    return RidgeRegression(weights=weights, bias=mean - found.mean @ weights, left_out=np.asarray(best))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrincipalComponents:
+    """The principal components of standardized inputs.
+
+    Attributes:
+        mean: Mean of each input, ``[F]``.
+        deviation: The number by which each input is divided, ``[F]``.
+        directions: Directions of the K components, ``[F, K]``.
+        scores: Components of each example, centred, ``[N, K]``.
+    """
+
+    mean: Array
+    deviation: Array
+    directions: Array
+    scores: Array
+
+    def of(self, inputs: Array) -> Array:
+        """Components of further examples, ``[N, F]`` to ``[N, K]``."""
+        return np.asarray(((inputs.reshape(len(inputs), -1) - self.mean) / self.deviation) @ self.directions)
 
 
 def components(inputs: Array) -> Array:
-    """Principal components of standardized inputs, centred."""
+    """Principal components of standardized inputs, centred, ``[N, K]``."""
+    return principal_components(inputs).scores
+
+
+def principal_components(inputs: Array) -> PrincipalComponents:
+    """Principal components of standardized inputs, ``[N, …]``."""
     from sklearn.decomposition import PCA
 
-    deviation = inputs.std(0)
+    flat = inputs.reshape(len(inputs), -1)
+    mean, deviation = flat.mean(0), flat.std(0)
     # A unit that is the same for every prompt holds no information: do not blow up its rounding.
-    standardized = (inputs - inputs.mean(0)) / np.maximum(deviation, 1e-3 * deviation.mean() + 1e-9)
+    deviation = np.maximum(deviation, 1e-3 * deviation.mean() + 1e-9)
+    standardized = (flat - mean) / deviation
     number = min(COMPONENTS, *standardized.shape)
-    scores = PCA(number, svd_solver="randomized", random_state=0).fit_transform(standardized)
-    return np.asarray(scores - scores.mean(0))
+    pca = PCA(number, svd_solver="randomized", random_state=0)
+    scores = pca.fit_transform(standardized)
+    return PrincipalComponents(
+        mean=mean,
+        deviation=deviation,
+        directions=np.asarray(pca.components_.T),
+        scores=np.asarray(scores - scores.mean(0)),
+    )

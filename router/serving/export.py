@@ -29,7 +29,7 @@ from pipeline.storage import AnyPath, entries, is_folder, is_there, uploaded, wh
 from router.artifact.base_model import find_base, pinned, require_revision
 from router.artifact.folder import EVALUATION_FILE, WEIGHTS_FILE, weights_sha256
 from router.evaluation.evaluation_results import SINGLE
-from router.evaluation.kept_programs import KeptPrograms, base_of_runs
+from router.labels.kept_programs import KeptPrograms, base_of_runs
 from router.routed.causal_lm import RoutedCausalLM
 from router.routed.checkpoint import Router
 

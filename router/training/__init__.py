@@ -1,1 +1,1 @@
-"""From path data sets to a router folder."""
+"""From path data sets to a router folder, and from examples to a menu."""

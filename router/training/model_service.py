@@ -48,6 +48,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         folder: Folder of all kept results.
         announce: Receives a line for the user.
         show: Receives the name of a step, how much of the step is done, and of how much.
+        started: The model, and where actors run it, if Ray runs already; else the service starts it where needed.
     """
 
     base: BaseModelRef
@@ -58,8 +59,8 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
     folder: Path
     announce: Callable[[str], None]
     show: Callable[[str, int, int], None]
+    started: tuple[ModelSource, Placement] | None = None
     _cluster: ExitStack = field(default_factory=ExitStack, init=False)
-    _started: tuple[ModelSource, Placement] | None = field(default=None, init=False)
     _feature_stores: dict[int, FeatureStore] = field(default_factory=dict, init=False)
     _verdict_stores: dict[tuple[str, int | None, TaskOptions], VerdictStore] = field(default_factory=dict, init=False)
 
@@ -202,7 +203,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         Raises:
             UserError: The model is not the one that was searched, or cannot run in its precision.
         """
-        if self._started is None:
+        if self.started is None:
             source = resolve_model(self.location or self.base.name)
             require_revision(
                 source, self.base, what="the model that was searched", hint="say where it lies with --base"
@@ -212,5 +213,5 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
                     f"--dtype {self.resources.dtype}, but the runs were searched in {self.dtype}; leave it out"
                 )
             placement = self._cluster.enter_context(joined_cluster(self.resources, source))
-            self._started = source, replace(placement, dtype=self.dtype)
-        return self._started
+            self.started = source, replace(placement, dtype=self.dtype)
+        return self.started

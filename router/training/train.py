@@ -20,7 +20,7 @@ from pipeline.distributed.cluster import check_output
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.storage import absolute_path, is_there, uploaded
-from router.artifact.base_model import BaseModelRef
+from router.artifact.base_model import BaseModelRef, lasting_name
 from router.artifact.folder import check_output_folder, make_early
 from router.fitting import EpochRecord
 from router.heads.kind import HeadKind, TrainedHead
@@ -123,7 +123,7 @@ def _draw(
 def _router(request: TrainRequest, runs: RunData, labels: TrainingLabels, trained: TrainedHead) -> Router:
     """The router with its settings and metrics, as it is written."""
     return Router(
-        base=_lasting(runs.base, request.base),
+        base=BaseModelRef(name=lasting_name(request.base or runs.base.name), revision=runs.base.revision),
         head=trained.head,
         held_out=trained.sample,
         trained_on=runs.fingerprints,
@@ -141,13 +141,6 @@ def _router(request: TrainRequest, runs: RunData, labels: TrainingLabels, traine
             **{f"held_out_{name}": trained.best[name] for name in ("macro_f1", "accuracy")},
         },
     )
-
-
-def _lasting(base: BaseModelRef, given: str | None) -> BaseModelRef:
-    """The base model by a name that holds in any working directory."""
-    name = given or base.name
-    path = Path(name).expanduser()
-    return BaseModelRef(name=str(path.resolve()) if path.exists() else name, revision=base.revision)
 
 
 class EpochWriter(ExitStack):

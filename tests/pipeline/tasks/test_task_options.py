@@ -59,10 +59,24 @@ def test_wrong_options_are_refused(options, message):
         TaskOptions(**options)
 
 
+def test_options_that_are_left_open_are_those_of_the_run():
+    """Catches a resumed run that gets the default of a newer release, and one of another task whose options count."""
+    assert TaskOptions().of_run("jsonl", None).match == "normalized"
+    assert TaskOptions().of_run("jsonl", {"task": "jsonl"}).match == "exact"
+    assert TaskOptions(match="number").of_run("jsonl", {"task": "jsonl"}).match == "number"
+    assert TaskOptions().of_run("arithmetic", {"task": "arithmetic"}).kinds == "sums,times-table,two-digit-sums"
+    stored = {"task": "arithmetic", "task_options.kinds": "larger"}
+    assert TaskOptions().of_run("arithmetic", stored).kinds == "larger"
+    assert TaskOptions().of_run("arithmetic", {"task": "jsonl", "task_options.match": "number"}).kinds is not None
+    assert TaskOptions().of_run("arc", None) == TaskOptions()
+    larger = replace(CONFIG, task="arithmetic", task_options=TaskOptions(kinds="larger"))
+    assert larger.settings()["task_options.kinds"] == "larger" and options_of(larger.settings()).kinds == "larger"
+
+
 def test_only_own_rows_have_options():
     """Catches --match that is taken for any task and changes nothing, and one that changes arithmetic."""
     for task in ("arithmetic", "arc"):
-        with pytest.raises(UserError, match=f"go with --task jsonl, not '{task}'"):
+        with pytest.raises(UserError, match=f"--match goes with --task jsonl, not '{task}'"):
             get_task(task, options=TaskOptions(match="contains"))
     assert isinstance(get_task("arithmetic").scoring, ExactMatch)
     assert isinstance(get_task("jsonl", options=TaskOptions(match="exact")).scoring, ExactMatch)

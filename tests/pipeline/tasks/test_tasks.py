@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import UserError
 from pipeline.tasks import TASKS, DataRequest, TaskOptions, get_task
-from pipeline.tasks.arithmetic import DEFAULT_LIMIT, KINDS
+from pipeline.tasks.arithmetic import DEFAULT_LIMIT
+from pipeline.tasks.arithmetic_kinds import DEFAULT_KINDS, FORMER_KINDS, KINDS, kind_of
 
 MANY = 400  # every question of the two small kinds, and some of the third
 
@@ -79,13 +83,106 @@ def test_a_limit_keeps_the_kinds_in_turn():
     """Catches a small limit that gives one kind of question alone, or a limit that is ignored."""
     assert len(made()) == DEFAULT_LIMIT
     ids = [example.id for example in made(limit=6)]
-    assert [kind for identifier in ids for kind in KINDS if f"train-{kind}-" in identifier] == [*KINDS, *KINDS]
+    assert [kind for identifier in ids for kind in KINDS if f"train-{kind}-" in identifier] == [
+        *DEFAULT_KINDS,
+        *DEFAULT_KINDS,
+    ]
 
 
 def test_ids_are_unique(both_splits):
     """Catches two questions that share an id, within a split or between the two."""
     ids = [example.id for examples in both_splits.values() for example in examples]
     assert len(set(ids)) == len(ids)
+
+
+def made_of(kinds, **request):
+    """Arithmetic questions of some kinds."""
+    return get_task("arithmetic", options=TaskOptions(kinds=kinds)).read(DataRequest(**request))
+
+
+def test_runs_from_before_there_were_kinds_have_their_examples():
+    """Catches an older run whose examples cannot be read again: another order, another number drawn, another id."""
+    asked = itertools.product(("train", "test"), (0, 3), (1, 4), (192, 700))
+    examples = [
+        [
+            example.to_json()
+            for example in made_of(",".join(FORMER_KINDS), split=split, seed=seed, renderings=renderings, limit=limit)
+        ]
+        for split, seed, renderings, limit in asked
+    ]
+    digest = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
+    assert digest == "bc5024782ff7946bc52e3c7dfeae7dfdaae6a7dfc618b5f79866f2f59ff6e2b0"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_asks_no_question_in_both_splits(name):
+    """Catches a held-out question that is trained on, a problem that is there twice, and a kind too small to split."""
+    problems = KINDS[name].problems()
+    texts = {split: {problem.text for problem in problems if problem.split == split} for split in ("train", "test")}
+    keys = {split: {problem.key for problem in problems if problem.split == split} for split in ("train", "test")}
+    assert texts["train"] and texts["test"] and not texts["train"] & texts["test"] and not keys["train"] & keys["test"]
+    assert len({problem.name for problem in problems}) == len(problems) == sum(map(len, texts.values()))
+    assert all(problem.text == problem.text.strip() and problem.answer.strip() for problem in problems)
+    assert abs(len(texts["test"]) / len(problems) - 0.25) < 0.1
+
+
+def test_no_two_kinds_ask_one_question():
+    """Catches a question that one kind trains and another holds out."""
+    texts = [problem.text for kind in KINDS.values() for problem in kind.problems()]
+    assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "text", "answer"),
+    [
+        ("differences", (53, 17), "53 - 17 =", "36"),
+        ("products", (23, 4), "23 * 4 =", "92"),
+        ("sequences", (3, 4), "3, 7, 11, 15,", "19"),
+        ("descents", (60, 14), "60, 46, 32, 18,", "4"),
+        ("larger", (31, 87), "The larger of 31 and 87 is", "87"),
+        ("smallest-of-three", (31, 12, 20), "The smallest of 31, 12 and 20 is", "12"),
+        ("hundreds", (151,), "151 rounded to the nearest hundred is", "200"),
+        ("tens", (14,), "14 rounded to the nearest ten is", "10"),
+        ("comparisons", (31, 87), "Is 31 more than 87?", "No"),
+        ("true-or-false", (10, 2, 12), "10 + 2 = 12 is", "true"),
+        ("odd-or-even", (47,), "The number 47 is", "odd"),
+        ("remainders", (17, 5), "The remainder of 17 divided by 5 is", "2"),
+        ("losses", (9, 4, 1), "Ann has 9 books and gives 4 away. Now she has", "5"),
+        ("minutes", (2, 5), "In minutes, 2 hours and 5 minutes are", "125"),
+    ],
+)
+def test_a_kinds_answers_are_right(name, numbers, text, answer):
+    """Catches a kind that asks one thing and takes the answer to another for right."""
+    kind = KINDS[name]
+    assert (kind.text(*numbers), str(kind.answer(*numbers))) == (text, answer)
+
+
+def test_half_of_the_claims_are_true():
+    """Catches claims of which one answer is nearly always right."""
+    answers = [problem.answer for problem in KINDS["true-or-false"].problems()]
+    assert set(answers) == {"true", "false"} and abs(answers.count("true") / len(answers) - 0.5) < 0.05
+
+
+def test_the_page_names_every_kind():
+    """Catches a kind that nobody can find, and one that the page promises and that is not there."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "search.md").read_text()
+    part = page[page.index("The kinds:\n") : page.index("Before the first actor searches")]
+    assert set(re.findall(r"`([a-z-]+)`", part)) == set(KINDS)
+
+
+def test_kinds_can_be_chosen():
+    """Catches kinds that are ignored, and a wrong name that ends in a traceback."""
+    examples = made_of("larger, odd-or-even", limit=4)
+    assert [kind_of(example.id) for example in examples] == [
+        *("larger", "odd-or-even"),
+        *("larger", "odd-or-even"),
+    ]
+    assert {len(example.question.splitlines()) for example in examples} == {5}
+    for kinds, message in (("larger,sum", "no kind 'sum'; choose of: sums, "), ("sums,sums", "names a kind twice")):
+        with pytest.raises(UserError, match=message):
+            made_of(kinds)
+    with pytest.raises(UserError, match="--kinds goes with --task arithmetic, not 'arc'"):
+        get_task("arc", options=TaskOptions(kinds="sums"))
 
 
 def test_what_arithmetic_refuses():

@@ -13,7 +13,7 @@ from pipeline.model_source import resolve_model
 from pipeline.tasks import DataRequest, get_task
 from pipeline.tasks.prompting import Prompting
 from router.artifact.base_model import text_fingerprint
-from router.evaluation.unseen_examples import unseen_examples
+from router.evaluation.unseen_examples import days_of, unseen_examples
 
 #: A template with the date and with thinking that is closed unless told, as some public ones have it.
 TEMPLATE = (
@@ -42,9 +42,16 @@ def router_of(prompts, *, days=()):
     return SimpleNamespace(trained_on=frozenset(map(text_fingerprint, prompts)), made={"days": list(days)})
 
 
-def left_out(task, examples, routers, model, earlier=None):
+def unseen(task, examples, routers, model):
+    """The examples that none of the routers knows, and the number of the others, by the reason."""
+    trained_on = frozenset().union(*(router.trained_on for router in routers))
+    days = [day for router in routers for day in days_of(router)]
+    return unseen_examples(examples, examples, task, model, trained_on=trained_on, days=days)
+
+
+def left_out(task, examples, routers, model):
     """The number of examples that are left out, by the reason."""
-    return unseen_examples(examples, earlier or examples, task, routers, model)[1]
+    return unseen(task, examples, routers, model)[1]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,7 @@ def test_an_example_of_training_is_known_in_any_wording(model, tokenizer, tmp_pa
     examples = task.read(DataRequest(data=str(write_questions(tmp_path / "questions.jsonl", 6))))
     as_searched = replace(task, prompting=of_the_run)
     router = router_of([as_searched.prompt(one, tokenizer) for one in examples[:4]], days=["2026-01-31", 7, "soon"])
-    kept, reasons = unseen_examples(examples, examples, task, [router_of([]), router], model)
+    kept, reasons = unseen(task, examples, [router_of([]), router], model)
     assert ([one.id for one in kept], reasons) == ([one.id for one in examples[4:]], {"trained on": 4})
 
 

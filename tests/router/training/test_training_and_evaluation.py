@@ -26,7 +26,7 @@ from pipeline.program import LayerProgram
 from pipeline.shards.run_folder import RunFolder
 from pipeline.tasks import get_task
 from router.evaluation.answering_actor import Answer
-from router.evaluation.evaluate import _read, _result
+from router.evaluation.evaluate import read_requested, result_of_answers
 from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_results import BASE, ROUTED, EvaluationResults
 from router.evaluation.table import show_evaluation
@@ -265,7 +265,7 @@ def test_a_probe_steers_depth_and_is_set_against_the_routers(playground, router)
 def test_a_name_is_shown_as_it_is():
     """Catches a router whose folder's name is taken for markup: it vanishes from the table, or ends in a traceback."""
     answers = [Answer(example_id="q", program=LayerProgram.identity(3), correct=True)]
-    base = _result(BASE, answers, answers)
+    base = result_of_answers(BASE, answers, answers)
     other = replace(base, method="[/b]", against=(0, 1, 1.0))
     results = [base, replace(base, method=ROUTED), other]
     console = Console(file=StringIO(), width=200)
@@ -281,7 +281,9 @@ def test_the_signature_of_questions_that_cannot_be_read_is_not_said():
 
     data = "https://host/q.jsonl?signature=not-for-logs"
     with pytest.raises(UserError, match=r"https://host/q.jsonl\?… cannot be read: no network"):
-        _read(replace(get_task("jsonl"), read=fail), EvaluateRequest(router=Path("r"), task="jsonl", data=data))
+        read_requested(
+            replace(get_task("jsonl"), read=fail), EvaluateRequest(router=Path("r"), task="jsonl", data=data)
+        )
 
 
 def test_the_single_program_can_be_handed_out(playground, router):

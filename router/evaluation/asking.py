@@ -1,0 +1,106 @@
+"""The driver's side of an evaluation: what the actors are configured with, and how they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pipeline.distributed.actor_pool import ActorPool
+from pipeline.distributed.cluster import Placement
+from pipeline.model_source import ModelSource
+from pipeline.program import LayerProgram
+from pipeline.search.config import SearchConfig
+from pipeline.shards.run_config import RunConfig, fingerprint
+from pipeline.tasks import Example, Task
+from router.evaluation.answering_actor import Answer, Ask
+from router.evaluation.evaluate_request import EvaluateRequest
+
+#: Examples that an actor is handed at once.
+GROUP = 8
+
+
+def answering_config(
+    request: EvaluateRequest,
+    source: ModelSource,
+    examples: Sequence[Example],
+    task: Task,
+    placement: Placement,
+    *,
+    search: SearchConfig,
+) -> RunConfig:
+    """The settings under which actors answer, and search where a search is the ceiling.
+
+    Args:
+        request: The evaluation.
+        source: The base model.
+        examples: The examples.
+        task: Their task.
+        placement: Where the actors run.
+        search: Configuration of the search.
+    """
+    return RunConfig(
+        model=source,
+        task=request.task,
+        data_sha256=fingerprint(list(examples)),
+        max_new_tokens=request.max_new_tokens,
+        thinking=task.prompting.thinking,
+        day=task.prompting.day,
+        task_options=request.task_options,
+        search=search,
+        seed=request.seed,
+        device=placement.device,
+        dtype=placement.dtype,
+        cpus_per_actor=placement.pool.cpus_per_actor,
+        leaves=task.scoring.leaves,
+    )
+
+
+class Asking:
+    """Sends prompts to the actors, and puts the answers in order.
+
+    Args:
+        actors: The actors.
+        show: Receives the name of a method, how many of its examples are done, and of how many.
+    """
+
+    def __init__(self, actors: ActorPool[Ask], show: Callable[[str, int, int], None]) -> None:
+        self._show = show
+        self._actors = actors
+
+    def answers(
+        self,
+        method: str,
+        examples: Sequence[Example],
+        *,
+        programs: Sequence[LayerProgram] | None = None,
+        budget: float | None = None,
+        average: float | None = None,
+        search: bool = False,
+        router: int = 0,
+    ) -> list[Answer]:
+        """A method's answers, in the order of the examples."""
+        asks = [
+            Ask(
+                method=method,
+                examples=examples[start : start + GROUP],
+                programs=None if programs is None else programs[start : start + GROUP],
+                budget=budget,
+                average=average,
+                search=search,
+                router=router,
+            )
+            for start in range(0, len(examples), GROUP)
+        ]
+        by_ask: dict[int, list[Answer]] = {}
+        done = 0
+        for ask, answers in self._actors.map(asks):
+            by_ask[id(ask)] = answers
+            done += len(answers)
+            self._show(method, done, len(examples))
+        return [answer for ask in asks for answer in by_ask[id(ask)]]
+
+    def times(self, examples: Sequence[Example], *, budget: float | None, average: float | None) -> tuple[float, float]:
+        """Median seconds of an answer, of the base model and of the routed one."""
+        ask = Ask(method="latency", examples=examples, budget=budget, average=average, timed=True)
+        [(_, seconds)] = list(self._actors.map([ask]))
+        base, routed = seconds
+        return float(base), float(routed)

@@ -1,0 +1,132 @@
+"""The fit of a selector: chances by ridge regression, and the caution that would have paid on left-out examples.
+
+Chances are fitted as the base model's chance and each program's *gain* over it: gains vary less by luck than outcomes
+do, since how hard an example is drops out.
+
+A selector reads the states in front of its *exit*, which a program must not have changed: a late exit sees more, and
+leaves fewer programs to choose from.
+
+Shapes: N examples, M programs of the menu, K of them behind the exit, F inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.program import LayerProgram
+from router.heads.selector.choice import MenuChoice
+from router.menu.ridge import PrincipalComponents, fit_ridge, principal_components
+
+Array = np.ndarray[Any, Any]
+
+#: Values of the caution that are tried, in right answers an example; the last one never leaves the static program.
+CAUTIONS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedSelector:
+    """A fitted selector.
+
+    Attributes:
+        exit: Layers that run before the choice.
+        places: Places in the menu of the programs behind the exit, ``[K]``.
+        weights: From inputs to chances, ``[F, K]``.
+        bias: Constant of each chance, ``[K]``.
+        choice: The rule of the choice among them.
+        left_out: Predicted chances of each training example, from all other examples, ``[N, K]``.
+        value: Mean value of the programs that are chosen by these predictions.
+        components: The principal components of the inputs, which baselines share.
+    """
+
+    exit: int
+    places: Array
+    weights: Array
+    bias: Array
+    choice: MenuChoice
+    left_out: Array
+    value: float
+    components: PrincipalComponents
+
+    def choose(self, inputs: Array) -> Array:
+        """Places in the menu of the programs for further examples, ``[N, F]`` to ``[N]``."""
+        return np.asarray(self.places[self.choice.choose(inputs @ self.weights + self.bias)])
+
+
+def fit_at_best_exit(
+    inputs: Mapping[int, Array], right: Array, programs: Sequence[LayerProgram], *, layer_price: float
+) -> FittedSelector:
+    """The selector at the exit where left-out examples are worth most; of equally good ones the earliest.
+
+    Args:
+        inputs: By the exit, the inputs of each example, ``[N, F]``.
+        right: Right answers, ``[N, M]``; the first program is the identity program.
+        programs: The programs of the menu.
+        layer_price: Price of a layer, in right answers an example.
+    """
+    fitted = [
+        fit_selector(of_exit, right, programs, at=at, layer_price=layer_price) for at, of_exit in sorted(inputs.items())
+    ]
+    return max(fitted, key=lambda one: (one.value, -one.exit))
+
+
+def fit_selector(
+    inputs: Array, right: Array, programs: Sequence[LayerProgram], *, at: int, layer_price: float
+) -> FittedSelector:
+    """Fit a selector on the outcomes of a menu.
+
+    Args:
+        inputs: Inputs of each example at the exit, ``[N, F]``.
+        right: Right answers, ``[N, M]``; the first program is the identity program.
+        programs: The programs of the menu.
+        at: Layers that run before the choice.
+        layer_price: Price of a layer, in right answers an example.
+    """
+    places = places_behind(programs, at)
+    of_places, behind = right[:, places], [programs[place] for place in places]
+    found = principal_components(inputs)
+    base = fit_ridge(found, of_places[:, :1])
+    gain = fit_ridge(found, of_places[:, 1:] - of_places[:, :1])
+    left_out = _chances(base.left_out, gain.left_out)
+    choice = best_caution(left_out, of_places, behind, layer_price=layer_price)
+    return FittedSelector(
+        exit=at,
+        places=np.array(places),
+        weights=_chances(base.weights, gain.weights),
+        bias=_chances(base.bias[None], gain.bias[None])[0],
+        choice=choice,
+        left_out=left_out,
+        value=value_of(choice, choice.choose(left_out), of_places),
+        components=found,
+    )
+
+
+def places_behind(programs: Sequence[LayerProgram], at: int) -> list[int]:
+    """Places of the programs that run each of the first ``at`` layers once, and that counts can say."""
+    counts = [program.counts for program in programs]
+    return [
+        place
+        for place, of_program in enumerate(counts)
+        if of_program is not None and max(of_program) <= 2 and of_program[:at] == (1,) * at
+    ]
+
+
+def best_caution(chances: Array, right: Array, programs: Sequence[LayerProgram], *, layer_price: float) -> MenuChoice:
+    """The rule whose caution would have paid most, by predictions that leave each example's own outcomes out.
+
+    Of equally good ones the most cautious.
+    """
+    rules = [MenuChoice.of(programs, right, caution=caution, layer_price=layer_price) for caution in CAUTIONS]
+    return max(rules, key=lambda rule: (value_of(rule, rule.choose(chances), right), rule.caution))
+
+
+def value_of(rule: MenuChoice, chosen: Array, right: Array) -> float:
+    """The mean value of chosen programs: right answers, less the price of their layers."""
+    return float((right[np.arange(len(right)), chosen] - rule.layer_price * rule.lengths[chosen]).mean())
+
+
+def _chances(base: Array, gain: Array) -> Array:
+    return np.concatenate([base, base + gain], axis=1)

@@ -1,0 +1,65 @@
+"""A validation on the terminal: the methods side by side, and what follows for the router."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated
+
+
+def validation_table(validated: Sequence[Validated]) -> Table:
+    """The methods side by side; those with a star know more than a router can."""
+    table = Table(
+        title="Right answers on left-out folds",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption="* knows the kind of an example, or the answers: no method, but a ceiling.",
+        caption_justify="left",
+    )
+    for column in ("", "right", "95 % CI", "won/lost", "p", "p (static)", "layers"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
+    for one in validated:
+        is_base, is_static = one.method == BASE, one.method in (BASE, STATIC)
+        table.add_row(
+            one.method,
+            f"{100 * one.right:.1f} %",
+            f"{100 * one.low:.1f}–{100 * one.high:.1f}",
+            "" if is_base else f"+{one.won}/−{one.lost}",
+            "" if is_base else f"{one.p_value:.2g}",
+            "" if is_static else f"{one.p_static:.2g}",
+            f"{one.layers:.2f}",
+        )
+    return table
+
+
+def describe_selector(head: Any, validated: Sequence[Validated], gap_closed: float) -> str:
+    """What the router does, and whether it is better than running one program for all prompts.
+
+    Args:
+        head: The ``SelectorHead``.
+        validated: Its result on left-out examples, beside those of its baselines.
+        gap_closed: The share of the gap between the best static program and the oracle that it closes.
+    """
+    by_method = {one.method: one for one in validated}
+    selector, static, base = by_method[SELECTOR], by_method[STATIC], by_method[BASE]
+    best = head.programs[head.choice.best_static]
+    what = (
+        f"The selector chooses among {len(head.programs)} programs after {head.exit} layers; where no other one is "
+        f"clearly better it runs {'the base model' if best.is_identity else best}."
+    )
+    if selector.right > static.right:
+        how = f"It closes {100 * gap_closed:.0f} % of the gap between the best static program and the oracle."
+    else:
+        how = (
+            "It is not better than the best static program on left-out examples. More examples in the menu may help; "
+            f"until then one program does as well: {best} (drllm-pipeline export --program {best})."
+        )
+    if max(selector.right, static.right) < base.right:
+        how += " Neither is better than the base model there."
+    return f"{what} {how}"

@@ -1,0 +1,216 @@
+"""From a menu to a selector: its matrix, the first layers' states of its prompts, validation, fit, and the folder.
+
+ROUTER/config.json, model.safetensors, README.md   the router; see ``router.routed.checkpoint``
+ROUTER/validation.json                             the selector beside its baselines on left-out examples
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pipeline.distributed.cluster import check_output
+from pipeline.engine.loading import cache_folder
+from pipeline.errors import UserError
+from pipeline.program import LayerProgram
+from pipeline.storage import AnyPath, write_whole
+from pipeline.tasks.arithmetic_kinds import kind_of
+from pipeline.tasks.prompting import is_day
+from router.artifact.base_model import BaseModelRef, lasting_name, text_fingerprint
+from router.artifact.folder import check_output_folder, make_early
+from router.features.prompt_template import PromptTemplate
+from router.heads.per_layer.fit import KEPT_HELD_OUT
+from router.heads.selector.fit import FittedSelector, fit_at_best_exit, places_behind
+from router.heads.selector.selector_head import SELECTIONS, SelectorHead, depths_of
+from router.heads.selector.selector_request import SelectorRequest
+from router.heads.selector.validation import Validated, folds_of, gap_closed, validate
+from router.labels.labelled import Labelled
+from router.menu.example_table import read_menu_examples
+from router.menu.matrix import read_matrix
+from router.menu.menu import Menu, read_menu
+from router.routed.checkpoint import Router
+from router.training.model_service import FrozenModelService
+
+Array = np.ndarray[Any, Any]
+
+VALIDATION_FILE = "validation.json"
+#: Exits that are tried, as fractions of the depth.
+_EXITS = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSelector:
+    """A trained selector.
+
+    Attributes:
+        router: The router.
+        validated: Its result on left-out examples, beside those of its baselines.
+        gap_closed: The share of the gap between the best static program and the oracle that it closes.
+    """
+
+    router: Router
+    validated: list[Validated]
+    gap_closed: float
+
+
+def train_selector(
+    request: SelectorRequest,
+    *,
+    announce: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> TrainedSelector:
+    """Train a selector on a menu and write it.
+
+    Args:
+        request: The training.
+        announce: Receives a line for the user.
+        show: Receives the name of a step, how much of the step is done, and of how much.
+
+    Raises:
+        UserError: Something in the request, or in the menu, is wrong.
+        KeyboardInterrupt: The training was interrupted; features that were computed are kept.
+    """
+    check_output(request.out)
+    check_output_folder(request.out, "router", overwrite=request.overwrite)
+    menu, rows = read_menu(request.menu), read_menu_examples(request.menu)
+    programs = [one.program for one in menu.programs]
+    right = right_answers(request.menu, programs, len(rows))
+    exits = exits_of(request, programs)
+    folds = folds_of(list(rows.prompt), seed=request.seed)
+    with _service(request, menu, announce, show) as service:
+        inputs = _inputs(service, menu, rows, exits)
+    make_early(request.out, "router")
+    announce(f"Validating a selector among {len(programs)} programs on {len(rows)} examples, in folds.")
+    validated = validate(
+        inputs,
+        right,
+        programs,
+        folds,
+        kinds=[kind_of(example) or task for example, task in zip(rows.example_id, rows.task, strict=True)],
+        layer_price=request.layer_price,
+        show=lambda done, total: show("folds", done, total),
+    )
+    fitted = fit_at_best_exit(inputs, right, programs, layer_price=request.layer_price)
+    closed = gap_closed(validated)
+    router = _router(request, menu, rows, programs, fitted, closed)
+    router.save(request.out)
+    record = {"gap_closed": closed, "methods": [asdict(one) for one in validated]}
+    write_whole(request.out / VALIDATION_FILE, (json.dumps(record, indent=1) + "\n").encode())
+    return TrainedSelector(router=router, validated=validated, gap_closed=closed)
+
+
+def right_answers(menu: AnyPath, programs: Sequence[LayerProgram], num_examples: int) -> Array:
+    """Right answers of a menu's programs on its examples, ``[N, M]``.
+
+    Raises:
+        UserError: An outcome is missing.
+    """
+    frame = read_matrix(menu)
+    names = list(map(str, programs))
+    table = frame[frame.program.isin(names)].pivot(index="place", columns="program", values="right")
+    right = table.reindex(index=range(num_examples), columns=names).to_numpy(dtype=np.float64)
+    missing = int(np.isnan(right).sum())
+    if missing:
+        raise UserError(f"{missing} outcomes are missing in {menu}; run the menu command again, which fills them")
+    return right
+
+
+def exits_of(request: SelectorRequest, programs: Sequence[LayerProgram]) -> list[int]:
+    """The exits that are tried, those with no program but the identity left out.
+
+    Raises:
+        UserError: No exit has a program to choose, or the one that is asked for has none.
+    """
+    depth = programs[0].num_layers
+    wanted = sorted({max(1, round(share * depth)) for share in _EXITS}) if request.exit is None else [request.exit]
+    found = [at for at in wanted if at < depth and len(places_behind(programs, at)) > 1]
+    if not found:
+        raise UserError(
+            f"no program of {request.menu} leaves the first {wanted[0]} of {depth} layers as they are and repeats no "
+            "block of several: there is nothing to choose; give a smaller --exit, or a menu with more programs"
+        )
+    return found
+
+
+def _service(
+    request: SelectorRequest,
+    menu: Menu,
+    announce: Callable[[str], None],
+    show: Callable[[str, int, int], None],
+) -> FrozenModelService:
+    return FrozenModelService(
+        base=menu.settings.base,
+        location=request.base,
+        dtype=menu.settings.dtype,
+        add_special_tokens=menu.settings.add_special_tokens,
+        resources=request.resources,
+        folder=request.features or cache_folder() / "features",
+        announce=announce,
+        show=show,
+    )
+
+
+def _inputs(service: FrozenModelService, menu: Menu, rows: pd.DataFrame, exits: Sequence[int]) -> dict[int, Array]:
+    """By the exit, the inputs of each example, ``[N, F]``."""
+    template = PromptTemplate(add_special_tokens=menu.settings.add_special_tokens)
+    labelled = [
+        Labelled(example_id=example, task=task, prompt=prompt, counts=(1,) * menu.settings.num_layers)
+        for example, task, prompt in zip(rows.example_id, rows.task, rows.prompt, strict=True)
+    ]
+    stores = [
+        service.states(labelled, prompt_template=template, state_selection=selection, early=exits[-1])
+        for selection in SELECTIONS
+    ]
+    # [N, S, selections, D]
+    states = np.stack([np.stack([store.read(row.prompt)[0] for row in labelled]) for store in stores], axis=2)
+    return {at: states[:, depths_of(at)].reshape(len(rows), -1).astype(np.float32) for at in exits}
+
+
+def _router(
+    request: SelectorRequest,
+    menu: Menu,
+    rows: pd.DataFrame,
+    programs: Sequence[LayerProgram],
+    fitted: FittedSelector,
+    closed: float,
+) -> Router:
+    settings = menu.settings
+    num_inputs, num_programs = fitted.weights.shape
+    network = nn.Linear(num_inputs, num_programs)
+    with torch.no_grad():
+        network.weight.copy_(torch.from_numpy(fitted.weights.T))
+        network.bias.copy_(torch.from_numpy(fitted.bias))
+    head = SelectorHead(
+        network=network.eval().requires_grad_(False),
+        programs=tuple(programs[place] for place in fitted.places),
+        exit=fitted.exit,
+        hidden_size=num_inputs // (len(depths_of(fitted.exit)) * len(SELECTIONS)),
+        choice=fitted.choice,
+    )
+    known = {text_fingerprint(str(prompt)) for prompt in rows.prompt}
+    known |= {
+        text_fingerprint(str(task), str(example)) for task, example in zip(rows.task, rows.example_id, strict=True)
+    }
+    day = settings.others.get("day")
+    return Router(
+        base=BaseModelRef(name=lasting_name(request.base or settings.base.name), revision=settings.base.revision),
+        head=head,
+        held_out=torch.from_numpy(fitted.left_out[:KEPT_HELD_OUT].astype(np.float32)),
+        trained_on=frozenset(known),
+        add_special_tokens=settings.add_special_tokens,
+        made={
+            "data": [],
+            "menu": str(request.menu),
+            "questions": len(rows),
+            "layer_price": request.layer_price,
+            "days": [day] if is_day(day) else [],
+            "gap_closed": closed,
+        },
+    )

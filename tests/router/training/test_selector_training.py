@@ -1,0 +1,142 @@
+"""From a menu to a selector to a table, by the commands, with a tiny model and actors in this process."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tiny import NUM_LAYERS, save_tiny_model, write_questions
+
+from pipeline.cli.main import main
+from router import RoutedCausalLM
+from router.menu.matrix import shards_of
+from router.routed.checkpoint import Router
+
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
+
+QUESTIONS = 80
+
+
+def command(*arguments, status=0):
+    """The output of a command of ours, which must end as it should."""
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == status, (result.output, result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.output
+
+
+class Playground:
+    """A tiny model, and a menu of its programs on questions."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.model = save_tiny_model(folder / "model")
+        write_questions(folder / "train.jsonl", QUESTIONS)
+        write_questions(folder / "test.jsonl", QUESTIONS + 24)
+        self.menu = folder / "menu"
+        self.make_menu()
+
+    def make_menu(self):
+        command(
+            *("menu", "--model", self.model, "--task", "arc", "--data", self.folder / "train.jsonl"),
+            *("--out", self.menu, "--size", 6, "--features", self.folder / "features"),
+        )
+
+    def train(self, name, *options, status=0):
+        out = self.folder / name
+        text = command(
+            *("train", "--menu", self.menu, "--out", out, "--features", self.folder / "features", *options),
+            status=status,
+        )
+        return out, text
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory, local_actors):
+    return Playground(tmp_path_factory.mktemp("playground"))
+
+
+@pytest.fixture(scope="module")
+def selector(playground):
+    return playground.train("selector")
+
+
+def test_a_training_ends_with_what_it_is_worth(playground, selector):
+    """Catches a training that says nothing of its baselines, or of which the router cannot be used."""
+    out, text = selector
+    said = " ".join(text.split())
+    for method in ("base", "best static program", "nearest neighbours", "selector", "random choice", "oracle *"):
+        assert method in said
+    assert "The selector chooses among" in said
+    assert "It closes" in said or "It is not better than the best static program on left-out examples" in said
+    stored = json.loads((out / "validation.json").read_text())
+    assert {one["method"] for one in stored["methods"]} >= {"base", "selector", "oracle *"}
+    lm = RoutedCausalLM.from_pretrained(out)
+    assert len(lm.generate(["Which of these?"] * 2, max_new_tokens=3)) == 2
+    assert len(lm.last_programs[0]) <= 1.15 * NUM_LAYERS
+    router: Any = Router.load(out)
+    assert router.head.programs[0].is_identity and len(router.head.programs) > 1
+    assert router.made["questions"] == QUESTIONS and router.made["days"]
+
+
+def test_a_second_training_reads_nothing_and_gives_the_same_bits(playground, selector):
+    """Catches states that are computed again, and a training that does not repeat."""
+    again, text = playground.train("again")
+    assert text.count("All states are in") == 2 and "Reading" not in text
+    assert (again / "model.safetensors").read_bytes() == (selector[0] / "model.safetensors").read_bytes()
+
+
+def test_it_is_evaluated_on_other_examples(playground, selector):
+    """Catches an evaluation on the examples of the menu, and one that does not know this kind of router."""
+    text = command(
+        *("evaluate", "--router", selector[0], "--task", "arc", "--data", playground.folder / "test.jsonl"),
+        *("--simulations", 0, "--curve", ""),
+    )
+    assert f"24 examples of arc, {QUESTIONS} left out: trained on" in text
+    results = json.loads((selector[0] / "evaluation.json").read_text())["results"]
+    router: Any = Router.load(selector[0])
+    programs = set(map(str, router.head.programs))
+    [routed] = [result for result in results if result["contender"] == "routed"]
+    assert {program for program, _ in routed["answers"].values()} <= programs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--exit", NUM_LAYERS), f"no program of MENU leaves the first {NUM_LAYERS} of {NUM_LAYERS} layers"),
+        (("--exit", 0), "--exit must be at least 1"),
+        (("--epochs", 3), "--epochs has no effect with --menu; leave it out"),
+        (("--data", "elsewhere"), "--data has no effect with --menu; leave it out"),
+        (("--head", "early-exit"), "--head has no effect with --menu; leave it out"),
+        (("--base", "nowhere"), "nowhere"),
+    ],
+)
+def test_a_wrong_call_gets_its_message(playground, options, message):
+    """Catches a traceback, and an option that is ignored."""
+    features = ("--features", playground.folder / "none") if "--base" in options else ()
+    _, text = playground.train("wrong", *options, *features, status=2)
+    assert message.replace("MENU", str(playground.menu)) in text.replace("\n", " ")
+    assert not (playground.folder / "wrong" / "config.json").exists()
+
+
+def test_holes_are_named_and_filled(playground, selector):
+    """Catches a hole that counts as a wrong answer."""
+    shards_of(playground.menu)[0].unlink()
+    _, text = playground.train("hole", status=2)
+    assert "outcomes are missing in" in text and "run the menu command again, which fills them" in text
+    playground.make_menu()
+    again, _ = playground.train("filled")
+    assert (again / "model.safetensors").read_bytes() == (selector[0] / "model.safetensors").read_bytes()
+
+
+def test_neither_a_menu_nor_runs_are_said(tmp_path):
+    """Catches a traceback where nothing says what to train on, and an exit that has no effect."""
+    assert "give at least one run folder with --data, or a menu with --menu" in command(
+        "train", "--out", tmp_path / "router", status=2
+    )
+    assert "--exit goes with --menu" in command(
+        "train", "--data", tmp_path, "--exit", 3, "--out", tmp_path / "router", status=2
+    )
+    assert "is no menu" in command("train", "--menu", tmp_path, "--out", tmp_path / "router", status=2)

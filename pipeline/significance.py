@@ -24,6 +24,22 @@ def bootstrap_interval(right: Sequence[bool], *, level: float = 0.95, seed: int 
     return float(low), float(high)
 
 
+def interval_of_shares(shares: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """The percentile bootstrap interval of a mean of shares, of which there are few different ones.
+
+    Args:
+        shares: The share of each example, such as the share of its renderings that are answered right.
+        level: Level of confidence.
+        seed: Seed of the resamples.
+    """
+    # To resample n examples is to draw the numbers of the different shares from a multinomial distribution.
+    different, numbers = np.unique(np.asarray(shares, dtype=np.float64), return_counts=True)
+    number = len(shares)
+    draws = np.random.default_rng(seed).multinomial(number, numbers / number, size=_RESAMPLES) @ different / number
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def mcnemar(base: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, float]:
     """McNemar's exact test on the same examples (1947).
 
@@ -38,9 +54,9 @@ def mcnemar(base: Sequence[bool], other: Sequence[bool]) -> tuple[int, int, floa
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for the number of tests, so that one below 5 % by luck is had in at most 5 % of all cases.
+    """p-values corrected for the number of tests (Holm, Scandinavian Journal of Statistics 6, 1979).
 
-    Holm, Scandinavian Journal of Statistics 6, 1979.
+    Where nothing differs, the chance that any corrected p-value is below 5 % is at most 5 %.
 
     Returns:
         The corrected p-values, in the order of the given ones.

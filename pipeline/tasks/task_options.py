@@ -24,6 +24,8 @@ OPTIONS_OF = {
     "jsonl": ("match", "chat", "system", "prompt_column", "answer_column"),
     "arithmetic": ("kinds",),
 }
+#: Those that a resumed run has as it had them, unless they are given.
+_LEFT_OPEN = ("match", "kinds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +83,12 @@ class TaskOptions:
         """
         is_of_task = settings is not None and settings.get("task") == task
         kept = TaskOptions.from_settings(settings) if settings is not None and is_of_task else _OF_NEW_RUNS
-        left_open = [name for name in OPTIONS_OF.get(task, ()) if getattr(self, name) is None]
-        return replace(self, **{name: getattr(kept, name) for name in left_open})
+        left_open = [name for name in _LEFT_OPEN if name in OPTIONS_OF.get(task, ()) and getattr(self, name) is None]
+        chosen = replace(self, **{name: getattr(kept, name) for name in left_open})
+        if chosen.kinds is None:
+            return chosen
+        # The same kinds are the same setting, with spaces or without.
+        return replace(chosen, kinds=",".join(name.strip() for name in chosen.kinds.split(",")))
 
     def to_settings(self) -> dict[str, Any]:
         """The options that differ from what every run had before there were options, as ``run.json`` holds them."""

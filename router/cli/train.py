@@ -125,7 +125,7 @@ def _train_selector(menu: AnyPath, options: dict[str, Any]) -> None:
         with StepReporter(console) as steps:
             trained = train_selector(request, announce=console.say, show=steps)
         console.print(validation_table(trained.validated))
-        console.say(describe_selector(trained.router.head, trained.validated, trained.gap_closed))
+        console.say(describe_selector(trained.router.head, trained.best_static, trained.validated, trained.gap_closed))
         console.say(
             f"Router:     {request.out}\n"
             f"Validation: {request.out / VALIDATION_FILE}\n"

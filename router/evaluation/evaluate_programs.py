@@ -1,7 +1,7 @@
 """Pass@1 of single programs, each for all examples, beside the base model's: what a menu's front is worth.
 
-The programs were chosen on other examples, so their figures here are no maxima of luck. Several programs are several
-chances of a small p-value: p-values are corrected for their number (Holm).
+Examples that a menu was made of are left out, so the figures of its front are no maxima of luck. Several programs are
+several chances of a small p-value: p-values are corrected for their number (Holm).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def evaluate_programs(
     """
     if request.out is not None:
         check_output(request.out)
+    request = _as_the_menu(request)
     source, programs, trained_on, days = _chosen(request)
     task = get_task(
         request.task,
@@ -82,6 +83,23 @@ def evaluate_programs(
         questions=len(examples),
         left_out=left_out,
         num_layers=depth,
+    )
+
+
+def _as_the_menu(request: EvaluateRequest) -> EvaluateRequest:
+    """The request with the menu's task options and limit on tokens, where it leaves them open and has the same task."""
+    if request.menu is None:
+        return request
+    settings = read_menu(request.menu).settings
+    if settings.task != request.task:
+        return request
+    stored = {**settings.others, "task": settings.task}
+    tokens = settings.others.get("max_new_tokens") if request.max_new_tokens is None else request.max_new_tokens
+    return replace(
+        request,
+        task_options=request.task_options.of_run(request.task, stored),
+        max_new_tokens=tokens,
+        thinking=request.thinking or settings.others.get("thinking") is True,
     )
 
 

@@ -76,8 +76,12 @@ class EvaluateRequest:
             raise UserError("give a router with --router, a menu with --menu, or a program with --program")
         if len(given) > 1:
             raise UserError(f"{given[0]} and {given[1]} are evaluated by two calls; leave one of them out")
-        if bool(self.program) != (self.model is not None):
-            raise UserError("--program and --model go together: a program is one of a model's layers")
+        if self.model is not None and not self.program:
+            raise UserError("--model goes with --program; say with --base where another model lies now")
+        if self.program and self.model is None:
+            raise UserError("--program needs its --model: a program is one of a model's layers")
+        if self.program and self.base is not None:
+            raise UserError("--program has its --model; leave --base out")
         if self.router is None:
             of_router = [
                 name
@@ -86,6 +90,7 @@ class EvaluateRequest:
                     ("--budget", self.budget is not None),
                     ("--average", self.average is not None),
                     ("--runs", self.runs is not None),
+                    ("--questions", bool(self.questions)),
                 )
                 if is_given
             ]

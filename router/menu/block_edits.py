@@ -61,8 +61,11 @@ def single_edits(num_layers: int, *, least: int, most: int) -> Iterator[BlockEdi
 def combined_edits(
     edits: Sequence[BlockEdit], number: int, *, num_layers: int, least: int, most: int
 ) -> Iterator[tuple[BlockEdit, ...]]:
-    """All sets of ``number`` edits that go together and lead to a program of ``least`` to ``most`` layers."""
-    for some in combinations(sorted(set(edits)), number):
+    """All sets of ``number`` edits that go together and lead to a program of ``least`` to ``most`` layers.
+
+    Those of the first edits come first.
+    """
+    for some in (tuple(sorted(one)) for one in combinations(dict.fromkeys(edits), number)):
         length = num_layers + sum(edit.added_layers for edit in some)
         if go_together(some) and max(1, least) <= length <= most:
             yield some

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.program import LayerProgram
-from pipeline.significance import bootstrap_interval, holm, mcnemar
+from pipeline.significance import holm, interval_of_shares, mcnemar
 from router.menu.choice import front
 from router.menu.menu import MenuProgram
 
@@ -34,7 +34,7 @@ def menu_programs(programs: Sequence[LayerProgram], right: Array, *, num_held_ou
     corrected = [1.0, *holm([p_value for _, _, p_value in tests[1:]])]
     figures = []
     for one, (program, (lost, won, _), p_value) in enumerate(zip(programs, tests, corrected, strict=True)):
-        low, high = bootstrap_interval(whole[:, one].tolist())
+        low, high = interval_of_shares(held_out[:, one].tolist())
         figures.append(
             MenuProgram(
                 program=program,

@@ -18,13 +18,16 @@ def draw_front(menu: Menu, folder: AnyPath) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     base = menu.programs[0]
-    for is_front, label, style in ((False, "for some prompts", "o"), (True, "best of its length", "D")):
+    for is_front, label, style in ((False, "for some prompts", "o"), (True, "better than all shorter ones", "D")):
         some = [one for one in menu.programs if one.on_front == is_front]
         if some:
             axes.errorbar(
                 [len(one.program) for one in some],
                 [100 * one.right for one in some],
-                yerr=[[100 * (one.right - one.low) for one in some], [100 * (one.high - one.right) for one in some]],
+                yerr=[
+                    [max(0.0, 100 * (one.right - one.low)) for one in some],
+                    [max(0.0, 100 * (one.high - one.right)) for one in some],
+                ],
                 fmt=style,
                 capsize=2,
                 label=label,

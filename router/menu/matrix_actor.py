@@ -45,5 +45,5 @@ class MatrixActor(TaskActor):
         of_cells = [[next(scored) for _ in cell] for cell in cells]
         shape = len(work.examples), len(programs)
         right = np.array([np.mean([outcome.correct for outcome in some]) for some in of_cells]).reshape(shape)
-        margins = np.array([min(outcome.margin for outcome in some) for some in of_cells]).reshape(shape)
+        margins = np.array([np.min([outcome.margin for outcome in some]) for some in of_cells]).reshape(shape)
         return Outcomes(right=right, margins=margins), self._model.layers_run - before

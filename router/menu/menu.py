@@ -29,7 +29,7 @@ class MenuProgram:
 
     Attributes:
         program: The program.
-        on_front: Whether it is the best of its length.
+        on_front: Whether it is right on more of the examples that programs are chosen on than every shorter program.
         right: Share of right answers on the held-out examples.
         low: Lower end of the 95 % interval of that share.
         high: Upper end.
@@ -139,6 +139,9 @@ def read_menu(menu: AnyPath) -> Menu:
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(menu, error) from None
+    numbers = [number for one in programs for number in (one.right, one.low, one.high, one.won, one.lost, one.p_value)]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise _damaged(menu, "a figure in it is no number")
     if not programs or not programs[0].program.is_identity:
         raise _damaged(menu, "its first program is not the identity program")
     known = {"format", "finished", "programs", *asdict(settings)}
@@ -169,6 +172,11 @@ def _settings(stored: Mapping[str, Any], menu: AnyPath) -> MenuSettings:
     try:
         named = {name: stored[name] for name in MenuSettings.__dataclass_fields__}
         settings = MenuSettings(**{**named, "base": BaseModelRef(**stored["base"])})
+        if not isinstance(settings.others, dict):
+            raise TypeError("its other settings are no object")
+        texts = (settings.dtype, settings.task, settings.data_sha256, settings.base.name, settings.base.revision)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a text in it is none")
         whole = (settings.num_layers, settings.num_examples, settings.num_held_out)
         if not all(isinstance(number, int) and number >= 1 for number in whole):
             raise ValueError("a number in it is no whole number above 0")

@@ -56,7 +56,7 @@ class MenuRequest:
     held_out: float = field(default=0.2, metadata=option(above=0, below=1))
     """Share of the examples that no program is chosen on; the menu's figures are measured there."""
     evaluations: int | None = field(default=None, metadata=option(at_least=1, unset="as many as the race needs"))
-    """Most programs times examples that are run."""
+    """Programs times examples that are run, about."""
     features: Path | None = field(default=None, metadata=option(unset="the user's cache"))
     """Folder of the prompts' features."""
     resources: Resources = field(default_factory=Resources)

@@ -142,7 +142,7 @@ def ranking(outcomes: Outcomes, programs: Sequence[LayerProgram], *, compare_mar
 
 def squashed(margins: Array) -> Array:
     """Margins between -1 and 1: among answers that are far off, the distance says little."""
-    finite = np.nan_to_num(margins.astype(np.float64), nan=-np.inf)
+    finite = np.nan_to_num(margins.astype(np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     sizes = np.abs(finite[np.isfinite(finite)])
     scale = float(np.quantile(sizes, 0.9)) if sizes.size else 0.0
     return np.tanh(finite / (scale or 1.0))

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pipeline.program import LayerProgram
 from router.menu.block_edits import BlockEdit, combined_edits, edited, go_together, single_edits
 from router.menu.race_plan import CHAIN_WIDTH, PAIRED, TRIPLED, RacePlan
-from router.menu.racing import RaceResult, Round, RunsPrograms, race, ranking
+from router.menu.racing import RaceResult, Round, RunsPrograms, race, ranking, survivors
 
 
 def finalists(
@@ -55,7 +55,7 @@ def finalists(
     singles = raced("single edits", list(edits), plan.screening)
     best = [edits[program] for program in singles.order if program in edits]
     combined = islice(
-        chain(combined_edits(best[:TRIPLED], 3, **limits), combined_edits(best[:PAIRED], 2, **limits)),
+        chain(combined_edits(best[:PAIRED], 2, **limits), combined_edits(best[:TRIPLED], 3, **limits)),
         plan.num_combined,
     )
     within = [program for program in found if plan.least <= len(program) <= plan.most]
@@ -69,7 +69,9 @@ def finalists(
     )
     candidates = [*(edited(some, num_layers) for some in combined), *within]
     combinations = raced("combinations", candidates, plan.screening) if candidates else None
-    going_on = [*singles.ranked[: plan.finishers], *(combinations.ranked[: plan.finishers] if combinations else [])]
+    going_on = survivors(singles.ranked, plan.finishers)
+    if combinations is not None:
+        going_on += survivors(combinations.ranked, plan.finishers)
     last = raced("finalists", [*going_on, *chained], plan.final)
     run([identity], range(plan.final[-1]))
     return list(dict.fromkeys([*last.ranked, identity]))

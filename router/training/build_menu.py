@@ -22,7 +22,7 @@ from pipeline.program import LayerProgram
 from pipeline.storage import is_there, write_whole
 from pipeline.tasks import get_task
 from pipeline.tasks.prompting import is_day, today
-from router.labels.labelled import Labelled
+from router.labels.labelled import Labelled, describe_left_out
 from router.menu.card import menu_card
 from router.menu.choice import cover, front
 from router.menu.example_table import FILE as EXAMPLES_FILE
@@ -82,8 +82,9 @@ def build_menu(
                 writer.write(EXAMPLES_FILE, encoded_examples(given.examples))
             matrix = Matrix(request.out, [example.id for example in given.examples], num_layers=given.num_layers)
             announce(
-                f"{given.num_racing} examples of {given.task} to choose programs on, {given.num_held_out} held out; "
-                f"about {plan.evaluations} evaluations, {matrix.evaluations} known already; {placement.describe()}."
+                f"{given.num_racing} examples of {given.task} to choose programs on, {given.num_held_out} held out"
+                f"{describe_left_out(given.left_out)}; about {plan.evaluations} evaluations, {matrix.evaluations} "
+                f"known already; {placement.describe()}."
             )
             rounds: list[dict[str, Any]] = []
 
@@ -91,14 +92,15 @@ def build_menu(
                 rounds.append(_round_note(stage, one))
                 announce(_described_round(stage, one))
 
-            with _actors(given, placement) as actors:
-                run = RayRuns(
-                    examples=given.examples,
-                    matrix=matrix,
-                    writer=writer,
-                    actors=actors,
-                    show=lambda done, total: show("programs run", done, total),
-                )
+            actors = _actors(given, placement)
+            run = RayRuns(
+                examples=given.examples,
+                matrix=matrix,
+                writer=writer,
+                actors=actors,
+                show=lambda done, total: show("programs run", done, total),
+            )
+            with actors:
                 finished = finalists(
                     plan,
                     run,
@@ -109,9 +111,11 @@ def build_menu(
                 )
                 raced = matrix.evaluations
                 right = run(finished, range(plan.final[-1])).right
-                with _service(request, given, placement, announce, show) as service:
-                    summaries = service.summaries(_identity_rows(given, plan.final[-1]), num_windows=_NUM_WINDOWS)
-                chosen = choose(request, finished, right, summaries)
+            # The actors of the race hold all resources: others read the prompts once they are gone.
+            with _service(request, given, placement, announce, show) as service:
+                summaries = service.summaries(_identity_rows(given, plan.final[-1]), num_windows=_NUM_WINDOWS)
+            chosen = choose(request, finished, right, summaries)
+            with actors:
                 on_all = run(chosen, range(len(given.examples))).right
             menu = Menu(
                 settings=settings,
@@ -124,9 +128,12 @@ def build_menu(
                     "layers_of_separate_runs": matrix.layers_of_separate_runs,
                 },
             )
-            draw_front(menu, request.out)
-            write_whole(request.out / CARD_FILE, menu_card(menu).encode())
             writer.write(MENU_FILE, menu.to_bytes())
+            try:
+                write_whole(request.out / CARD_FILE, menu_card(menu).encode())
+                draw_front(menu, request.out)
+            except OSError as error:  # the menu is there without them
+                announce(f"The card or the picture cannot be written: {error.strerror or error}")
             return menu
 
 
@@ -181,6 +188,7 @@ def _settings(request: MenuRequest, given: MenuExamples) -> MenuSettings:
             "layer_price": request.layer_price,
             "evaluations": request.evaluations,
             "seed": request.seed,
+            "found": [str(program) for program in given.found],
             **given.task_options.to_settings(),
         },
     )

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pipeline.engine.loading import load_description
 from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.program import LayerProgram
-from pipeline.shards.reader import read_json, read_settings
+from pipeline.shards.reader import read_json, read_paths, read_settings
 from pipeline.shards.run_config import fingerprint
 from pipeline.storage import AnyPath, locate, where_it_is
-from pipeline.tasks import DataRequest, Example, Task, TaskOptions, get_task, read_or_explain
+from pipeline.tasks import DataRequest, Example, TaskOptions, get_task, read_or_explain
 from pipeline.tasks.prompting import Prompting
 from router.artifact.base_model import BaseModelRef, require_revision
-from router.labels.kept_programs import KeptPrograms
 from router.menu.candidates import SearchedRun
 from router.menu.menu_request import MenuRequest
 
@@ -38,9 +38,10 @@ class MenuExamples:
         prompting: The settings of the prompts.
         examples: The examples, each with its exact prompt, in the order of the race; those at the end are held out.
         num_held_out: Number of held-out examples.
+        left_out: Number of examples that are left out, by the reason.
         num_layers: Depth L of the model.
         add_special_tokens: Whether the tokenizer adds special tokens to the prompts.
-        found: Programs that a search found right on most examples.
+        found: Programs that a search found right on most of the examples that are not held out.
     """
 
     source: ModelSource
@@ -54,6 +55,7 @@ class MenuExamples:
     num_layers: int
     add_special_tokens: bool
     found: Sequence[LayerProgram] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def base(self) -> BaseModelRef:
@@ -81,41 +83,62 @@ def menu_examples(request: MenuRequest, *, day: str) -> MenuExamples:
     Raises:
         UserError: The examples or the model cannot be found, or are too few.
     """
-    found = _of_run(request) if request.task is None else _of_task(request, day)
-    in_order = list(found.examples)
-    random.Random(f"race {request.seed}").shuffle(in_order)
-    in_order = in_order[: request.limit]
-    num_held_out = round(request.held_out * len(in_order))
-    if num_held_out < 2 or len(in_order) - num_held_out < 2:
+    given = _of_run(request) if request.task is None else _of_task(request, day)
+    shuffled = list(given.examples)
+    random.Random(f"race {request.seed}").shuffle(shuffled)
+    shuffled = shuffled[: request.limit]
+    # By the prompt: no prompt is on both sides.
+    held_out = [example for example in shuffled if _is_held_out(example, request)]
+    racing = [example for example in shuffled if not _is_held_out(example, request)]
+    if len(held_out) < 2 or len(racing) < 2:
         raise UserError(
-            f"{len(in_order)} examples are too few: {len(in_order) - num_held_out} to choose programs on and "
-            f"{num_held_out} held out; give more, or another --held-out"
+            f"{len(shuffled)} examples are too few: {len(racing)} to choose programs on and {len(held_out)} held out; "
+            "give more, or another --held-out"
         )
-    return replace(found, examples=in_order, num_held_out=num_held_out)
+    found = [] if request.task is not None else _found(locate(str(request.data)), racing)
+    return replace(given, examples=[*racing, *held_out], num_held_out=len(held_out), found=found)
+
+
+def _is_held_out(example: Example, request: MenuRequest) -> bool:
+    digest = hashlib.sha256(f"held out {request.seed} {example.prompt}".encode()).digest()
+    return int.from_bytes(digest[:8]) < request.held_out * 2**64
+
+
+def _found(run: AnyPath, racing: Sequence[Example]) -> list[LayerProgram]:
+    """The programs that a run's rows say are right on most of the racing examples; no other row counts."""
+    rows = read_paths(run)
+    rows = rows[rows.correct & rows.example_id.isin([example.id for example in racing])]
+    counted = Counter(
+        LayerProgram(map(int, program), int(depth))
+        for program, depth in zip(rows.program, rows.num_layers, strict=True)
+    )
+    ranked = sorted(counted, key=lambda program: (-counted[program], len(program), program.layers))
+    return [program for program in ranked if not program.is_identity][:FREQUENT]
 
 
 def _of_run(request: MenuRequest) -> MenuExamples:
     run: AnyPath = locate(str(request.data))
     searched = SearchedRun.read(run, questions=request.questions)
     settings, notes = read_settings(run), read_json(run / "run.json")
-    name = where_it_is(settings["model.name"], notes.get("model_path"))
-    base = BaseModelRef(name=name, revision=settings["model.revision"])
+    try:
+        name = where_it_is(settings["model.name"], notes.get("model_path"))
+        base = BaseModelRef(name=name, revision=settings["model.revision"])
+        dtype, special_tokens = settings["dtype"], bool(notes["loaded_model"]["special_tokens_added"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{run / 'run.json'} holds no {error}: was anything searched there?") from None
     source = resolve_model(request.model or name)
     require_revision(source, base, what="the model that was searched", hint="say where it lies with --model")
-    identity = searched.base_labels[0].program
-    ranked = [program for program in KeptPrograms.read([run]).ranked if program != identity]
     return MenuExamples(
         source=source,
-        dtype=settings["dtype"],
+        dtype=dtype,
         task=searched.task,
         max_new_tokens=searched.max_new_tokens,
         task_options=searched.task_options,
         prompting=searched.prompting,
         examples=searched.examples,
         num_held_out=0,
-        num_layers=identity.num_layers,
-        add_special_tokens=bool(notes["loaded_model"]["special_tokens_added"]),
-        found=ranked[:FREQUENT],
+        num_layers=int(searched.rows.num_layers.iloc[0]),
+        add_special_tokens=special_tokens,
     )
 
 
@@ -137,6 +160,19 @@ def _of_task(request: MenuRequest, day: str) -> MenuExamples:
     source = resolve_model(request.model)
     config, tokenizer = load_description(source)
     task.check_tokenizer(tokenizer)
+    kept: list[Example] = []
+    left_out: dict[str, int] = {}
+    for example in examples:
+        try:
+            prepared = task.prepare(example, tokenizer)
+        except Exception as error:  # any failure of a tokenizer or a chat template on one example
+            reason = f"no prompt can be made ({type(error).__name__})"
+        else:
+            if task.tokens(prepared) <= config.max_position_embeddings:
+                kept.append(replace(example, prompt=prepared.prompt))
+                continue
+            reason = "longer than the model reads"
+        left_out[reason] = left_out.get(reason, 0) + 1
     return MenuExamples(
         source=source,
         dtype="auto",
@@ -144,15 +180,9 @@ def _of_task(request: MenuRequest, day: str) -> MenuExamples:
         max_new_tokens=request.max_new_tokens,
         task_options=options,
         prompting=prompting,
-        examples=[replace(example, prompt=_prompt(task, example, tokenizer)) for example in examples],
+        examples=kept,
+        left_out=left_out,
         num_held_out=0,
         num_layers=config.num_hidden_layers,
         add_special_tokens=not (task.chat and tokenizer.chat_template is not None),
     )
-
-
-def _prompt(task: Task, example: Example, tokenizer: Any) -> str:
-    try:
-        return task.prompt(example, tokenizer)
-    except Exception as error:  # any failure of a chat template on one example
-        raise UserError(f"no prompt can be made of example {example.id!r}: {type(error).__name__}: {error}") from None

@@ -27,6 +27,7 @@ from router.artifact.base_model import BaseModelRef, lasting_name, text_fingerpr
 from router.artifact.folder import check_output_folder, make_early
 from router.features.prompt_template import PromptTemplate
 from router.heads.per_layer.fit import KEPT_HELD_OUT
+from router.heads.selector.choice import MenuChoice
 from router.heads.selector.fit import FittedSelector, fit_at_best_exit, places_behind
 from router.heads.selector.selector_head import SELECTIONS, SelectorHead, depths_of
 from router.heads.selector.selector_request import SelectorRequest
@@ -51,11 +52,13 @@ class TrainedSelector:
 
     Attributes:
         router: The router.
+        best_static: The program of the menu that is right on most examples, layers priced.
         validated: Its result on left-out examples, beside those of its baselines.
         gap_closed: The share of the gap between the best static program and the oracle that it closes.
     """
 
     router: Router
+    best_static: LayerProgram
     validated: list[Validated]
     gap_closed: float
 
@@ -93,6 +96,7 @@ def train_selector(
         right,
         programs,
         folds,
+        judged=np.arange(len(rows)) >= len(rows) - menu.settings.num_held_out,
         kinds=[kind_of(example) or task for example, task in zip(rows.example_id, rows.task, strict=True)],
         layer_price=request.layer_price,
         show=lambda done, total: show("folds", done, total),
@@ -103,7 +107,8 @@ def train_selector(
     router.save(request.out)
     record = {"gap_closed": closed, "methods": [asdict(one) for one in validated]}
     write_whole(request.out / VALIDATION_FILE, (json.dumps(record, indent=1) + "\n").encode())
-    return TrainedSelector(router=router, validated=validated, gap_closed=closed)
+    static = MenuChoice.of(programs, right, caution=0.0, layer_price=request.layer_price).best_static
+    return TrainedSelector(router=router, best_static=programs[static], validated=validated, gap_closed=closed)
 
 
 def right_answers(menu: AnyPath, programs: Sequence[LayerProgram], num_examples: int) -> Array:

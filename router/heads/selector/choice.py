@@ -1,7 +1,8 @@
 """The choice among a menu's programs from predicted chances: the best expected value, or the best static program.
 
-The *static* program is the one that is right on most training examples, layers priced. A selector that follows every
-predicted difference follows noise; it leaves the static program only where the predicted gain is above its *caution*.
+The *static* program has the most right answers on the training examples, less the price of its layers. A selector that
+follows every predicted difference follows noise: it leaves the static program only where the predicted gain is above
+its *caution*.
 
 Shapes: N examples, M programs.
 """

@@ -1,8 +1,9 @@
 """The validation of a selector on the examples of its menu: nested cross-validation, beside its baselines.
 
 Every part of a selector (weights, penalty, caution, exit) is fitted on four fifths of the examples and judged on the
-last, five times; so are the static program and the neighbours. No example is judged by what it was fitted on, and an
-example's fold follows from its prompt, so that no prompt is in two folds.
+last, five times; so are the static program and the neighbours. No example is judged by what it was fitted on. An
+example's fold follows from its prompt, so that no prompt is in two folds. The menu's own programs were chosen on most
+of its examples: figures are of the others, which the menu held out.
 
 Shapes: N examples, M programs, F inputs.
 """
@@ -18,7 +19,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
-from pipeline.significance import bootstrap_interval, mcnemar
+from pipeline.significance import interval_of_shares, mcnemar
 from router.heads.selector.choice import MenuChoice
 from router.heads.selector.fit import FittedSelector, best_caution, fit_at_best_exit, value_of
 
@@ -43,7 +44,7 @@ class Validated:
         layers: Mean layers.
         won: Examples that only this method gets right, and not the base model.
         lost: Examples that only the base model gets right.
-        p_value: p-value of McNemar's exact test against the base model.
+        p_value: p-value of McNemar's exact test against the base model; None for a random choice.
         p_static: The same against the best static program.
     """
 
@@ -54,8 +55,8 @@ class Validated:
     layers: float
     won: int
     lost: int
-    p_value: float
-    p_static: float
+    p_value: float | None
+    p_static: float | None
 
 
 def folds_of(prompts: Sequence[str], *, seed: int = 0) -> Array:
@@ -80,6 +81,7 @@ def validate(
     programs: Sequence[LayerProgram],
     folds: Array,
     *,
+    judged: Array,
     kinds: Sequence[str],
     layer_price: float,
     show: Callable[[int, int], None] = lambda done, total: None,
@@ -91,6 +93,7 @@ def validate(
         right: Right answers, ``[N, M]``; the first program is the identity program.
         programs: The programs.
         folds: The fold of each example, ``[N]``.
+        judged: Whether figures are of an example, bool ``[N]``: those that the menu held out.
         kinds: Kind of each example, for the static program of each kind.
         layer_price: Price of a layer, in right answers an example.
         show: Receives the number of folds that are done, and of how many.
@@ -118,12 +121,15 @@ def validate(
         show(fold + 1, FOLDS)
     lengths, every = np.array([len(program) for program in programs]), np.arange(len(right))
     found = {BASE: (right[:, 0], float(lengths[0]))}
-    found |= {method: (right[every, places], float(lengths[places].mean())) for method, places in chosen.items()}
+    found |= {
+        method: (right[every, places], float(lengths[places][judged].mean())) for method, places in chosen.items()
+    }
     found[RANDOM] = (right.mean(1), float(lengths.mean()))
     best = np.where(right >= right.max(1, keepdims=True), -lengths, -np.inf).argmax(1)
-    found[ORACLE] = (right[every, best], float(lengths[best].mean()))
+    found[ORACLE] = (right[every, best], float(lengths[best][judged].mean()))
     order = (BASE, STATIC, NEIGHBOURS, SELECTOR, RANDOM, STATIC_BY_KIND, ORACLE)
-    return [_validated(method, *found[method], right[:, 0], found[STATIC][0]) for method in order]
+    base, static_right = right[judged, 0], found[STATIC][0][judged]
+    return [_validated(method, found[method][0][judged], found[method][1], base, static_right) for method in order]
 
 
 def gap_closed(validated: Sequence[Validated]) -> float:
@@ -146,13 +152,12 @@ def _by_neighbours(
     """
     known = fitted.components.scores
     of_places, behind = right[:, fitted.places], [programs[place] for place in fitted.places]
-    among = _nearest(known, known, max(NEIGHBOURS_TRIED) + 1)
+    among = _without_self(_nearest(known, known, max(NEIGHBOURS_TRIED) + 1))
     best: tuple[float, int, MenuChoice] | None = None
     for number in NEIGHBOURS_TRIED:
         if number >= len(known):
             break
-        # The nearest one of a training example is the example itself.
-        chances = of_places[among[:, 1 : number + 1]].mean(1)
+        chances = of_places[among[:, :number]].mean(1)
         choice = best_caution(chances, of_places, behind, layer_price=layer_price)
         value = value_of(choice, choice.choose(chances), of_places)
         if best is None or value > best[0]:
@@ -164,6 +169,13 @@ def _by_neighbours(
     return np.asarray(fitted.places[choice.choose(of_places[to_asked].mean(1))])
 
 
+def _without_self(among: Array) -> Array:
+    """Neighbours ``[N, K + 1]`` of known points without the points themselves, ``[N, K]``."""
+    own = among == np.arange(len(among))[:, None]
+    own[:, -1] |= ~own.any(1)  # twins of an example may stand before it
+    return np.asarray(among[~own].reshape(len(among), -1))
+
+
 def _nearest(points: Array, known: Array, number: int) -> Array:
     """Indices of the nearest known points, the nearest first, ``[N, number]``."""
     from sklearn.neighbors import NearestNeighbors
@@ -173,10 +185,10 @@ def _nearest(points: Array, known: Array, number: int) -> Array:
 
 
 def _validated(method: str, right: Array, layers: float, base: Array, static: Array) -> Validated:
-    # A test of paired answers needs answers that are right or wrong; a random choice has neither.
+    low, high = interval_of_shares(right.tolist())
+    # A test of paired answers needs answers that are right or wrong: a random choice has neither.
     whole, of_base, of_static = ((one >= 1).tolist() for one in (right, base, static))
-    lost, won, p_value = mcnemar(of_base, whole)
-    low, high = bootstrap_interval(whole)
+    lost, won, p_value = (0, 0, None) if method == RANDOM else mcnemar(of_base, whole)
     return Validated(
         method=method,
         right=float(right.mean()),
@@ -186,5 +198,5 @@ def _validated(method: str, right: Array, layers: float, base: Array, static: Ar
         won=won,
         lost=lost,
         p_value=p_value,
-        p_static=mcnemar(of_static, whole)[2],
+        p_static=None if method == RANDOM else mcnemar(of_static, whole)[2],
     )

@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from pipeline.program import LayerProgram
 from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated
 
 
@@ -30,19 +31,20 @@ def validation_table(validated: Sequence[Validated]) -> Table:
             one.method,
             f"{100 * one.right:.1f} %",
             f"{100 * one.low:.1f}–{100 * one.high:.1f}",
-            "" if is_base else f"+{one.won}/−{one.lost}",
-            "" if is_base else f"{one.p_value:.2g}",
-            "" if is_static else f"{one.p_static:.2g}",
+            "" if is_base or one.p_value is None else f"+{one.won}/−{one.lost}",
+            "" if is_base or one.p_value is None else f"{one.p_value:.2g}",
+            "" if is_static or one.p_static is None else f"{one.p_static:.2g}",
             f"{one.layers:.2f}",
         )
     return table
 
 
-def describe_selector(head: Any, validated: Sequence[Validated], gap_closed: float) -> str:
+def describe_selector(head: Any, best_static: LayerProgram, validated: Sequence[Validated], gap_closed: float) -> str:
     """What the router does, and whether it is better than running one program for all prompts.
 
     Args:
         head: The ``SelectorHead``.
+        best_static: The best static program of the whole menu.
         validated: Its result on left-out examples, beside those of its baselines.
         gap_closed: The share of the gap between the best static program and the oracle that it closes.
     """
@@ -56,9 +58,14 @@ def describe_selector(head: Any, validated: Sequence[Validated], gap_closed: flo
     if selector.right > static.right:
         how = f"It closes {100 * gap_closed:.0f} % of the gap between the best static program and the oracle."
     else:
+        cure = (
+            "the base model does as well."
+            if best_static.is_identity
+            else f"one program does as well: {best_static} (drllm-pipeline export --program {best_static})."
+        )
         how = (
             "It is not better than the best static program on left-out examples. More examples in the menu may help; "
-            f"until then one program does as well: {best} (drllm-pipeline export --program {best})."
+            f"until then {cure}"
         )
     if max(selector.right, static.right) < base.right:
         how += " Neither is better than the base model there."

@@ -69,6 +69,9 @@ def test_options_that_are_left_open_are_those_of_the_run():
     assert TaskOptions().of_run("arithmetic", stored).kinds == "larger"
     assert TaskOptions().of_run("arithmetic", {"task": "jsonl", "task_options.match": "number"}).kinds is not None
     assert TaskOptions().of_run("arc", None) == TaskOptions()
+    chat = {"task": "jsonl", "task_options.chat": True, "task_options.system": "Be brief."}
+    assert TaskOptions().of_run("jsonl", chat) == TaskOptions(match="exact"), "another prompt is another setting"
+    assert TaskOptions(kinds="sums, larger").of_run("arithmetic", None).kinds == "sums,larger"
     larger = replace(CONFIG, task="arithmetic", task_options=TaskOptions(kinds="larger"))
     assert larger.settings()["task_options.kinds"] == "larger" and options_of(larger.settings()).kinds == "larger"
 

@@ -82,7 +82,8 @@ def test_a_menus_front_is_judged_on_other_examples_than_its_own(files):
     ("options", "message"),
     [
         ((), "give a router with --router, a menu with --menu, or a program with --program"),
-        (("--program", "0-3"), "--program and --model go together"),
+        (("--program", "0-3"), "--program needs its --model"),
+        (("--menu", "MODEL", "--model", "MODEL"), "--model goes with --program; say with --base where"),
         (
             ("--program", "0-9", "--model", "MODEL"),
             "is no range of layers 0 to 5",

@@ -28,6 +28,7 @@ from router.heads.selector.validation import (
     SELECTOR,
     STATIC,
     STATIC_BY_KIND,
+    _without_self,
     folds_of,
     gap_closed,
     validate,
@@ -119,7 +120,8 @@ def test_programs_in_front_of_the_exit_are_left_out():
 def validated(inputs, right, kind, **options):
     folds = np.arange(len(right)) % FOLDS
     kinds = ["a" if one else "b" for one in kind]
-    found = validate({3: inputs}, right, MENU, folds, kinds=kinds, **{"layer_price": 0.0, **options})
+    judged = np.ones(len(right), dtype=bool)
+    found = validate({3: inputs}, right, MENU, folds, kinds=kinds, **{"judged": judged, "layer_price": 0.0, **options})
     return found, {one.method: one for one in found}
 
 
@@ -134,6 +136,21 @@ def test_a_validation_tells_a_selector_from_its_baselines():
     assert by_method[RANDOM].right == pytest.approx(right.mean())
     assert 0.5 < gap_closed(found) < 1
     assert by_method[SELECTOR].layers == pytest.approx(6, abs=0.2)
+
+
+def test_figures_are_of_the_judged_examples():
+    """Catches figures on examples that the menu's programs were chosen on."""
+    inputs, right, kind = planted(400)
+    judged = np.arange(400) >= 300
+    by_method = validated(inputs, right, kind, judged=judged)[1]
+    assert by_method[BASE].right == right[300:, 0].mean() and by_method[ORACLE].right == right[300:].max(1).mean()
+    assert by_method[RANDOM].p_value is None and by_method[RANDOM].low < right[300:].mean() < by_method[RANDOM].high
+
+
+def test_an_example_is_not_its_own_neighbour():
+    """Catches a twin's place that is taken for the example's own, so that its own outcome predicts it."""
+    among = np.array([[0, 1, 2], [0, 1, 2], [3, 0, 1], [3, 2, 0]])
+    assert _without_self(among).tolist() == [[1, 2], [0, 2], [3, 0], [2, 0]]
 
 
 def test_luck_does_not_validate():

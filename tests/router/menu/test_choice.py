@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.program import LayerProgram
-from pipeline.significance import holm
+from pipeline.significance import bootstrap_interval, holm, interval_of_shares
 from router.menu.choice import cover, front
 from router.menu.figures import menu_programs
 from router.menu.ridge import leave_one_out
@@ -62,6 +62,15 @@ def test_holm_keeps_the_order_and_corrects_the_smallest_most():
     """Catches p-values that are uncorrected, corrected alike, or handed back in another order."""
     assert holm([0.04, 0.001, 0.03]) == [0.06, 0.003, 0.06]
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_an_interval_of_shares_holds_their_mean():
+    """Catches an interval of another figure than the one that it stands beside."""
+    shares = [0.25, 0.5, 0.5, 0.75, 1.0] * 40
+    low, high = interval_of_shares(shares)
+    assert low < 0.6 < high and high - low < 0.1
+    right = [True] * 30 + [False] * 70
+    assert np.allclose(interval_of_shares(right), bootstrap_interval(right), atol=0.02)
 
 
 def test_figures_are_of_the_held_out_examples_alone():

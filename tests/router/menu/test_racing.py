@@ -81,6 +81,9 @@ def test_margins_that_are_no_numbers_rank_last():
     margins = np.array([[np.nan, 1.0, -np.inf], [0.5, -1.0, np.inf]])
     assert np.isfinite(squashed(margins)).all() and squashed(margins)[0, 0] == -1
     assert np.isfinite(squashed(np.full((2, 2), np.nan))).all()
+    many = np.full((10, 2), -np.inf)
+    many[:5] = [0.1, 0.9]
+    assert squashed(many)[0, 0] < squashed(many)[0, 1] - 0.1, "many overflows make all other margins alike"
 
 
 def test_short_programs_stay_however_many_longer_ones_are_better():

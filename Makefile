@@ -62,14 +62,14 @@ test: lint types
 
 ON_RAY = RAY_TMPDIR=$$(mktemp -d /tmp/rayXXXXXX) $(BIN)/python -m pytest -m "ray or smollm2"
 
-# Of about equal length: the longest recipe goes with the faults.
-COLUMN_RECIPE = tests/docs/test_extending_column.py
+# Of about equal length: these go with the faults.
+WITH_FAULTS = tests/docs/test_extending_column.py tests/end_to_end/test_menu_on_ray.py
 
 test-runs: setup
-	$(ON_RAY) tests --ignore tests/faults --ignore tests/pipeline --ignore $(COLUMN_RECIPE)
+	$(ON_RAY) tests --ignore tests/faults --ignore tests/pipeline $(addprefix --ignore ,$(WITH_FAULTS))
 
 test-faults: setup
-	$(ON_RAY) tests/faults tests/pipeline $(COLUMN_RECIPE)
+	$(ON_RAY) tests/faults tests/pipeline $(WITH_FAULTS)
 
 bench: setup
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ARC),--arc "$(ARC)") $(if $(GSM8K),--gsm8k "$(GSM8K)") \

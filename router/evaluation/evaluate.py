@@ -39,7 +39,7 @@ from router.evaluation.evaluation_results import (
     Result,
 )
 from router.evaluation.single_program import TrainingRuns, choose_single
-from router.evaluation.unseen_examples import days_of, describe_left_out, unseen_examples
+from router.evaluation.unseen_examples import days_of, numbers_left_out, unseen_examples
 from router.routed.causal_lm import check_average, limit_of
 from router.routed.checkpoint import Router
 
@@ -103,7 +103,7 @@ def evaluate(
             placement,
             search=replace(search, simulations=max(request.simulations, 1)),
         )
-        announce(f"{len(examples)} examples of {request.task}{describe_left_out(left_out)}; {placement.describe()}.")
+        announce(f"{len(examples)} examples of {request.task}{numbers_left_out(left_out)}; {placement.describe()}.")
         actors: ActorPool[Ask] = ActorPool(
             AnsweringActor, ([router, *others.values()], source, config, prior), placement.pool
         )

@@ -25,7 +25,7 @@ from router.evaluation.asking import Asking, answering_config
 from router.evaluation.evaluate import read_requested, result_of_answers
 from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_results import BASE, EvaluationResults
-from router.evaluation.unseen_examples import describe_left_out, unseen_examples
+from router.evaluation.unseen_examples import numbers_left_out, unseen_examples
 from router.menu.example_table import read_menu_examples
 from router.menu.menu import read_menu
 
@@ -61,7 +61,7 @@ def evaluate_programs(
     depth = programs[0].num_layers
     with joined_cluster(request.resources, source) as placement:
         config = answering_config(request, source, examples, task, placement, search=PRESETS["default"]["drllm"])
-        announce(f"{len(examples)} examples of {request.task}{describe_left_out(left_out)}; {placement.describe()}.")
+        announce(f"{len(examples)} examples of {request.task}{numbers_left_out(left_out)}; {placement.describe()}.")
         actors: ActorPool[Ask] = ActorPool(AnsweringActor, ([], source, config, None), placement.pool)
         with actors:
             asking = Asking(actors, show)

@@ -64,13 +64,12 @@ def unseen_examples(
         left_out[reason] = left_out.get(reason, 0) + 1
     if not examples:
         raise UserError(
-            f"none of the {len(found)} examples is left{describe_left_out(left_out)}; give others with --split or "
-            "--data"
+            f"none of the {len(found)} examples is left{numbers_left_out(left_out)}; give others with --split or --data"
         )
     return examples, left_out
 
 
-def describe_left_out(left_out: dict[str, int]) -> str:
+def numbers_left_out(left_out: dict[str, int]) -> str:
     """The numbers of the examples that are left out, for the end of a sentence."""
     return "".join(f", {number} left out: {reason}" for reason, number in left_out.items())
 

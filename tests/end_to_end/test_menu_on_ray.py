@@ -5,19 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from command_line import command
 from tiny import save_tiny_model, write_questions
 
-from pipeline.cli.main import main
-
 pytestmark = pytest.mark.ray
-
-
-def command(*arguments):
-    """The output of a command of ours, which must end well."""
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output
 
 
 @pytest.mark.timeout(240)

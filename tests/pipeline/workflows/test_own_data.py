@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from command_line import command
 from tiny import save_tiny_model
 
-from pipeline.cli.main import main
 from pipeline.engine import FrozenModel
 from pipeline.program import LayerProgram
 from pipeline.shards.reader import read_paths, read_settings
@@ -18,13 +17,6 @@ pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 #: Tokens of an answer; the tiny model ends no line by itself, so a line end is among its first ones.
 TOKENS = 24
-
-
-def command(*arguments, status=0):
-    """The output of a command, which must end as it should."""
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == status, (result.output, result.exception)
-    return result.output
 
 
 @pytest.fixture(scope="module")

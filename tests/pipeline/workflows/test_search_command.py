@@ -8,21 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from command_line import command
 from search_bench import SearchBench, files_found
 
-from pipeline.cli.main import main
 from pipeline.shards.reader import read_paths
 from pipeline.shards.run_folder import RunFolder
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
-
-
-def command(*arguments, status=0):
-    """The output of a command of ours, which must end as it should."""
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == status, (result.output, result.exception)
-    return result.output
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
+from command_line import command
 from tiny import save_tiny_model, write_questions
 
-from pipeline.cli.main import main
 from pipeline.shards.reader import read_paths
 from pipeline.shards.run_config import SCHEMA_VERSION
 from pipeline.shards.schema import schema_of
@@ -21,12 +20,6 @@ from pipeline.workflows.verify import Difference, Verification
 from pipeline.workflows.verify_request import VerifyRequest
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
-
-
-def command(*arguments, status=0):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == status, (result.output, result.exception)
-    return result.output
 
 
 @pytest.fixture(scope="module")

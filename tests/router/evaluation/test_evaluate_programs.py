@@ -5,21 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
+from command_line import command
 from tiny import save_tiny_model, write_questions
 
-from pipeline.cli.main import main
 from pipeline.significance import mcnemar
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
-
-
-def command(*arguments, status=0):
-    """The output of a command of ours, which must end as it should."""
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == status, (result.output, result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.output
 
 
 @pytest.fixture(scope="module")

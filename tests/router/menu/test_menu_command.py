@@ -7,11 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from command_line import command
 from documents import REPOSITORY, blocks
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
-from pipeline.cli.main import main
 from pipeline.distributed import actor_pool
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
@@ -23,14 +22,6 @@ from router.menu.menu import read_menu
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 QUESTIONS, SIZE = 60, 5
-
-
-def command(*arguments, status=0):
-    """The output of a command of ours, which must end as it should."""
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == status, (result.output, result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.output
 
 
 class Playground:

@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from command_line import command
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
-from pipeline.cli.main import main
 from router import RoutedCausalLM
 from router.menu.matrix import shards_of
 from router.routed.checkpoint import Router
@@ -17,14 +16,6 @@ from router.routed.checkpoint import Router
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 QUESTIONS = 80
-
-
-def command(*arguments, status=0):
-    """The output of a command of ours, which must end as it should."""
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == status, (result.output, result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.output
 
 
 class Playground:

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from command_line import command
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from shard_rows import CONFIG, planted_row
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
-from pipeline.cli.main import main
 from pipeline.errors import UserError
 from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
@@ -35,14 +34,6 @@ pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TRAINED, ASKED = 40, 56
-
-
-def command(*arguments, status=0):
-    """The output of a command of ours, which must end as it should."""
-    result = CliRunner().invoke(main, list(map(str, arguments)))
-    assert result.exit_code == status, (result.output, result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.output
 
 
 class Playground:

@@ -1,15 +1,16 @@
 """Layer-synchronous execution: everything that needs the same layer next runs it in one call.
 
-What runs is a *sequence state*: the tokens of one text after some layers, for the rows whose programs agree so far.
+What runs is a *sequence state*: the tokens of a text tree after some layers, for the rows whose programs agree so far.
 States wait at the layer that their programs name next. The lowest such layer goes first, so that programs which loop
 back catch up with those that wait, and programs which skip ahead are rejoined. A state whose programs diverge is
-split. So weights are read once a layer for all that need it, and no layers run twice on the same text.
+split. So weights are read once a layer for all that need it, and no layers run twice on the same text. A text that
+shares no tokens with another one is a tree of one.
 
 A tensor's name ends with its shape, one letter a dimension:
 
 - ``B``: rows, one new token each
 - ``T``: tokens of one text
-- ``N``: tokens of several texts, packed one behind the other
+- ``N``: tokens of a tree, or of several, packed one behind the other
 - ``D``: hidden size
 - ``G``: key and value heads
 - ``K``: head size
@@ -28,57 +29,28 @@ import torch
 from pipeline.engine.decoder_stack import DecoderStack, Rotary
 from pipeline.engine.kv_cache import SlotView
 from pipeline.engine.packed_attention import KeysOnly, KeysTaken, NewestTokens, Tails, WholeTexts
+from pipeline.engine.text_tree import FEW_TOKENS, TextTree, packed_rotary
 from pipeline.program import LayerProgram
 
 #: A layer call is not faster with more tokens than this, and slower where they exceed the processor's caches.
 CPU_CALL_TOKENS = 1024
-#: Matrices of fewer rows are multiplied by other kernels (MKL's, on some processors), which round sums differently.
-#: Programs that go back and forth amplify the difference: a text so short runs alone, as a stock model runs it.
-FEW_TOKENS = 4
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Text:
-    """A text to run.
-
-    Attributes:
-        tokens: Token ids of the text, T of them.
-        rotary: Cosines and sines of its positions, ``[T, head_dim]``.
-        logits_from: The first position whose final state is needed.
-        rows: The rows of the call that read this text, each with its program.
-    """
-
-    tokens: Sequence[int]
-    rotary: Rotary
-    logits_from: int
-    rows: list[int]
-
-    @property
-    def num_tokens(self) -> int:
-        """Number of tokens T of the text."""
-        return len(self.tokens)
-
-    @property
-    def num_logits(self) -> int:
-        """Positions whose final state is needed."""
-        return len(self.tokens) - self.logits_from
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SequenceState:
-    """A text's residual stream after some layers, for the rows whose programs agree so far.
+    """A text tree's residual stream after some layers, for the rows whose programs agree so far.
 
     States are values: a layer makes a new one of them, and so does a split.
 
     Attributes:
-        text: Index of the text.
-        hidden_TD: The residual stream; after a final layer it may hold the positions from ``logits_from`` on alone.
+        tree: Index of the tree.
+        hidden_ND: The residual stream; after a final layer it may hold the texts' tails alone, one behind the other.
         depth: Layers that ran.
         rows: The rows, by their index in the call.
     """
 
-    text: int
-    hidden_TD: torch.Tensor
+    tree: int
+    hidden_ND: torch.Tensor
     depth: int
     rows: tuple[int, ...]
 
@@ -89,33 +61,35 @@ class LayerOutput:
 
     Attributes:
         state: The state after the layer.
-        keys_GTK: The layer's keys of the whole text.
-        values_GTK: The layer's values of the whole text.
+        keys_GNK: The layer's keys of all the tree's tokens.
+        values_GNK: The layer's values of all the tree's tokens.
     """
 
     state: SequenceState
-    keys_GTK: torch.Tensor
-    values_GTK: torch.Tensor
+    keys_GNK: torch.Tensor
+    values_GNK: torch.Tensor
 
 
 class Executor:
     """Runs layer programs on a stack and counts what it runs.
 
     Attributes:
-        layers_run: Layers run so far, one for each sequence state, or new token, in each call.
+        layers_run: Layers run so far, one for each text of a sequence state, or new token, in each call.
+        tokens_run: Tokens of these layers; those that texts share count once.
     """
 
     def __init__(self, stack: DecoderStack) -> None:
         self.stack = stack
         self.layers_run = 0
+        self.tokens_run = 0
 
-    def run_texts(
-        self, texts: Sequence[Text], states: Sequence[SequenceState], programs: Sequence[LayerProgram]
+    def run_trees(
+        self, trees: Sequence[TextTree], states: Sequence[SequenceState], programs: Sequence[LayerProgram]
     ) -> Iterator[LayerOutput]:
         """Run whole texts to the ends of their programs.
 
         Args:
-            texts: The texts.
+            trees: The texts.
             states: The states from which the rows start; every row is in one of them.
             programs: One a row.
 
@@ -131,24 +105,23 @@ class Executor:
             final: list[SequenceState] = []
             for state in joining:
                 ends = all(len(programs[row]) == state.depth + 1 for row in state.rows)
-                (final if ends and texts[state.text].logits_from > 0 else whole).append(state)
-            self.layers_run += len(joining)
+                (final if ends and not trees[state.tree].needs_whole else whole).append(state)
+                self.layers_run += len(trees[state.tree].texts)
+                self.tokens_run += trees[state.tree].num_tokens
             for run, states_of_kind in ((self._run_whole, whole), (self._run_final, final)):
-                for group in self._calls(states_of_kind, texts):
-                    for output in run(layer, group, texts):
+                for group in self._calls(states_of_kind, trees):
+                    for output in run(layer, group, trees):
                         yield output
                         state = output.state
                         unfinished = tuple(row for row in state.rows if len(programs[row]) > state.depth)
                         if unfinished:
                             waiting.append(replace(state, rows=unfinished))
 
-    def take_keys(
-        self, layer: int, texts: Sequence[Text], hidden_TD: Sequence[torch.Tensor]
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Keys and values ``[G, T, K]`` that a layer makes of states ``[T, D]``; the rest of the layer does not run."""
-        made = self._keys_only(layer, texts, hidden_TD)
-        lengths = [text.num_tokens for text in texts]
-        return list(zip(torch.split(made.keys_1GNK[0], lengths, dim=1), torch.split(made.values_1GNK[0], lengths, 1)))
+    def take_keys(self, layer: int, states: Sequence[SequenceState], trees: Sequence[TextTree]) -> list[LayerOutput]:
+        """The keys and values that a layer makes of states; the rest of the layer does not run."""
+        made = self._keys_only(layer, states, trees)
+        lengths = [trees[state.tree].num_tokens for state in states]
+        return list(_outputs(states, [state.hidden_ND for state in states], lengths, made))
 
     def run_newest(
         self,
@@ -195,20 +168,21 @@ class Executor:
                 ),
             )
             self.layers_run += len(rows)
+            self.tokens_run += len(rows)
             for row in rows:
                 depths[row] += 1
         return hidden_BD
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _calls(self, states: list[SequenceState], texts: Sequence[Text]) -> Iterator[list[SequenceState]]:
+    def _calls(self, states: list[SequenceState], trees: Sequence[TextTree]) -> Iterator[list[SequenceState]]:
         """States in calls whose activations stay in the processor's caches; on a GPU, in one."""
         on_cpu = self.stack.hf_model.device.type == "cpu"
         most = CPU_CALL_TOKENS if on_cpu else math.inf
         call: list[SequenceState] = []
         tokens = 0
         for state in states:
-            size = texts[state.text].num_tokens
+            size = trees[state.tree].num_tokens
             if on_cpu and size < FEW_TOKENS:
                 yield [state]
                 continue
@@ -220,52 +194,60 @@ class Executor:
         if call:
             yield call
 
-    def _run_whole(self, layer: int, group: list[SequenceState], texts: Sequence[Text]) -> Iterator[LayerOutput]:
-        """Run a layer on all tokens of each state's text."""
-        read = [texts[state.text] for state in group]
-        lengths = [text.num_tokens for text in read]
-        attention = WholeTexts(lengths, self.stack.mask_of(layer), self.stack.attention)
+    def _run_whole(self, layer: int, group: list[SequenceState], trees: Sequence[TextTree]) -> Iterator[LayerOutput]:
+        """Run a layer on all tokens of each state's tree."""
+        read = [trees[state.tree] for state in group]
+        sizes = [tree.num_tokens for tree in read]
+        attention = WholeTexts([tree.shape for tree in read], self.stack.mask_of(layer), self.stack.attention)
         hidden_ND = self.stack.run_layer(
             layer,
-            torch.cat([state.hidden_TD for state in group]),
-            positions=self._positions([0] * len(read), lengths),
-            rotary=self.stack.of_kind(packed_rotary([text.rotary for text in read]), layer),
+            torch.cat([state.hidden_ND for state in group]),
+            positions=self._positions(read),
+            rotary=self.stack.of_kind(_rotary_of(read), layer),
             attention=attention,
         )
-        return _outputs(group, torch.split(hidden_ND, lengths), lengths, attention)
+        return _outputs(group, torch.split(hidden_ND, sizes), sizes, attention)
 
-    def _run_final(self, layer: int, group: list[SequenceState], texts: Sequence[Text]) -> Iterator[LayerOutput]:
-        """Run the final layer of some programs: keys and values of all tokens, the rest from ``logits_from`` on."""
-        read = [texts[state.text] for state in group]
-        lengths = [text.num_tokens for text in read]
-        tails = [text.num_logits for text in read]
-        starts = [text.logits_from for text in read]
-        made = self._keys_only(layer, read, [state.hidden_TD for state in group])
+    def _run_final(self, layer: int, group: list[SequenceState], trees: Sequence[TextTree]) -> Iterator[LayerOutput]:
+        """Run the final layer of some programs: keys and values of all tokens, the rest for the texts' tails."""
+        read = [trees[state.tree] for state in group]
+        texts = [text for tree in read for text in tree.texts]
+        starts = [text.logits_from for text in texts]
+        tails = [tree.tails for tree in read]
+        made = self._keys_only(layer, group, trees)
         hidden_ND = self.stack.run_layer(
             layer,
-            torch.cat([state.hidden_TD[start:] for state, start in zip(group, starts)]),
-            positions=self._positions(starts, lengths),
-            rotary=self.stack.of_kind(packed_rotary([text.rotary for text in read], starts), layer),
-            attention=Tails(made, lengths, tails, self.stack.mask_of(layer)),
+            torch.cat([tail for state, tree in zip(group, read) for tail in tree.tails_of(state.hidden_ND)]),
+            positions=self._ranges(starts, [text.num_tokens for text in texts]),
+            rotary=self.stack.of_kind(packed_rotary([text.rotary for text in texts], starts), layer),
+            attention=Tails(made, [tree.shape for tree in read], tails, self.stack.mask_of(layer)),
         )
-        return _outputs(group, torch.split(hidden_ND, tails), lengths, made)
+        sizes = [tree.num_tokens for tree in read]
+        return _outputs(group, torch.split(hidden_ND, [sum(of_tree) for of_tree in tails]), sizes, made)
 
-    def _keys_only(self, layer: int, texts: Sequence[Text], hidden_TD: Sequence[torch.Tensor]) -> KeysOnly:
+    def _keys_only(self, layer: int, states: Sequence[SequenceState], trees: Sequence[TextTree]) -> KeysOnly:
+        read = [trees[state.tree] for state in states]
         made = KeysOnly(self.stack.attention)
         try:
             self.stack.run_layer(
                 layer,
-                torch.cat(list(hidden_TD)),
-                positions=self._positions([0] * len(texts), [text.num_tokens for text in texts]),
-                rotary=self.stack.of_kind(packed_rotary([text.rotary for text in texts]), layer),
+                torch.cat([state.hidden_ND for state in states]),
+                positions=self._positions(read),
+                rotary=self.stack.of_kind(_rotary_of(read), layer),
                 attention=made,
             )
         except KeysTaken:
             return made
         raise AssertionError("a layer gave an output without asking for attention")
 
-    def _positions(self, starts: list[int], ends: list[int]) -> torch.Tensor:
+    def _positions(self, trees: Sequence[TextTree]) -> torch.Tensor:
         """Positions of packed tokens, ``[N]``."""
+        shapes = [tree.shape for tree in trees]
+        return self._ranges(
+            [start for shape in shapes for start in shape.starts], [end for shape in shapes for end in shape.lengths]
+        )
+
+    def _ranges(self, starts: list[int], ends: list[int]) -> torch.Tensor:
         device = self.stack.hf_model.device
         return torch.cat([torch.arange(start, end, device=device) for start, end in zip(starts, ends)])
 
@@ -286,21 +268,18 @@ def _diverge(
 
 
 def _outputs(
-    group: list[SequenceState], hidden_TD: Sequence[torch.Tensor], lengths: list[int], made: WholeTexts | KeysOnly
+    states: Sequence[SequenceState],
+    hidden_ND: Sequence[torch.Tensor],
+    sizes: list[int],
+    made: WholeTexts | KeysOnly,
 ) -> Iterator[LayerOutput]:
-    """Cut a call's packed output at the borders of its texts."""
-    keys_GTK = torch.split(made.keys_1GNK[0], lengths, dim=1)
-    values_GTK = torch.split(made.values_1GNK[0], lengths, dim=1)
-    for state, hidden, keys, values in zip(group, hidden_TD, keys_GTK, values_GTK):
-        after = replace(state, hidden_TD=hidden, depth=state.depth + 1)
-        yield LayerOutput(state=after, keys_GTK=keys, values_GTK=values)
+    """Cut a call's packed output at the borders of its trees."""
+    keys_GNK = torch.split(made.keys_1GNK[0], sizes, dim=1)
+    values_GNK = torch.split(made.values_1GNK[0], sizes, dim=1)
+    for state, hidden, keys, values in zip(states, hidden_ND, keys_GNK, values_GNK):
+        after = replace(state, hidden_ND=hidden, depth=state.depth + 1)
+        yield LayerOutput(state=after, keys_GNK=keys, values_GNK=values)
 
 
-def packed_rotary(parts: Sequence[Rotary], starts: Sequence[int] | None = None) -> Rotary:
-    """The rotary embeddings of several texts one behind the other, each from its start on."""
-    starts = starts or [0] * len(parts)
-
-    def packed(kind: str | None, which: int) -> torch.Tensor:
-        return torch.cat([part[kind][which][start:] for part, start in zip(parts, starts)])
-
-    return {kind: (packed(kind, 0), packed(kind, 1)) for kind in parts[0]}
+def _rotary_of(trees: Sequence[TextTree]) -> Rotary:
+    return packed_rotary([tree.rotary for tree in trees], [0] * len(trees))

@@ -50,6 +50,8 @@ class FrozenModel:
         self.tokenizer = tokenizer
         #: The prefix cache.
         self.prefixes = PrefixCache(cache_bytes)
+        #: Tokens of the layers that ``logits`` and ``decode`` were asked to run: each row by itself, nothing shared.
+        self.tokens_asked = 0
         with refused_by_name(hf_model):
             self._most_tokens = batch_tokens(hf_model) if max_batch_tokens is None else max_batch_tokens
             self.max_batch_tokens = self._most_tokens
@@ -93,6 +95,11 @@ class FrozenModel:
     def layers_run(self) -> int:
         """Layers run so far: one for each text, or new token, and layer call. Shared and cached prefixes count once."""
         return self._prefill.executor.layers_run
+
+    @property
+    def tokens_run(self) -> int:
+        """Tokens of the layers that ran so far; those that texts share, and cached prefixes, count once."""
+        return self._prefill.executor.tokens_run
 
     @property
     def device(self) -> torch.device:
@@ -153,6 +160,7 @@ class FrozenModel:
         """
         check_rows(token_ids, programs, num_layers=self.num_layers)
         starts = [0] * len(token_ids) if starts is None else starts
+        self.tokens_asked += sum(len(ids) * len(program) for ids, program in zip(token_ids, programs))
 
         def run(rows: list[int]) -> Sequence[torch.Tensor]:
             states = self._prefill.run(
@@ -255,6 +263,10 @@ class FrozenModel:
         results = self._in_batches([len(ids) + max_new_tokens for ids in token_ids], run)
         if any(program.is_identity and math.isnan(row.gap) for program, row in zip(programs, results)):
             raise not_finite(self.hf_model)
+        for ids, program, tokens, row in zip(token_ids, programs, known, results):
+            # The first new token comes with the prompt; known ones were asked for when they became known.
+            read = len(row.tokens) - len(tokens) if tokens else len(ids) + len(row.tokens) - 1
+            self.tokens_asked += read * len(program)
         return results
 
     @overload

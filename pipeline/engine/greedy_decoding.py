@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline.engine.executor import packed_rotary
 from pipeline.engine.kv_cache import KVSlots, SlotView
 from pipeline.engine.prefill import Prefill
 from pipeline.engine.row_checks import TokenIds
 from pipeline.engine.state_hooks import OnState, of_rows
+from pipeline.engine.text_tree import packed_rotary
 from pipeline.program import LayerProgram
 
 #: From a row and its new tokens so far to whether it ends there.
@@ -146,7 +146,7 @@ class GreedyDecoding:
         states = self._prefill.executor.run_newest(
             self._prefill.stack.embed(self._prefill.tensor([text[-1] for text in texts])),
             [len(text) - 1 for text in texts],
-            packed_rotary([rotary(range(len(text) - 1, len(text)), len(text)) for text in texts]),
+            packed_rotary([rotary(range(len(text) - 1, len(text)), len(text)) for text in texts], [0] * len(texts)),
             [self._programs[row] for row in rows],
             slots=SlotView(store=self._store, rows=rows),
         )

@@ -9,7 +9,7 @@ with, so that every rule of an architecture (grouped heads, soft caps, scaling) 
 Which parts those are, the caller says through the layer's ``attention_mask`` argument, which layers
 pass on unread:
 
-- ``WholeTexts``: each text from its first token on.
+- ``WholeTexts``: each text from its first token on; texts that begin alike have one opening (``TreeShape``).
 - ``KeysOnly``: nothing is attended; the call ends once keys and values are there.
 - ``Tails``: the last tokens of each text, over keys and values that were made before.
 - ``NewestTokens``: one new token of each row, over its slots in a ``KVSlots``.
@@ -17,6 +17,7 @@ pass on unread:
 A tensor's name ends with its shape, one letter a dimension:
 
 - ``B``: texts of one length, or rows with one new token each
+- ``E``: trees of one shape, see ``TreeShape``
 - ``T``: tokens whose queries are computed
 - ``S``: tokens whose keys they may see
 - ``N``: tokens of several texts, packed one behind the other
@@ -32,7 +33,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import Any, Protocol
 
 import torch
@@ -65,6 +67,42 @@ class PackedAttention(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TreeShape:
+    """The packing of texts that begin alike: the first one whole, of the others what comes behind the opening.
+
+    Attributes:
+        opening: Tokens that all texts begin with; 0 for a text alone.
+        lengths: Tokens of each text, its opening included.
+    """
+
+    opening: int
+    lengths: tuple[int, ...]
+
+    @property
+    def starts(self) -> list[int]:
+        """The position of the first token of each text that is packed."""
+        return [0, *[self.opening] * (len(self.lengths) - 1)]
+
+    @property
+    def ends(self) -> list[int]:
+        """The end of each text among the packed tokens."""
+        return list(accumulate(length - start for length, start in zip(self.lengths, self.starts)))
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of packed tokens N."""
+        return sum(self.lengths) - self.opening * (len(self.lengths) - 1)
+
+    def whole(self, packed: torch.Tensor, index: int, dim: int = 0) -> torch.Tensor:
+        """All tokens of one text, T of them, from a tensor that has the packed tokens in dimension ``dim``."""
+        end = self.ends[index]
+        own = packed.narrow(
+            dim, end - self.lengths[index] + self.starts[index], self.lengths[index] - self.starts[index]
+        )
+        return own if self.starts[index] == 0 else torch.cat([packed.narrow(dim, 0, self.opening), own], dim)
+
+
 class KeysTaken(Exception):  # noqa: N818  # a signal, not an error
     """Ends a layer call whose keys and values were all that was wanted."""
 
@@ -73,7 +111,7 @@ class WholeTexts:
     """Each text from its first token on, causally.
 
     Args:
-        lengths: Tokens of each text, in the order in which they are packed.
+        shapes: The trees, in the order in which they are packed.
         mask_of: The masks of the layer's kind.
         kernel_name: The attention function that the model came with.
 
@@ -85,8 +123,8 @@ class WholeTexts:
     keys_1GNK: torch.Tensor
     values_1GNK: torch.Tensor
 
-    def __init__(self, lengths: Sequence[int], mask_of: MaskOf, kernel_name: str) -> None:
-        self.lengths = lengths
+    def __init__(self, shapes: Sequence[TreeShape], mask_of: MaskOf, kernel_name: str) -> None:
+        self.shapes = shapes
         self.mask_of = mask_of
         self.kernel_name = kernel_name
 
@@ -96,22 +134,65 @@ class WholeTexts:
         self.keys_1GNK, self.values_1GNK = keys_1GNK, values_1GNK
         outputs = []
         offset = 0
-        for length, texts in groupby(self.lengths):
-            # Neighbours of one length are one batch: [1, heads, B·T, K] to [B, heads, T, K].
-            number = len(list(texts))
-            end = offset + number * length
-
-            def split(packed: torch.Tensor, part: slice = slice(offset, end), number: int = number) -> torch.Tensor:
-                heads, _, size = packed[0, :, part].shape
-                return packed[0, :, part].view(heads, number, -1, size).transpose(0, 1)
-
-            positions_1T = torch.arange(length, device=queries_1HNK.device)[None]
-            output_BTHK = kernel(
-                split(queries_1HNK), split(keys_1GNK), split(values_1GNK), self.mask_of(positions_1T, length)
+        for shape, equals in groupby(self.shapes):
+            # Neighbours of one shape are one batch: [1, heads, E·N, K] to [E, heads, N, K].
+            number = len(list(equals))
+            part = slice(offset, offset + number * shape.num_tokens)
+            queries_EHNK, keys_EGNK, values_EGNK = (
+                packed[0, :, part].view(packed.shape[1], number, -1, packed.shape[-1]).transpose(0, 1)
+                for packed in (queries_1HNK, keys_1GNK, values_1GNK)
             )
-            outputs.append(output_BTHK.flatten(0, 1))
-            offset = end
+            output_ENHK = self._attend_trees(kernel, queries_EHNK, keys_EGNK, values_EGNK, shape)
+            outputs.append(output_ENHK.flatten(0, 1))
+            offset = part.stop
         return _joined(outputs)[None]
+
+    def _attend_trees(
+        self,
+        kernel: Kernel,
+        queries_EHNK: torch.Tensor,
+        keys_EGNK: torch.Tensor,
+        values_EGNK: torch.Tensor,
+        shape: TreeShape,
+    ) -> torch.Tensor:
+        """From the queries, keys and values of trees of one shape to outputs ``[E, N, H, K]``."""
+        device = queries_EHNK.device
+        trees, opening, start = len(queries_EHNK), shape.opening, shape.opening
+        outputs = []
+        if opening:
+            queries, keys, values = (packed[:, :, :opening] for packed in (queries_EHNK, keys_EGNK, values_EGNK))
+            positions_1T = torch.arange(opening, device=device)[None]
+            outputs.append(kernel(queries, keys, values, self.mask_of(positions_1T, opening)))
+        for length, equals in groupby(shape.lengths):
+            # Texts of one length are one batch, with those of the other trees: B = E · texts.
+            number = len(list(equals))
+            stop = start + number * (length - opening)
+            queries, keys, values = (
+                _texts(packed[:, :, start:stop], number) for packed in (queries_EHNK, keys_EGNK, values_EGNK)
+            )
+            if opening:
+                keys = _behind(keys_EGNK[:, :, :opening], keys)
+                values = _behind(values_EGNK[:, :, :opening], values)
+            positions_1T = torch.arange(opening, length, device=device)[None]
+            output_BTHK = kernel(queries, keys, values, self.mask_of(positions_1T, length))
+            outputs.append(output_BTHK.reshape(trees, -1, *output_BTHK.shape[2:]))
+            start = stop
+        return _joined(outputs, dim=1)
+
+
+def _texts(packed_EGNK: torch.Tensor, number: int) -> torch.Tensor:
+    """The texts of trees as a batch: ``[E, heads, texts·T, K]`` to ``[E·texts, heads, T, K]``."""
+    trees, heads, _, size = packed_EGNK.shape
+    if number == 1:
+        return packed_EGNK
+    return packed_EGNK.reshape(trees, heads, number, -1, size).transpose(1, 2).flatten(0, 1)
+
+
+def _behind(opening_EGSK: torch.Tensor, texts_BGTK: torch.Tensor) -> torch.Tensor:
+    """Texts behind the openings of their trees: ``[B, G, S + T, K]``."""
+    trees, number = len(opening_EGSK), len(texts_BGTK) // len(opening_EGSK)
+    shared = opening_EGSK[:, None].expand(trees, number, -1, -1, -1).flatten(0, 1)
+    return torch.cat([shared, texts_BGTK], dim=2)
 
 
 class KeysOnly:
@@ -143,14 +224,16 @@ class Tails:
 
     Args:
         made: Keys and values of the whole texts, packed.
-        lengths: Tokens of each text.
-        tails: Number of tokens that are run in each row.
+        shapes: The trees of texts.
+        tails: For each tree the number of tokens of each text that are run.
         mask_of: The masks of the layer's kind.
     """
 
-    def __init__(self, made: KeysOnly, lengths: Sequence[int], tails: Sequence[int], mask_of: MaskOf) -> None:
+    def __init__(
+        self, made: KeysOnly, shapes: Sequence[TreeShape], tails: Sequence[Sequence[int]], mask_of: MaskOf
+    ) -> None:
         self.made = made
-        self.lengths = lengths
+        self.shapes = shapes
         self.tails = tails
         self.mask_of = mask_of
         self.kernel_name = made.kernel_name
@@ -158,15 +241,21 @@ class Tails:
     def attend(
         self, kernel: Kernel, queries_1HNK: torch.Tensor, keys_1GNK: torch.Tensor, values_1GNK: torch.Tensor
     ) -> torch.Tensor:
-        parts = zip(
-            torch.split(queries_1HNK, list(self.tails), dim=2),
-            torch.split(self.made.keys_1GNK, list(self.lengths), dim=2),
-            torch.split(self.made.values_1GNK, list(self.lengths), dim=2),
-        )
+        sizes = [shape.num_tokens for shape in self.shapes]
+        of_trees = zip(torch.split(self.made.keys_1GNK, sizes, dim=2), torch.split(self.made.values_1GNK, sizes, dim=2))
         outputs = []
-        for (queries_1HTK, keys_1GSK, values_1GSK), length, tail in zip(parts, self.lengths, self.tails):
-            positions_1T = torch.arange(length - tail, length, device=queries_1HNK.device)[None]
-            outputs.append(kernel(queries_1HTK, keys_1GSK, values_1GSK, self.mask_of(positions_1T, length))[0])
+        start = 0
+        for (keys_1GNK, values_1GNK), shape, tails in zip(of_trees, self.shapes, self.tails):
+            for index, (length, tail) in enumerate(zip(shape.lengths, tails)):
+                positions_1T = torch.arange(length - tail, length, device=queries_1HNK.device)[None]
+                output_1THK = kernel(
+                    queries_1HNK[:, :, start : start + tail],
+                    shape.whole(keys_1GNK, index, dim=2),
+                    shape.whole(values_1GNK, index, dim=2),
+                    self.mask_of(positions_1T, length),
+                )
+                outputs.append(output_1THK[0])
+                start += tail
         return _joined(outputs)[None]
 
 
@@ -233,8 +322,8 @@ class NewestTokens:
         return output_BHK[None]
 
 
-def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _joined(parts: list[torch.Tensor], dim: int = 0) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _packed_attention(

@@ -1,7 +1,7 @@
 """Prefill: run whole texts under layer programs, each row from the longest prefix that is cached.
 
 A *prefix* is the first layers of a program on a text. Programs of one text that share a prefix run it once, in one
-call or over many.
+call or over many. Texts that begin alike, and run the same programs, run what they share once (``text_tree``).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.engine.decoder_stack import DecoderStack, Rotary
-from pipeline.engine.executor import Executor, SequenceState, Text
+from pipeline.engine.executor import Executor, LayerOutput, SequenceState
 from pipeline.engine.kv_cache import KVPool, SlotView
 from pipeline.engine.prefix_cache import PrefixCache
 from pipeline.engine.row_checks import TokenIds
 from pipeline.engine.state_hooks import OnState
+from pipeline.engine.text_tree import Text, TextTree, trees_of
 from pipeline.program import LayerProgram
 
 
@@ -25,15 +26,16 @@ class CachedPrefix:
     """The cached prefix from which some rows start.
 
     Attributes:
-        text: Index of their text in the plan.
-        layers: The layers whose result is cached; empty where nothing is.
-        states: The residual streams ``[T, D]`` before the first of the layers, the second, …, and after the last.
+        tree: Index of their texts' tree in the plan.
+        layers: The layers whose result is cached for all texts of the tree; empty where nothing is.
+        states: For each text its residual streams ``[T, D]`` before the first of the layers, the second, …, and after
+            the last.
         rows: The rows whose longest cached prefix this is.
     """
 
-    text: int
+    tree: int
     layers: tuple[int, ...]
-    states: list[torch.Tensor]
+    states: list[list[torch.Tensor]]
     rows: tuple[int, ...]
 
 
@@ -43,12 +45,12 @@ class PrefillPlan:
 
     Attributes:
         programs: One a row.
-        texts: The different texts of the call.
+        trees: The different texts of the call.
         prefixes: The starts of all rows; a row is in one of them.
     """
 
     programs: Sequence[LayerProgram]
-    texts: list[Text]
+    trees: list[TextTree]
     prefixes: list[CachedPrefix]
 
 
@@ -103,67 +105,91 @@ class Prefill:
         self, token_ids: Sequence[TokenIds], programs: Sequence[LayerProgram], logits_from: Sequence[int]
     ) -> PrefillPlan:
         """Find the different texts, and each row's longest cached prefix. No layer runs."""
-        texts = self._texts(token_ids, logits_from)
+        trees = self._trees(self._texts(token_ids, logits_from), programs)
+        texts = [text for tree in trees for text in tree.texts]
         embedded = self.stack.embed(self.tensor([token for text in texts for token in text.tokens]))
-        embeddings = torch.split(embedded, [text.num_tokens for text in texts])
-        states: dict[tuple[int, tuple[int, ...]], list[torch.Tensor]] = {}
-        rows: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-        for index, text in enumerate(texts):
-            for row in text.rows:
-                layers = programs[row].layers
-                # The final layer always runs: no other program could use its cached state.
-                cached = self.cache.longest(text.tokens, layers[:-1], in_longer_texts=self.stack.rope_switch is None)
-                prefix = (index, layers[: len(cached)])
-                states[prefix] = [embeddings[index], *cached]
-                rows.setdefault(prefix, []).append(row)
+        embeddings = iter(torch.split(embedded, [text.num_tokens for text in texts]))
         prefixes = [
-            CachedPrefix(text=index, layers=layers, states=states[index, layers], rows=tuple(of_prefix))
-            for (index, layers), of_prefix in rows.items()
+            prefix
+            for index, tree in enumerate(trees)
+            for prefix in self._prefixes(index, tree, [next(embeddings) for _ in tree.texts], programs)
         ]
-        return PrefillPlan(programs=programs, texts=texts, prefixes=prefixes)
+        return PrefillPlan(programs=programs, trees=trees, prefixes=prefixes)
+
+    def _prefixes(
+        self, index: int, tree: TextTree, embeddings: Sequence[torch.Tensor], programs: Sequence[LayerProgram]
+    ) -> list[CachedPrefix]:
+        """The longest prefixes that are cached for all texts of a tree, each with its rows."""
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row in tree.text_of:
+            rows_of.setdefault(programs[row].layers, []).append(row)
+        states: dict[tuple[int, ...], list[list[torch.Tensor]]] = {}
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for layers, of_program in rows_of.items():
+            # The final layer always runs: no other program could use its cached state.
+            cached = [
+                self.cache.longest(text.tokens, layers[:-1], in_longer_texts=self.stack.rope_switch is None)
+                for text in tree.texts
+            ]
+            depth = min(map(len, cached))
+            states[layers[:depth]] = [[start, *of_text[:depth]] for start, of_text in zip(embeddings, cached)]
+            rows.setdefault(layers[:depth], []).extend(of_program)
+        return [
+            CachedPrefix(tree=index, layers=layers, states=states[layers], rows=tuple(of_prefix))
+            for layers, of_prefix in rows.items()
+        ]
 
     def _restore_keys(self, plan: PrefillPlan, slots: SlotView) -> None:
         """Make the keys and values of cached prefixes from the states that entered their layers."""
         entering: dict[int, dict[tuple[int, tuple[int, ...]], SequenceState]] = {}
         for prefix in plan.prefixes:
+            tree = plan.trees[prefix.tree]
             for depth, layer in enumerate(prefix.layers):
                 states = entering.setdefault(layer, {})
-                key = (prefix.text, prefix.layers[: depth + 1])
+                key = (prefix.tree, prefix.layers[: depth + 1])
                 rows = prefix.rows if key not in states else states[key].rows + prefix.rows
-                states[key] = SequenceState(text=prefix.text, hidden_TD=prefix.states[depth], depth=depth, rows=rows)
+                packed = tree.pack([of_text[depth] for of_text in prefix.states])
+                states[key] = SequenceState(tree=prefix.tree, hidden_ND=packed, depth=depth, rows=rows)
         for layer, of_layer in entering.items():
-            group = list(of_layer.values())
-            made = self.executor.take_keys(
-                layer, [plan.texts[state.text] for state in group], [state.hidden_TD for state in group]
-            )
-            for state, (keys, values) in zip(group, made):
-                for row in state.rows:
-                    slots.fill(row, state.depth, keys, values)
+            for output in self.executor.take_keys(layer, list(of_layer.values()), plan.trees):
+                _fill(slots, output, plan.trees[output.state.tree])
 
     def _run(self, plan: PrefillPlan, slots: SlotView | None, on_state: OnState | None) -> list[torch.Tensor]:
         """Run the layers behind the prefixes; fill the slots and the cache on the way."""
         if on_state is not None:
             for prefix in plan.prefixes:
-                for depth, hidden in enumerate(prefix.states):
-                    on_state(prefix.rows, depth, hidden)
+                of_text = plan.trees[prefix.tree].text_of
+                for index, states in enumerate(prefix.states):
+                    rows = tuple(row for row in prefix.rows if of_text[row] == index)
+                    for depth, hidden in enumerate(states):
+                        on_state(rows, depth, hidden)
         starts = [
-            SequenceState(text=prefix.text, hidden_TD=prefix.states[-1], depth=len(prefix.layers), rows=prefix.rows)
+            SequenceState(
+                tree=prefix.tree,
+                hidden_ND=plan.trees[prefix.tree].pack([states[-1] for states in prefix.states]),
+                depth=len(prefix.layers),
+                rows=prefix.rows,
+            )
             for prefix in plan.prefixes
         ]
         results: dict[int, torch.Tensor] = {}
-        for output in self.executor.run_texts(plan.texts, starts, plan.programs):
-            state, text = output.state, plan.texts[output.state.text]
+        for output in self.executor.run_trees(plan.trees, starts, plan.programs):
+            state, tree = output.state, plan.trees[output.state.tree]
             if slots is not None:
-                for row in state.rows:
-                    slots.fill(row, state.depth - 1, output.keys_GTK, output.values_GTK)
-            if on_state is not None:
-                on_state(state.rows, state.depth, state.hidden_TD)
-            if len(state.hidden_TD) == text.num_tokens:
-                layers = plan.programs[state.rows[0]].layers[: state.depth]
-                self.cache.keep(text.tokens, layers, state.hidden_TD)
-            for row in state.rows:
-                if len(plan.programs[row]) == state.depth:
-                    results[row] = state.hidden_TD[-text.num_logits :]
+                _fill(slots, output, tree)
+            done = any(len(plan.programs[row]) == state.depth for row in state.rows)
+            if on_state is None and not self.cache.max_bytes and not done:
+                continue
+            for index, hidden in enumerate(tree.parts(state.hidden_ND)):
+                text = tree.texts[index]
+                rows = tuple(row for row in state.rows if tree.text_of[row] == index)
+                if on_state is not None:
+                    on_state(rows, state.depth, hidden)
+                if len(hidden) == text.num_tokens:
+                    self.cache.keep(text.tokens, plan.programs[rows[0]].layers[: state.depth], hidden)
+                for row in rows:
+                    if len(plan.programs[row]) == state.depth:
+                        results[row] = hidden[-text.num_logits :]
         return [results[row] for row in range(len(plan.programs))]
 
     # -- texts -----------------------------------------------------------------------------
@@ -179,6 +205,10 @@ class Prefill:
             for (ids, start), rows in rows_of.items()
         ]
 
+    def _trees(self, texts: Sequence[Text], programs: Sequence[LayerProgram]) -> list[TextTree]:
+        """The texts in trees; each alone where the first tokens' states depend on the text's length."""
+        return [TextTree(texts=[text]) for text in texts] if self.stack.rope_switch else trees_of(texts, programs)
+
     def rotary_tables(self, lengths: Sequence[int]) -> Callable[[range, int], Rotary]:
         """From some positions of a text, and its length, to their rotary embeddings."""
         switch = self.stack.rope_switch
@@ -193,3 +223,12 @@ class Prefill:
             return {kind: (cos[part], sin[part]) for kind, (cos, sin) in tables[beyond].items()}
 
         return embed
+
+
+def _fill(slots: SlotView, output: LayerOutput, tree: TextTree) -> None:
+    """Write a layer's keys and values into the slots of its rows."""
+    for index in range(len(tree.texts)):
+        keys, values = (tree.shape.whole(made, index, dim=1) for made in (output.keys_GNK, output.values_GNK))
+        for row in output.state.rows:
+            if tree.text_of[row] == index:
+                slots.fill(row, output.state.depth - 1, keys, values)

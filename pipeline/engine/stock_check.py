@@ -59,8 +59,10 @@ def check_against_stock(stack: DecoderStack) -> None:
     ).run()
     texts = [given + row.tokens for row in decoded]
     last = len(texts[0]) - 1
-    states = prefill.run([texts[0], texts[0], texts[1]], [identity, identity, edited], [0, last, 0])
-    whole, at_last, of_edited = (stack.head(state).float() for state in states)
+    states = prefill.run(texts, [identity, edited], [0, 0])
+    # The text behind the opening that it shares with a shorter one: what it needs alone is a branch's last position.
+    states += prefill.run([texts[0][:-1], texts[0]], [identity, identity], [last - 1, last])[1:]
+    whole, of_edited, at_last = (stack.head(state).float() for state in states)
 
     stock = logits_of(hf_model, texts[0])
     require_finite(stock, hf_model)

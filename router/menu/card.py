@@ -8,7 +8,7 @@ from router.menu.menu import Menu, MenuProgram
 def menu_card(menu: Menu) -> str:
     """The card, as Markdown with the header that the hub reads."""
     settings, notes = menu.settings, menu.notes
-    shared = notes["layers_run"] / max(1, notes["layers_of_separate_runs"])
+    shared = notes["tokens_run"] / max(1, notes["tokens_of_separate_runs"])
     rows = "\n".join(f"| {' | '.join(table_row(one))} |" for one in menu.programs)
     others = "\n".join(f"| `{name}` | `{value}` |" for name, value in settings.others.items())
     return f"""---
@@ -30,8 +30,8 @@ held-out examples, on which no program was chosen.
 p-values are McNemar's, against the base model, corrected for the number of programs (Holm). *Front*: right on more
 examples than every shorter program, among the examples that programs were chosen on.
 
-{notes["evaluations"]} outcomes were computed, {notes["race_evaluations"]} of them in the races. Shared prefixes made
-them cost {shared:.2f} of the layers that separate runs take.
+{notes["evaluations"]} outcomes were computed, {notes["race_evaluations"]} of them in the races. What programs and
+prompts begin with alike ran once: {shared:.2f} of the layers and tokens that separate runs take.
 
 ```python
 import pandas

@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from itertools import compress, pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ from pipeline.storage import AnyPath, Writer, content, entries
 from router.menu.racing import Outcomes
 
 Array = np.ndarray[Any, Any]
+One = TypeVar("One")
 
 FOLDER = "matrix"
 SCHEMA = pa.schema(
@@ -45,9 +46,27 @@ SCHEMA = pa.schema(
         ),
     ]
 )
-_LAYERS_RUN = b"layers_run"
-#: Most examples that one shard, and so one chunk of an actor, holds.
-MOST_EXAMPLES = 8
+#: What a shard's outcomes cost, in the file's metadata.
+_RUN, _SEPARATELY = b"tokens_run", b"tokens_of_separate_runs"
+#: Most examples, and programs, that one shard, and so one chunk of an actor, holds: enough for openings and prefixes to
+#: be shared, and few enough for a crash to cost little.
+MOST_EXAMPLES, MOST_PROGRAMS = 16, 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerCost:
+    """The cost of some outcomes, in layers times tokens.
+
+    Attributes:
+        run: Tokens of all layers that ran. What programs share, and what texts share, ran once.
+        separately: Tokens of all layers, had each program run on each text by itself.
+    """
+
+    run: int
+    separately: int
+
+    def __add__(self, other: LayerCost) -> LayerCost:
+        return LayerCost(run=self.run + other.run, separately=self.separately + other.separately)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,36 +102,38 @@ class Matrix:
         self._num_layers = num_layers
         self._right: dict[LayerProgram, Array] = {}
         self._margins: dict[LayerProgram, Array] = {}
-        #: Layers run for the outcomes so far; prefixes that programs share count once.
-        self.layers_run = 0
+        #: The cost of the outcomes so far.
+        self.cost = LayerCost(run=0, separately=0)
         for shard in shards_of(root):
             table = _read(shard)
             self._remember(table.to_pandas(), shard)
-            self.layers_run += int((table.schema.metadata or {}).get(_LAYERS_RUN, b"0"))
+            noted = table.schema.metadata or {}
+            self.cost += LayerCost(run=int(noted.get(_RUN, 0)), separately=int(noted.get(_SEPARATELY, 0)))
 
     @property
     def evaluations(self) -> int:
         """Number of outcomes: pairs of an example and a program."""
         return sum(int(np.isfinite(right).sum()) for right in self._right.values())
 
-    @property
-    def layers_of_separate_runs(self) -> int:
-        """Layers that the outcomes would have cost if every program had run on every example by itself."""
-        return sum(len(program) * int(np.isfinite(right).sum()) for program, right in self._right.items())
+    def missing(self, programs: Sequence[LayerProgram], places: Sequence[int]) -> list[MatrixChunk]:
+        """What has no outcome yet, in chunks of examples that miss the same programs.
 
-    def missing(self, programs: Sequence[LayerProgram], places: range) -> list[MatrixChunk]:
-        """What has no outcome yet, in chunks of neighbouring examples that miss the same programs."""
-        absent = np.array([np.isnan(self._column(self._right, program)[places]) for program in programs])
-        chunks: list[MatrixChunk] = []
-        for pattern, group in groupby(range(len(places)), key=lambda one: absent[:, one].tobytes()):
-            wanted = tuple(program for program, yes in zip(programs, np.frombuffer(pattern, dtype=bool)) if yes)
-            of_pattern = [places[one] for one in group]
-            if wanted:
-                chunks += [
-                    MatrixChunk(places=tuple(of_pattern[start : start + MOST_EXAMPLES]), programs=wanted)
-                    for start in range(0, len(of_pattern), MOST_EXAMPLES)
-                ]
-        return chunks
+        Args:
+            programs: The programs.
+            places: Places of the examples; neighbours come into one chunk.
+        """
+        # Programs that begin alike lie side by side.
+        ordered = sorted(programs, key=lambda program: program.layers)
+        absent = np.array([np.isnan(self._column(self._right, program)[places]) for program in ordered])
+        alike: dict[bytes, list[int]] = {}
+        for index, place in enumerate(places):
+            alike.setdefault(absent[:, index].tobytes(), []).append(place)
+        return [
+            MatrixChunk(places=tuple(some), programs=tuple(wanted))
+            for pattern, of_pattern in alike.items()
+            for wanted in _parts(list(compress(ordered, np.frombuffer(pattern, dtype=bool))), MOST_PROGRAMS)
+            for some in _parts(of_pattern, MOST_EXAMPLES)
+        ]
 
     def outcomes(self, programs: Sequence[LayerProgram], places: range) -> Outcomes:
         """The outcomes of programs on the examples at some places, ``[N, M]``.
@@ -126,13 +147,13 @@ class Matrix:
             raise ValueError(f"{int(np.isnan(right).sum())} outcomes are missing")
         return Outcomes(right=right, margins=margins)
 
-    def add(self, chunk: MatrixChunk, outcomes: Outcomes, *, layers_run: int, writer: Writer) -> None:
+    def add(self, chunk: MatrixChunk, outcomes: Outcomes, *, cost: LayerCost, writer: Writer) -> None:
         """Keep the outcomes of a chunk: write its shard, and remember it.
 
         Args:
             chunk: The chunk.
             outcomes: Its outcomes, ``[N, M]``.
-            layers_run: Layers that were run for them.
+            cost: Their cost.
             writer: The writer of the menu's folder.
 
         Raises:
@@ -154,7 +175,7 @@ class Matrix:
             columns=SCHEMA.names,
         )
         table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
-        table = table.replace_schema_metadata({_LAYERS_RUN: str(layers_run).encode()})
+        table = table.replace_schema_metadata({_RUN: str(cost.run), _SEPARATELY: str(cost.separately)})
         named = "\n".join(f"{place} {program}" for place, program in zip(rows.place, rows.program))
         digest = hashlib.sha256(named.encode()).hexdigest()[:16]
         written = _bytes(table)
@@ -162,7 +183,7 @@ class Matrix:
         for column, program in enumerate(chunk.programs):
             self._column(self._right, program)[list(chunk.places)] = outcomes.right[:, column]
             self._column(self._margins, program)[list(chunk.places)] = outcomes.margins[:, column]
-        self.layers_run += layers_run
+        self.cost += cost
 
     def _column(self, columns: dict[LayerProgram, Array], program: LayerProgram) -> Array:
         """A program's outcomes on all examples, NaN where there is none, ``[N]``."""
@@ -209,6 +230,13 @@ def shards_of(menu: AnyPath) -> list[AnyPath]:
         return sorted(entries(menu / FOLDER, ".parquet"), key=lambda shard: shard.name)
     except OSError as error:
         raise UserError(f"{menu / FOLDER} cannot be read: {error.strerror or error}") from None
+
+
+def _parts(several: Sequence[One], most: int) -> list[Sequence[One]]:
+    """Several things in parts of about equal size, none larger than ``most``."""
+    number = -(-len(several) // most)
+    borders = [len(several) * part // number for part in range(number + 1)] if number else []
+    return [several[start:end] for start, end in pairwise(borders)]
 
 
 def _read(shard: AnyPath) -> pa.Table:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.distributed.model_actor import TaskActor
 from pipeline.tasks import Example
-from router.menu.matrix import MatrixChunk
+from router.menu.matrix import LayerCost, MatrixChunk
 from router.menu.racing import Outcomes
 
 
@@ -29,21 +29,21 @@ class MatrixWork:
 class MatrixActor(TaskActor):
     """Runs every program of a chunk on every example of it, in all the example's renderings."""
 
-    def work(self, work: MatrixWork) -> tuple[Outcomes, int]:
-        """The outcomes, and the layers that were run for them; prefixes that programs share count once."""
+    def work(self, work: MatrixWork) -> tuple[Outcomes, LayerCost]:
+        """The outcomes, and what they cost."""
         self._begin()
-        before, programs = self._model.layers_run, work.chunk.programs
-        prepared = [self._task.prepare(example, self._model.tokenizer) for example in work.examples]
+        model, programs = self._model, work.chunk.programs
+        before = LayerCost(run=model.tokens_run, separately=model.tokens_asked)
+        prepared = [self._task.prepare(example, model.tokenizer) for example in work.examples]
         asked = [[replace(one, renderings=[]), *one.renderings] for one in prepared]
         cells = [[(one, program) for one in renderings] for renderings in asked for program in programs]
         pairs = [pair for cell in cells for pair in cell]
         scored = iter(
-            self._task.score(
-                self._model, [one for one, _ in pairs], [program for _, program in pairs], need_response=False
-            )
+            self._task.score(model, [one for one, _ in pairs], [program for _, program in pairs], need_response=False)
         )
         of_cells = [[next(scored) for _ in cell] for cell in cells]
         shape = len(work.examples), len(programs)
         right = np.array([np.mean([outcome.correct for outcome in some]) for some in of_cells]).reshape(shape)
         margins = np.array([np.min([outcome.margin for outcome in some]) for some in of_cells]).reshape(shape)
-        return Outcomes(right=right, margins=margins), self._model.layers_run - before
+        cost = LayerCost(run=model.tokens_run - before.run, separately=model.tokens_asked - before.separately)
+        return Outcomes(right=right, margins=margins), cost

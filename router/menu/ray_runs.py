@@ -39,13 +39,15 @@ class RayRuns:
             UserError: The model cannot be loaded, or actors fail at an example.
             StorageError: An outcome cannot be written.
         """
-        chunks = self.matrix.missing(programs, examples)
+        # Questions behind the same worked examples come into one chunk: what they share runs once.
+        places = sorted(examples, key=lambda place: self.examples[place].question)
+        chunks = self.matrix.missing(programs, places)
         # The longest first: no actor is left with a long one at the end.
         chunks.sort(key=len, reverse=True)
         works = [MatrixWork(chunk=chunk, examples=[self.examples[place] for place in chunk.places]) for chunk in chunks]
         done, total = 0, sum(map(len, chunks))
-        for work, (outcomes, layers_run) in self.actors.map(works):
-            self.matrix.add(work.chunk, outcomes, layers_run=layers_run, writer=self.writer)
+        for work, (outcomes, cost) in self.actors.map(works):
+            self.matrix.add(work.chunk, outcomes, cost=cost, writer=self.writer)
             done += len(work.chunk)
             self.show(done, total)
         return self.matrix.outcomes(programs, examples)

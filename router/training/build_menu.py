@@ -124,8 +124,8 @@ def build_menu(
                     "rounds": rounds,
                     "race_evaluations": raced,
                     "evaluations": matrix.evaluations,
-                    "layers_run": matrix.layers_run,
-                    "layers_of_separate_runs": matrix.layers_of_separate_runs,
+                    "tokens_run": matrix.cost.run,
+                    "tokens_of_separate_runs": matrix.cost.separately,
                 },
             )
             writer.write(MENU_FILE, menu.to_bytes())

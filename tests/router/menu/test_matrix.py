@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.storage import StorageError, writer_of
-from router.menu.matrix import MOST_EXAMPLES, Matrix, MatrixChunk, read_matrix, shards_of
+from router.menu.matrix import MOST_EXAMPLES, LayerCost, Matrix, MatrixChunk, read_matrix, shards_of
 from router.menu.racing import Outcomes
 
 IDENTITY, SHORT = LayerProgram.identity(4), LayerProgram.parse("0,2-3", 4)
@@ -33,7 +33,7 @@ def writer(tmp_path):
 def filled(folder, writer, programs=(IDENTITY, SHORT), places=range(20)):
     matrix = Matrix(folder, IDS, num_layers=4)
     for chunk in matrix.missing(programs, places):
-        matrix.add(chunk, outcomes_of(chunk), layers_run=10, writer=writer)
+        matrix.add(chunk, outcomes_of(chunk), cost=LayerCost(run=10, separately=40), writer=writer)
     return matrix
 
 
@@ -46,8 +46,8 @@ def test_outcomes_come_back_in_their_places(tmp_path, writer):
         expected = outcomes_of(MatrixChunk(places=tuple(range(3, 20)), programs=(SHORT, IDENTITY)))
         np.testing.assert_allclose(outcomes.right, expected.right)
         np.testing.assert_allclose(outcomes.margins, expected.margins)
-        assert (matrix.evaluations, matrix.layers_of_separate_runs) == (40, 20 * 4 + 20 * 3)
-        assert matrix.layers_run == 10 * len(shards_of(tmp_path)) and not matrix.missing([SHORT], range(20))
+        assert (matrix.evaluations, matrix.cost.separately) == (40, 40 * len(shards_of(tmp_path)))
+        assert matrix.cost.run == 10 * len(shards_of(tmp_path)) and not matrix.missing([SHORT], range(20))
 
 
 def test_missing_outcomes_are_asked_for_once(tmp_path, writer):
@@ -109,5 +109,5 @@ def test_a_store_that_reads_back_something_else_keeps_nothing(tmp_path, writer, 
     monkeypatch.setattr(writer, "_check_staged", lambda staged, check: check(staged.read_bytes()[:-1]))
     chunk = matrix.missing([IDENTITY], range(20))[0]
     with pytest.raises(StorageError, match="does not read back"):
-        matrix.add(chunk, outcomes_of(chunk), layers_run=1, writer=writer)
+        matrix.add(chunk, outcomes_of(chunk), cost=LayerCost(run=1, separately=1), writer=writer)
     assert not shards_of(tmp_path) and matrix.evaluations == 0

@@ -86,10 +86,10 @@ def test_the_documents_python_reads_it(made, tmp_path, monkeypatch):
     assert names["by_program"]["count"].max() == QUESTIONS
 
 
-def test_shared_prefixes_are_run_once(made):
-    """Catches a matrix that costs as much as separate runs: programs of one prompt share the layers before an edit."""
+def test_what_programs_and_prompts_share_runs_once(made):
+    """Catches a matrix that costs as much as separate runs: programs share layers, and prompts share tokens."""
     notes = read_menu(made[0]).notes
-    assert 0 < notes["layers_run"] < 0.75 * notes["layers_of_separate_runs"]
+    assert 0 < notes["tokens_run"] < 0.6 * notes["tokens_of_separate_runs"]
 
 
 def test_an_interrupted_race_goes_on_where_it_stopped(playground, made, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -20,6 +20,9 @@ from router.heads.requests import HEAD_REQUESTS, OLD_NAMES
 from router.heads.selector.selector_request import SelectorRequest
 from router.probes.probe_requests import ProbeKind
 from router.training.train_request import TrainRequest
+
+if TYPE_CHECKING:
+    from router.training.train import TrainedRouter
 
 
 @click.command(
@@ -93,15 +96,37 @@ def train(
     ):
         with StepReporter(console) as steps:
             trained = run(request, announce=console.say, show=steps, on_epoch=on_epoch)
-        by_class = ", ".join(f"{name} {score:.3f}" for name, score in trained.f1.items())
+        if trained.head is not None:
+            best, f1 = trained.head.best, trained.head.f1
+            by_class = ", ".join(f"{name} {score:.3f}" for name, score in f1.items())
+            console.say(f"Kept epoch {best['epoch']:.0f}: held-out macro-F1 {best['macro_f1']:.3f} ({by_class}).")
+        console.say(_verdict_on(trained))
+        picture = f"Picture: {request.out / 'training.png'}\n" if trained.head is not None else ""
         console.say(
-            f"Kept epoch {trained.best['epoch']:.0f}: held-out macro-F1 {trained.best['macro_f1']:.3f} ({by_class}).\n"
             f"Router:  {request.out}\n"
-            f"Picture: {request.out / 'training.png'}\n"
+            f"{picture}"
             f"Use:     router.RoutedCausalLM.from_pretrained({str(request.out)!r})\n"
             f'Try:     drllm-pipeline generate --router {request.out} --prompt "…"\n'
             f"Judge:   drllm-pipeline evaluate --router {request.out} --task NAME  (on other examples)"
         )
+
+
+def _verdict_on(trained: TrainedRouter) -> str:
+    """What the router is worth beside one program for all prompts, and what to do where it is worth less."""
+    judgement = trained.judgement
+    if judgement is None:
+        return "The router was not judged: its training's examples cannot be read again."
+    best = judgement.best_program
+    program = "the base model" if best.is_identity else f"the program {best}"
+    if trained.head is None:
+        return f"{judgement.describe()}\nThe router runs {program} for all prompts, the best that is known."
+    if not judgement.router_is_worse:
+        return judgement.describe()
+    return (
+        f"{judgement.describe()}\nThe router is worth less than {program} for all prompts, which it runs unless told "
+        "otherwise (generate --no-fallback). Search more examples, or train on a menu of programs that are good on "
+        "many: drllm-pipeline menu, then train --menu."
+    )
 
 
 def _train_selector(menu: AnyPath, options: dict[str, Any]) -> None:
@@ -126,6 +151,9 @@ def _train_selector(menu: AnyPath, options: dict[str, Any]) -> None:
             trained = train_selector(request, announce=console.say, show=steps)
         console.print(validation_table(trained.validated))
         console.say(describe_selector(trained.router.head, trained.best_static, trained.validated, trained.gap_closed))
+        if (fallback := trained.router.fallback) is not None:
+            program = "the base model" if fallback.is_identity else f"the program {fallback}"
+            console.say(f"The router runs {program} for all prompts unless told otherwise (generate --no-fallback).")
         console.say(
             f"Router:     {request.out}\n"
             f"Validation: {request.out / VALIDATION_FILE}\n"

@@ -98,7 +98,11 @@ class AnsweringActor(ModelActor):
         from router.routed.causal_lm import RoutedCausalLM
 
         runs: Installation = super().load()
-        self._routed = [RoutedCausalLM(self._model.hf_model, self._model.tokenizer, router) for router in self._routers]
+        # Routers are judged, not what stands in for those that are known to be worse.
+        self._routed = [
+            RoutedCausalLM(self._model.hf_model, self._model.tokenizer, router, fallback=False)
+            for router in self._routers
+        ]
         return runs
 
     def work(self, ask: Ask) -> Any:

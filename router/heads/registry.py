@@ -14,6 +14,7 @@ from router.heads.per_layer.per_layer_request import PerLayerRequest
 from router.heads.per_layer.train import draw_per_layer, extract_per_layer, fit_per_layer, label_per_layer
 from router.heads.requests import OLD_NAMES
 from router.heads.selector.selector_head import SelectorHead, selector_card
+from router.heads.static.static_head import StaticHead, static_card
 
 _PER_LAYER = HeadKind(
     head=PerLayerHead,
@@ -42,8 +43,12 @@ HEAD_KINDS: dict[str, HeadKind[Any, Any, Any, Any]] = {
         _EARLY_EXIT,
     )
 }
-#: Every kind of router that is loaded, by its name: selectors are trained on a menu, not on runs.
-SAVED_KINDS: dict[str, SavedKind] = {**HEAD_KINDS, SelectorHead.name: SavedKind(head=SelectorHead, card=selector_card)}
+#: Every kind of router that is loaded, by its name: selectors are trained on a menu, static ones are not trained.
+SAVED_KINDS: dict[str, SavedKind] = {
+    **HEAD_KINDS,
+    SelectorHead.name: SavedKind(head=SelectorHead, card=selector_card),
+    StaticHead.name: SavedKind(head=StaticHead, card=static_card),
+}
 #: The kind of routers that were saved without a kind.
 UNNAMED_KIND = _PER_LAYER.name
 

@@ -45,6 +45,7 @@ class TrainingLabels:
         held_out: The labelled examples that decide when training stops.
         left_out: Number of examples without a label, by the reason.
         description: The name of the network that is fitted to the labels, for messages.
+        nothing_to_learn: Why no network can be fitted to the labels, and what to change; None where one can.
     """
 
     rows: list[Labelled]
@@ -52,6 +53,7 @@ class TrainingLabels:
     held_out: list[Labelled]
     left_out: dict[str, int] = field(default_factory=dict)
     description: str
+    nothing_to_learn: str | None = None
 
 
 def expressible_as_counts(counts: Sequence[int] | None) -> bool:

@@ -64,9 +64,7 @@ def expected_labels(
         The labels, in the order of the examples.
     """
     base_labels = run.base_labels
-    screened = frequent_programs(run.rows, base_labels[0].program)
-    candidates = choose_candidates(screened, service.verdicts(run, screening_examples(run.examples), screened))
-    right = service.verdicts(run, run.examples, candidates)
+    candidates, right = candidate_set(run, service)
     summaries = service.summaries(base_labels, num_windows=num_windows)
     chosen = expected_choice(right, candidates, summaries, layer_price=layer_price)
     return ExpectedLabels(
@@ -76,6 +74,13 @@ def expected_labels(
         base_right=float(right[:, 0].mean()),
         layers=float(np.mean([len(candidates[choice]) for choice in chosen])),
     )
+
+
+def candidate_set(run: SearchedRun, service: LabelService) -> tuple[list[LayerProgram], Array]:
+    """The candidate set of a run, the identity program first, and whether each is right on each example, ``[N, M]``."""
+    screened = frequent_programs(run.rows, run.base_labels[0].program)
+    candidates = choose_candidates(screened, service.verdicts(run, screening_examples(run.examples), screened))
+    return candidates, service.verdicts(run, run.examples, candidates)
 
 
 def expected_choice(

@@ -25,6 +25,7 @@ from pipeline.storage import PathOrUrl
 from pipeline.tasks.tokens import tokens_of
 from router.artifact.base_model import find_base
 from router.heads.head import Head
+from router.heads.static.static_head import StaticHead, StaticSteering
 from router.heads.steering import Steering
 from router.probes.probe import Label, Probe
 from router.routed.checkpoint import Router
@@ -55,6 +56,8 @@ class RoutedCausalLM:
         router: The router that was trained on it.
         budget: Most layers that any sequence runs, as a fraction of the depth; None for no bound.
         average: Mean layers over the held-out prompts, as a fraction of the depth; None for the likeliest programs.
+        fallback: Run the router's ``fallback`` for all prompts, if it has one that the budgets allow: the static
+            program that did better on held-out examples than the router.
 
     Attributes:
         base: The base model, unchanged.
@@ -75,6 +78,7 @@ class RoutedCausalLM:
         *,
         budget: float | None = None,
         average: float | None = None,
+        fallback: bool = True,
     ) -> None:
         depth, hidden = hf_model.config.num_hidden_layers, hf_model.config.hidden_size
         head = router.head
@@ -88,6 +92,7 @@ class RoutedCausalLM:
         self.router = router
         self.budget = budget
         self.average = average
+        self._fallback = router.fallback if fallback else None
         self.last_programs: list[LayerProgram] = []
         # A copy: the caller's head may be on another device.
         self._head = head.on(hf_model.device)
@@ -106,6 +111,7 @@ class RoutedCausalLM:
         average: float | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        fallback: bool = True,
     ) -> RoutedCausalLM:
         """Load a router, and the base model that it names.
 
@@ -116,6 +122,7 @@ class RoutedCausalLM:
             average: Mean layers, as a fraction of the depth; see the class.
             device: ``auto``, ``cpu`` or ``cuda``.
             dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16``, ``float16``.
+            fallback: See the class.
 
         Raises:
             UserError: A file is missing or damaged, or the base model is not the one that the router was trained on.
@@ -125,7 +132,7 @@ class RoutedCausalLM:
         hf_model, tokenizer = load_transformers(
             source.location, device=on, dtype=choose_dtype(dtype, on), revision=source.hub_revision
         )
-        return cls(hf_model, tokenizer, loaded, budget=budget, average=average)
+        return cls(hf_model, tokenizer, loaded, budget=budget, average=average, fallback=fallback)
 
     def save_pretrained(self, folder: PathOrUrl) -> None:
         """Write the router to a folder; the base model stays where it is.
@@ -287,12 +294,19 @@ class RoutedCausalLM:
         """
         return self._steering(self.budget if budget is None else budget, self.average if average is None else average)
 
+    @property
+    def runs_fallback(self) -> bool:
+        """Whether all prompts run the router's fallback, under the budgets that were given first."""
+        return isinstance(self.steering(), StaticSteering) and not isinstance(self._head, StaticHead)
+
     # -- inside ----------------------------------------------------------------------------
 
     def _make_steering(self, budget: float | None, average: float | None) -> Steering:
         limit = limit_of(self._head, budget)
         if average is not None:
             check_average(self._head, average)
+        if self._fallback is not None and _allowed(self._fallback, limit, average):
+            return StaticHead(self._fallback, self._head.hidden_size).steering(self._held_out)
         return self._head.steering(self._held_out, limit=limit, average=average)
 
     def _all_tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -370,6 +384,13 @@ def limit_of(head: Head, budget: float | None) -> int | None:
             f"{head.least_layers} of {head.num_layers}; give a larger budget, or train a router with shorter programs"
         )
     return limit
+
+
+def _allowed(program: LayerProgram, limit: int | None, average: float | None) -> bool:
+    """Whether a program is within the budgets."""
+    return (limit is None or len(program) <= limit) and (
+        average is None or len(program) <= average * program.num_layers + 1e-9
+    )
 
 
 def check_average(head: Head, average: float) -> None:

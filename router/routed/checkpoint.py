@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
+from pipeline.program import LayerProgram
 from pipeline.storage import PathOrUrl
 from router.artifact.base_model import BaseModelRef
 from router.artifact.folder import (
@@ -44,6 +45,7 @@ class Router:
             a fair evaluation leaves them out.
         add_special_tokens: Whether the tokenizer adds its special tokens to a prompt, as it did in training.
         made: Settings and metrics of the training.
+        fallback: The static program that did better on held-out examples than the head; None where none did.
     """
 
     base: BaseModelRef
@@ -52,6 +54,7 @@ class Router:
     trained_on: frozenset[int] = frozenset()
     add_special_tokens: bool = True
     made: dict[str, Any] = field(default_factory=dict)
+    fallback: LayerProgram | None = None
 
     def save(self, folder: PathOrUrl) -> None:
         """Write the router to a folder: a new one, or one that holds a router.
@@ -64,6 +67,7 @@ class Router:
             "head": self.head.name,
             **self.head.settings(),
             "add_special_tokens": self.add_special_tokens,
+            **({} if self.fallback is None else {"fallback": str(self.fallback)}),
             "made": self.made,
         }
         tensors = {
@@ -104,10 +108,12 @@ class Router:
         Raises:
             KeyError, TypeError, ValueError, RuntimeError: The configuration is not valid.
         """
+        head = find_kind(config.get("head", UNNAMED_KIND)).head.from_settings(config)
         return cls(
             base=BaseModelRef(**config["base_model"]),
-            head=find_kind(config.get("head", UNNAMED_KIND)).head.from_settings(config),
+            head=head,
             held_out=torch.empty(0),
             add_special_tokens=bool(config["add_special_tokens"]),
             made=dict(config["made"]),
+            fallback=LayerProgram.parse(config["fallback"], head.num_layers) if "fallback" in config else None,
         )

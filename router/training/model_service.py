@@ -1,6 +1,6 @@
 """The base model at work for a training: it reads prompts and runs programs, and keeps all results.
 
-Every method first looks up kept results. Ray starts in ``_on_ray``, at the first result that is missing, and nowhere
+Every method first looks up kept results. Ray starts in ``on_ray``, at the first result that is missing, and nowhere
 else; a training whose results are all kept starts none.
 """
 
@@ -61,6 +61,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
     show: Callable[[str, int, int], None]
     started: tuple[ModelSource, Placement] | None = None
     _cluster: ExitStack = field(default_factory=ExitStack, init=False)
+    _started_here: bool = field(default=False, init=False)
     _feature_stores: dict[int, FeatureStore] = field(default_factory=dict, init=False)
     _verdict_stores: dict[tuple[str, int | None, TaskOptions], VerdictStore] = field(default_factory=dict, init=False)
 
@@ -68,6 +69,8 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._cluster.close()
+        if self._started_here:
+            self.started, self._started_here = None, False
 
     def features(self, rows: Sequence[Labelled], *, num_windows: int) -> FeatureStore:
         """A store that has the window features of the rows' prompts along their programs.
@@ -80,7 +83,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         if not absent:
             self.announce(f"All features are in {store.folder} already.")
             return store
-        source, placement = self._on_ray()
+        source, placement = self.on_ray()
         self.announce(
             f"Reading {len(absent)} prompts along their programs, {len(rows) - len(absent)} known already; "
             f"{placement.describe()}."
@@ -114,7 +117,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         """
         store = self._verdict_store(run)
         if any(store.absent(example, programs) for example in examples):
-            source, placement = self._on_ray()
+            source, placement = self.on_ray()
             self.announce(f"Running {len(programs)} programs on {len(examples)} examples of {run.run}.")
             run_programs(
                 store,
@@ -158,7 +161,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
         if not absent:
             self.announce(f"All states are in {store.folder} already.")
             return store
-        source, placement = self._on_ray()
+        source, placement = self.on_ray()
         self.announce(f"Reading {len(absent)} prompts with the first {early} layers; {placement.describe()}.")
         store.fill(
             absent,
@@ -197,7 +200,7 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
             )
         return self._verdict_stores[key]
 
-    def _on_ray(self) -> tuple[ModelSource, Placement]:
+    def on_ray(self) -> tuple[ModelSource, Placement]:
         """The base model, and where actors run it. The first call joins or starts Ray.
 
         Raises:
@@ -213,5 +216,5 @@ class FrozenModelService(AbstractContextManager["FrozenModelService"]):
                     f"--dtype {self.resources.dtype}, but the runs were searched in {self.dtype}; leave it out"
                 )
             placement = self._cluster.enter_context(joined_cluster(self.resources, source))
-            self.started = source, replace(placement, dtype=self.dtype)
+            self.started, self._started_here = (source, replace(placement, dtype=self.dtype)), True
         return self.started

@@ -1,4 +1,4 @@
-"""One training from runs to a router folder, in four steps with data between them: label → extract → fit → write.
+"""One training from runs to a router folder: label → extract → fit → judge → write, with data between the steps.
 
 ROUTER/config.json, model.safetensors, README.md   the router; see ``router.routed.checkpoint``
 ROUTER/metrics.jsonl                               a record for each epoch
@@ -9,32 +9,52 @@ ROUTER/training.png                                loss curves, confusion matrix
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.distributed.cluster import check_output
-from pipeline.engine.loading import cache_folder
+from pipeline.engine.loading import cache_folder, load_description
 from pipeline.errors import UserError
+from pipeline.model_source import resolve_model
+from pipeline.program import LayerProgram
 from pipeline.storage import absolute_path, is_there, uploaded
 from router.artifact.base_model import BaseModelRef, lasting_name
 from router.artifact.folder import check_output_folder, make_early
 from router.fitting import EpochRecord
+from router.heads.head import Head
 from router.heads.kind import HeadKind, TrainedHead
 from router.heads.registry import kind_of
+from router.heads.static.static_head import StaticHead
 from router.labels.from_runs import RunData, read_runs
 from router.labels.labelled import TrainingLabels
 from router.routed.checkpoint import Router
+from router.training.epoch_writer import EpochWriter
+from router.training.held_out_judgement import HeldOutJudgement, judge_on_held_out
 from router.training.model_service import FrozenModelService
 from router.training.train_request import TrainRequest
 
 #: Held-out examples below which their figures are luck.
 FEW_HELD_OUT = 10
-METRICS_FILE = "metrics.jsonl"
 PICTURE_FILE = "training.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRouter:
+    """The end of a training.
+
+    Attributes:
+        router: The router, as it was written.
+        head: The outcome of the fit; None where there was nothing to learn, and the router runs one program.
+        judgement: The router beside one program for all prompts; None where the examples cannot be read again.
+    """
+
+    router: Router
+    head: TrainedHead | None
+    judgement: HeldOutJudgement | None
 
 
 def train(
@@ -43,8 +63,10 @@ def train(
     announce: Callable[[str], None] = lambda line: None,
     show: Callable[[str, int, int], None] = lambda what, done, total: None,
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
-) -> TrainedHead:
-    """Train a router on path data sets and write it.
+) -> TrainedRouter:
+    """Train a router on path data sets, judge it on held-out examples, and write it.
+
+    Where the labels leave nothing to learn, the router runs the best program that is known for all prompts.
 
     Args:
         request: The training.
@@ -74,7 +96,15 @@ def train(
         with service:
             labels = kind.label(runs, request, request.head, service)
             make_early(request.out, "router")
-            features = kind.extract(labels, request.head, service)
+            if labels.nothing_to_learn is None:
+                features = kind.extract(labels, request.head, service)
+        if labels.nothing_to_learn is not None:
+            announce(f"There is nothing to learn: {labels.nothing_to_learn}.")
+            with service:
+                judgement = judge_on_held_out(None, labels, request, service, show=show)
+            router = _static_router(request, runs, labels, judgement)
+            router.save(request.out)
+            return TrainedRouter(router=router, head=None, judgement=judgement)
         announce(f"Training {labels.description} on {len(labels.train)} examples, {len(labels.held_out)} held out.")
         if len(labels.held_out) < FEW_HELD_OUT:
             announce(
@@ -86,14 +116,18 @@ def train(
             with EpochWriter(request, folder, on_epoch) as writer:
                 trained: TrainedHead = kind.fit(labels, features, request.head, writer.write)
             _draw(kind, trained, folder / PICTURE_FILE, announce)
+        router = _router(request, runs, labels, trained)
+        with service:
+            judgement = judge_on_held_out(router, labels, request, service, show=show)
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"no router can be trained on {', '.join(map(str, request.data))}: {error}") from None
     except OSError as error:
         raise UserError(f"router folder {request.out} cannot be written: {error.strerror or error}") from None
-    _router(request, runs, labels, trained).save(request.out)
-    return trained
+    router = _judged(router, judgement)
+    router.save(request.out)
+    return TrainedRouter(router=router, head=trained, judgement=judgement)
 
 
 def _check_output(request: TrainRequest) -> None:
@@ -121,11 +155,46 @@ def _draw(
 
 
 def _router(request: TrainRequest, runs: RunData, labels: TrainingLabels, trained: TrainedHead) -> Router:
-    """The router with its settings and metrics, as it is written."""
+    """The router with its settings and metrics."""
+    made = {**trained.made, **{f"held_out_{name}": trained.best[name] for name in ("macro_f1", "accuracy")}}
+    return _of_training(request, runs, labels, trained.head, trained.sample, made)
+
+
+def _static_router(
+    request: TrainRequest, runs: RunData, labels: TrainingLabels, judgement: HeldOutJudgement | None
+) -> Router:
+    """The router that runs the best program that is known for all prompts."""
+    program = LayerProgram.identity(runs.num_layers) if judgement is None else judgement.best_program
+    description = load_description(resolve_model(request.base or runs.base.name))[0]
+    head = StaticHead(program, description.hidden_size)
+    made = {"reason": f"there was nothing to learn: {labels.nothing_to_learn}"}
+    router = _of_training(request, runs, labels, head, torch.ones(1), made)
+    return router if judgement is None else replace(router, made=router.made | {"judgement": judgement.to_settings()})
+
+
+def _judged(router: Router, judgement: HeldOutJudgement | None) -> Router:
+    """The router with its judgement, and with a fallback where one program is worth more."""
+    if judgement is None:
+        return router
+    return replace(
+        router,
+        made=router.made | {"judgement": judgement.to_settings()},
+        fallback=judgement.best_program if judgement.router_is_worse else None,
+    )
+
+
+def _of_training(
+    request: TrainRequest,
+    runs: RunData,
+    labels: TrainingLabels,
+    head: Head,
+    sample: torch.Tensor,
+    made: dict[str, Any],
+) -> Router:
     return Router(
         base=BaseModelRef(name=lasting_name(request.base or runs.base.name), revision=runs.base.revision),
-        head=trained.head,
-        held_out=trained.sample,
+        head=head,
+        held_out=sample,
         trained_on=runs.fingerprints,
         add_special_tokens=runs.add_special_tokens,
         made={
@@ -137,42 +206,6 @@ def _router(request: TrainRequest, runs: RunData, labels: TrainingLabels, traine
             "left_out": labels.left_out,
             "days": sorted(runs.days),
             **({"questions_at": [absolute_path(one) or one for one in request.questions]} if request.questions else {}),
-            **trained.made,
-            **{f"held_out_{name}": trained.best[name] for name in ("macro_f1", "accuracy")},
+            **made,
         },
     )
-
-
-class EpochWriter(ExitStack):
-    """Writes every epoch's record to files, and to Weights & Biases where a project is named; a context manager.
-
-    Args:
-        request: The training.
-        folder: Folder of the files.
-        on_epoch: Receives every record first.
-    """
-
-    def __init__(self, request: TrainRequest, folder: Path, on_epoch: Callable[[EpochRecord], None]) -> None:
-        super().__init__()
-        self._on_epoch = on_epoch
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._lines = self.enter_context((folder / METRICS_FILE).open("w", encoding="utf-8"))
-        self._board = SummaryWriter(str(folder / "tensorboard"))
-        self.callback(self._board.close)
-        self._wandb_run: Any = None
-        if request.wandb is not None:
-            import wandb
-
-            self._wandb_run = wandb.init(project=request.wandb, config=asdict(request.head))
-            self.callback(self._wandb_run.finish)
-
-    def write(self, record: EpochRecord) -> None:
-        """Write the record of one epoch to every log, and pass it to ``on_epoch``."""
-        self._on_epoch(record)
-        self._lines.write(json.dumps(record) + "\n")
-        self._lines.flush()
-        for name, value in record.items():
-            self._board.add_scalar(name, value, int(record["epoch"]))
-        if self._wandb_run is not None:
-            self._wandb_run.log(record)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from router.heads.selector.choice import MenuChoice
 from router.heads.selector.fit import FittedSelector, fit_at_best_exit, places_behind
 from router.heads.selector.selector_head import SELECTIONS, SelectorHead, depths_of
 from router.heads.selector.selector_request import SelectorRequest
-from router.heads.selector.validation import Validated, folds_of, gap_closed, validate
+from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated, folds_of, gap_closed, validate
 from router.labels.labelled import Labelled
 from router.menu.example_table import read_menu_examples
 from router.menu.matrix import read_matrix
@@ -103,12 +103,32 @@ def train_selector(
     )
     fitted = fit_at_best_exit(inputs, right, programs, layer_price=request.layer_price)
     closed = gap_closed(validated)
-    router = _router(request, menu, rows, programs, fitted, closed)
+    static = MenuChoice.of(programs, right, caution=0.0, layer_price=request.layer_price).best_static
+    fallback = fallback_of(validated, programs[static], layer_price=request.layer_price)
+    router = replace(_router(request, menu, rows, programs, fitted, closed), fallback=fallback)
     router.save(request.out)
     record = {"gap_closed": closed, "methods": [asdict(one) for one in validated]}
     write_whole(request.out / VALIDATION_FILE, (json.dumps(record, indent=1) + "\n").encode())
-    static = MenuChoice.of(programs, right, caution=0.0, layer_price=request.layer_price).best_static
     return TrainedSelector(router=router, best_static=programs[static], validated=validated, gap_closed=closed)
+
+
+def fallback_of(
+    validated: Sequence[Validated], best_static: LayerProgram, *, layer_price: float
+) -> LayerProgram | None:
+    """The program that did better on left-out examples than the selector; None where none did.
+
+    Args:
+        validated: The result of each method.
+        best_static: The best static program of the whole menu; one that repeats a block is no fallback, since a routed
+            model cannot run it.
+        layer_price: Price of a layer, in right answers an example.
+    """
+    value = {one.method: one.right - layer_price * one.layers for one in validated}
+    others = {BASE: LayerProgram.identity(best_static.num_layers)}
+    if best_static.counts is not None and max(best_static.counts) <= 2:
+        others[STATIC] = best_static
+    best = max(others, key=lambda method: value[method])
+    return others[best] if value[best] > value[SELECTOR] else None
 
 
 def right_answers(menu: AnyPath, programs: Sequence[LayerProgram], num_examples: int) -> Array:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
 from router.features.hidden_states import StateStore
 from router.features.prompt_template import PromptTemplate
 from router.fitting import EpochRecord
@@ -70,7 +69,7 @@ def label_early_exit(
     """Step 1: the classes' programs, and a class for each example. The programs are run on all examples.
 
     Raises:
-        UserError: The exit does not go with the model, there are too few examples, or there is nothing to learn.
+        UserError: The exit does not go with the model, or there are too few examples.
     """
     early = head.exit_of(runs.num_layers)
     found = exit_labels(
@@ -91,17 +90,15 @@ def label_early_exit(
         f"{100 * found.right:.1f} % with {found.layers:.2f} layers, the base model on {100 * found.base_right:.1f} %."
     )
     train, held_out = split(found.rows, request.held_out, seed=head.seed)
-    if len({row.counts for row in train}) < 2:
-        raise UserError(
-            f"every example of {', '.join(map(str, request.data))} has the same label: there is nothing to learn; "
-            "change --layer-price or --short, or take other --labels"
-        )
     return EarlyExitLabels(
         rows=found.rows,
         train=train,
         held_out=held_out,
         left_out=found.left_out,
         description=f"an early exit behind the first {early} layers",
+        nothing_to_learn=None
+        if len({row.counts for row in train}) > 1
+        else "every example has the same label; change --layer-price or --short, or take other --labels",
         early=early,
         classes=found,
         prompt_template=PromptTemplate(add_special_tokens=runs.add_special_tokens),

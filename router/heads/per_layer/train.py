@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
 from router.features.window_features import FeatureStore
 from router.fitting import EpochRecord
 from router.heads.kind import ModelService, TrainedHead
@@ -62,7 +61,7 @@ def label_per_layer(
     """Step 1: a label for each example. Only ``expected`` labels need the base model.
 
     Raises:
-        UserError: There are too few examples, or nothing to learn.
+        UserError: There are too few examples.
     """
     left_out = runs.left_out
     if request.labels == "expected":
@@ -73,13 +72,17 @@ def label_per_layer(
         rows = shortest_labels(runs.solved)
     service.announce(_described(runs.base.name, rows, left_out))
     train, held_out = split(rows, request.held_out, seed=head.seed)
-    if len({count for row in train for count in row.counts}) < 2:
-        raise UserError(
-            f"every label of {', '.join(map(str, request.data))} is '{CLASSES[train[0].counts[0]]}': there is nothing "
-            "to learn; search with more --simulations, keep more programs, or raise --layer-price"
-        )
+    classes = {count for row in train for count in row.counts}
     return TrainingLabels(
-        rows=rows, train=train, held_out=held_out, left_out=left_out, description=f"{runs.num_layers} routers"
+        rows=rows,
+        train=train,
+        held_out=held_out,
+        left_out=left_out,
+        description=f"{runs.num_layers} routers",
+        nothing_to_learn=None
+        if len(classes) > 1
+        else f"every label is '{CLASSES[min(classes)]}'; search with more --simulations, keep more programs, or raise "
+        "--layer-price",
     )
 
 

@@ -9,9 +9,12 @@ import pytest
 from command_line import command
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
+from pipeline.program import LayerProgram
 from router import RoutedCausalLM
+from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated
 from router.menu.matrix import shards_of
 from router.routed.checkpoint import Router
+from router.training.train_selector import fallback_of
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
@@ -131,3 +134,25 @@ def test_neither_a_menu_nor_runs_are_said(tmp_path):
         "train", "--data", tmp_path, "--exit", 3, "--out", tmp_path / "router", status=2
     )
     assert "is no menu" in command("train", "--menu", tmp_path, "--out", tmp_path / "router", status=2)
+
+
+def test_a_selector_that_is_worse_has_a_fallback():
+    """Catches a selector that loses to one program on left-out examples and answers prompts all the same."""
+    program, block = LayerProgram.parse("0-2,4-5", 6), LayerProgram.parse("0-1,0-5", 6)
+
+    def found(base, static, selector, layers=5.0):
+        shares = {BASE: (base, 6.0), STATIC: (static, 5.0), SELECTOR: (selector, layers)}
+        return [
+            Validated(
+                method=method, right=right, low=0, high=1, layers=layers, won=0, lost=0, p_value=None, p_static=None
+            )
+            for method, (right, layers) in shares.items()
+        ]
+
+    assert fallback_of(found(0.5, 0.6, 0.7), program, layer_price=0.0) is None
+    assert fallback_of(found(0.5, 0.6, 0.6), program, layer_price=0.0) is None
+    assert fallback_of(found(0.5, 0.6, 0.55), program, layer_price=0.0) == program
+    assert fallback_of(found(0.7, 0.6, 0.55), program, layer_price=0.0) == LayerProgram.identity(6)
+    # Layers have a price, and what a routed model cannot run is no fallback.
+    assert fallback_of(found(0.5, 0.6, 0.605, layers=6.0), program, layer_price=0.01) == program
+    assert fallback_of(found(0.5, 0.6, 0.55), block, layer_price=0.0) is None

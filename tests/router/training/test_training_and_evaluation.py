@@ -29,6 +29,9 @@ from router.evaluation.evaluate import read_requested, result_of_answers
 from router.evaluation.evaluate_request import EvaluateRequest
 from router.evaluation.evaluation_results import BASE, ROUTED, EvaluationResults
 from router.evaluation.table import show_evaluation
+from router.menu import expected_labels
+from router.routed.checkpoint import Router
+from router.training import held_out_judgement
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
@@ -160,6 +163,53 @@ def test_a_planted_rule_is_learnt_through_the_model(playground):
     )
     made = json.loads((out / "config.json").read_text())["made"]
     assert made["held_out_macro_f1"] > 0.95
+
+
+def test_nothing_to_learn_gives_the_best_that_is_known(playground, monkeypatch):
+    """Catches a training that ends with nothing where the search found nothing: no router, and exit code 2."""
+    monkeypatch.setattr(expected_labels, "frequent_programs", lambda rows, identity: [identity])
+    out, text = playground.train("nothing", "--labels", "expected", "--layer-price", 0)
+    assert "nothing to learn: every label is 'execute'; search with more --simulations" in text
+    assert "The router runs the base model for all prompts, the best that is known." in text
+    config = json.loads((out / "config.json").read_text())
+    assert config["head"] == "static" and config["program"] == f"0-{NUM_LAYERS - 1}"
+    answered = command("generate", "--router", out, "--prompt", "a b", "--max-new-tokens", 2)
+    assert f"{NUM_LAYERS} of {NUM_LAYERS} layers ran" in answered and "--no-fallback" not in answered
+    assert "below the shortest" not in command("generate", "--router", out, "--prompt", "a", "--budget", 0.1, status=2)
+    judged = command(
+        *("evaluate", "--router", out, "--task", "arc", "--data", playground.more_questions, "--simulations", 0),
+        *("--actors", 1),
+    )
+    assert "routed" in judged
+
+
+def test_a_router_that_is_worse_says_so_and_steps_aside(playground, monkeypatch):
+    """Catches a router that loses to one program without a word, and one that answers prompts all the same."""
+    best = LayerProgram.identity(NUM_LAYERS).skip(1)
+
+    def planted(router, run, examples, static, service, show):
+        def answers(program, *, correct):
+            return [Answer(example_id=one.id, program=program, correct=correct) for one in examples]
+
+        return {
+            held_out_judgement.ROUTER: answers(LayerProgram.identity(NUM_LAYERS), correct=False),
+            held_out_judgement.STATIC: answers(best, correct=True),
+            held_out_judgement.BASE: answers(LayerProgram.identity(NUM_LAYERS), correct=False),
+        }
+
+    monkeypatch.setattr(held_out_judgement, "_answers", planted)
+    monkeypatch.setattr(held_out_judgement, "best_static", lambda *others, **options: best)
+    out, text = playground.train("worse", "--labels", "expected")
+    assert f"best static program ({best}): 100.0 % right with {NUM_LAYERS - 1}.00 layers" in text
+    assert f"The router is worth less than the program {best} for all prompts" in text and "train --menu" in text
+    assert json.loads((out / "config.json").read_text())["fallback"] == str(best)
+    answered = command("generate", "--router", out, "--prompt", "a b", "--max-new-tokens", 2)
+    assert f"layers ran: {best}" in answered and "--no-fallback routes" in answered
+    assert Router.load(out).fallback == best
+    routed = command("generate", "--router", out, "--prompt", "a b", "--max-new-tokens", 2, "--no-fallback")
+    # A budget that the program does not keep leaves the choice to the router.
+    within = command("generate", "--router", out, "--prompt", "a b", "--max-new-tokens", 2, "--budget", 0.5)
+    assert "--no-fallback" not in routed + within
 
 
 def test_what_a_training_leaves(router):

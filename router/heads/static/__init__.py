@@ -1,0 +1,1 @@
+"""Routers that run one program for all prompts."""

@@ -1,0 +1,50 @@
+"""The records of a training's epochs: JSON lines, TensorBoard, and Weights & Biases where a project is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from router.fitting import EpochRecord
+from router.training.train_request import TrainRequest
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class EpochWriter(ExitStack):
+    """Writes every epoch's record to files, and to Weights & Biases where a project is named; a context manager.
+
+    Args:
+        request: The training.
+        folder: Folder of the files.
+        on_epoch: Receives every record first.
+    """
+
+    def __init__(self, request: TrainRequest, folder: Path, on_epoch: Callable[[EpochRecord], None]) -> None:
+        super().__init__()
+        self._on_epoch = on_epoch
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._lines = self.enter_context((folder / METRICS_FILE).open("w", encoding="utf-8"))
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self.callback(self._board.close)
+        self._wandb_run: Any = None
+        if request.wandb is not None:
+            import wandb
+
+            self._wandb_run = wandb.init(project=request.wandb, config=asdict(request.head))
+            self.callback(self._wandb_run.finish)
+
+    def write(self, record: EpochRecord) -> None:
+        """Write the record of one epoch to every log, and pass it to ``on_epoch``."""
+        self._on_epoch(record)
+        self._lines.write(json.dumps(record) + "\n")
+        self._lines.flush()
+        for name, value in record.items():
+            self._board.add_scalar(name, value, int(record["epoch"]))
+        if self._wandb_run is not None:
+            self._wandb_run.log(record)

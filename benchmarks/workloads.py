@@ -17,7 +17,8 @@ from typing import Any
 from pipeline.model_source import ModelSource
 from pipeline.search.config import PUBLISHED, SearchConfig
 from pipeline.shards.run_config import RunConfig, fingerprint
-from pipeline.tasks import DataRequest, Example, Task, get_task
+from pipeline.tasks import DataRequest, Example, Task, TaskOptions, get_task
+from pipeline.tasks.arithmetic_kinds import FORMER_KINDS
 from pipeline.tasks.scoring.graded import Graded
 from pipeline.tasks.scoring.math_grader import MathGrader
 
@@ -166,7 +167,7 @@ def throughput_workloads(sources: Sources, *, quick: bool) -> list[Workload]:
 
 def times_and_sums(split: str, count: int, *, seed: int) -> list[Example]:
     """Examples from the times table and sums of one digit, in turn."""
-    every = get_task("arithmetic").read(DataRequest(limit=_ALL, split=split, seed=seed))
+    every = _former_arithmetic(DataRequest(limit=_ALL, split=split, seed=seed))
     kinds = [[example for example in every if example.id.startswith(f"arithmetic-{split}-{kind}-")] for kind in KINDS]
     mixed = [kind[index] for index in range(max(map(len, kinds))) for kind in kinds if index < len(kind)]
     return mixed[:count]
@@ -179,7 +180,12 @@ def held_out_examples(sources: Sources, *, quick: bool) -> list[Example]:
 
 def arithmetic_examples(sources: Sources, count: int) -> tuple[Example, ...]:
     """Sums and products, made from a seed."""
-    return tuple(get_task("arithmetic").read(DataRequest(limit=count, seed=sources.seed)))
+    return tuple(_former_arithmetic(DataRequest(limit=count, seed=sources.seed)))
+
+
+def _former_arithmetic(request: DataRequest) -> list[Example]:
+    """Examples of the kinds that there have always been, so that figures of several releases are of the same ones."""
+    return get_task("arithmetic", options=TaskOptions(kinds=",".join(FORMER_KINDS))).read(request)
 
 
 def arc_examples(sources: Sources, count: int) -> tuple[Example, ...]:

@@ -1,7 +1,7 @@
 """Arithmetic: examples made from a seed, without data. Each prompt shows a few solved problems before its own.
 
 The kinds of problems come in turn; ``pipeline.tasks.arithmetic_kinds`` has them all. The embedded model gets part of
-each kind right, so there is something to shorten and something to correct.
+each default kind right, so there is something to shorten and something to correct.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from pipeline.errors import UserError
-from pipeline.tasks.arithmetic_kinds import DEFAULT_KINDS, KINDS, Problem, ProblemKind
+from pipeline.tasks.arithmetic_kinds import DEFAULT_KINDS, KINDS, NUM_WORKED, Problem, ProblemKind
 from pipeline.tasks.scoring.exact_match import ExactMatch
 from pipeline.tasks.task import Task
 from pipeline.tasks.task_options import TaskOptions
@@ -21,7 +21,6 @@ from pipeline.tasks.types import DataRequest, Example, Rendering
 NAME = "arithmetic"
 SPLITS = ("train", "test")
 DEFAULT_LIMIT = 192
-NUM_WORKED = 4
 
 
 def arithmetic_task(options: TaskOptions) -> Task:
@@ -72,15 +71,15 @@ def read(request: DataRequest, *, kinds: Sequence[ProblemKind]) -> list[Example]
     limit = DEFAULT_LIMIT if request.limit is None else request.limit
     # Seeds that are text are hashed alike by every version of Python.
     rng = random.Random(f"arithmetic {request.split} {request.seed}")
-    of_split = [[problem for problem in kind.problems() if problem.split == request.split] for kind in kinds]
-    for problems in of_split:
+    asked = [kind.asked(request.split) for kind in kinds]
+    for problems in asked:
         rng.shuffle(problems)
-    queues = [[(kind, problem) for problem in problems] for kind, problems in zip(kinds, of_split, strict=True)]
+    queues = [[(kind, problem) for problem in problems] for kind, problems in zip(kinds, asked, strict=True)]
     return [_example(kind, problem, request, rng) for _, (kind, problem) in zip(range(limit), _in_turn(queues))]
 
 
 def _example(kind: ProblemKind, problem: Problem, request: DataRequest, rng: random.Random) -> Example:
-    shown = _solved(kind).sample(problem, rng)
+    shown = kind.worked() or _solved(kind).sample(problem, rng)
     # The solved problems in another order are another rendering of the example.
     first, *others = (
         "\n".join([f"{one.text} {one.answer}" for one in (*shown[shift:], *shown[:shift])] + [problem.text])
@@ -97,7 +96,7 @@ def _example(kind: ProblemKind, problem: Problem, request: DataRequest, rng: ran
 
 @dataclass(frozen=True)
 class _SolvedProblems:
-    """The problems of a kind that prompts may show solved: those of the training split.
+    """The problems of a former kind that prompts may show solved: those of the training split.
 
     Attributes:
         problems: The problems.

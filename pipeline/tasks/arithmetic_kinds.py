@@ -1,4 +1,4 @@
-"""The kinds of problems of the arithmetic task: what each asks, and how its problems are split.
+"""The kinds of problems of the arithmetic task: what each asks, how its problems are split, and which are shown solved.
 
 A problem is a few numbers in a sentence. Every kind has a fixed set of problems, each of which belongs to one split,
 whatever the seed.
@@ -7,13 +7,16 @@ whatever the seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
 
 #: One in this many problems is held out.
 HOLD_OUT = 4
+#: Solved problems that a prompt shows.
+NUM_WORKED = 4
 
 Numbers = tuple[int, ...]
 
@@ -48,18 +51,45 @@ class ProblemKind:
         answer: The answer to a problem's numbers.
         symmetric: Whether the order of the numbers makes no other question.
         sign: What stands between the numbers in an example's id.
+        fixed_worked: Whether every prompt shows the same solved problems, which are never asked themselves, and no
+            question is asked in two orders. The former kinds draw other problems for each question.
     """
 
     name: str
-    numbers: Callable[[], Iterator[Numbers]]
+    numbers: Callable[[], Iterable[Numbers]]
     text: Callable[..., str]
     answer: Callable[..., int | str]
     symmetric: bool = False
     sign: str = "-"
+    fixed_worked: bool = True
 
     def problems(self) -> tuple[Problem, ...]:
         """All problems of the kind."""
         return _problems(self)
+
+    def worked(self) -> tuple[Problem, ...]:
+        """The solved problems that every prompt shows, of the training split; none where they are drawn."""
+        return _fixed_worked(self) if self.fixed_worked else ()
+
+    def asked(self, split: str) -> list[Problem]:
+        """The problems of a split that are asked: all but those that every prompt shows solved, each in one order.
+
+        A router that trains on 3 + 4 is not to be judged on 4 + 3, so of the orders of a question one is left.
+        """
+        of_split = [problem for problem in self.problems() if problem.split == split]
+        if not self.fixed_worked:
+            return of_split
+        shown = {problem.key for problem in self.worked()}
+        kept: dict[Numbers, Problem] = {}
+        for problem in of_split:
+            other = kept.get(problem.key)
+            if problem.key not in shown and (other is None or self._place(problem) < self._place(other)):
+                kept[problem.key] = problem
+        return list(kept.values())
+
+    def _place(self, problem: Problem) -> bytes:
+        """A problem's place in an order that has nothing to do with its numbers."""
+        return hashlib.sha256(f"worked {self.name} {problem.name}".encode()).digest()
 
     def split_of(self, key: Numbers) -> str:
         """The split, the same for both orders of a sum's numbers, so that 3 + 4 never trains what 4 + 3 tests."""
@@ -84,247 +114,237 @@ def _problems(kind: ProblemKind) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def _all(*ranges: range) -> Callable[[], Iterator[Numbers]]:
-    return lambda: product(*ranges)
+@cache
+def _fixed_worked(kind: ProblemKind) -> tuple[Problem, ...]:
+    """Each the first problem, in an order by hashes, of the answers that were shown least, and not the last one's."""
+    left = sorted((problem for problem in kind.problems() if problem.split == "train"), key=kind._place)
+    shown: list[Problem] = []
+    while len(shown) < NUM_WORKED:
+        times = Counter(problem.answer for problem in shown)
+        last = shown[-1].answer if shown else None
+        chosen = min(left, key=lambda problem: (times[problem.answer], problem.answer == last))
+        shown.append(chosen)
+        left = [problem for problem in left if problem.key != chosen.key]
+    return tuple(shown)
+
+
+def _all(*choices: Iterable[int]) -> Callable[[], Iterator[Numbers]]:
+    return lambda: product(*choices)
 
 
 def _different(numbers: range, count: int) -> Callable[[], Iterator[Numbers]]:
     return lambda: permutations(numbers, count)
 
 
-def _descending(numbers: range) -> Callable[[], Iterator[Numbers]]:
-    return lambda: ((a, b) for a, b in product(numbers, numbers) if a > b)
+def _each(numbers: range, *, past: int = 1, but: tuple[int, ...] = ()) -> Callable[[], Iterator[Numbers]]:
+    """Numbers, without those whose remainders past a multiple of ``past`` are left out."""
+    return lambda: ((number,) for number in numbers if number % past not in but)
 
 
-def _each(numbers: range) -> Callable[[], Iterator[Numbers]]:
-    return lambda: ((number,) for number in numbers)
+def _both_orders(some: Iterable[int], others: Iterable[int]) -> Callable[[], Iterator[Numbers]]:
+    return lambda: (pair for a, b in product(some, others) for pair in ((a, b), (b, a)))
 
 
 def _claims() -> Iterator[Numbers]:
     """Sums with a right or a wrong total, about as many of each; no rule but the sum itself tells which."""
-    for a, b in product(range(10, 60), range(1, 40)):
+    for a, b in product(range(1, 40), range(1, 40)):
         drawn = hashlib.sha256(f"claim {a} {b}".encode()).digest()
         yield a, b, a + b + (0 if drawn[0] % 2 else drawn[1] % 9 + 1)
 
 
-_OBJECTS = ("apples", "books", "coins", "stamps", "eggs", "pens", "cards", "shells")
+def _steps(a: int, step: int) -> str:
+    return f"{a}, {a + step}, {a + 2 * step},"
 
-#: Every kind, by its name.
-KINDS: dict[str, ProblemKind] = {
-    kind.name: kind
-    for kind in (
-        ProblemKind(
-            name="sums",
-            numbers=_all(range(10), range(10)),
-            text="{} + {} =".format,
-            answer=lambda a, b: a + b,
-            symmetric=True,
-            sign="+",
-        ),
-        ProblemKind(
-            name="times-table",
-            numbers=_all(range(1, 11), range(1, 11)),
-            text="{} * {} =".format,
-            answer=lambda a, b: a * b,
-            symmetric=True,
-            sign="x",
-        ),
-        ProblemKind(
-            name="two-digit-sums",
-            numbers=_all(range(10, 100), range(10, 100)),
-            text="{} + {} =".format,
-            answer=lambda a, b: a + b,
-            symmetric=True,
-            sign="+",
-        ),
-        ProblemKind(
-            name="differences",
-            numbers=_descending(range(10, 100)),
-            text="{} - {} =".format,
-            answer=lambda a, b: a - b,
-        ),
-        ProblemKind(
-            name="small-differences",
-            numbers=_all(range(11, 400), range(1, 10)),
-            text="{} - {} =".format,
-            answer=lambda a, b: a - b,
-        ),
-        ProblemKind(
-            name="products",
-            numbers=_all(range(11, 400), range(2, 10)),
-            text="{} * {} =".format,
-            answer=lambda a, b: a * b,
-            sign="x",
-        ),
-        ProblemKind(
-            name="quotients",
-            numbers=_all(range(2, 400), range(2, 10)),
-            text=lambda a, b: f"{a * b} / {b} =",
-            answer=lambda a, b: a,
-        ),
-        ProblemKind(
-            name="three-sums",
-            numbers=_all(range(1, 21), range(1, 21), range(1, 21)),
-            text="{} + {} + {} =".format,
-            answer=lambda a, b, c: a + b + c,
-            symmetric=True,
-            sign="+",
-        ),
-        ProblemKind(
-            name="small-sums",
-            numbers=_all(range(11, 400), range(1, 10)),
-            text="{} + {} =".format,
-            answer=lambda a, b: a + b,
-            sign="+",
-        ),
-        ProblemKind(
-            name="sequences",
-            numbers=_all(range(1, 150), range(2, 26)),
-            text=lambda a, step: ", ".join(str(a + step * index) for index in range(4)) + ",",
-            answer=lambda a, step: a + 4 * step,
-        ),
-        ProblemKind(
-            name="descents",
-            numbers=_all(range(60, 200), range(2, 15)),
-            text=lambda a, step: ", ".join(str(a - step * index) for index in range(4)) + ",",
-            answer=lambda a, step: a - 4 * step,
-        ),
-        ProblemKind(
-            name="larger",
-            numbers=_different(range(10, 100), 2),
-            text="The larger of {} and {} is".format,
-            answer=max,
-            symmetric=True,
-        ),
-        ProblemKind(
-            name="smaller",
-            numbers=_different(range(10, 100), 2),
-            text="The smaller of {} and {} is".format,
-            answer=min,
-            symmetric=True,
-        ),
-        ProblemKind(
-            name="largest-of-three",
-            numbers=_different(range(10, 34), 3),
-            text="The largest of {}, {} and {} is".format,
-            answer=max,
-            symmetric=True,
-        ),
-        ProblemKind(
-            name="smallest-of-three",
-            numbers=_different(range(10, 34), 3),
-            text="The smallest of {}, {} and {} is".format,
-            answer=min,
-            symmetric=True,
-        ),
-        ProblemKind(
-            name="doubles",
-            numbers=_each(range(3, 4000)),
-            text="Twice {} is".format,
-            answer=lambda a: 2 * a,
-        ),
-        ProblemKind(
-            name="halves",
-            numbers=_each(range(3, 4000)),
-            text=lambda a: f"Half of {2 * a} is",
-            answer=lambda a: a,
-        ),
-        ProblemKind(
-            name="tens",
-            numbers=lambda: ((a,) for a in range(11, 4000) if a % 10 not in (0, 5)),
-            text="{} rounded to the nearest ten is".format,
-            answer=lambda a: (a + 5) // 10 * 10,
-        ),
-        ProblemKind(
-            name="hundreds",
-            numbers=lambda: ((a,) for a in range(101, 5000) if a % 100 not in (0, 50)),
-            text="{} rounded to the nearest hundred is".format,
-            answer=lambda a: (a + 50) // 100 * 100,
-        ),
-        ProblemKind(
-            name="comparisons",
-            numbers=_different(range(10, 100), 2),
-            text="Is {} more than {}?".format,
-            answer=lambda a, b: "Yes" if a > b else "No",
-        ),
-        ProblemKind(
-            name="signs",
-            numbers=_different(range(10, 100), 2),
-            text="{} is more or less than {}:".format,
-            answer=lambda a, b: "more" if a > b else "less",
-        ),
-        ProblemKind(
-            name="true-or-false",
-            numbers=_claims,
-            text="{} + {} = {} is".format,
-            answer=lambda a, b, c: "true" if a + b == c else "false",
-        ),
-        ProblemKind(
-            name="odd-or-even",
-            numbers=_each(range(10, 4000)),
-            text="The number {} is".format,
-            answer=lambda a: "odd" if a % 2 else "even",
-        ),
-        ProblemKind(
-            name="last-digits",
-            numbers=_each(range(10, 4000)),
-            text="The last digit of {} is".format,
-            answer=lambda a: a % 10,
-        ),
-        ProblemKind(
-            name="digit-sums",
-            numbers=_each(range(10, 4000)),
-            text="The sum of the digits of {} is".format,
-            answer=lambda a: sum(map(int, str(a))),
-        ),
-        ProblemKind(
-            name="remainders",
-            numbers=_all(range(11, 400), range(2, 10)),
-            text="The remainder of {} divided by {} is".format,
-            answer=lambda a, b: a % b,
-        ),
-        ProblemKind(
-            name="successors",
-            numbers=_each(range(10, 5000)),
-            text="The number after {} is".format,
-            answer=lambda a: a + 1,
-        ),
-        ProblemKind(
-            name="predecessors",
-            numbers=_each(range(10, 5000)),
-            text="The number before {} is".format,
-            answer=lambda a: a - 1,
-        ),
-        ProblemKind(
-            name="gains",
-            numbers=_all(range(3, 30), range(2, 20), range(len(_OBJECTS))),
-            text=lambda a, b, what: f"Ann has {a} {_OBJECTS[what]} and gets {b} more. Now she has",
-            answer=lambda a, b, what: a + b,
-        ),
-        ProblemKind(
-            name="losses",
-            numbers=lambda: ((a, b, what) for a, b, what in product(range(5, 32), range(2, 20), range(8)) if a > b),
-            text=lambda a, b, what: f"Ann has {a} {_OBJECTS[what]} and gives {b} away. Now she has",
-            answer=lambda a, b, what: a - b,
-        ),
-        ProblemKind(
-            name="groups",
-            numbers=_all(range(2, 20), range(2, 20), range(len(_OBJECTS))),
-            text=lambda a, b, what: f"There are {a} bags with {b} {_OBJECTS[what]} each. In all there are",
-            answer=lambda a, b, what: a * b,
-        ),
-        ProblemKind(
-            name="minutes",
-            numbers=_all(range(1, 24), range(1, 60)),
-            text="In minutes, {} hours and {} minutes are".format,
-            answer=lambda hours, minutes: 60 * hours + minutes,
-        ),
-    )
-}
+
+def _between(number: int, unit: int) -> str:
+    below = number // unit * unit
+    return f"{number} is between {below} and {below + unit}, and nearer to"
+
+
+_OBJECTS = ("apples", "books", "coins", "stamps", "eggs", "pens", "cards", "shells")
+_WHAT = range(len(_OBJECTS))
 
 #: The kinds of runs from before there was a choice.
-FORMER_KINDS = ("sums", "times-table", "two-digit-sums")
-DEFAULT_KINDS: tuple[str, ...] = FORMER_KINDS
+_FORMER = (
+    ProblemKind(
+        name="sums",
+        numbers=_all(range(10), range(10)),
+        text="{} + {} =".format,
+        answer=lambda a, b: a + b,
+        symmetric=True,
+        sign="+",
+        fixed_worked=False,
+    ),
+    ProblemKind(
+        name="times-table",
+        numbers=_all(range(1, 11), range(1, 11)),
+        text="{} * {} =".format,
+        answer=lambda a, b: a * b,
+        symmetric=True,
+        sign="x",
+        fixed_worked=False,
+    ),
+    ProblemKind(
+        name="two-digit-sums",
+        numbers=_all(range(10, 100), range(10, 100)),
+        text="{} + {} =".format,
+        answer=lambda a, b: a + b,
+        symmetric=True,
+        sign="+",
+        fixed_worked=False,
+    ),
+)
+#: The kinds of new runs. The embedded model is right on 15 % to 85 % of each.
+_DEFAULT = (
+    ProblemKind(
+        name="small-differences",
+        numbers=_all(range(11, 300), range(1, 4)),
+        text="{} - {} =".format,
+        answer=lambda a, b: a - b,
+    ),
+    ProblemKind(
+        name="products",
+        numbers=_all([a for a in range(11, 53) if a % 10], range(2, 10)),
+        text="{} * {} =".format,
+        answer=lambda a, b: a * b,
+        sign="x",
+    ),
+    ProblemKind(
+        name="round-products",
+        numbers=_both_orders([*range(20, 100, 10), *range(100, 1000, 100), *range(1000, 10000, 1000)], range(2, 10)),
+        text="{} * {} =".format,
+        answer=lambda a, b: a * b,
+        symmetric=True,
+        sign="x",
+    ),
+    ProblemKind(
+        name="three-sums",
+        numbers=_all(range(1, 10), range(1, 10), range(1, 10)),
+        text="Add three numbers: {} + {} + {} =".format,
+        answer=lambda a, b, c: a + b + c,
+        symmetric=True,
+        sign="+",
+    ),
+    ProblemKind(
+        name="stepwise-sums",
+        numbers=_all(range(5, 20), range(5, 20), range(5, 20)),
+        text=lambda a, b, c: f"{a} + {b} + {c} = {a + b} + {c} =",
+        answer=lambda a, b, c: a + b + c,
+        symmetric=True,
+        sign="+",
+    ),
+    ProblemKind(
+        name="sequences",
+        numbers=_all(range(1, 1000), (1, 2, 5, 10)),
+        text=_steps,
+        answer=lambda a, step: a + 3 * step,
+    ),
+    ProblemKind(
+        name="descents",
+        numbers=_all(range(40, 1000), (1, 2, 5, 10)),
+        text=lambda a, step: _steps(a, -step),
+        answer=lambda a, step: a - 3 * step,
+    ),
+    ProblemKind(
+        name="predecessors",
+        numbers=_each(range(10, 5000)),
+        text="The number before {} is".format,
+        answer=lambda a: a - 1,
+    ),
+    ProblemKind(
+        name="between",
+        numbers=_each(range(10, 2000)),
+        text=lambda a: f"The number between {a} and {a + 2} is",
+        answer=lambda a: a + 1,
+    ),
+    ProblemKind(
+        name="next-tens",
+        numbers=_each(range(11, 2000)),
+        text="The next ten after {} is".format,
+        answer=lambda a: a // 10 * 10 + 10,
+    ),
+    ProblemKind(
+        name="rounded-tens",
+        numbers=_each(range(11, 1000), past=10, but=(0, 5)),
+        text=lambda a: _between(a, 10),
+        answer=lambda a: (a + 5) // 10 * 10,
+    ),
+    ProblemKind(
+        name="rounded-hundreds",
+        numbers=_each(range(101, 2000), past=100, but=(0, 50)),
+        text=lambda a: _between(a, 100),
+        answer=lambda a: (a + 50) // 100 * 100,
+    ),
+    ProblemKind(
+        name="larger",
+        numbers=_different(range(10, 100), 2),
+        text="The larger of {} and {} is".format,
+        answer=max,
+        symmetric=True,
+    ),
+    ProblemKind(
+        name="smaller",
+        numbers=_different(range(10, 100), 2),
+        text="The smaller of {} and {} is".format,
+        answer=min,
+        symmetric=True,
+    ),
+    ProblemKind(
+        name="largest-of-three",
+        numbers=_different(range(10, 34), 3),
+        text="The largest of {}, {} and {} is".format,
+        answer=max,
+        symmetric=True,
+    ),
+    ProblemKind(
+        name="smallest-of-three",
+        numbers=_different(range(10, 34), 3),
+        text="The smallest of {}, {} and {} is".format,
+        answer=min,
+        symmetric=True,
+    ),
+    ProblemKind(
+        name="comparisons",
+        numbers=_different(range(10, 100), 2),
+        text="{} > {}:".format,
+        answer=lambda a, b: "Yes" if a > b else "No",
+    ),
+    ProblemKind(
+        name="true-or-false",
+        numbers=_claims,
+        text="{} + {} = {}:".format,
+        answer=lambda a, b, c: "true" if a + b == c else "false",
+    ),
+    ProblemKind(
+        name="finds",
+        numbers=_all(range(3, 100), _WHAT),
+        text=lambda a, what: f"Ann has {a} {_OBJECTS[what]} and finds one more. Now she has",
+        answer=lambda a, what: a + 1,
+    ),
+    ProblemKind(
+        name="gains",
+        numbers=_all(range(11, 40), range(2, 10), _WHAT),
+        text=lambda a, b, what: f"Ann has {a} {_OBJECTS[what]} and gets {b} more: {a} + {b} =",
+        answer=lambda a, b, what: a + b,
+    ),
+    ProblemKind(
+        name="losses",
+        numbers=_all(range(10, 30), range(1, 10), _WHAT),
+        text=lambda a, b, what: f"Ann has {a} {_OBJECTS[what]} and gives {b} away: {a} - {b} =",
+        answer=lambda a, b, what: a - b,
+    ),
+    ProblemKind(
+        name="groups",
+        numbers=_all(range(2, 10), range(6, 21), _WHAT),
+        text=lambda a, b, what: f"There are {a} bags with {b} {_OBJECTS[what]} each: {a} * {b} =",
+        answer=lambda a, b, what: a * b,
+    ),
+)
+
+#: Every kind, by its name.
+KINDS = {kind.name: kind for kind in (*_FORMER, *_DEFAULT)}
+FORMER_KINDS = tuple(kind.name for kind in _FORMER)
+DEFAULT_KINDS = tuple(kind.name for kind in _DEFAULT)
 
 
 def kind_of(example_id: str) -> str | None:

@@ -51,7 +51,9 @@ class TaskOptions:
     """Task jsonl: column of the reference answers: a text, or a list of accepted texts."""
     kinds: str | None = field(
         default=None,
-        metadata=option(metavar="NAMES", unset=f"{','.join(DEFAULT_KINDS)}; as it was for a run that is resumed"),
+        metadata=option(
+            metavar="NAMES", unset=f"all but {', '.join(FORMER_KINDS)}; as it was for a run that is resumed"
+        ),
     )
     """Task arithmetic: kinds of problems, with commas between them."""
 

@@ -13,14 +13,20 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.tasks import TASKS, DataRequest, TaskOptions, get_task
 from pipeline.tasks.arithmetic import DEFAULT_LIMIT
-from pipeline.tasks.arithmetic_kinds import DEFAULT_KINDS, FORMER_KINDS, KINDS, kind_of
+from pipeline.tasks.arithmetic_kinds import DEFAULT_KINDS, FORMER_KINDS, KINDS, NUM_WORKED, kind_of
 
-MANY = 400  # every question of the two small kinds, and some of the third
+MANY = 400  # every question of the two small former kinds, and some of the third
+FIXED = [name for name in KINDS if name not in FORMER_KINDS]
 
 
 def made(**request):
     """Arithmetic questions."""
     return TASKS["arithmetic"].read(DataRequest(**request))
+
+
+def made_of(kinds, **request):
+    """Arithmetic questions of some kinds."""
+    return get_task("arithmetic", options=TaskOptions(kinds=kinds)).read(DataRequest(**request))
 
 
 def parsed(line):
@@ -46,8 +52,8 @@ def read(tmp_path):
 
 @pytest.fixture(scope="module")
 def both_splits():
-    """Nearly every question of both splits."""
-    return {split: made(split=split, limit=MANY) for split in ("train", "test")}
+    """Nearly every question of the former kinds, of both splits."""
+    return {split: made_of(",".join(FORMER_KINDS), split=split, limit=MANY) for split in ("train", "test")}
 
 
 def test_train_and_test_share_no_question(both_splits):
@@ -82,22 +88,72 @@ def test_questions_follow_the_seed():
 def test_a_limit_keeps_the_kinds_in_turn():
     """Catches a small limit that gives one kind of question alone, or a limit that is ignored."""
     assert len(made()) == DEFAULT_LIMIT
-    ids = [example.id for example in made(limit=6)]
-    assert [kind for identifier in ids for kind in KINDS if f"train-{kind}-" in identifier] == [
-        *DEFAULT_KINDS,
-        *DEFAULT_KINDS,
-    ]
+    kinds = [kind_of(example.id) for example in made(limit=2 * len(DEFAULT_KINDS))]
+    assert kinds == [*DEFAULT_KINDS, *DEFAULT_KINDS]
 
 
-def test_ids_are_unique(both_splits):
-    """Catches two questions that share an id, within a split or between the two."""
-    ids = [example.id for examples in both_splits.values() for example in examples]
-    assert len(set(ids)) == len(ids)
+def test_ids_are_unique():
+    """Catches two questions that share an id, within a split or between the two, or two kinds that share ids."""
+    examples = [made_of(",".join(KINDS), split=split, limit=100_000) for split in ("train", "test")]
+    ids = [example.id for part in examples for example in part]
+    assert len(set(ids)) == len(ids) == sum(len(kind.asked(s)) for kind in KINDS.values() for s in ("train", "test"))
 
 
-def made_of(kinds, **request):
-    """Arithmetic questions of some kinds."""
-    return get_task("arithmetic", options=TaskOptions(kinds=kinds)).read(DataRequest(**request))
+def test_the_default_kinds_are_many_and_large():
+    """Catches a default of few kinds, a former one among them, and a kind or a default that is soon exhausted."""
+    assert len(DEFAULT_KINDS) >= 12 and not set(DEFAULT_KINDS) & set(FORMER_KINDS)
+    assert set(KINDS) == {*FORMER_KINDS, *DEFAULT_KINDS}, "a kind that is neither"
+    sizes = {
+        split: [len({problem.key for problem in KINDS[name].asked(split)}) for name in DEFAULT_KINDS]
+        for split in ("train", "test")
+    }
+    assert sum(sizes["train"]) >= 20_000 and sum(sizes["test"]) >= 5_000
+    assert all(len(KINDS[name].problems()) >= 300 for name in DEFAULT_KINDS)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_worked_problems_are_fixed(name):
+    """Catches worked problems that differ between prompts, that a prompt asks, that are held out, or that are alike."""
+    kind = KINDS[name]
+    worked = kind.worked()
+    assert len({problem.key for problem in worked}) == NUM_WORKED == 4
+    assert {problem.split for problem in worked} == {"train"}
+    shown = [f"{problem.text} {problem.answer}" for problem in worked]
+    for split, seed in (("train", 0), ("train", 3), ("test", 0)):
+        examples = made_of(name, split=split, seed=seed, limit=20)
+        assert all(example.question.split("\n")[:-1] == shown for example in examples)
+    asked = {split: kind.asked(split) for split in ("train", "test")}
+    keys = {problem.key for problem in worked}
+    assert not keys & {problem.key for problems in asked.values() for problem in problems}
+    assert len(asked["train"]) + len(asked["test"]) == len({problem.key for problem in kind.problems()}) - NUM_WORKED
+    assert len(made_of(name, limit=100_000)) == len(asked["train"])
+
+
+def test_a_question_is_asked_in_one_order():
+    """Catches 3 + 4 and 4 + 3 on the two sides of a menu's split, and an order that is always the ascending one."""
+    for name in FIXED:
+        keys = [problem.key for problems in map(KINDS[name].asked, ("train", "test")) for problem in problems]
+        assert len(set(keys)) == len(keys)
+    ascending = [problem.name == "-".join(map(str, problem.key)) for problem in KINDS["larger"].asked("train")]
+    assert 0.45 < sum(ascending) / len(ascending) < 0.55
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_worked_answers_are_balanced(name):
+    """Catches a yes/no kind that shows one answer more often than the other, or the same one twice in a row."""
+    answers = [problem.answer for problem in KINDS[name].worked()]
+    kinds_of_answers = len({problem.answer for problem in KINDS[name].problems()})
+    assert len(set(answers)) == min(NUM_WORKED, kinds_of_answers)
+    assert {answers.count(answer) for answer in answers} == {NUM_WORKED // len(set(answers))}
+    assert all(one != other for one, other in itertools.pairwise(answers))
+
+
+def test_fixed_worked_problems_are_shown_in_rotated_order():
+    """Catches a rendering of a kind with fixed worked problems that is the same prompt again."""
+    [example] = made_of("comparisons", limit=1, renderings=4)
+    ways = [example.question, *(way.question for way in example.renderings)]
+    first = ways[0].split("\n")
+    assert [way.split("\n") for way in ways] == [[*first[n:4], *first[:n], first[4]] for n in range(4)]
 
 
 def test_runs_from_before_there_were_kinds_have_their_examples():
@@ -124,6 +180,7 @@ def test_a_kind_asks_no_question_in_both_splits(name):
     assert len({problem.name for problem in problems}) == len(problems) == sum(map(len, texts.values()))
     assert all(problem.text == problem.text.strip() and problem.answer.strip() for problem in problems)
     assert abs(len(texts["test"]) / len(problems) - 0.25) < 0.1
+    assert kind_of(f"arithmetic-test-{name}-{problems[0].name}") == name
 
 
 def test_no_two_kinds_ask_one_question():
@@ -135,25 +192,39 @@ def test_no_two_kinds_ask_one_question():
 @pytest.mark.parametrize(
     ("name", "numbers", "text", "answer"),
     [
-        ("differences", (53, 17), "53 - 17 =", "36"),
+        ("small-differences", (250, 3), "250 - 3 =", "247"),
         ("products", (23, 4), "23 * 4 =", "92"),
-        ("sequences", (3, 4), "3, 7, 11, 15,", "19"),
-        ("descents", (60, 14), "60, 46, 32, 18,", "4"),
+        ("round-products", (600, 4), "600 * 4 =", "2400"),
+        ("three-sums", (3, 9, 4), "Add three numbers: 3 + 9 + 4 =", "16"),
+        ("stepwise-sums", (12, 9, 7), "12 + 9 + 7 = 21 + 7 =", "28"),
+        ("sequences", (93, 5), "93, 98, 103,", "108"),
+        ("descents", (104, 5), "104, 99, 94,", "89"),
+        ("predecessors", (300,), "The number before 300 is", "299"),
+        ("between", (299,), "The number between 299 and 301 is", "300"),
+        ("next-tens", (190,), "The next ten after 190 is", "200"),
+        ("next-tens", (191,), "The next ten after 191 is", "200"),
+        ("rounded-tens", (14,), "14 is between 10 and 20, and nearer to", "10"),
+        ("rounded-tens", (96,), "96 is between 90 and 100, and nearer to", "100"),
+        ("rounded-hundreds", (149,), "149 is between 100 and 200, and nearer to", "100"),
+        ("rounded-hundreds", (151,), "151 is between 100 and 200, and nearer to", "200"),
         ("larger", (31, 87), "The larger of 31 and 87 is", "87"),
+        ("smaller", (31, 87), "The smaller of 31 and 87 is", "31"),
+        ("largest-of-three", (31, 12, 20), "The largest of 31, 12 and 20 is", "31"),
         ("smallest-of-three", (31, 12, 20), "The smallest of 31, 12 and 20 is", "12"),
-        ("hundreds", (151,), "151 rounded to the nearest hundred is", "200"),
-        ("tens", (14,), "14 rounded to the nearest ten is", "10"),
-        ("comparisons", (31, 87), "Is 31 more than 87?", "No"),
-        ("true-or-false", (10, 2, 12), "10 + 2 = 12 is", "true"),
-        ("odd-or-even", (47,), "The number 47 is", "odd"),
-        ("remainders", (17, 5), "The remainder of 17 divided by 5 is", "2"),
-        ("losses", (9, 4, 1), "Ann has 9 books and gives 4 away. Now she has", "5"),
-        ("minutes", (2, 5), "In minutes, 2 hours and 5 minutes are", "125"),
+        ("comparisons", (31, 87), "31 > 87:", "No"),
+        ("comparisons", (87, 31), "87 > 31:", "Yes"),
+        ("true-or-false", (24, 33, 57), "24 + 33 = 57:", "true"),
+        ("true-or-false", (5, 22, 32), "5 + 22 = 32:", "false"),
+        ("finds", (9, 1), "Ann has 9 books and finds one more. Now she has", "10"),
+        ("gains", (19, 4, 1), "Ann has 19 books and gets 4 more: 19 + 4 =", "23"),
+        ("losses", (12, 4, 1), "Ann has 12 books and gives 4 away: 12 - 4 =", "8"),
+        ("groups", (3, 12, 1), "There are 3 bags with 12 books each: 3 * 12 =", "36"),
     ],
 )
 def test_a_kinds_answers_are_right(name, numbers, text, answer):
     """Catches a kind that asks one thing and takes the answer to another for right."""
     kind = KINDS[name]
+    assert numbers in set(kind.numbers())
     assert (kind.text(*numbers), str(kind.answer(*numbers))) == (text, answer)
 
 
@@ -172,11 +243,8 @@ def test_the_page_names_every_kind():
 
 def test_kinds_can_be_chosen():
     """Catches kinds that are ignored, and a wrong name that ends in a traceback."""
-    examples = made_of("larger, odd-or-even", limit=4)
-    assert [kind_of(example.id) for example in examples] == [
-        *("larger", "odd-or-even"),
-        *("larger", "odd-or-even"),
-    ]
+    examples = made_of("larger, between", limit=4)
+    assert [kind_of(example.id) for example in examples] == ["larger", "between", "larger", "between"]
     assert {len(example.question.splitlines()) for example in examples} == {5}
     for kinds, message in (("larger,sum", "no kind 'sum'; choose of: sums, "), ("sums,sums", "names a kind twice")):
         with pytest.raises(UserError, match=message):

@@ -15,7 +15,7 @@ from router.evaluation.answering_actor import Answer, Ask
 from router.evaluation.evaluate_request import EvaluateRequest
 
 #: Examples that an actor is handed at once.
-GROUP = 8
+GROUP = 16
 
 
 def answering_config(
@@ -78,25 +78,28 @@ class Asking:
         router: int = 0,
     ) -> list[Answer]:
         """A method's answers, in the order of the examples."""
-        asks = [
-            Ask(
+        # Questions behind the same worked examples are asked together: what they share runs once.
+        alike = sorted(range(len(examples)), key=lambda index: examples[index].question)
+        asks: dict[int, list[int]] = {}
+        requests = []
+        for start in range(0, len(examples), GROUP):
+            indices = alike[start : start + GROUP]
+            ask = Ask(
                 method=method,
-                examples=examples[start : start + GROUP],
-                programs=None if programs is None else programs[start : start + GROUP],
+                examples=[examples[index] for index in indices],
+                programs=None if programs is None else [programs[index] for index in indices],
                 budget=budget,
                 average=average,
                 search=search,
                 router=router,
             )
-            for start in range(0, len(examples), GROUP)
-        ]
-        by_ask: dict[int, list[Answer]] = {}
-        done = 0
-        for ask, answers in self._actors.map(asks):
-            by_ask[id(ask)] = answers
-            done += len(answers)
-            self._show(method, done, len(examples))
-        return [answer for ask in asks for answer in by_ask[id(ask)]]
+            asks[id(ask)] = indices
+            requests.append(ask)
+        found: dict[int, Answer] = {}
+        for ask, answers in self._actors.map(requests):
+            found.update(zip(asks[id(ask)], answers, strict=True))
+            self._show(method, len(found), len(examples))
+        return [found[index] for index in range(len(examples))]
 
     def times(self, examples: Sequence[Example], *, budget: float | None, average: float | None) -> tuple[float, float]:
         """Median seconds of an answer, of the base model and of the routed one."""

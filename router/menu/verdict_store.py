@@ -26,7 +26,7 @@ from pipeline.tasks import Example, TaskOptions
 from pipeline.tasks.prompting import Prompting
 
 #: Examples that an actor receives at once.
-CHUNK = 8
+CHUNK = 16
 _SCHEMA = pa.schema([("question", pa.string()), ("program", pa.string()), ("correct", pa.bool_())])
 
 #: Some examples, each with the programs to run on it.
@@ -167,7 +167,9 @@ def run_programs(
     Raises:
         UserError: The model cannot be loaded, or an example cannot be prepared.
     """
-    missing = [(example, absent) for example in examples if (absent := store.absent(example, programs))]
+    # Questions behind the same worked examples come into one chunk: what they share runs once.
+    alike = sorted(examples, key=lambda example: example.question)
+    missing = [(example, absent) for example in alike if (absent := store.absent(example, programs))]
     chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
     total = sum(len(absent) for _, absent in missing)
     if chunks:

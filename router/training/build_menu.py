@@ -8,7 +8,7 @@ outcomes lead it the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,8 @@ from pipeline.distributed.cluster import Placement, check_output, joined_cluster
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
-from pipeline.storage import is_there, write_whole
-from pipeline.tasks import get_task
+from pipeline.storage import AnyPath, Writer, is_there, write_whole
+from pipeline.tasks import Example, Task, get_task
 from pipeline.tasks.prompting import is_day, today
 from router.labels.labelled import Labelled, describe_left_out
 from router.menu.card import menu_card
@@ -29,6 +29,15 @@ from router.menu.example_table import FILE as EXAMPLES_FILE
 from router.menu.example_table import encoded_examples
 from router.menu.figures import menu_programs
 from router.menu.front_plot import draw_front
+from router.menu.label_scores import (
+    CHUNK,
+    LabelScoresActor,
+    content_free,
+    encoded_scores,
+    fixed_labels,
+    without_content,
+)
+from router.menu.label_scores import FILE as LABEL_SCORES_FILE
 from router.menu.matrix import Matrix
 from router.menu.matrix_actor import MatrixActor, MatrixWork
 from router.menu.menu import CARD_FILE, MENU_FILE, Menu, MenuSettings, read_settings_of_menu
@@ -106,7 +115,7 @@ def build_menu(
                     run,
                     num_layers=given.num_layers,
                     found=given.found,
-                    compare_margins=_compares_margins(given),
+                    compare_margins=_task(given).scoring.margins_compare,
                     on_round=on_round,
                 )
                 raced = matrix.evaluations
@@ -117,6 +126,7 @@ def build_menu(
             chosen = choose(request, finished, right, summaries)
             with actors:
                 on_all = run(chosen, range(len(given.examples))).right
+            _write_label_scores(request.out, given, placement, writer, show)
             menu = Menu(
                 settings=settings,
                 programs=menu_programs(chosen, on_all, num_held_out=given.num_held_out),
@@ -135,6 +145,30 @@ def build_menu(
             except OSError as error:  # the menu is there without them
                 announce(f"The card or the picture cannot be written: {error.strerror or error}")
             return menu
+
+
+def _write_label_scores(
+    folder: AnyPath, given: MenuExamples, placement: Placement, writer: Writer, show: Callable[[str, int, int], None]
+) -> None:
+    """Keep the base model's scores of the labels, where all examples have the same ones."""
+    labels = fixed_labels(_task(given), given.examples)
+    if labels is None or is_there(folder / LABEL_SCORES_FILE):
+        return
+    asked = [*given.examples, *without_content(given.examples[0])]
+    chunks = [asked[start : start + CHUNK] for start in range(0, len(asked), CHUNK)]
+    actors: ActorPool[Sequence[Example]] = ActorPool(
+        LabelScoresActor, _actor_arguments(given, placement), placement.pool
+    )
+    found: dict[int, list[list[float]]] = {}
+    with actors:
+        for chunk, scores in actors.map(chunks):
+            found[id(chunk)] = scores
+            show("labels scored", min(len(asked), CHUNK * len(found)), len(asked))
+    every = [row for chunk in chunks for row in found[id(chunk)]]
+    number = len(given.examples)
+    writer.write(
+        LABEL_SCORES_FILE, encoded_scores(given.examples, labels, every[:number], content_free(every[number:]))
+    )
 
 
 def choose(request: MenuRequest, finished: list[LayerProgram], right: Array, summaries: Array) -> list[LayerProgram]:
@@ -195,7 +229,11 @@ def _settings(request: MenuRequest, given: MenuExamples) -> MenuSettings:
 
 
 def _actors(given: MenuExamples, placement: Placement) -> ActorPool[MatrixWork]:
-    arguments = (
+    return ActorPool(MatrixActor, _actor_arguments(given, placement), placement.pool)
+
+
+def _actor_arguments(given: MenuExamples, placement: Placement) -> tuple[Any, ...]:
+    return (
         given.source,
         placement.device,
         given.dtype,
@@ -205,7 +243,6 @@ def _actors(given: MenuExamples, placement: Placement) -> ActorPool[MatrixWork]:
         given.task_options,
         given.prompting,
     )
-    return ActorPool(MatrixActor, arguments, placement.pool)
 
 
 def _service(
@@ -237,9 +274,8 @@ def _identity_rows(given: MenuExamples, number: int) -> list[Labelled]:
     ]
 
 
-def _compares_margins(given: MenuExamples) -> bool:
-    task = get_task(given.task, max_new_tokens=given.max_new_tokens, options=given.task_options)
-    return task.scoring.margins_compare
+def _task(given: MenuExamples) -> Task:
+    return get_task(given.task, max_new_tokens=given.max_new_tokens, options=given.task_options)
 
 
 def _round_note(stage: str, one: Round) -> dict[str, Any]:

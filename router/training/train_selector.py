@@ -34,6 +34,7 @@ from router.heads.selector.selector_request import SelectorRequest
 from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated, folds_of, gap_closed, validate
 from router.labels.labelled import Labelled
 from router.menu.example_table import read_menu_examples
+from router.menu.label_scores import read_label_scores
 from router.menu.matrix import read_matrix
 from router.menu.menu import Menu, read_menu
 from router.routed.checkpoint import Router
@@ -99,6 +100,7 @@ def train_selector(
         judged=np.arange(len(rows)) >= len(rows) - menu.settings.num_held_out,
         kinds=[kind_of(example) or task for example, task in zip(rows.example_id, rows.task, strict=True)],
         layer_price=request.layer_price,
+        label_scores=read_label_scores(request.menu),
         show=lambda done, total: show("folds", done, total),
     )
     fitted = fit_at_best_exit(inputs, right, programs, layer_price=request.layer_price)

@@ -51,11 +51,20 @@ class Choice:
         *,
         need_response: bool,
     ) -> list[Outcome]:
+        scored = self.log_likelihoods(model, examples, programs)
+        return [
+            self._outcome(prepared, scores, _passes(prepared) * len(program))
+            for prepared, program, scores in zip(examples, programs, scored, strict=True)
+        ]
+
+    def log_likelihoods(
+        self, model: Runner, examples: Sequence[PreparedExample], programs: Sequence[LayerProgram]
+    ) -> list[list[float]]:
+        """The log-likelihood of each example's options under its program; per character where the kind says so."""
         rows: list[tuple[list[int], list[list[int]]]] = []  # tokens run, continuations that their logits score
         owners: list[int] = []
         for index, prepared in enumerate(examples):
-            single = all(len(answer) == 1 for answer in prepared.answers)
-            groups = [prepared.answers] if single else [[answer] for answer in prepared.answers]
+            groups = [prepared.answers] if _passes(prepared) == 1 else [[answer] for answer in prepared.answers]
             for group in groups:
                 # The last token of a continuation is never run: no logits behind it are needed.
                 rows.append((prepared.prompt_ids + group[0][:-1], group))
@@ -67,21 +76,19 @@ class Choice:
             starts=[len(examples[owner].prompt_ids) - 1 for owner in owners],
         )
         scores: list[list[float]] = [[] for _ in examples]
-        passes = [0] * len(examples)
         for (_, group), owner, row_logits in zip(rows, owners, logits):
             log_probs = row_logits.log_softmax(-1)
-            passes[owner] += 1
             for answer in group:
                 scores[owner].append(float(log_probs[list(range(len(answer))), answer].sum()))
+        if not self.per_character:
+            return scores
         return [
-            self._outcome(prepared, scores[index], passes[index] * len(programs[index]))
-            for index, prepared in enumerate(examples)
+            [score / max(len(option), 1) for score, option in zip(of_example, prepared.example.options)]
+            for of_example, prepared in zip(scores, examples)
         ]
 
     def _outcome(self, prepared: PreparedExample, scores: list[float], layer_executions: int) -> Outcome:
         options = prepared.example.options
-        if self.per_character:
-            scores = [score / max(len(option), 1) for score, option in zip(scores, options)]
         chosen = max(range(len(options)), key=lambda index: scores[index])
         reference = options.index(prepared.example.answer)
         others = [score for index, score in enumerate(scores) if index != reference]
@@ -95,3 +102,8 @@ class Choice:
             response=options[chosen],
             layer_executions=layer_executions,
         )
+
+
+def _passes(prepared: PreparedExample) -> int:
+    """Texts that are read for an example: one where every option is a token, else one for each option."""
+    return 1 if all(len(answer) == 1 for answer in prepared.answers) else len(prepared.answers)

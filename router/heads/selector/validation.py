@@ -22,6 +22,8 @@ from pipeline.program import LayerProgram
 from pipeline.significance import interval_of_shares, mcnemar
 from router.heads.selector.choice import MenuChoice
 from router.heads.selector.fit import FittedSelector, best_caution, fit_at_best_exit, value_of
+from router.menu.label_scores import LabelScores
+from router.menu.ridge import fit_ridge, principal_components
 
 Array = np.ndarray[Any, Any]
 
@@ -30,6 +32,8 @@ FOLDS = 5
 NEIGHBOURS_TRIED = (5, 10, 25, 50, 100, 200)
 BASE, STATIC, STATIC_BY_KIND = "base", "best static program", "best static program of each kind *"
 SELECTOR, NEIGHBOURS, RANDOM, ORACLE = "selector", "nearest neighbours", "random choice", "oracle *"
+#: Where all examples have the same labels: no layer program, but the labels' own baselines.
+CALIBRATED, LABEL_PROBE = "base, bias removed", "label probe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,7 @@ def validate(
     judged: Array,
     kinds: Sequence[str],
     layer_price: float,
+    label_scores: LabelScores | None = None,
     show: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Validated]:
     """Judge a selector and its baselines on left-out folds.
@@ -96,6 +101,7 @@ def validate(
         judged: Whether figures are of an example, bool ``[N]``: those that the menu held out.
         kinds: Kind of each example, for the static program of each kind.
         layer_price: Price of a layer, in right answers an example.
+        label_scores: The labels, where all examples have the same ones.
         show: Receives the number of folds that are done, and of how many.
 
     Returns:
@@ -104,6 +110,7 @@ def validate(
     methods = (STATIC, NEIGHBOURS, SELECTOR, STATIC_BY_KIND)
     chosen = {method: np.zeros(len(right), dtype=np.int64) for method in methods}
     names = np.array(kinds)
+    latest, said = max(inputs), np.zeros(len(right))
     for fold in range(FOLDS):
         here, there = folds == fold, folds != fold
         train = right[there]
@@ -118,6 +125,8 @@ def validate(
         asked = inputs[fitted.exit][here]
         chosen[SELECTOR][here] = fitted.choose(asked)
         chosen[NEIGHBOURS][here] = _by_neighbours(fitted, train, asked, programs, layer_price)
+        if label_scores is not None:
+            said[here] = _label_probe(inputs[latest][there], label_scores.right[there], inputs[latest][here])
         show(fold + 1, FOLDS)
     lengths, every = np.array([len(program) for program in programs]), np.arange(len(right))
     found = {BASE: (right[:, 0], float(lengths[0]))}
@@ -127,9 +136,16 @@ def validate(
     found[RANDOM] = (right.mean(1), float(lengths.mean()))
     best = np.where(right >= right.max(1, keepdims=True), -lengths, -np.inf).argmax(1)
     found[ORACLE] = (right[every, best], float(lengths[best][judged].mean()))
-    order = (BASE, STATIC, NEIGHBOURS, SELECTOR, RANDOM, STATIC_BY_KIND, ORACLE)
+    if label_scores is not None:
+        found[CALIBRATED] = (label_scores.calibrated().astype(np.float64), float(lengths[0]))
+        found[LABEL_PROBE] = ((said == label_scores.right).astype(np.float64), float(latest))
+    order = (BASE, STATIC, NEIGHBOURS, SELECTOR, RANDOM, CALIBRATED, LABEL_PROBE, STATIC_BY_KIND, ORACLE)
     base, static_right = right[judged, 0], found[STATIC][0][judged]
-    return [_validated(method, found[method][0][judged], found[method][1], base, static_right) for method in order]
+    return [
+        _validated(method, found[method][0][judged], found[method][1], base, static_right)
+        for method in order
+        if method in found
+    ]
 
 
 def gap_closed(validated: Sequence[Validated]) -> float:
@@ -141,6 +157,13 @@ def gap_closed(validated: Sequence[Validated]) -> float:
 
 def _static(programs: Sequence[LayerProgram], right: Array, layer_price: float) -> int:
     return MenuChoice.of(programs, right, caution=0.0, layer_price=layer_price).best_static
+
+
+def _label_probe(known: Array, labels: Array, asked: Array) -> Array:
+    """The label that least squares on the inputs of training examples says of others, ``[N]``."""
+    found = principal_components(known)
+    fitted = fit_ridge(found, np.eye(int(labels.max()) + 1)[labels])
+    return np.asarray(fitted.predict(asked).argmax(1))
 
 
 def _by_neighbours(

@@ -66,7 +66,7 @@ that many examples share, which routers can learn.
 )
 @request_options(PerLayerRequest)
 @request_options(EarlyExitRequest, "early", "short")
-@request_options(SelectorRequest, "menu", "exit", menu={"default": None})
+@request_options(SelectorRequest, "menu", "exit", "feedback", menu={"default": None})
 @request_options(ProbeKind, "aggregator", aggregator={"help": "Of --head early-exit; see probe train."})
 @request_options(TrainRequest, "features", "base", "wandb", "overwrite", "resources")
 def train(
@@ -76,8 +76,9 @@ def train(
     if menu is not None:
         _train_selector(menu, options)
         return
-    if _is_given("exit"):
-        raise UserError("--exit goes with --menu")
+    for field in ("exit", "feedback"):
+        if _is_given(field):
+            raise UserError(f"--{field} goes with --menu")
     _check_price(options["labels"])
     request = filled(TrainRequest, options, data=(*data, *more_runs), head=_head_request(head, options))
     from router.training.train import train as run

@@ -41,11 +41,17 @@ class RidgeRegression:
         weights: Weights of the inputs, ``[F, M]``.
         bias: Constant of each outcome, ``[M]``.
         left_out: Prediction of each example from all other examples, ``[N, M]``.
+        of_components: Weights of the components, ``[K, M]``; behind them each outcome's constant is its mean.
+        mean: Mean of each outcome, ``[M]``.
+        ridge: The penalty.
     """
 
     weights: Array
     bias: Array
     left_out: Array
+    of_components: Array
+    mean: Array
+    ridge: float
 
     def predict(self, inputs: Array) -> Array:
         """Predictions for further examples, ``[N, F]`` to ``[N, M]``."""
@@ -84,7 +90,14 @@ def fit_ridge(found: PrincipalComponents, outcomes: Array) -> RidgeRegression:
             best_error, best, best_ridge = error, expected, ridge
     of_components = right.T @ ((sizes / (variance + best_ridge))[:, None] * projected)
     weights = found.directions @ of_components / found.deviation[:, None]
-    return RidgeRegression(weights=weights, bias=mean - found.mean @ weights, left_out=np.asarray(best))
+    return RidgeRegression(
+        weights=weights,
+        bias=mean - found.mean @ weights,
+        left_out=np.asarray(best),
+        of_components=of_components,
+        mean=mean,
+        ridge=float(best_ridge),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

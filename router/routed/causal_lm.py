@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, overload
 
 import torch
@@ -25,6 +26,8 @@ from pipeline.storage import PathOrUrl
 from pipeline.tasks.tokens import tokens_of
 from router.artifact.base_model import find_base
 from router.heads.head import Head
+from router.heads.selector.feedback import Feedback, append_feedback
+from router.heads.selector.selector_head import SelectorHead, SelectorSteering
 from router.heads.static.static_head import StaticHead, StaticSteering
 from router.heads.steering import Steering
 from router.probes.probe import Label, Probe
@@ -58,6 +61,10 @@ class RoutedCausalLM:
         average: Mean layers over the held-out prompts, as a fraction of the depth; None for the likeliest programs.
         fallback: Run the router's ``fallback`` for all prompts, if it has one that the budgets allow: the static
             program that did better on held-out examples than the router.
+        explore: For a selector: standard deviations by which chances are drawn around their means. 1 is Thompson
+            sampling, which tries programs of which little is known, so that outcomes teach something
+            (``record_outcomes``, ``train --feedback``). There is no fallback then.
+        explore_seed: Seed of the draws.
 
     Attributes:
         base: The base model, unchanged.
@@ -79,6 +86,8 @@ class RoutedCausalLM:
         budget: float | None = None,
         average: float | None = None,
         fallback: bool = True,
+        explore: float = 0.0,
+        explore_seed: int = 0,
     ) -> None:
         depth, hidden = hf_model.config.num_hidden_layers, hf_model.config.hidden_size
         head = router.head
@@ -92,7 +101,12 @@ class RoutedCausalLM:
         self.router = router
         self.budget = budget
         self.average = average
-        self._fallback = router.fallback if fallback else None
+        if not 0 <= explore <= 10:
+            raise UserError(f"explore must be from 0 to 10, got {explore:g}")
+        if explore and not isinstance(head, SelectorHead):
+            raise UserError(f"a router of the kind {head.name!r} cannot explore; train a selector (train --menu)")
+        self._explore, self._explore_seed = explore, explore_seed
+        self._fallback = router.fallback if fallback and not explore else None
         self.last_programs: list[LayerProgram] = []
         # A copy: the caller's head may be on another device.
         self._head = head.on(hf_model.device)
@@ -112,6 +126,8 @@ class RoutedCausalLM:
         device: str = "auto",
         dtype: str = "auto",
         fallback: bool = True,
+        explore: float = 0.0,
+        explore_seed: int = 0,
     ) -> RoutedCausalLM:
         """Load a router, and the base model that it names.
 
@@ -123,6 +139,8 @@ class RoutedCausalLM:
             device: ``auto``, ``cpu`` or ``cuda``.
             dtype: ``auto`` (float32 on the CPU, bfloat16 on CUDA), ``float32``, ``bfloat16``, ``float16``.
             fallback: See the class.
+            explore: See the class.
+            explore_seed: See the class.
 
         Raises:
             UserError: A file is missing or damaged, or the base model is not the one that the router was trained on.
@@ -132,7 +150,16 @@ class RoutedCausalLM:
         hf_model, tokenizer = load_transformers(
             source.location, device=on, dtype=choose_dtype(dtype, on), revision=source.hub_revision
         )
-        return cls(hf_model, tokenizer, loaded, budget=budget, average=average, fallback=fallback)
+        return cls(
+            hf_model,
+            tokenizer,
+            loaded,
+            budget=budget,
+            average=average,
+            fallback=fallback,
+            explore=explore,
+            explore_seed=explore_seed,
+        )
 
     def save_pretrained(self, folder: PathOrUrl) -> None:
         """Write the router to a folder; the base model stays where it is.
@@ -294,6 +321,30 @@ class RoutedCausalLM:
         """
         return self._steering(self.budget if budget is None else budget, self.average if average is None else average)
 
+    def record_outcomes(self, file: str | Path, prompts: Sequence[str], right: Sequence[bool | float]) -> None:
+        """Append the outcomes of the last call to a file that ``train --feedback`` reads.
+
+        Args:
+            file: A file of JSON lines; a new one is made.
+            prompts: The texts of the last call.
+            right: For each whether its answer was right, or a score from 0 to 1.
+
+        Raises:
+            UserError: There are other numbers of prompts or outcomes than in the last call, a score is out of range, or
+                the file cannot be written.
+        """
+        if not len(prompts) == len(right) == len(self.last_programs):
+            raise UserError(
+                f"{len(prompts)} prompts and {len(right)} outcomes of a call with {len(self.last_programs)} prompts"
+            )
+        if not all(0 <= score <= 1 for score in right):
+            raise UserError("an outcome is true, false, or a score from 0 to 1")
+        rows = zip(prompts, self.last_programs, right, strict=True)
+        append_feedback(
+            Path(file),
+            [Feedback(prompt=prompt, program=program, score=float(score)) for prompt, program, score in rows],
+        )
+
     @property
     def runs_fallback(self) -> bool:
         """Whether all prompts run the router's fallback, under the budgets that were given first."""
@@ -307,7 +358,11 @@ class RoutedCausalLM:
             check_average(self._head, average)
         if self._fallback is not None and _allowed(self._fallback, limit, average):
             return StaticHead(self._fallback, self._head.hidden_size).steering(self._held_out)
-        return self._head.steering(self._held_out, limit=limit, average=average)
+        steering = self._head.steering(self._held_out, limit=limit, average=average)
+        if self._explore:
+            assert isinstance(steering, SelectorSteering)
+            return steering.exploring(self._explore, seed=self._explore_seed)
+        return steering
 
     def _all_tokens(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         if isinstance(prompts, str):

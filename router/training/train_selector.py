@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from pipeline.distributed.cluster import check_output
 from pipeline.engine.loading import cache_folder
@@ -28,8 +27,9 @@ from router.artifact.folder import check_output_folder, make_early
 from router.features.prompt_template import PromptTemplate
 from router.heads.per_layer.fit import KEPT_HELD_OUT
 from router.heads.selector.choice import MenuChoice
-from router.heads.selector.fit import FittedSelector, fit_at_best_exit, places_behind
-from router.heads.selector.selector_head import SELECTIONS, SelectorHead, depths_of
+from router.heads.selector.feedback import Feedback, read_feedback
+from router.heads.selector.fit import FittedSelector, SeenOutcomes, fit_at_best_exit, places_behind
+from router.heads.selector.selector_head import SELECTIONS, SelectorHead, SelectorNetwork, depths_of
 from router.heads.selector.selector_request import SelectorRequest
 from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated, folds_of, gap_closed, validate
 from router.labels.labelled import Labelled
@@ -88,8 +88,10 @@ def train_selector(
     right = right_answers(request.menu, programs, len(rows))
     exits = exits_of(request, programs)
     folds = folds_of(list(rows.prompt), seed=request.seed)
+    feedback = _feedback(request, programs, rows, announce)
     with _service(request, menu, announce, show) as service:
-        inputs = _inputs(service, menu, rows, exits)
+        inputs = _inputs(service, menu, list(rows.prompt), exits)
+        seen = _seen(service, menu, feedback, programs, exits)
     make_early(request.out, "router")
     announce(f"Validating a selector among {len(programs)} programs on {len(rows)} examples, in folds.")
     validated = validate(
@@ -101,9 +103,10 @@ def train_selector(
         kinds=[kind_of(example) or task for example, task in zip(rows.example_id, rows.task, strict=True)],
         layer_price=request.layer_price,
         label_scores=read_label_scores(request.menu),
+        seen=seen,
         show=lambda done, total: show("folds", done, total),
     )
-    fitted = fit_at_best_exit(inputs, right, programs, layer_price=request.layer_price)
+    fitted = fit_at_best_exit(inputs, right, programs, layer_price=request.layer_price, seen=seen)
     closed = gap_closed(validated)
     static = MenuChoice.of(programs, right, caution=0.0, layer_price=request.layer_price).best_static
     fallback = fallback_of(validated, programs[static], layer_price=request.layer_price)
@@ -184,20 +187,54 @@ def _service(
     )
 
 
-def _inputs(service: FrozenModelService, menu: Menu, rows: pd.DataFrame, exits: Sequence[int]) -> dict[int, Array]:
-    """By the exit, the inputs of each example, ``[N, F]``."""
+def _feedback(
+    request: SelectorRequest, programs: Sequence[LayerProgram], rows: pd.DataFrame, announce: Callable[[str], None]
+) -> list[Feedback]:
+    """The outcomes of the menu's programs on prompts that are no examples of the menu, which validate."""
+    if request.feedback is None:
+        return []
+    read = read_feedback(request.feedback, num_layers=programs[0].num_layers)
+    known, of_menu = set(rows.prompt), set(programs)
+    other = [one for one in read if one.program not in of_menu]
+    again = [one for one in read if one.program in of_menu and one.prompt in known]
+    kept = [one for one in read if one.program in of_menu and one.prompt not in known]
+    announce(
+        f"{len(kept)} outcomes of {request.feedback}; left out, of programs that are not in the menu: {len(other)}; "
+        f"of prompts that are examples of the menu: {len(again)}."
+    )
+    return kept
+
+
+def _seen(
+    service: FrozenModelService,
+    menu: Menu,
+    feedback: Sequence[Feedback],
+    programs: Sequence[LayerProgram],
+    exits: Sequence[int],
+) -> SeenOutcomes | None:
+    if not feedback:
+        return None
+    return SeenOutcomes(
+        inputs=_inputs(service, menu, [one.prompt for one in feedback], exits),
+        places=np.array([programs.index(one.program) for one in feedback]),
+        outcomes=np.array([one.score for one in feedback]),
+    )
+
+
+def _inputs(service: FrozenModelService, menu: Menu, prompts: Sequence[str], exits: Sequence[int]) -> dict[int, Array]:
+    """By the exit, the inputs of each prompt, ``[N, F]``."""
     template = PromptTemplate(add_special_tokens=menu.settings.add_special_tokens)
     labelled = [
-        Labelled(example_id=example, task=task, prompt=prompt, counts=(1,) * menu.settings.num_layers)
-        for example, task, prompt in zip(rows.example_id, rows.task, rows.prompt, strict=True)
+        Labelled(example_id=prompt, task=menu.settings.task, prompt=prompt, counts=(1,) * menu.settings.num_layers)
+        for prompt in prompts
     ]
     stores = [
         service.states(labelled, prompt_template=template, state_selection=selection, early=exits[-1])
         for selection in SELECTIONS
     ]
     # [N, S, selections, D]
-    states = np.stack([np.stack([store.read(row.prompt)[0] for row in labelled]) for store in stores], axis=2)
-    return {at: states[:, depths_of(at)].reshape(len(rows), -1).astype(np.float32) for at in exits}
+    states = np.stack([np.stack([store.read(prompt)[0] for prompt in prompts]) for store in stores], axis=2)
+    return {at: states[:, depths_of(at)].reshape(len(prompts), -1).astype(np.float32) for at in exits}
 
 
 def _router(
@@ -209,16 +246,12 @@ def _router(
     closed: float,
 ) -> Router:
     settings = menu.settings
-    num_inputs, num_programs = fitted.weights.shape
-    network = nn.Linear(num_inputs, num_programs)
-    with torch.no_grad():
-        network.weight.copy_(torch.from_numpy(fitted.weights.T))
-        network.bias.copy_(torch.from_numpy(fitted.bias))
+    network = SelectorNetwork.of(fitted.beliefs)
     head = SelectorHead(
-        network=network.eval().requires_grad_(False),
+        network=network,
         programs=tuple(programs[place] for place in fitted.places),
         exit=fitted.exit,
-        hidden_size=num_inputs // (len(depths_of(fitted.exit)) * len(SELECTIONS)),
+        hidden_size=network.in_features // (len(depths_of(fitted.exit)) * len(SELECTIONS)),
         choice=fitted.choice,
     )
     known = {text_fingerprint(str(prompt)) for prompt in rows.prompt}
@@ -239,5 +272,6 @@ def _router(
             "layer_price": request.layer_price,
             "days": [day] if is_day(day) else [],
             "gap_closed": closed,
+            **({} if request.feedback is None else {"feedback": str(request.feedback)}),
         },
     )

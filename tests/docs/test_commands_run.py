@@ -76,6 +76,7 @@ def reader(tmp_path_factory, local_actors) -> Iterator[Path]:
         (folder / f"{name}.jsonl").write_text("\n".join(texts) + "\n")
     [rows] = [block.text for block in blocks(REPOSITORY / "docs" / "own_data.md") if block.language == "json"]
     (folder / "facts.jsonl").write_text(rows)
+    (folder / "outcomes.jsonl").write_text('{"prompt": "Which is it?", "program": "0-5", "right": true}\n')
     arc = tasks.TASKS["arc"]
 
     def read(request):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.program import LayerProgram
+from router.heads.selector.beliefs import Beliefs
 from router.heads.selector.choice import MenuChoice
 from router.menu.ridge import PrincipalComponents, fit_ridge, principal_components
 
@@ -28,14 +29,43 @@ CAUTIONS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeenOutcomes:
+    """Outcomes of a menu's programs after deployment, one program an example; S of them.
+
+    Attributes:
+        inputs: By the exit, the inputs of each example, ``[S, F]``.
+        places: Place in the menu of the program that ran, ``[S]``.
+        outcomes: Right answers, or scores from 0 to 1, ``[S]``.
+    """
+
+    inputs: Mapping[int, Array]
+    places: Array
+    outcomes: Array
+
+    def behind(self, places: Sequence[int], at: int) -> SeenOutcomes:
+        """Those of the programs at some places, which become 0, 1, and so on, with the inputs of one exit."""
+        index = {place: new for new, place in enumerate(places)}
+        kept = np.array([place in index for place in self.places], dtype=bool)
+        return SeenOutcomes(
+            inputs={at: self.inputs[at][kept]},
+            places=np.array([index[place] for place in self.places[kept]], dtype=np.int64),
+            outcomes=self.outcomes[kept],
+        )
+
+    def added_to(self, beliefs: Beliefs) -> Beliefs:
+        """Beliefs after these outcomes, which have the inputs of one exit."""
+        [inputs] = self.inputs.values()
+        return beliefs.updated(inputs, self.places, self.outcomes) if len(inputs) else beliefs
+
+
+@dataclass(frozen=True, kw_only=True)
 class FittedSelector:
     """A fitted selector.
 
     Attributes:
         exit: Layers that run before the choice.
         places: Places in the menu of the programs behind the exit, ``[K]``.
-        weights: From inputs to chances, ``[F, K]``.
-        bias: Constant of each chance, ``[K]``.
+        beliefs: From inputs to chances, and how sure they are.
         choice: The rule of the choice among them.
         left_out: Predicted chances of each training example, from all other examples, ``[N, K]``.
         value: Mean value of the programs that are chosen by these predictions.
@@ -44,8 +74,7 @@ class FittedSelector:
 
     exit: int
     places: Array
-    weights: Array
-    bias: Array
+    beliefs: Beliefs
     choice: MenuChoice
     left_out: Array
     value: float
@@ -53,11 +82,16 @@ class FittedSelector:
 
     def choose(self, inputs: Array) -> Array:
         """Places in the menu of the programs for further examples, ``[N, F]`` to ``[N]``."""
-        return np.asarray(self.places[self.choice.choose(inputs @ self.weights + self.bias)])
+        return np.asarray(self.places[self.choice.choose(self.beliefs.chances(inputs))])
 
 
 def fit_at_best_exit(
-    inputs: Mapping[int, Array], right: Array, programs: Sequence[LayerProgram], *, layer_price: float
+    inputs: Mapping[int, Array],
+    right: Array,
+    programs: Sequence[LayerProgram],
+    *,
+    layer_price: float,
+    seen: SeenOutcomes | None = None,
 ) -> FittedSelector:
     """The selector at the exit where left-out examples are worth most; of equally good ones the earliest.
 
@@ -66,15 +100,23 @@ def fit_at_best_exit(
         right: Right answers, ``[N, M]``; the first program is the identity program.
         programs: The programs of the menu.
         layer_price: Price of a layer, in right answers an example.
+        seen: Outcomes after deployment; None where there are none.
     """
     fitted = [
-        fit_selector(of_exit, right, programs, at=at, layer_price=layer_price) for at, of_exit in sorted(inputs.items())
+        fit_selector(of_exit, right, programs, at=at, layer_price=layer_price, seen=seen)
+        for at, of_exit in sorted(inputs.items())
     ]
     return max(fitted, key=lambda one: (one.value, -one.exit))
 
 
 def fit_selector(
-    inputs: Array, right: Array, programs: Sequence[LayerProgram], *, at: int, layer_price: float
+    inputs: Array,
+    right: Array,
+    programs: Sequence[LayerProgram],
+    *,
+    at: int,
+    layer_price: float,
+    seen: SeenOutcomes | None = None,
 ) -> FittedSelector:
     """Fit a selector on the outcomes of a menu.
 
@@ -84,6 +126,7 @@ def fit_selector(
         programs: The programs of the menu.
         at: Layers that run before the choice.
         layer_price: Price of a layer, in right answers an example.
+        seen: Outcomes after deployment; None where there are none.
     """
     places = places_behind(programs, at)
     of_places, behind = right[:, places], [programs[place] for place in places]
@@ -91,12 +134,22 @@ def fit_selector(
     base = fit_ridge(found, of_places[:, :1])
     gain = fit_ridge(found, of_places[:, 1:] - of_places[:, :1])
     left_out = _chances(base.left_out, gain.left_out)
+    beliefs = Beliefs.of(
+        found,
+        _chances(base.of_components, gain.of_components),
+        _chances(base.mean[None], gain.mean[None])[0],
+        ridge=gain.ridge if len(places) > 1 else base.ridge,
+        noise=np.square(of_places - left_out).mean(0),
+    )
+    if seen is not None:
+        before = beliefs.chances(inputs)
+        beliefs = seen.behind(places, at).added_to(beliefs)
+        left_out = left_out + beliefs.chances(inputs) - before
     choice = best_caution(left_out, of_places, behind, layer_price=layer_price)
     return FittedSelector(
         exit=at,
         places=np.array(places),
-        weights=_chances(base.weights, gain.weights),
-        bias=_chances(base.bias[None], gain.bias[None])[0],
+        beliefs=beliefs,
         choice=choice,
         left_out=left_out,
         value=value_of(choice, choice.choose(left_out), of_places),

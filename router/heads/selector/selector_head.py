@@ -17,6 +17,7 @@ from torch import nn
 from pipeline.program import LayerProgram
 from router.features.hidden_states import pool_states
 from router.heads.per_layer.budget import price_where
+from router.heads.selector.beliefs import Beliefs
 from router.heads.selector.choice import MenuChoice
 from router.heads.selector.fit import places_behind
 
@@ -28,12 +29,60 @@ SELECTIONS = ("last", "mean")
 _NUM_DEPTHS = 4
 
 
+class SelectorNetwork(nn.Linear):
+    """The linear map from inputs to chances ``[F, K]``, and how sure it is; see ``beliefs``.
+
+    Args:
+        inputs: Number of inputs F.
+        programs: Number of programs K.
+        components: Number of components C of the inputs.
+        covariances: 1 where all programs share a covariance, else K.
+    """
+
+    projection: torch.Tensor
+    offset: torch.Tensor
+    covariance: torch.Tensor
+    noise: torch.Tensor
+
+    def __init__(self, inputs: int, programs: int, *, components: int, covariances: int) -> None:
+        super().__init__(inputs, programs)
+        if covariances not in (1, programs) or components < 1:
+            raise ValueError(f"a selector of {programs} programs has no {covariances} covariances of {components}")
+        self.register_buffer("projection", torch.zeros(inputs, components))
+        self.register_buffer("offset", torch.zeros(components))
+        self.register_buffer("covariance", torch.zeros(covariances, components + 1, components + 1))
+        self.register_buffer("noise", torch.zeros(programs))
+
+    @classmethod
+    def of(cls, beliefs: Beliefs) -> SelectorNetwork:
+        """The network that says what beliefs say."""
+        weights, bias = beliefs.linear()
+        inputs, components = beliefs.projection.shape
+        made = cls(inputs, weights.shape[1], components=components, covariances=len(beliefs.precision))
+        values = {
+            "weight": weights.T,
+            "bias": bias,
+            "projection": beliefs.projection,
+            "offset": beliefs.offset,
+            "covariance": beliefs.covariance(),
+            "noise": beliefs.noise,
+        }
+        made.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in values.items()})
+        return made.eval().requires_grad_(False)
+
+    def deviations(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Standard deviation of each program's chance, ``[B, F]`` to ``[B, K]``."""
+        components = torch.cat([inputs @ self.projection + self.offset, inputs.new_ones(len(inputs), 1)], 1)
+        spread = torch.einsum("bi,pij,bj->bp", components, self.covariance, components)
+        return (spread.clamp(min=0) * self.noise).sqrt()
+
+
 @dataclass(frozen=True)
 class SelectorHead:
     """A linear map from the first layers' states to chances of being right, and the choice among them.
 
     Attributes:
-        network: The map, ``[F, K]``.
+        network: The map.
         programs: The programs, the identity program first.
         exit: Layers that run before the choice.
         hidden_size: Width D of the residual stream.
@@ -43,7 +92,7 @@ class SelectorHead:
         ValueError: A program changes a layer before the exit or cannot be run by counts, or the sizes do not match.
     """
 
-    network: nn.Linear
+    network: SelectorNetwork
     programs: tuple[LayerProgram, ...]
     exit: int
     hidden_size: int
@@ -80,7 +129,13 @@ class SelectorHead:
             caution=float(settings["caution"]),
             layer_price=float(settings["layer_price"]),
         )
-        return cls(nn.Linear(num_inputs(at, hidden_size), len(programs)), programs, at, hidden_size, choice)
+        network = SelectorNetwork(
+            num_inputs(at, hidden_size),
+            len(programs),
+            components=int(settings["components"]),
+            covariances=int(settings["covariances"]),
+        )
+        return cls(network, programs, at, hidden_size, choice)
 
     @property
     def num_layers(self) -> int:
@@ -98,6 +153,8 @@ class SelectorHead:
         return {
             "num_layers": self.num_layers,
             "hidden_size": self.hidden_size,
+            "components": len(self.network.offset),
+            "covariances": len(self.network.covariance),
             "exit": self.exit,
             "programs": list(map(str, self.programs)),
             "static": self.choice.static.tolist(),
@@ -128,10 +185,15 @@ class SelectorSteering:
     Attributes:
         head: The selector.
         choice: The rule of the choice under the budget.
+        explore: Standard deviations by which chances are drawn around their means: 0 for the best choice that is known,
+            1 for Thompson sampling.
+        generator: Draws them.
     """
 
     head: SelectorHead
     choice: MenuChoice
+    explore: float = 0.0
+    generator: torch.Generator | None = None
 
     @property
     def num_layers(self) -> int:
@@ -139,6 +201,20 @@ class SelectorSteering:
 
     def begin(self, mask: torch.Tensor) -> SelectorDecisions:
         return SelectorDecisions(self, mask)
+
+    def exploring(self, explore: float, *, seed: int) -> SelectorSteering:
+        """A steering that tries programs of which little is known, without caution."""
+        generator = torch.Generator().manual_seed(seed)
+        return replace(self, choice=replace(self.choice, caution=0.0), explore=explore, generator=generator)
+
+    def choose(self, inputs: torch.Tensor) -> Array:
+        """Places of the programs that run, ``[B, F]`` to ``[B]``."""
+        network = self.head.network
+        chances = network(inputs)
+        if self.explore:
+            drawn = torch.randn(chances.shape, generator=self.generator).to(chances)
+            chances = chances + self.explore * drawn * network.deviations(inputs)
+        return self.choice.choose(chances.double().numpy(force=True))
 
 
 class SelectorDecisions:
@@ -167,8 +243,7 @@ class SelectorDecisions:
         if layer < head.exit:
             return np.ones(len(hidden), dtype=np.int64)
         if layer == head.exit:
-            chances = head.network(torch.stack([torch.cat(read) for read in self._read]))
-            chosen = self._steering.choice.choose(chances.double().numpy(force=True))
+            chosen = self._steering.choose(torch.stack([torch.cat(read) for read in self._read]))
             self._counts = np.array([program.counts for program in head.programs])[chosen]
             self._read.clear()
         counts: Array = self._counts[:, layer]

@@ -26,6 +26,9 @@ class SelectorRequest:
     """Hub id, folder or .gguf file of the base model, if it lies elsewhere now."""
     exit: int | None = field(default=None, metadata=option(at_least=1, unset="the one that validates best"))
     """With --menu: layers that run before the choice. Programs that change them are left out."""
+    feedback: Path | None = None
+    """With --menu: file of outcomes after deployment, as JSON lines with prompt, program, and right or score. They
+    count beside the menu's own."""
     layer_price: float = field(default=0.0, metadata=option(at_least=0))
     """Price of a layer, in right answers per example."""
     seed: int = 0

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.significance import interval_of_shares, mcnemar
 from router.heads.selector.choice import MenuChoice
-from router.heads.selector.fit import FittedSelector, best_caution, fit_at_best_exit, value_of
+from router.heads.selector.fit import FittedSelector, SeenOutcomes, best_caution, fit_at_best_exit, value_of
 from router.menu.label_scores import LabelScores
 from router.menu.ridge import fit_ridge, principal_components
 
@@ -89,6 +89,7 @@ def validate(
     kinds: Sequence[str],
     layer_price: float,
     label_scores: LabelScores | None = None,
+    seen: SeenOutcomes | None = None,
     show: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Validated]:
     """Judge a selector and its baselines on left-out folds.
@@ -102,6 +103,7 @@ def validate(
         kinds: Kind of each example, for the static program of each kind.
         layer_price: Price of a layer, in right answers an example.
         label_scores: The labels, where all examples have the same ones.
+        seen: Outcomes after deployment, on other examples; the selector of every fold knows them.
         show: Receives the number of folds that are done, and of how many.
 
     Returns:
@@ -120,7 +122,11 @@ def validate(
             place = _static(programs, right[of_kind] if of_kind.any() else train, layer_price)
             chosen[STATIC_BY_KIND][here & (names == name)] = place
         fitted = fit_at_best_exit(
-            {at: of_exit[there] for at, of_exit in inputs.items()}, train, programs, layer_price=layer_price
+            {at: of_exit[there] for at, of_exit in inputs.items()},
+            train,
+            programs,
+            layer_price=layer_price,
+            seen=seen,
         )
         asked = inputs[fitted.exit][here]
         chosen[SELECTOR][here] = fitted.choose(asked)

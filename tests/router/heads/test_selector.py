@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from tiny import NUM_LAYERS, save_tiny_model
-from torch import nn
 
 from pipeline.engine import FrozenModel, materialize
 from pipeline.errors import UserError
@@ -18,8 +17,16 @@ from pipeline.program import LayerProgram
 from router import RoutedCausalLM
 from router.artifact.base_model import BaseModelRef
 from router.heads.selector.choice import MenuChoice
+from router.heads.selector.feedback import read_feedback
 from router.heads.selector.fit import CAUTIONS, fit_at_best_exit, fit_selector, places_behind
-from router.heads.selector.selector_head import SELECTIONS, SelectorHead, depths_of, inputs_of, num_inputs
+from router.heads.selector.selector_head import (
+    SELECTIONS,
+    SelectorHead,
+    SelectorNetwork,
+    depths_of,
+    inputs_of,
+    num_inputs,
+)
 from router.heads.selector.validation import (
     BASE,
     FOLDS,
@@ -33,6 +40,7 @@ from router.heads.selector.validation import (
     gap_closed,
     validate,
 )
+from router.heads.static.static_head import StaticHead
 from router.routed.checkpoint import Router
 
 IDENTITY, SHORT, LONG, EARLY, BLOCK = (
@@ -91,7 +99,7 @@ def test_what_the_states_tell_is_learnt():
     more, _, of_more = planted(seed=1)
     chosen = fitted.choose(more)
     assert (chosen[of_more] == 1).mean() > 0.9 and (chosen[~of_more] == 2).mean() > 0.9
-    predicted = more @ fitted.weights + fitted.bias
+    predicted = fitted.beliefs.chances(more)
     assert abs(predicted[of_more, 1].mean() - 0.8) < 0.15 and abs(predicted[~of_more, 1].mean() - 0.2) < 0.15
     noise = fit_selector(inputs[:200, 1:], right[:200], MENU, at=3, layer_price=0.0)
     assert np.abs(noise.left_out - right[:200].mean(0)).max() < 0.25
@@ -114,7 +122,7 @@ def test_programs_in_front_of_the_exit_are_left_out():
     inputs, right, _ = planted(300)
     more = np.column_stack([right, right[:, 1:]])
     fitted = fit_selector(inputs, more, programs, at=2, layer_price=0.0)
-    assert set(fitted.choose(inputs)) <= {0, 2, 4} and fitted.weights.shape[1] == 3
+    assert set(fitted.choose(inputs)) <= {0, 2, 4} and fitted.beliefs.weights.shape[1] == 3
 
 
 def validated(inputs, right, kind, **options):
@@ -186,9 +194,13 @@ def base(tmp_path_factory):
 def head():
     """A selector whose random weights send prompts to different programs."""
     at, hidden = 3, 32
-    network = nn.Linear(num_inputs(at, hidden), len(MENU))
+    network = SelectorNetwork(num_inputs(at, hidden), len(MENU), components=2, covariances=1)
+    draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        network.weight.normal_(generator=torch.Generator().manual_seed(0))
+        network.weight.normal_(generator=draw)
+        network.projection.normal_(generator=draw)
+        network.covariance.copy_(torch.eye(3))
+        network.noise.fill_(0.2)
     rule = MenuChoice(lengths=np.array([6, 5, 7]), static=np.array([0.4, 0.3, 0.2]), caution=0.0)
     return SelectorHead(network.requires_grad_(False), tuple(MENU), at, hidden, rule)
 
@@ -254,10 +266,57 @@ def test_it_is_saved_and_loaded(routed, tmp_path):
         {"exit": 6},
         {"static": [0.1, 0.2]},
         {"caution": float("nan")},
+        {"components": 3},
+        {"covariances": 2},
     ):
         (tmp_path / "router" / "config.json").write_text(json.dumps({**config, **changed}))
         with pytest.raises(UserError):
             Router.load(tmp_path / "router")
+
+
+def test_it_explores_where_it_is_told_to(routed, tmp_path):
+    """Catches exploration of what is known, one that the seed does not decide, and outcomes that are not recorded."""
+
+    def choices(**options):
+        lm = RoutedCausalLM(routed.base, routed.tokenizer, routed.router, **options)
+        return lm, lm.route(PROMPTS)
+
+    _, known = choices()
+    lm, tried = choices(explore=1.0)
+    assert tried != known and tried == choices(explore=1.0)[1] != choices(explore=1.0, explore_seed=1)[1]
+    file = tmp_path / "outcomes.jsonl"
+    lm.record_outcomes(file, PROMPTS, [True, 0.5] * 12)
+    read = read_feedback(file, num_layers=NUM_LAYERS)
+    assert [(one.prompt, one.program) for one in read] == list(zip(PROMPTS, tried, strict=True))
+    assert [one.score for one in read[:2]] == [1.0, 0.5]
+    for prompts, right, message in ((PROMPTS[:1], [True], "1 prompts and 1 outcomes"), (PROMPTS, [2] * 24, "a score")):
+        with pytest.raises(UserError, match=message):
+            lm.record_outcomes(file, prompts, right)
+    with pytest.raises(UserError, match="explore must be from 0"):
+        choices(explore=-1)
+    static = replace(routed.router, head=StaticHead(SHORT, 32), held_out=torch.ones(1))
+    with pytest.raises(UserError, match="'static' cannot explore"):
+        RoutedCausalLM(routed.base, routed.tokenizer, static, explore=1.0)
+
+
+def test_a_static_router_runs_its_program(routed, tmp_path):
+    """Catches a program that is lost on the disk, and a budget that it does not keep."""
+    router = replace(routed.router, head=StaticHead(SHORT, 32), held_out=torch.ones(1), fallback=LONG)
+    router.save(tmp_path / "router")
+    again = Router.load(tmp_path / "router")
+    assert again.head.settings() == router.head.settings() and again.fallback == LONG
+    lm = RoutedCausalLM(routed.base, routed.tokenizer, replace(again, fallback=None))
+    assert set(lm.route(PROMPTS)) == {SHORT} and not lm.runs_fallback
+    with pytest.raises(UserError, match="the shortest program of this router has 5"):
+        lm.route(PROMPTS, budget=0.5)
+    with pytest.raises(ValueError, match="a routed model cannot run"):
+        StaticHead(LayerProgram.parse("1,0,2-5", NUM_LAYERS), 32)
+    # The fallback runs where the budget allows it.
+    lm = RoutedCausalLM(
+        routed.base, routed.tokenizer, replace(again, head=routed.router.head, held_out=routed.router.held_out)
+    )
+    assert lm.runs_fallback and set(lm.route(PROMPTS)) == {LONG}
+    assert set(lm.route(PROMPTS, budget=1.0)) <= {IDENTITY, SHORT}
 
 
 def test_the_depths_end_at_the_exit():

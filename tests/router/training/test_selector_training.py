@@ -138,6 +138,24 @@ def test_neither_a_menu_nor_runs_are_said(tmp_path):
     assert "is no menu" in command("train", "--menu", tmp_path, "--out", tmp_path / "router", status=2)
 
 
+def test_outcomes_of_its_use_are_trained_on(playground, selector):
+    """Catches a file of outcomes that is read and has no effect, and one whose other lines are counted."""
+    router: Any = Router.load(selector[0])
+    program = str(router.head.programs[1])
+    prompts = [f"Which of these is number {number}?" for number in range(300, 340)]
+    lines = [{"prompt": prompt, "program": program, "right": True} for prompt in prompts]
+    lines += [{"prompt": prompts[0], "program": "0", "right": False}]
+    file = playground.folder / "outcomes.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out, text = playground.train("fed", "--feedback", file)
+    assert "40 outcomes of" in text and "of programs that are not in the menu: 1" in text
+    fed: Any = Router.load(out)
+    sure = fed.head.network.covariance.diagonal(dim1=1, dim2=2)[:, -1]
+    assert len(sure) == len(fed.head.programs) and sure[1] < sure[0]
+    _, text = playground.train("fed-nothing", "--feedback", playground.folder / "nowhere", status=2)
+    assert "nowhere cannot be read" in text
+
+
 def test_a_selector_that_is_worse_has_a_fallback():
     """Catches a selector that loses to one program on left-out examples and answers prompts all the same."""
     program, block = LayerProgram.parse("0-2,4-5", 6), LayerProgram.parse("0-1,0-5", 6)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+
+from pipeline.program import LayerProgram
 
 Array = np.ndarray[Any, Any]
 
@@ -19,8 +21,11 @@ class Decisions(Protocol):
         """Runs of the layers that are decided before anything is read; ``decide`` is not called for those."""
         ...
 
-    def decide(self, layer: int, hidden: torch.Tensor) -> Array:
-        """The count of a layer in each row, ``[B]``, from the layer's input, ``[B, T, D]``."""
+    def decide(self, layer: int, hidden: torch.Tensor) -> Array | Sequence[LayerProgram]:
+        """The count of a layer in each row, ``[B]``, from the layer's input, ``[B, T, D]``.
+
+        Or each row's program, which decides all further layers too: up to here it is what ran.
+        """
         ...
 
 

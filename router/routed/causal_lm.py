@@ -392,7 +392,7 @@ class RoutedCausalLM:
         }
 
     def _note(self, cache: RoutedCache, *, every: int = 1) -> list[LayerProgram]:
-        self.last_programs = [LayerProgram.from_counts(counts) for counts in cache.counts[::every].tolist()]
+        self.last_programs = cache.programs[::every]
         return self.last_programs
 
 

@@ -1,17 +1,21 @@
-"""A stock model whose layers run as often as a router decides, under transformers' own forward, masks and ``generate``.
+"""A stock model whose layers run as a router decides, under transformers' own forward, masks and ``generate``.
 
 ``steered`` gives a model that shares every weight with the base and has each layer wrapped. When a text is read for
-the first time the wrapper passes its layer's input to the decisions (``router.heads.steering``), and runs the layer
-once or twice on the rows for which that is decided. The decisions are stored in the cache, and so hold for every token
-that is generated; each run of a layer has a slot of its own there, for the rows that have that run.
+the first time the wrapper passes its layer's input to the decisions (``router.heads.steering``). The decisions are
+stored in the cache, and so hold for every token that is generated.
+
+transformers calls the layers in their order. A program is cut into parts, one for each wrapper: a run belongs to the
+highest layer that ran so far. So 0, 1, 2, 1, 2, 3 runs 0 at the first wrapper, 1 at the second, and 2, 1, 2 at the
+third, which calls the earlier layer with the arguments that its own wrapper received in the same pass. Each run has a
+slot for its keys and values, for the rows that have that run.
 
 Shapes: B rows, T tokens, D hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +24,44 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from pipeline.engine.decoder_stack import DecoderStack
 from pipeline.engine.weight_sharing import share_weights
+from pipeline.program import LayerProgram
 from router.heads.steering import Decisions, Steering
 
 #: Receives states ``[B, T, D]`` while prompts are read.
 OnState = Callable[[torch.Tensor], None]
+Array = np.ndarray[Any, Any]
+
+
+class Run(NamedTuple):
+    """A run of a layer at a wrapper.
+
+    Attributes:
+        wrapper: Index of the wrapper.
+        number: Runs at the same wrapper before it.
+        layer: Index of the layer.
+    """
+
+    wrapper: int
+    number: int
+    layer: int
+
+
+class LayerCall(NamedTuple):
+    """A layer with the arguments of its wrapper's call, but for the hidden states and the cache."""
+
+    layer: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def runs_of(program: LayerProgram) -> list[Run]:
+    """The runs of a program: each belongs to the wrapper of the highest layer that ran so far."""
+    runs: list[Run] = []
+    for layer in program:
+        same = bool(runs) and layer <= runs[-1].wrapper
+        wrapper = runs[-1].wrapper if same else layer
+        runs.append(Run(wrapper, runs[-1].number + 1 if same else 0, layer))
+    return runs
 
 
 class RoutedCache(Cache):  # type: ignore[misc]
@@ -38,18 +76,31 @@ class RoutedCache(Cache):  # type: ignore[misc]
         super().__init__(layers=[])
         self.steering = steering
         self._on_state = on_state
-        #: How often each layer runs in each row, ``[B, L]``; complete once the prompts are read.
-        self.counts = np.zeros((0, steering.num_layers), dtype=np.int64)
+        self._num_rows = 0
         self._tokens = 0
-        self._slots: dict[tuple[int, int], _Slot] = {}
-        self._rows: dict[int, list[torch.Tensor | None]] = {}
+        #: By the run the rows that have it, ``[B]``; complete once the prompts are read.
+        self._has: dict[Run, Array] = {}
+        self._slots: dict[Run, _Slot] = {}
+        #: By the wrapper its runs in order, each with the rows; None for all rows.
+        self._runs: dict[int, list[tuple[Run, torch.Tensor | None]]] = {}
+        #: The layers that were called in this pass.
+        self._calls: dict[int, LayerCall] = {}
         #: The decisions, while the prompts are read.
         self._decisions: Decisions | None = None
 
     @property
     def num_rows(self) -> int:
         """Number of rows B; each beam counts as a row."""
-        return len(self.counts)
+        return self._num_rows
+
+    @property
+    def programs(self) -> list[LayerProgram]:
+        """The program of each row, once the prompts are read."""
+        layers: list[list[int]] = [[] for _ in range(self._num_rows)]
+        for run in sorted(self._has):
+            for row in self._has[run].nonzero()[0]:
+                layers[row].append(run.layer)
+        return [LayerProgram(of_row, self.steering.num_layers) for of_row in layers]
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -62,46 +113,74 @@ class RoutedCache(Cache):  # type: ignore[misc]
         if self._tokens:
             return
         self._decisions = self.steering.begin(mask)
-        self.counts = np.zeros((len(mask), self.steering.num_layers), dtype=np.int64)
-        self._rows = {}
+        self._num_rows = len(mask)
+        self._has, self._runs = {}, {}
         for layer, count in self._decisions.known.items():
-            self.counts[:, layer] = count
-            self._rows[layer] = [None] * count
+            self._decide(layer, np.full(len(mask), count))
 
     def end(self, num_tokens: int) -> None:
         """End a call that read ``num_tokens`` tokens."""
         self._tokens += num_tokens
+        self._calls.clear()
         self._decisions = None  # the prompt alone decides
 
-    def runs(self, layer: int, hidden: torch.Tensor) -> list[torch.Tensor | None]:
-        """The rows of each run of a layer; None for all rows.
+    def enter(self, layer: int, call: LayerCall) -> None:
+        """Note a layer's call, for runs of it at later wrappers."""
+        self._calls[layer] = call
+
+    def call_of(self, layer: int) -> LayerCall:
+        """The call of a layer in this pass."""
+        return self._calls[layer]
+
+    def runs(self, wrapper: int, hidden: torch.Tensor) -> list[tuple[Run, torch.Tensor | None]]:
+        """The runs at a wrapper in their order, each with its rows; None for all rows.
 
         Args:
-            layer: Index of the layer.
-            hidden: The layer's input, ``[B, T, D]``; where the layer's runs are not decided yet, it decides them.
+            wrapper: Index of the wrapper.
+            hidden: The wrapper's input, ``[B, T, D]``; where its runs are not decided yet, it decides them.
         """
-        rows = self._rows.get(layer)
-        if rows is None:
-            if self._decisions is not None:
-                self.counts[:, layer] = self._decisions.decide(layer, hidden)
-            counts = self.counts[:, layer]
-            listed = counts.tolist()  # min and max of a short list are faster than numpy's
-            every, any_row = min(listed), max(listed)
-            some = [torch.from_numpy((counts > run).nonzero()[0]) for run in range(every, any_row)]
-            rows = self._rows[layer] = [None] * every + [part.to(hidden.device) for part in some]
-        return rows
+        is_decided = wrapper in self._runs or any(run.wrapper == wrapper for run in self._has)
+        if self._decisions is not None and not is_decided:
+            self._decide(wrapper, self._decisions.decide(wrapper, hidden))
+        found = self._runs.get(wrapper)
+        if found is None:
+            found = self._runs[wrapper] = [
+                (run, None if has.all() else torch.from_numpy(has.nonzero()[0]).to(hidden.device))
+                for run, has in sorted(self._has.items())
+                if run.wrapper == wrapper and has.any()
+            ]
+        return found
 
     def saw(self, hidden: torch.Tensor) -> None:
         """Note a state ``[B, T, D]`` before the next layer, or behind the last."""
         if self._on_state is not None and self._decisions is not None:
             self._on_state(hidden)
 
-    def slot(self, layer: int, run: int) -> _Slot:
-        """The keys and values of one run of a layer."""
-        slot = self._slots.get((layer, run))
+    def slot(self, run: Run) -> _Slot:
+        """The keys and values of a run."""
+        slot = self._slots.get(run)
         if slot is None:
-            slot = self._slots[layer, run] = _Slot()
+            slot = self._slots[run] = _Slot()
         return slot
+
+    def _decide(self, wrapper: int, decided: Array | Sequence[LayerProgram]) -> None:
+        """Note the counts of a wrapper's layer, or the programs that decide it and all further ones."""
+        if isinstance(decided, np.ndarray):
+            for number in range(int(decided.max(initial=0))):
+                self._has[Run(wrapper, number, wrapper)] = decided > number
+            if not decided.any():
+                self._runs[wrapper] = []
+            return
+        rows_of: dict[LayerProgram, list[int]] = {}
+        for row, program in enumerate(decided):
+            rows_of.setdefault(program, []).append(row)
+        for program, rows in rows_of.items():
+            for run in runs_of(program):
+                if run.wrapper >= wrapper:
+                    self._has.setdefault(run, np.zeros(self._num_rows, dtype=bool))[rows] = True
+        for later in range(wrapper, self.steering.num_layers):
+            if not any(run.wrapper == later for run in self._has):
+                self._runs[later] = []
 
     # -- transformers' cache protocol ------------------------------------------------------
 
@@ -138,11 +217,12 @@ class RoutedCache(Cache):  # type: ignore[misc]
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Make row b a copy of row ``indices[b]``."""
         chosen = indices.numpy(force=True)
-        before, self.counts = self.counts, self.counts[chosen]
-        self._rows.clear()
-        for (layer, run), slot in self._slots.items():
-            slot_row = (before[:, layer] > run).cumsum() - 1
-            rows = slot_row[chosen[self.counts[:, layer] > run]]
+        before, self._has = self._has, {run: has[chosen] for run, has in self._has.items()}
+        self._num_rows = len(chosen)
+        self._runs = {wrapper: runs for wrapper, runs in self._runs.items() if not runs}
+        for run, slot in self._slots.items():
+            row_in_slot = before[run].cumsum() - 1
+            rows = row_in_slot[chosen[self._has[run]]]
             slot.kept.batch_select_indices(torch.from_numpy(rows).to(indices.device))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -166,7 +246,7 @@ class _Slot:
 
 
 class RoutedLayer(nn.Module):
-    """A decoder layer that runs as often as the decisions say.
+    """The wrapper of a decoder layer, which runs what the decisions say.
 
     Args:
         layer: The base model's layer, whose weights are shared.
@@ -193,15 +273,17 @@ class RoutedLayer(nn.Module):
         """``[B, T, D]`` to ``[B, T, D]``; the arguments are those of the layer."""
         cache: RoutedCache = kwargs.pop(self.cache_argument)
         cache.saw(hidden_states)
-        for run, rows in enumerate(cache.runs(self.index, hidden_states)):
-            slot = {self.cache_argument: cache.slot(self.index, run)}
+        cache.enter(self.index, LayerCall(self.layer, args, kwargs))
+        batch = len(hidden_states)
+        for run, rows in cache.runs(self.index, hidden_states):
+            call = cache.call_of(run.layer)
+            slot = {self.cache_argument: cache.slot(run)}
             if rows is None:
-                hidden_states = _state(self.layer(hidden_states, *args, **kwargs, **slot))
+                hidden_states = _state(call.layer(hidden_states, *call.args, **call.kwargs, **slot))
                 continue
-            batch = len(hidden_states)
-            chosen = {name: _of_rows(value, rows, batch) for name, value in kwargs.items()}
-            others = [_of_rows(value, rows, batch) for value in args]
-            output = _state(self.layer(hidden_states[rows], *others, **chosen, **slot))
+            chosen = {name: _of_rows(value, rows, batch) for name, value in call.kwargs.items()}
+            others = [_of_rows(value, rows, batch) for value in call.args]
+            output = _state(call.layer(hidden_states[rows], *others, **chosen, **slot))
             hidden_states = hidden_states.index_copy(0, rows, output)
         if self.is_last:
             cache.saw(hidden_states)

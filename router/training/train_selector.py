@@ -124,14 +124,11 @@ def fallback_of(
 
     Args:
         validated: The result of each method.
-        best_static: The best static program of the whole menu; one that repeats a block is no fallback, since a routed
-            model cannot run it.
+        best_static: The best static program of the whole menu.
         layer_price: Price of a layer, in right answers an example.
     """
     value = {one.method: one.right - layer_price * one.layers for one in validated}
-    others = {BASE: LayerProgram.identity(best_static.num_layers)}
-    if best_static.counts is not None and max(best_static.counts) <= 2:
-        others[STATIC] = best_static
+    others = {BASE: LayerProgram.identity(best_static.num_layers), STATIC: best_static}
     best = max(others, key=lambda method: value[method])
     return others[best] if value[best] > value[SELECTOR] else None
 
@@ -163,8 +160,8 @@ def exits_of(request: SelectorRequest, programs: Sequence[LayerProgram]) -> list
     found = [at for at in wanted if at < depth and len(places_behind(programs, at)) > 1]
     if not found:
         raise UserError(
-            f"no program of {request.menu} leaves the first {wanted[0]} of {depth} layers as they are and repeats no "
-            "block of several: there is nothing to choose; give a smaller --exit, or a menu with more programs"
+            f"no program of {request.menu} leaves the first {wanted[0]} of {depth} layers as they are: there is "
+            "nothing to choose; give a smaller --exit, or a menu with more programs"
         )
     return found
 

@@ -158,12 +158,11 @@ def fit_selector(
 
 
 def places_behind(programs: Sequence[LayerProgram], at: int) -> list[int]:
-    """Places of the programs that run each of the first ``at`` layers once, and that counts can say."""
-    counts = [program.counts for program in programs]
+    """Places of the programs that begin with the first ``at`` layers, each once, and go on with a later one."""
     return [
         place
-        for place, of_program in enumerate(counts)
-        if of_program is not None and max(of_program) <= 2 and of_program[:at] == (1,) * at
+        for place, program in enumerate(programs)
+        if program.layers[:at] == tuple(range(at)) and (len(program) == at or program.layers[at] >= at)
     ]
 
 

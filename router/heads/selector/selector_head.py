@@ -89,7 +89,7 @@ class SelectorHead:
         choice: The rule of the choice.
 
     Raises:
-        ValueError: A program changes a layer before the exit or cannot be run by counts, or the sizes do not match.
+        ValueError: A program changes a layer before the exit, or the sizes do not match.
     """
 
     network: SelectorNetwork
@@ -105,7 +105,7 @@ class SelectorHead:
         if not 1 <= self.exit < self.num_layers:
             raise ValueError(f"an exit of {self.exit} is not among the {self.num_layers} layers")
         if places_behind(self.programs, self.exit) != list(range(len(self.programs))):
-            raise ValueError(f"a program changes what lies before layer {self.exit}, or repeats a block")
+            raise ValueError(f"a program changes what lies before layer {self.exit}")
         wanted = (len(self.programs), num_inputs(self.exit, self.hidden_size))
         if tuple(self.network.weight.shape) != wanted or self.choice.static.shape != wanted[:1]:
             raise ValueError(
@@ -232,9 +232,8 @@ class SelectorDecisions:
         self._inside = mask.bool()
         self._depths = frozenset(depths_of(steering.head.exit))
         self._read: list[list[torch.Tensor]] = [[] for _ in mask]
-        self._counts = np.zeros(0)
 
-    def decide(self, layer: int, hidden: torch.Tensor) -> Array:
+    def decide(self, layer: int, hidden: torch.Tensor) -> Array | list[LayerProgram]:
         head = self._steering.head
         if layer in self._depths:
             # Row by row, so that padding changes no decision.
@@ -242,12 +241,9 @@ class SelectorDecisions:
                 read.append(inputs_of(state[inside]))
         if layer < head.exit:
             return np.ones(len(hidden), dtype=np.int64)
-        if layer == head.exit:
-            chosen = self._steering.choose(torch.stack([torch.cat(read) for read in self._read]))
-            self._counts = np.array([program.counts for program in head.programs])[chosen]
-            self._read.clear()
-        counts: Array = self._counts[:, layer]
-        return counts
+        chosen = self._steering.choose(torch.stack([torch.cat(read) for read in self._read]))
+        self._read.clear()
+        return [head.programs[place] for place in chosen]
 
 
 def depths_of(at: int) -> list[int]:

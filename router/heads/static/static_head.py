@@ -20,22 +20,15 @@ class StaticHead:
     """A program that runs for every prompt.
 
     Attributes:
-        program: The program; it keeps the layers' order, and runs none more than twice.
+        program: The program.
         hidden_size: Width of the residual stream.
         network: No weights: nothing is read.
-
-    Raises:
-        ValueError: A routed model cannot run the program.
     """
 
     program: LayerProgram
     hidden_size: int
     network: nn.Module = field(default_factory=nn.Identity, repr=False)
     name: ClassVar[str] = "static"
-
-    def __post_init__(self) -> None:
-        if self.program.counts is None or max(self.program.counts) > 2:
-            raise ValueError(f"a routed model cannot run {self.program}: it changes the layers' order")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> StaticHead:
@@ -66,32 +59,32 @@ class StaticHead:
 
     def steering(self, sample: Array, *, limit: int | None = None, average: float | None = None) -> StaticSteering:
         """The program, whatever the budget: one below its length is refused before."""
-        assert self.program.counts is not None
-        return StaticSteering(self.program.counts)
+        return StaticSteering(self.program)
 
 
 @dataclass(frozen=True)
 class StaticSteering:
-    """The counts of a program for every batch of prompts."""
+    """The program of every batch of prompts."""
 
-    counts: tuple[int, ...]
+    program: LayerProgram
 
     @property
     def num_layers(self) -> int:
-        return len(self.counts)
+        return self.program.num_layers
 
     def begin(self, mask: torch.Tensor) -> StaticDecisions:
-        return StaticDecisions(known=dict(enumerate(self.counts)))
+        return StaticDecisions(self.program)
 
 
 @dataclass(frozen=True)
 class StaticDecisions:
-    """The decisions for one batch: all are known before anything is read."""
+    """The decisions for one batch: the program, before anything is read."""
 
-    known: Mapping[int, int]
+    program: LayerProgram
+    known: ClassVar[dict[int, int]] = {}
 
-    def decide(self, layer: int, hidden: torch.Tensor) -> Array:
-        raise AssertionError("every layer is decided before anything is read")
+    def decide(self, layer: int, hidden: torch.Tensor) -> list[LayerProgram]:
+        return [self.program] * len(hidden)
 
 
 def static_card(config: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -49,10 +51,6 @@ def options(**others):
     return {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, **others}
 
 
-def chosen(cache):
-    return [LayerProgram.from_counts(counts) for counts in cache.counts.tolist()]
-
-
 @pytest.fixture(params=ARCHITECTURE_PARAMETERS)
 def hf_model(request):
     return build(request.param)
@@ -64,12 +62,51 @@ def test_a_batch_of_programs_equals_each_program_alone(hf_model):
     routed = steered(hf_model)
     cache = RoutedCache(steering(opinionated(hf_model)))
     output = routed.generate(**padded(ROWS), past_key_values=cache, **options())
-    programs = chosen(cache)
+    programs = cache.programs
     assert len(set(programs)) > 1 and {0, 2} <= {count for p in programs for count in p.counts}
     for row, program, tokens in zip(ROWS, programs, output):
         stock = materialize(hf_model, program)
         alone = torch.tensor([row])
         expected = stock.generate(alone, attention_mask=torch.ones_like(alone), **options())
+        assert tokens[-NEW:].tolist() == expected[0, len(row) :].tolist()
+
+
+#: Programs of any order: a block that runs again and one that runs thrice, a run that goes back, layers exchanged, an
+#: early end, and the same layer again at two places.
+ANY_ORDER = [
+    LayerProgram(layers, NUM_LAYERS)
+    for layers in [(0, 1, 2, 1, 2, 3), (0, 1, 1, 1, 2, 3, 0), (1, 0, 3, 2), (0, 1), (0, 1, 2, 3, 1, 2, 3)]
+]
+
+
+class Planned:
+    """Steers each row of a batch to a program; the first ones are repeated where a batch has more rows."""
+
+    num_layers = NUM_LAYERS
+    known: ClassVar[dict[int, int]] = {}
+
+    def __init__(self, programs):
+        self.programs = programs
+
+    def begin(self, mask):
+        return self
+
+    def decide(self, layer, hidden):
+        assert layer == 0
+        return [program for program in self.programs for _ in range(len(hidden) // len(self.programs))]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@torch.inference_mode()
+def test_programs_of_any_order_equal_each_alone(hf_model, beams):
+    """Catches keys of a run that reach another run of the layer, a mask of another layer, and rows out of order."""
+    routed = steered(hf_model)
+    cache = RoutedCache(Planned(ANY_ORDER))
+    output = routed.generate(**padded(ROWS), past_key_values=cache, **options(num_beams=beams))
+    assert cache.programs[::beams] == ANY_ORDER
+    for row, program, tokens in zip(ROWS, ANY_ORDER, output):
+        stock, alone = materialize(hf_model, program), torch.tensor([row])
+        expected = stock.generate(alone, attention_mask=torch.ones_like(alone), **options(num_beams=beams))
         assert tokens[-NEW:].tolist() == expected[0, len(row) :].tolist()
 
 
@@ -83,8 +120,8 @@ def test_decisions_depend_on_the_prompt_alone(hf_model):
     for row in ROWS:
         cache = RoutedCache(steering(routers))
         routed.model(input_ids=torch.tensor([row]), past_key_values=cache)
-        alone += chosen(cache)
-    assert chosen(together) == alone
+        alone += cache.programs
+    assert together.programs == alone
 
     def pooled(state):
         weights = window_weights(np.array([len(state)]), np.array([0]), len(state), WINDOWS)
@@ -109,9 +146,9 @@ def test_a_settled_router_answers_without_reading(monkeypatch, limit):
     routed.model(**padded(ROWS), past_key_values=cache)
     assert len(read) == NUM_LAYERS // 2
     if limit is None:
-        assert (cache.counts[:, ::2] == 2).all()
+        assert all(set(program.counts[::2]) == {2} for program in cache.programs if program.counts)
     else:
-        assert (cache.counts.sum(1) <= limit).all()
+        assert all(len(program) <= limit for program in cache.programs)
 
 
 @torch.inference_mode()
@@ -121,7 +158,7 @@ def test_beams_of_mixed_programs_equal_each_program_alone():
     routed = steered(hf_model)
     cache = RoutedCache(steering(opinionated(hf_model)))
     output = routed.generate(**padded(ROWS), past_key_values=cache, **options(num_beams=3))
-    programs = chosen(cache)[::3]
+    programs = cache.programs[::3]
     assert len(set(programs)) > 1
     for row, program, tokens in zip(ROWS, programs, output):
         alone = torch.tensor([row])
@@ -138,10 +175,10 @@ def test_a_cache_goes_on_with_its_programs():
     cache = RoutedCache(steering(opinionated(hf_model)))
     row = ROWS[0]
     first = routed.generate(torch.tensor([row]), past_key_values=cache, **options())
-    [program] = chosen(cache)
+    [program] = cache.programs
     whole = torch.cat([first, torch.tensor([[40, 41, 42]])], dim=1)
     second = routed.generate(whole, past_key_values=cache, **options())
-    assert chosen(cache) == [program]
+    assert cache.programs == [program]
     stock = materialize(hf_model, program)
     assert second.tolist() == stock.generate(whole, attention_mask=torch.ones_like(whole), **options()).tolist()
 

@@ -46,6 +46,9 @@ class Validated:
         low: Lower end of its 95 % interval.
         high: Upper end.
         layers: Mean layers.
+        gain: Right answers more than the base model's, as a share of all; it may be negative.
+        gain_low: Lower end of its 95 % interval.
+        gain_high: Upper end.
         won: Examples that only this method gets right, and not the base model.
         lost: Examples that only the base model gets right.
         p_value: p-value of McNemar's exact test against the base model; None for a random choice.
@@ -57,6 +60,9 @@ class Validated:
     low: float
     high: float
     layers: float
+    gain: float
+    gain_low: float
+    gain_high: float
     won: int
     lost: int
     p_value: float | None
@@ -215,6 +221,7 @@ def _nearest(points: Array, known: Array, number: int) -> Array:
 
 def _validated(method: str, right: Array, layers: float, base: Array, static: Array) -> Validated:
     low, high = interval_of_shares(right.tolist())
+    gain_low, gain_high = interval_of_shares((right - base).tolist())
     # A test of paired answers needs answers that are right or wrong: a random choice has neither.
     whole, of_base, of_static = ((one >= 1).tolist() for one in (right, base, static))
     lost, won, p_value = (0, 0, None) if method == RANDOM else mcnemar(of_base, whole)
@@ -224,6 +231,9 @@ def _validated(method: str, right: Array, layers: float, base: Array, static: Ar
         low=low,
         high=high,
         layers=layers,
+        gain=float((right - base).mean()),
+        gain_low=gain_low,
+        gain_high=gain_high,
         won=won,
         lost=lost,
         p_value=p_value,

@@ -23,15 +23,14 @@ def validation_table(validated: Sequence[Validated]) -> Table:
         caption="* knows the kind of an example, or the answers: no method, but a ceiling.",
         caption_justify="left",
     )
-    for column in ("", "right", "95 % CI", "won/lost", "p", "p (static)", "layers"):
+    for column in ("", "right", "gain (95 % CI)", "p", "p (static)", "layers"):
         table.add_column(column, justify="right" if column else "left", no_wrap=bool(column))
     for one in validated:
         is_base, is_static = one.method == BASE, one.method in (BASE, STATIC)
         table.add_row(
             one.method,
             f"{100 * one.right:.1f} %",
-            f"{100 * one.low:.1f}–{100 * one.high:.1f}",
-            "" if is_base or one.p_value is None else f"+{one.won}/−{one.lost}",
+            "" if is_base else f"{100 * one.gain:+.1f} ({100 * one.gain_low:+.1f} to {100 * one.gain_high:+.1f})",
             "" if is_base or one.p_value is None else f"{one.p_value:.2g}",
             "" if is_static or one.p_static is None else f"{one.p_static:.2g}",
             f"{one.layers:.2f}",

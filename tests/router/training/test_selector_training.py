@@ -164,7 +164,18 @@ def test_a_selector_that_is_worse_has_a_fallback():
         shares = {BASE: (base, 6.0), STATIC: (static, 5.0), SELECTOR: (selector, layers)}
         return [
             Validated(
-                method=method, right=right, low=0, high=1, layers=layers, won=0, lost=0, p_value=None, p_static=None
+                method=method,
+                right=right,
+                low=0,
+                high=1,
+                layers=layers,
+                gain=right - base,
+                gain_low=0,
+                gain_high=0,
+                won=0,
+                lost=0,
+                p_value=None,
+                p_static=None,
             )
             for method, (right, layers) in shares.items()
         ]

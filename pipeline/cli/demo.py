@@ -1,4 +1,4 @@
-"""The command ``drllm-pipeline demo``: search, train and evaluate with the embedded model."""
+"""The command ``drllm-pipeline demo``: every step with the embedded model, and what comes of it."""
 
 from __future__ import annotations
 
@@ -12,41 +12,67 @@ from pipeline.cli.options import LOCATION
 from pipeline.cli.search import run_and_show
 from pipeline.search.config import SearchConfig
 from pipeline.storage import AnyPath
+from pipeline.tasks import TaskOptions
 from pipeline.workflows.search_request import SearchRequest
 
 #: The embedded model.
 MODEL = "smollm2"
+#: Two kinds of examples of each group of docs/search.md: with few kinds, few prompts begin unlike each other.
+KINDS = ("small-differences", "products", "sequences", "descents", "larger", "smaller", "finds", "gains")
 _ROUTER_HELP = "Router folder; a router that it holds is replaced."
 
 
 @click.command(short_help="Search, train and evaluate with the embedded model, in minutes.")
 @click.option("--out", type=LOCATION, default=Path("runs/demo"), show_default=True, help="Run folder.")
+@click.option("--menu", type=LOCATION, default=Path("menus/demo"), show_default=True, help="Menu folder.")
 @click.option("--router", type=LOCATION, default=Path("routers/demo"), show_default=True, help=_ROUTER_HELP)
-@click.option("--limit", default=48, show_default=True, help="Examples to search.")
-@click.option("--held-out", default=24, show_default=True, help="Examples to evaluate on.")
+@click.option("--limit", default=24, show_default=True, help="Examples to search.")
+@click.option("--menu-limit", default=640, show_default=True, help="Examples that programs race on.")
+@click.option("--evaluations", default=20_000, show_default=True, help="Programs times examples of the race, about.")
+@click.option("--held-out", default=800, show_default=True, help="Examples to evaluate on.")
 @click.pass_context
-def demo(context: click.Context, out: AnyPath, router: AnyPath, limit: int, held_out: int) -> None:
-    """Search arithmetic examples with the embedded SmolLM2, train a router on them, and evaluate it; on this machine.
+def demo(
+    context: click.Context,
+    out: AnyPath,
+    menu: AnyPath,
+    router: AnyPath,
+    limit: int,
+    menu_limit: int,
+    evaluations: int,
+    held_out: int,
+) -> None:
+    """Search arithmetic examples with the embedded SmolLM2, find programs that are good on many, and train a router.
 
-    So few examples are too few for a good router: the demo shows the steps, not the results.
+    All of it runs on this machine. A search finds a program for one example. A menu's programs, and a router that
+    chooses among them, are judged on examples that none of them has seen.
     """
     step = click.style if sys.stdout.isatty() else (lambda text, **_: text)
+    kinds = ",".join(KINDS)
     click.echo(step("1. Search: a program for each of some examples", bold=True))
     searched = run_and_show(
-        SearchRequest(model=MODEL, task="arithmetic", out=out, limit=limit, keep=64, search=SearchConfig())
+        SearchRequest(
+            model=MODEL,
+            task="arithmetic",
+            task_options=TaskOptions(kinds=kinds),
+            out=out,
+            limit=limit,
+            keep=64,
+            search=SearchConfig(),
+        )
     )
     if searched != 0:
         sys.exit(searched)
-    click.echo(step("\n2. Train: routers that choose programs", bold=True))
-    # Labels expected from few examples are uncertain: without a high price no layer would be left out.
-    _run(context, "train", {"--data": out, "--out": router, "--layer-price": 0.05}, "--overwrite")
-    click.echo(step("\n3. Evaluate: on examples that were not trained on", bold=True))
-    held_out_examples = {"--task": "arithmetic", "--limit": held_out}
-    _run(context, "evaluate", {"--router": router, **held_out_examples, "--curve": "0.9,0.8", "--budget": 1.0})
+    examples = {"--task": "arithmetic", "--kinds": kinds}
+    click.echo(step("\n2. Menu: programs that are good on many examples", bold=True))
+    race = {"--model": MODEL, "--limit": menu_limit, "--size": 4, "--evaluations": evaluations}
+    _run(context, "menu", {**examples, **race, "--out": menu})
+    click.echo(step("\n3. Train: a router that chooses among them", bold=True))
+    _run(context, "train", {"--menu": menu, "--out": router}, "--overwrite")
     click.echo(step("\n4. Use it", bold=True))
-    question = {"--prompt": "7 + 5 = 12\n6 + 3 =", "--max-new-tokens": 3}
-    _run(context, "generate", {"--router": router, **question, "--budget": 1.0})
-    click.echo(f"\n{limit} examples are too few for a good router; docs/results.md has the results of 1000.")
+    question = {"--prompt": "25 - 3 = 22\n48 - 2 =", "--max-new-tokens": 3}
+    _run(context, "generate", {"--router": router, **question})
+    click.echo(step("\n5. Evaluate: the menu's programs on examples of the split that nothing has seen", bold=True))
+    _run(context, "evaluate", {"--menu": menu, **examples, "--split": "test", "--limit": held_out})
 
 
 def _run(context: click.Context, name: str, options: Mapping[str, object], *flags: str) -> None:

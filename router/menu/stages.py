@@ -6,6 +6,7 @@ the layer whose absence hurts least (TALE, 2510.22767). Programs that a search f
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
 
@@ -51,7 +52,11 @@ def finalists(
             on_round=lambda one: on_round(stage, one),
         )
 
-    edits = {edited([edit], num_layers): edit for edit in islice(single_edits(**limits), plan.num_singles)}
+    singles_in_order = list(single_edits(**limits))
+    if plan.num_singles < len(singles_in_order):
+        # Of all kinds and places some, where not all can race.
+        random.Random("single edits").shuffle(singles_in_order)
+    edits = {edited([edit], num_layers): edit for edit in singles_in_order[: plan.num_singles]}
     singles = raced("single edits", list(edits), plan.screening)
     best = [edits[program] for program in singles.order if program in edits]
     combined = islice(

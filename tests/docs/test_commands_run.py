@@ -62,7 +62,7 @@ ADDED = {
     "evaluate": "--simulations 2",
     "probe train": "--epochs 1",
     "probe compare": "--epochs 1 --downcast 16",
-    "demo": "--limit 24 --held-out 8",
+    "demo": "--limit 24 --menu-limit 40 --evaluations 1500 --held-out 8",
 }
 
 

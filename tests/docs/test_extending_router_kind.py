@@ -84,7 +84,7 @@ def test_the_recipe_gives_a_router_that_trains_loads_and_keeps_its_budget(tmp_pa
     checkout = tmp_path / "checkout"
     for package in ("pipeline", "router"):
         shutil.copytree(REPOSITORY / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
-    model, run = save_tiny_model(tmp_path / "model"), checkout / "runs" / "demo"
+    model, run = save_tiny_model(tmp_path / "model"), checkout / "runs" / "sums"
     write_run(run, model)
     keep_features(run, model, tmp_path / "cache" / "features")
     environment = {
@@ -94,7 +94,7 @@ def test_the_recipe_gives_a_router_that_trains_loads_and_keeps_its_budget(tmp_pa
         "OMP_NUM_THREADS": "1",
     }
     # Another kind's option is refused beside it, by the table alone.
-    refused = "train --data runs/demo --out x --head nearest-centroid --gamma 1"
+    refused = "train --data runs/sums --out x --head nearest-centroid --gamma 1"
     commands = []
     for language, text in blocks_of(HEADING):
         first, _, rest = text.partition("\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ from tiny import save_tiny_model, write_questions
 from pipeline import tasks
 from pipeline.cli import demo
 from pipeline.cli.main import main
+from router.menu.menu import read_menu
 from router.routed.checkpoint import Router
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
@@ -36,10 +36,12 @@ def test_every_step_ends_well(tmp_path, on_tiny, monkeypatch):
     """Catches a step that is called otherwise than a user calls it: with options that are not read as typed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DRLLM_CACHE", str(tmp_path / "cache"))
-    result = CliRunner().invoke(main, ["demo", "--limit", "40", "--held-out", "8"])
+    result = CliRunner().invoke(main, ["demo", "--limit", "12", "--menu-limit", "48", "--held-out", "8"])
     assert result.exit_code == 0, (result.output, result.exception)
     assert "layers ran" in result.output
     assert (tmp_path / "runs" / "demo" / "_SUCCESS").exists()
     Router.load(tmp_path / "routers" / "demo")
-    evaluation = json.loads((tmp_path / "routers" / "demo" / "evaluation.json").read_text())
-    assert evaluation["questions"] == 8 and set(evaluation["curve"]) <= {"0.9", "0.8"}
+    # Its last table sets the front beside the base model, on examples of the other split.
+    last = result.output.partition("5. Evaluate")[2]
+    front = [str(one.program) for one in read_menu(tmp_path / "menus" / "demo").programs if one.on_front]
+    assert "8 examples" in last and "base" in last and front and all(program in last for program in front[1:])

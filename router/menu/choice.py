@@ -3,7 +3,9 @@
 The *front* has the best static program of each length, as long as a longer one is right on more examples. Programs that
 are good on some examples alone come next: a greedy cover, by what a selector would gain from each. The selector is the
 simplest there is, ridge regression from the base model's hidden states (``router.menu.ridge``), whose prediction for an
-example leaves out the example's own outcomes. So no program is taken because it is right somewhere by luck.
+example leaves out the example's own outcomes. So no program is taken because it is right somewhere by luck. Where no
+further gain is measured, the menu is filled with those that promise most: programs that suit a few examples only show
+on more examples than the race has, and the matrix of the menu has them all.
 
 Shapes: N examples, M programs.
 """
@@ -59,7 +61,8 @@ def cover(
         layer_price: Price of a layer, in right answers an example.
 
     Returns:
-        Places of the menu's programs, the given ones first; fewer than ``size`` where no other one gains anything.
+        Places of the menu's programs, the given ones first, then those with a measured gain, then those with a
+        predicted one; fewer than ``size`` where no other one promises anything.
     """
     saved = layer_price * np.array([program.saved_layers for program in programs])
     worth, values = predicted + saved, right + saved
@@ -74,6 +77,8 @@ def cover(
         # What each program would add, on the examples where the selector would prefer it.
         preferred = worth[:, others] > kept_worth[:, None]
         gains = np.where(preferred, values[:, others] - kept[:, None], 0.0).mean(0)
+        if gains.max() <= 0:
+            gains = np.where(preferred, worth[:, others] - kept_worth[:, None], 0.0).mean(0)
         gain = int(gains.argmax())
         if gains[gain] <= 0:
             break

@@ -43,11 +43,19 @@ def test_a_program_for_some_examples_is_taken_and_a_lucky_one_is_not():
     assert right[np.arange(800), picked].mean() > base.mean() + 0.15
 
 
-def test_a_menu_ends_where_nothing_is_gained():
-    """Catches a menu that is filled up with programs that no example gains from."""
+def test_a_menu_ends_where_nothing_is_promised():
+    """Catches a menu that is filled up with programs of which no gain is predicted on any example."""
     right = np.column_stack([np.ones(50), np.zeros((50, 3))])
-    predicted = right - 1 + np.random.default_rng(0).normal(size=right.shape)
-    assert cover(right, predicted, PROGRAMS, given=[0], size=4, layer_price=0.0) == [0]
+    assert cover(right, right - 1.5, PROGRAMS, given=[0], size=4, layer_price=0.0) == [0]
+
+
+def test_a_menu_is_filled_with_what_promises_most():
+    """Catches a promise that comes before a measured gain, and the smaller promise before the larger one."""
+    right = np.column_stack([np.zeros((50, 1)), np.zeros((50, 2)), np.ones((50, 1))])
+    predicted = np.zeros((50, 4))
+    predicted[:10, 1], predicted[10:30, 2], predicted[30:, 3] = 0.1, 0.1, 0.01
+    assert cover(right, predicted, PROGRAMS, given=[0], size=4, layer_price=0.0) == [0, 3, 2, 1]
+    assert cover(right, predicted, PROGRAMS, given=[0], size=3, layer_price=0.0) == [0, 3, 2]
 
 
 def test_a_price_makes_short_programs_worth_it():

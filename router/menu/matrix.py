@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
 _RUN, _SEPARATELY = b"tokens_run", b"tokens_of_separate_runs"
 #: Most examples, and programs, that one shard, and so one chunk of an actor, holds: enough for openings and prefixes to
 #: be shared, and few enough for a crash to cost little.
-MOST_EXAMPLES, MOST_PROGRAMS = 48, 32
+MOST_EXAMPLES, MOST_PROGRAMS = 16, 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo check check-tests test test-runs test-faults bench results lint types audit clean
 
 help:
-	@echo "make demo    search arithmetic questions with the embedded SmolLM2, into runs/demo"
+	@echo "make demo    search, train and evaluate with the embedded SmolLM2, into runs/, menus/ and routers/demo"
 	@echo "make check   linter, formatter, types, import contract, and the tests without Ray and SmolLM2"
 	@echo "make test    the same with all tests"
 	@echo "make bench   measure the search against plainer ways; QUICK=1 for three minutes of it,"

@@ -87,6 +87,20 @@ def test_an_opening_runs_once():
     assert model.tokens_run - run == NUM_LAYERS * (len(OPENING) + 3 + 5 + 3)
 
 
+def test_asked_tokens_are_those_of_each_row_alone():
+    """Catches a cost of separate runs that leaves out what was shared, or counts a known token again."""
+    model, short = FrozenModel(build("llama")), LayerProgram((0, 2), NUM_LAYERS)
+    model.logits(TEXTS[:2], [IDENTITY, short])
+    asked = len(TEXTS[0]) * NUM_LAYERS + len(TEXTS[1]) * 2
+    assert model.tokens_asked == asked
+    [row] = model.decode(TEXTS[:1], [short], max_new_tokens=3)
+    # The first new token comes with the prompt.
+    asked += (len(TEXTS[0]) + len(row.tokens) - 1) * 2
+    assert model.tokens_asked == asked
+    model.decode(TEXTS[:1], [short], max_new_tokens=3, begun=[row.tokens[:1]])
+    assert model.tokens_asked == asked + (len(row.tokens) - 1) * 2
+
+
 def text(ids: list[int], rows: list[int], *, logits_from: int = 0) -> Text:
     return Text(tokens=ids, rotary={}, logits_from=logits_from, rows=rows)
 

@@ -207,7 +207,9 @@ class Prefill:
 
     def _trees(self, texts: Sequence[Text], programs: Sequence[LayerProgram]) -> list[TextTree]:
         """The texts in trees; each alone where the first tokens' states depend on the text's length."""
-        return [TextTree(texts=[text]) for text in texts] if self.stack.rope_switch else trees_of(texts, programs)
+        if self.stack.rope_switch is not None:
+            return [TextTree(texts=[text]) for text in texts]
+        return trees_of(texts, programs)
 
     def rotary_tables(self, lengths: Sequence[int]) -> Callable[[range, int], Rotary]:
         """From some positions of a text, and its length, to their rotary embeddings."""

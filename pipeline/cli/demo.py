@@ -17,8 +17,8 @@ from pipeline.workflows.search_request import SearchRequest
 
 #: The embedded model.
 MODEL = "smollm2"
-#: Two kinds of examples of each group of docs/search.md: with few kinds, few prompts begin unlike each other.
-KINDS = ("small-differences", "products", "sequences", "descents", "larger", "smaller", "finds", "gains")
+#: The kinds of examples that have two likely answers: there a few hundred examples show which program suits which.
+KINDS = ("larger", "comparisons", "rounded-tens", "rounded-hundreds")
 _ROUTER_HELP = "Router folder; a router that it holds is replaced."
 
 
@@ -26,10 +26,10 @@ _ROUTER_HELP = "Router folder; a router that it holds is replaced."
 @click.option("--out", type=LOCATION, default=Path("runs/demo"), show_default=True, help="Run folder.")
 @click.option("--menu", type=LOCATION, default=Path("menus/demo"), show_default=True, help="Menu folder.")
 @click.option("--router", type=LOCATION, default=Path("routers/demo"), show_default=True, help=_ROUTER_HELP)
-@click.option("--limit", default=24, show_default=True, help="Examples to search.")
-@click.option("--menu-limit", default=640, show_default=True, help="Examples that programs race on.")
-@click.option("--evaluations", default=20_000, show_default=True, help="Programs times examples of the race, about.")
-@click.option("--held-out", default=800, show_default=True, help="Examples to evaluate on.")
+@click.option("--limit", default=12, show_default=True, help="Examples to search.")
+@click.option("--menu-limit", default=480, show_default=True, help="Examples that programs race on.")
+@click.option("--evaluations", default=8_000, show_default=True, help="Programs times examples of the race, about.")
+@click.option("--held-out", default=600, show_default=True, help="Examples to evaluate on.")
 @click.pass_context
 def demo(
     context: click.Context,
@@ -64,15 +64,16 @@ def demo(
         sys.exit(searched)
     examples = {"--task": "arithmetic", "--kinds": kinds}
     click.echo(step("\n2. Menu: programs that are good on many examples", bold=True))
-    race = {"--model": MODEL, "--limit": menu_limit, "--size": 4, "--evaluations": evaluations}
+    race = {"--model": MODEL, "--limit": menu_limit, "--size": 6, "--min-budget": 0.9, "--evaluations": evaluations}
     _run(context, "menu", {**examples, **race, "--out": menu})
     click.echo(step("\n3. Train: a router that chooses among them", bold=True))
     _run(context, "train", {"--menu": menu, "--out": router}, "--overwrite")
     click.echo(step("\n4. Use it", bold=True))
-    question = {"--prompt": "25 - 3 = 22\n48 - 2 =", "--max-new-tokens": 3}
+    question = {"--prompt": "The larger of 12 and 31 is 31\nThe larger of 47 and 26 is", "--max-new-tokens": 3}
     _run(context, "generate", {"--router": router, **question})
-    click.echo(step("\n5. Evaluate: the menu's programs on examples of the split that nothing has seen", bold=True))
-    _run(context, "evaluate", {"--menu": menu, **examples, "--split": "test", "--limit": held_out})
+    click.echo(step("\n5. Evaluate: the router on examples of the split that nothing has seen", bold=True))
+    judged = {"--router": router, **examples, "--limit": held_out, "--simulations": 0, "--curve": ""}
+    _run(context, "evaluate", judged)
 
 
 def _run(context: click.Context, name: str, options: Mapping[str, object], *flags: str) -> None:

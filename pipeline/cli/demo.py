@@ -19,6 +19,8 @@ from pipeline.workflows.search_request import SearchRequest
 MODEL = "smollm2"
 #: The kinds of examples that have two likely answers: there a few hundred examples show which program suits which.
 KINDS = ("larger", "comparisons", "rounded-tens", "rounded-hundreds")
+#: Shorter programs are right on too few of these examples, and would fill so small a menu.
+MIN_BUDGET = 0.9
 _ROUTER_HELP = "Router folder; a router that it holds is replaced."
 
 
@@ -64,7 +66,13 @@ def demo(
         sys.exit(searched)
     examples = {"--task": "arithmetic", "--kinds": kinds}
     click.echo(step("\n2. Menu: programs that are good on many examples", bold=True))
-    race = {"--model": MODEL, "--limit": menu_limit, "--size": 6, "--min-budget": 0.9, "--evaluations": evaluations}
+    race = {
+        "--model": MODEL,
+        "--limit": menu_limit,
+        "--size": 6,
+        "--min-budget": MIN_BUDGET,
+        "--evaluations": evaluations,
+    }
     _run(context, "menu", {**examples, **race, "--out": menu})
     click.echo(step("\n3. Train: a router that chooses among them", bold=True))
     _run(context, "train", {"--menu": menu, "--out": router}, "--overwrite")

@@ -86,6 +86,7 @@ def reader(tmp_path_factory, local_actors) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DRLLM_CACHE", str(folder / "cache"))
         patch.setattr(demo, "MODEL", str(model))
+        patch.setattr(demo, "MIN_BUDGET", 0.5)
         # The tiny model answers no sums.
         stand_in = replace(arc, name="arithmetic", read=read, needs_data=False)
         patch.setattr(tasks, "arithmetic_task", lambda options: stand_in)

@@ -23,6 +23,7 @@ def on_tiny(tmp_path, monkeypatch):
     """Let the name of SmolLM2 mean a tiny model, and arithmetic mean questions of which it has some right."""
     model = str(save_tiny_model(tmp_path / "model"))
     monkeypatch.setattr(demo, "MODEL", model)
+    monkeypatch.setattr(demo, "MIN_BUDGET", 0.5)
     arc, file = tasks.TASKS["arc"], write_questions(tmp_path / "questions.jsonl", 96)
 
     def read(request):

@@ -30,7 +30,7 @@ _ROUTER_HELP = "Router folder; a router that it holds is replaced."
 @click.option("--router", type=LOCATION, default=Path("routers/demo"), show_default=True, help=_ROUTER_HELP)
 @click.option("--limit", default=12, show_default=True, help="Examples to search.")
 @click.option("--menu-limit", default=480, show_default=True, help="Examples that programs race on.")
-@click.option("--evaluations", default=8_000, show_default=True, help="Programs times examples of the race, about.")
+@click.option("--evaluations", default=11_000, show_default=True, help="Programs times examples of the race, about.")
 @click.option("--held-out", default=600, show_default=True, help="Examples to evaluate on.")
 @click.pass_context
 def demo(

@@ -168,7 +168,8 @@ def test_a_planted_rule_is_learnt_through_the_model(playground):
 def test_nothing_to_learn_gives_the_best_that_is_known(playground, monkeypatch):
     """Catches a training that ends with nothing where the search found nothing: no router, and exit code 2."""
     monkeypatch.setattr(expected_labels, "frequent_programs", lambda rows, identity: [identity])
-    out, text = playground.train("nothing", "--labels", "expected", "--layer-price", 0)
+    options = ("--labels", "expected", "--features", playground.folder / "expected-features")
+    out, text = playground.train("nothing", *options, "--layer-price", 0)
     assert "nothing to learn: every label is 'execute'; search with more --simulations" in text
     assert "The router runs the base model for all prompts, the best that is known." in text
     config = json.loads((out / "config.json").read_text())
@@ -199,7 +200,8 @@ def test_a_router_that_is_worse_says_so_and_steps_aside(playground, monkeypatch)
 
     monkeypatch.setattr(held_out_judgement, "_answers", planted)
     monkeypatch.setattr(held_out_judgement, "best_static", lambda *others, **options: best)
-    out, text = playground.train("worse", "--labels", "expected")
+    options = ("--labels", "expected", "--features", playground.folder / "expected-features")
+    out, text = playground.train("worse", *options)
     assert f"best static program ({best}): 100.0 % right with {NUM_LAYERS - 1}.00 layers" in text
     assert f"The router is worth less than the program {best} for all prompts" in text and "train --menu" in text
     assert json.loads((out / "config.json").read_text())["fallback"] == str(best)

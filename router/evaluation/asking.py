@@ -10,43 +10,49 @@ from pipeline.model_source import ModelSource
 from pipeline.program import LayerProgram
 from pipeline.search.config import SearchConfig
 from pipeline.shards.run_config import RunConfig, fingerprint
-from pipeline.tasks import Example, Task
+from pipeline.tasks import Example, Task, TaskOptions
 from router.evaluation.answering_actor import Answer, Ask
-from router.evaluation.evaluate_request import EvaluateRequest
 
 #: Examples that an actor is handed at once.
 GROUP = 16
 
 
 def answering_config(
-    request: EvaluateRequest,
+    name: str,
     source: ModelSource,
     examples: Sequence[Example],
     task: Task,
     placement: Placement,
     *,
+    max_new_tokens: int | None,
+    task_options: TaskOptions,
     search: SearchConfig,
+    seed: int = 0,
 ) -> RunConfig:
     """The settings under which actors answer, and search where a search is the ceiling.
 
     Args:
-        request: The evaluation.
+        name: The name by which the actors find the task.
         source: The base model.
         examples: The examples.
         task: Their task.
         placement: Where the actors run.
+        max_new_tokens: Most tokens of a generated answer; None for the task's default.
+        task_options: The task's options.
         search: Configuration of the search.
+        seed: Seed of the search.
     """
     return RunConfig(
         model=source,
-        task=request.task,
+        task=name,
         data_sha256=fingerprint(list(examples)),
-        max_new_tokens=request.max_new_tokens,
+        max_new_tokens=max_new_tokens,
+        prompt_version=task.prompting.version,
         thinking=task.prompting.thinking,
         day=task.prompting.day,
-        task_options=request.task_options,
+        task_options=task_options,
         search=search,
-        seed=request.seed,
+        seed=seed,
         device=placement.device,
         dtype=placement.dtype,
         cpus_per_actor=placement.pool.cpus_per_actor,

@@ -96,12 +96,15 @@ def evaluate(
         prior = prior and replace(prior, margin_scale=None)
     with joined_cluster(request.resources, source) as placement:
         config = answering_config(
-            request,
+            request.task,
             source,
             examples,
             task,
             placement,
+            max_new_tokens=request.max_new_tokens,
+            task_options=request.task_options,
             search=replace(search, simulations=max(request.simulations, 1)),
+            seed=request.seed,
         )
         announce(f"{len(examples)} examples of {request.task}{numbers_left_out(left_out)}; {placement.describe()}.")
         actors: ActorPool[Ask] = ActorPool(

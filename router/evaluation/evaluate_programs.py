@@ -60,7 +60,17 @@ def evaluate_programs(
     examples, left_out = unseen_examples(read, earlier, task, source, trained_on=trained_on, days=days)
     depth = programs[0].num_layers
     with joined_cluster(request.resources, source) as placement:
-        config = answering_config(request, source, examples, task, placement, search=PRESETS["default"]["drllm"])
+        config = answering_config(
+            request.task,
+            source,
+            examples,
+            task,
+            placement,
+            max_new_tokens=request.max_new_tokens,
+            task_options=request.task_options,
+            search=PRESETS["default"]["drllm"],
+            seed=request.seed,
+        )
         announce(f"{len(examples)} examples of {request.task}{numbers_left_out(left_out)}; {placement.describe()}.")
         actors: ActorPool[Ask] = ActorPool(AnsweringActor, ([], source, config, None), placement.pool)
         with actors:

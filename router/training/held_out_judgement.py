@@ -17,10 +17,9 @@ from pipeline.distributed.actor_pool import ActorPool
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.search.config import PRESETS
-from pipeline.shards.run_config import RunConfig, fingerprint
 from pipeline.tasks import Example, get_task
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
-from router.evaluation.asking import Asking
+from router.evaluation.asking import Asking, answering_config
 from router.heads.kind import ModelService
 from router.labels.label_request import LabelRequest
 from router.labels.labelled import TrainingLabels
@@ -187,20 +186,15 @@ def _answers(
     """The answers of each method to the examples of a run."""
     source, placement = service.on_ray()
     task = get_task(run.task, max_new_tokens=run.max_new_tokens, options=run.task_options, prompting=run.prompting)
-    config = RunConfig(
-        model=source,
-        task=run.task,
-        data_sha256=fingerprint(list(examples)),
+    config = answering_config(
+        run.task,
+        source,
+        examples,
+        task,
+        placement,
         max_new_tokens=run.max_new_tokens,
-        prompt_version=run.prompting.version,
-        thinking=run.prompting.thinking,
-        day=run.prompting.day,
         task_options=run.task_options,
         search=PRESETS["default"]["drllm"],
-        device=placement.device,
-        dtype=placement.dtype,
-        cpus_per_actor=placement.pool.cpus_per_actor,
-        leaves=task.scoring.leaves,
     )
     identity = LayerProgram.identity(static.num_layers)
     routers = [] if router is None else [router]

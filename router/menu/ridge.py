@@ -38,66 +38,67 @@ class RidgeRegression:
     """A fitted ridge regression.
 
     Attributes:
-        weights: Weights of the inputs, ``[F, M]``.
-        bias: Constant of each outcome, ``[M]``.
+        weights: Weights of the features, ``[K, M]``.
+        mean: Mean of each outcome, ``[M]``: its prediction where all features are 0.
         left_out: Prediction of each example from all other examples, ``[N, M]``.
-        of_components: Weights of the components, ``[K, M]``; behind them each outcome's constant is its mean.
-        mean: Mean of each outcome, ``[M]``.
         ridge: The penalty.
     """
 
     weights: Array
-    bias: Array
-    left_out: Array
-    of_components: Array
     mean: Array
+    left_out: Array
     ridge: float
 
-    def predict(self, inputs: Array) -> Array:
-        """Predictions for further examples, ``[N, F]`` to ``[N, M]``."""
-        return np.asarray(inputs.reshape(len(inputs), -1) @ self.weights + self.bias)
+    def predict(self, features: Array) -> Array:
+        """Predictions for further examples, ``[N, K]`` to ``[N, M]``."""
+        return np.asarray(features @ self.weights + self.mean)
+
+
+class RidgeSolver:
+    """Fits outcomes by ridge regression on the same features; what depends on these alone is computed once.
+
+    Args:
+        features: Features of each example, centred, ``[N, K]``; N is at least 2.
+    """
+
+    def __init__(self, features: Array) -> None:
+        variance, directions = np.linalg.eigh(features.T @ features)
+        inside = variance > 1e-12 * max(variance[-1], 1e-300)
+        self._variance, self._directions = variance[inside], directions[:, inside]
+        self._left = (features @ self._directions) / np.sqrt(self._variance)
+
+    def fit(self, outcomes: Array) -> RidgeRegression:
+        """Fit outcomes, ``[N, M]``.
+
+        Returns:
+            The regression with the penalty whose left-out predictions have the least squared error, the same for all
+            outcomes.
+        """
+        left, variance = self._left, self._variance
+        mean = outcomes.mean(0)
+        projected = left.T @ (outcomes - mean)
+        squares = np.square(left)
+        best_error, best, best_ridge = np.inf, np.broadcast_to(mean, outcomes.shape), np.inf
+        for ridge in RIDGES * max(variance.mean() if len(variance) else 0.0, 1e-12):
+            shrunk = variance / (variance + ridge)
+            fitted = mean + left @ (shrunk[:, None] * projected)
+            # The leverage: how much an example's own outcome counts in its fitted value, through the mean too.
+            own = np.minimum(squares @ shrunk + 1 / len(outcomes), 1 - 1e-6)
+            expected = outcomes - (outcomes - fitted) / (1 - own)[:, None]
+            error = float(np.square(outcomes - expected).mean())
+            if error < best_error:
+                best_error, best, best_ridge = error, expected, ridge
+        return RidgeRegression(
+            weights=self._directions @ ((np.sqrt(variance) / (variance + best_ridge))[:, None] * projected),
+            mean=mean,
+            left_out=np.asarray(best),
+            ridge=float(best_ridge),
+        )
 
 
 def leave_one_out(inputs: Array, outcomes: Array) -> Array:
-    """Predict each example's outcomes from all other examples; see ``fit_ridge``."""
-    return fit_ridge(principal_components(inputs), outcomes).left_out
-
-
-def fit_ridge(found: PrincipalComponents, outcomes: Array) -> RidgeRegression:
-    """Fit outcomes by ridge regression on the principal components of standardized inputs.
-
-    Args:
-        found: The components of each example's inputs; N is at least 2.
-        outcomes: Outcomes of each example, ``[N, M]``.
-
-    Returns:
-        The regression with the penalty whose left-out predictions have the least squared error, the same for all
-        outcomes.
-    """
-    mean = outcomes.mean(0)
-    left, sizes, right = np.linalg.svd(found.scores, full_matrices=False)
-    projected = left.T @ (outcomes - mean)
-    variance = np.square(sizes)
-    best_error, best, best_ridge = np.inf, np.broadcast_to(mean, outcomes.shape), np.inf
-    for ridge in RIDGES * max(variance.mean(), 1e-12):
-        hat = left * (variance / (variance + ridge))
-        fitted = mean + hat @ projected
-        # The leverage: how much an example's own outcome counts in its fitted value, through the mean too.
-        own = np.minimum((hat * left).sum(1) + 1 / len(outcomes), 1 - 1e-6)
-        expected = outcomes - (outcomes - fitted) / (1 - own)[:, None]
-        error = float(np.square(outcomes - expected).mean())
-        if error < best_error:
-            best_error, best, best_ridge = error, expected, ridge
-    of_components = right.T @ ((sizes / (variance + best_ridge))[:, None] * projected)
-    weights = found.directions @ of_components / found.deviation[:, None]
-    return RidgeRegression(
-        weights=weights,
-        bias=mean - found.mean @ weights,
-        left_out=np.asarray(best),
-        of_components=of_components,
-        mean=mean,
-        ridge=float(best_ridge),
-    )
+    """Predict each example's outcomes from all other examples, by their inputs' principal components."""
+    return RidgeSolver(components(inputs)).fit(outcomes).left_out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ def _router(request: SelectorRequest, data: SelectorData, fitted: FittedSelector
         network=network,
         programs=tuple(data.programs[place] for place in fitted.places),
         exit=fitted.exit,
-        hidden_size=network.in_features // (len(depths_of(fitted.exit)) * len(SELECTIONS)),
+        hidden_size=len(network.projection) // (len(depths_of(fitted.exit)) * len(SELECTIONS)),
         choice=fitted.choice,
     )
     known = {text_fingerprint(str(prompt)) for prompt in rows.prompt}

@@ -1,7 +1,4 @@
-"""The fit of a selector: chances by ridge regression, and the caution that would have paid on left-out examples.
-
-Chances are fitted as the base model's chance and each program's *gain* over it: gains vary less by luck than outcomes
-do, since how hard an example is drops out.
+"""The fit of a selector: its exit, its chances, and the caution that would have paid on left-out examples.
 
 A selector reads the states in front of its *exit*, which a program must not have changed: a late exit sees more, and
 leaves fewer programs to choose from.
@@ -19,11 +16,16 @@ import numpy as np
 
 from pipeline.program import LayerProgram
 from router.heads.selector.beliefs import Beliefs
+from router.heads.selector.chances import fit_chances
 from router.heads.selector.choice import MenuChoice
-from router.menu.ridge import PrincipalComponents, fit_ridge, principal_components
+from router.menu.ridge import PrincipalComponents, principal_components
 
 Array = np.ndarray[Any, Any]
 
+#: Most landmarks; more cost time by their cube.
+LANDMARKS = 4096
+#: Most landmarks where exits are compared.
+_FEW_LANDMARKS = 512
 #: Values of the caution that are tried, in right answers an example; the last one never leaves the static program.
 CAUTIONS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 2.0)
 
@@ -102,11 +104,16 @@ def fit_at_best_exit(
         layer_price: Price of a layer, in right answers an example.
         seen: Outcomes after deployment; None where there are none.
     """
-    fitted = [
-        fit_selector(of_exit, right, programs, at=at, layer_price=layer_price, seen=seen)
-        for at, of_exit in sorted(inputs.items())
-    ]
-    return max(fitted, key=lambda one: (one.value, -one.exit))
+
+    def fit(at: int, num_landmarks: int) -> FittedSelector:
+        return fit_selector(
+            inputs[at], right, programs, at=at, layer_price=layer_price, seen=seen, num_landmarks=num_landmarks
+        )
+
+    if len(inputs) == 1:
+        return fit(next(iter(inputs)), LANDMARKS)
+    best = max((fit(at, _FEW_LANDMARKS) for at in sorted(inputs)), key=lambda one: (one.value, -one.exit))
+    return best if len(right) <= _FEW_LANDMARKS else fit(best.exit, LANDMARKS)
 
 
 def fit_selector(
@@ -117,6 +124,7 @@ def fit_selector(
     at: int,
     layer_price: float,
     seen: SeenOutcomes | None = None,
+    num_landmarks: int = LANDMARKS,
 ) -> FittedSelector:
     """Fit a selector on the outcomes of a menu.
 
@@ -127,20 +135,13 @@ def fit_selector(
         at: Layers that run before the choice.
         layer_price: Price of a layer, in right answers an example.
         seen: Outcomes after deployment; None where there are none.
+        num_landmarks: Most training examples to which others are compared.
     """
     places = places_behind(programs, at)
     of_places, behind = right[:, places], [programs[place] for place in places]
     found = principal_components(inputs)
-    base = fit_ridge(found, of_places[:, :1])
-    gain = fit_ridge(found, of_places[:, 1:] - of_places[:, :1])
-    left_out = _chances(base.left_out, gain.left_out)
-    beliefs = Beliefs.of(
-        found,
-        _chances(base.of_components, gain.of_components),
-        _chances(base.mean[None], gain.mean[None])[0],
-        ridge=gain.ridge if len(places) > 1 else base.ridge,
-        noise=np.square(of_places - left_out).mean(0),
-    )
+    fitted = fit_chances(found, of_places, num_landmarks=num_landmarks)
+    beliefs, left_out = fitted.beliefs, fitted.left_out
     if seen is not None:
         before = beliefs.chances(inputs)
         beliefs = seen.behind(places, at).added_to(beliefs)
@@ -178,7 +179,3 @@ def best_caution(chances: Array, right: Array, programs: Sequence[LayerProgram],
 def value_of(rule: MenuChoice, chosen: Array, right: Array) -> float:
     """The mean value of chosen programs: right answers, less the price of their layers."""
     return float((right[np.arange(len(right)), chosen] - rule.layer_price * rule.lengths[chosen]).mean())
-
-
-def _chances(base: Array, gain: Array) -> Array:
-    return np.concatenate([base, base + gain], axis=1)

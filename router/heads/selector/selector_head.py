@@ -29,57 +29,88 @@ SELECTIONS = ("last", "mean")
 _NUM_DEPTHS = 4
 
 
-class SelectorNetwork(nn.Linear):
-    """The linear map from inputs to chances ``[F, K]``, and how sure it is; see ``beliefs``.
+class SelectorNetwork(nn.Module):
+    """The map from inputs to chances, and how sure it is; see ``beliefs``.
 
     Args:
         inputs: Number of inputs F.
         programs: Number of programs K.
         components: Number of components C of the inputs.
+        landmarks: Number of landmarks J.
         covariances: 1 where all programs share a covariance, else K.
     """
 
     projection: torch.Tensor
     offset: torch.Tensor
+    weights: torch.Tensor
+    scale: torch.Tensor
+    landmarks: torch.Tensor
+    of_landmarks: torch.Tensor
     covariance: torch.Tensor
     noise: torch.Tensor
 
-    def __init__(self, inputs: int, programs: int, *, components: int, covariances: int) -> None:
-        super().__init__(inputs, programs)
-        if covariances not in (1, programs) or components < 1:
-            raise ValueError(f"a selector of {programs} programs has no {covariances} covariances of {components}")
-        self.register_buffer("projection", torch.zeros(inputs, components))
-        self.register_buffer("offset", torch.zeros(components))
-        self.register_buffer("covariance", torch.zeros(covariances, components + 1, components + 1))
-        self.register_buffer("noise", torch.zeros(programs))
+    def __init__(self, inputs: int, programs: int, *, components: int, landmarks: int, covariances: int) -> None:
+        super().__init__()
+        if covariances not in (1, programs) or min(components, landmarks) < 1:
+            raise ValueError(
+                f"a selector of {programs} programs has no {covariances} covariances of {components} components, or no "
+                f"{landmarks} landmarks"
+            )
+        shapes = {
+            "projection": (inputs, components),
+            "offset": (components,),
+            "weights": (components + 1, programs),
+            "scale": (components,),
+            "landmarks": (landmarks, components),
+            "of_landmarks": (landmarks, programs),
+            "covariance": (covariances, components + 1, components + 1),
+            "noise": (programs,),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
 
     @classmethod
     def of(cls, beliefs: Beliefs) -> SelectorNetwork:
         """The network that says what beliefs say."""
-        weights, bias = beliefs.linear()
         inputs, components = beliefs.projection.shape
-        made = cls(inputs, weights.shape[1], components=components, covariances=len(beliefs.precision))
+        landmarks, programs = beliefs.of_landmarks.shape
+        made = cls(inputs, programs, components=components, landmarks=landmarks, covariances=len(beliefs.precision))
         values = {
-            "weight": weights.T,
-            "bias": bias,
             "projection": beliefs.projection,
             "offset": beliefs.offset,
+            "weights": beliefs.weights,
+            "scale": beliefs.landmarks.scale,
+            "landmarks": beliefs.landmarks.points,
+            "of_landmarks": beliefs.of_landmarks,
             "covariance": beliefs.covariance(),
             "noise": beliefs.noise,
         }
         made.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in values.items()})
         return made.eval().requires_grad_(False)
 
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Mean chance of each program, ``[B, F]`` to ``[B, K]``."""
+        components = self._components(inputs)
+        # Without a matrix product, whose rounding depends on the other rows.
+        apart = torch.cdist(
+            components[:, :-1] * self.scale, self.landmarks, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return components @ self.weights + torch.exp(-apart.square()) @ self.of_landmarks
+
     def deviations(self, inputs: torch.Tensor) -> torch.Tensor:
         """Standard deviation of each program's chance, ``[B, F]`` to ``[B, K]``."""
-        components = torch.cat([inputs @ self.projection + self.offset, inputs.new_ones(len(inputs), 1)], 1)
+        components = self._components(inputs)
         spread = torch.einsum("bi,pij,bj->bp", components, self.covariance, components)
         return (spread.clamp(min=0) * self.noise).sqrt()
+
+    def _components(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The components of inputs, and the constant 1, ``[B, F]`` to ``[B, C + 1]``."""
+        return torch.cat([inputs @ self.projection + self.offset, inputs.new_ones(len(inputs), 1)], 1)
 
 
 @dataclass(frozen=True)
 class SelectorHead:
-    """A linear map from the first layers' states to chances of being right, and the choice among them.
+    """A map from the first layers' states to chances of being right, and the choice among them.
 
     Attributes:
         network: The map.
@@ -106,11 +137,10 @@ class SelectorHead:
             raise ValueError(f"an exit of {self.exit} is not among the {self.num_layers} layers")
         if places_behind(self.programs, self.exit) != list(range(len(self.programs))):
             raise ValueError(f"a program changes what lies before layer {self.exit}")
-        wanted = (len(self.programs), num_inputs(self.exit, self.hidden_size))
-        if tuple(self.network.weight.shape) != wanted or self.choice.static.shape != wanted[:1]:
-            raise ValueError(
-                f"the network of a selector has the shape {tuple(self.network.weight.shape)}, not {wanted}"
-            )
+        wanted = num_inputs(self.exit, self.hidden_size), len(self.programs)
+        found = len(self.network.projection), self.network.weights.shape[1]
+        if found != wanted or self.choice.static.shape != wanted[1:]:
+            raise ValueError(f"the network of a selector has the shape {found}, not {wanted}")
         if not np.isfinite([*self.choice.static, self.choice.caution, self.choice.layer_price]).all():
             raise ValueError("a selector's shares, caution and price are finite numbers")
 
@@ -133,6 +163,7 @@ class SelectorHead:
             num_inputs(at, hidden_size),
             len(programs),
             components=int(settings["components"]),
+            landmarks=int(settings["landmarks"]),
             covariances=int(settings["covariances"]),
         )
         return cls(network, programs, at, hidden_size, choice)
@@ -154,6 +185,7 @@ class SelectorHead:
             "num_layers": self.num_layers,
             "hidden_size": self.hidden_size,
             "components": len(self.network.offset),
+            "landmarks": len(self.network.landmarks),
             "covariances": len(self.network.covariance),
             "exit": self.exit,
             "programs": list(map(str, self.programs)),
@@ -269,10 +301,10 @@ def selector_card(config: Mapping[str, Any]) -> str:
     )
     return f"""# A selector for {config["base_model"]["name"]}
 
-A linear map that reads the hidden states of a prompt after the frozen model's first {config["exit"]} layers. It
-predicts for each of these programs of its {config["num_layers"]} layers the chance of a right answer, and chooses the
-best one where the predicted gain over the best static program is above {config["caution"]:g}. Made by
-`drllm-pipeline train --menu`.
+It reads the hidden states of a prompt after the frozen model's first {config["exit"]} layers, and compares them with
+those of {config["landmarks"]} training examples. So it predicts for each of these programs of the model's
+{config["num_layers"]} layers the chance of a right answer, and chooses the best one where the predicted gain over the
+best static program is above {config["caution"]:g}. Made by `drllm-pipeline train --menu`.
 
 | layers | right on training examples |
 | --- | --- |

@@ -23,7 +23,7 @@ from pipeline.significance import interval_of_shares, mcnemar
 from router.heads.selector.choice import MenuChoice
 from router.heads.selector.fit import FittedSelector, SeenOutcomes, best_caution, fit_at_best_exit, value_of
 from router.menu.label_scores import LabelScores
-from router.menu.ridge import fit_ridge, principal_components
+from router.menu.ridge import RidgeSolver, principal_components
 
 Array = np.ndarray[Any, Any]
 
@@ -174,8 +174,8 @@ def _static(programs: Sequence[LayerProgram], right: Array, layer_price: float) 
 def _label_probe(known: Array, labels: Array, asked: Array) -> Array:
     """The label that least squares on the inputs of training examples says of others, ``[N]``."""
     found = principal_components(known)
-    fitted = fit_ridge(found, np.eye(int(labels.max()) + 1)[labels])
-    return np.asarray(fitted.predict(asked).argmax(1))
+    fitted = RidgeSolver(found.scores).fit(np.eye(int(labels.max()) + 1)[labels])
+    return np.asarray(fitted.predict(found.of(asked)).argmax(1))
 
 
 def _by_neighbours(

@@ -7,10 +7,10 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
-from router.heads.selector.beliefs import Beliefs
+from router.heads.selector.chances import fit_chances
 from router.heads.selector.feedback import Feedback, append_feedback, read_feedback
 from router.heads.selector.fit import SeenOutcomes, fit_selector
-from router.menu.ridge import fit_ridge, principal_components
+from router.menu.ridge import principal_components
 
 MENU = [LayerProgram.parse(text, 6) for text in ("0-5", "0-3,5", "0-4,4-5")]
 #: Weights of three inputs, and a constant, by which each program's chance follows from an example.
@@ -26,35 +26,32 @@ def examples(number, seed):
 
 
 def beliefs_of(inputs, outcomes):
-    found = principal_components(inputs)
-    fitted = fit_ridge(found, outcomes)
-    noise = np.full(outcomes.shape[1], 0.2)
-    return Beliefs.of(found, fitted.of_components, fitted.mean, ridge=fitted.ridge, noise=noise), fitted
+    return fit_chances(principal_components(inputs), outcomes, num_landmarks=50).beliefs
 
 
-def test_beliefs_begin_as_the_ridge_regression():
-    """Catches components that are computed otherwise in use than in the fit."""
+def test_beliefs_predict_others_as_left_out_examples():
+    """Catches components, or similarities, that are computed otherwise in use than in the fit."""
+    inputs, _, outcomes = examples(400, seed=0)
+    more, chances, _ = examples(400, seed=1)
+    fitted = fit_chances(principal_components(inputs), outcomes, num_landmarks=50)
+    _, of_inputs, _ = examples(400, seed=0)
+    off_left_out = np.abs(fitted.left_out - of_inputs).mean()
+    assert np.abs(fitted.beliefs.chances(more) - chances).mean() == pytest.approx(off_left_out, rel=0.15)
+    assert off_left_out < 0.5 * np.abs(outcomes.mean(0) - of_inputs).mean()
+
+
+def test_outcomes_count_as_further_examples_of_the_linear_part():
+    """Catches an update that counts an outcome twice, forgets what the matrix said, or changes another program."""
     inputs, _, outcomes = examples(60, seed=0)
-    beliefs, fitted = beliefs_of(inputs, outcomes)
-    more, _, _ = examples(20, seed=1)
-    np.testing.assert_allclose(beliefs.chances(more), fitted.predict(more), atol=1e-9)
-    weights, bias = beliefs.linear()
-    np.testing.assert_allclose(more @ weights + bias, fitted.predict(more), atol=1e-9)
-
-
-def test_outcomes_count_as_if_they_had_been_there():
-    """Catches an update that counts an outcome twice, forgets the penalty, or changes another program."""
-    inputs, _, outcomes = examples(60, seed=0)
-    beliefs, _ = beliefs_of(inputs, outcomes)
+    beliefs = beliefs_of(inputs, outcomes)
     more, _, seen = examples(40, seed=1)
     updated = beliefs.updated(more, np.full(40, 2), seen[:, 2])
     np.testing.assert_allclose(updated.weights[:, :2], beliefs.weights[:, :2])
-    # The same by least squares on all outcomes, with the penalty as further rows.
-    known, both = beliefs.components(inputs), beliefs.components(more)
-    ridge = (beliefs.precision[0] - known.T @ known)[0, 0]
-    penalty = np.sqrt(ridge) * np.eye(4)[:3]
-    rows = np.concatenate([known, both, penalty])
-    targets = np.concatenate([outcomes[:, 2], seen[:, 2], np.zeros(3)])
+    # The same by least squares: what the matrix said are rows, by the root of its precision.
+    both, root = beliefs.components(more), np.linalg.cholesky(beliefs.precision[0]).T
+    without = beliefs.chances(more)[:, 2] - both @ beliefs.weights[:, 2]
+    rows = np.concatenate([both, root])
+    targets = np.concatenate([seen[:, 2] - without, root @ beliefs.weights[:, 2]])
     np.testing.assert_allclose(updated.weights[:, 2], np.linalg.lstsq(rows, targets, rcond=None)[0], atol=1e-8)
     halves = beliefs.updated(more[:15], np.full(15, 2), seen[:15, 2]).updated(more[15:], np.full(25, 2), seen[15:, 2])
     np.testing.assert_allclose(halves.weights, updated.weights, atol=1e-9)
@@ -86,7 +83,7 @@ def test_exploring_has_less_regret_than_the_best_static_program():
     All begin with 30 examples on which every program ran; then each sees the outcome of the program that it ran alone.
     """
     inputs, _, outcomes = examples(30, seed=0)
-    beliefs, _ = beliefs_of(inputs, outcomes)
+    beliefs = beliefs_of(inputs, outcomes)
     static = outcomes.mean(0).argmax()
     rng = np.random.default_rng(1)
     regret = {"static": 0.0, "greedy": 0.0, "thompson": 0.0}

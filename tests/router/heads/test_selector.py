@@ -108,6 +108,30 @@ def test_what_the_states_tell_is_learnt():
     assert np.abs(noise.left_out - right[:200].mean(0)).max() < 0.25
 
 
+def test_what_is_alike_is_learnt_where_no_line_tells_it():
+    """Catches similarities that have no effect: each program suits two of four corners, across from each other."""
+    rng = np.random.default_rng(0)
+
+    def corners(number):
+        inputs = rng.choice([-1.0, 1.0], size=(number, 2)) + 0.2 * rng.normal(size=(number, 2))
+        alike = inputs[:, 0] * inputs[:, 1] > 0
+        chances = np.column_stack([np.full(number, 0.5), np.where(alike, 0.9, 0.1), np.where(alike, 0.1, 0.9)])
+        return inputs, (rng.random((number, 3)) < chances).astype(float), alike
+
+    inputs, right, _ = corners(400)
+    more, _, alike = corners(400)
+    fitted = fit_selector(inputs, right, MENU, at=3, layer_price=0.0)
+    chosen = fitted.choose(more)
+    assert (chosen == np.where(alike, 1, 2)).mean() > 0.95
+    few = fit_selector(inputs, right, MENU, at=3, layer_price=0.0, num_landmarks=20)
+    assert len(few.beliefs.of_landmarks) == 20 and (few.choose(more) == np.where(alike, 1, 2)).mean() > 0.9
+    # What is deployed says the same.
+    asked = torch.from_numpy(more.astype(np.float32))
+    network = SelectorNetwork.of(fitted.beliefs)
+    np.testing.assert_allclose(network(asked).numpy(), fitted.beliefs.chances(more), atol=1e-3)
+    np.testing.assert_allclose(network(asked[:7]).numpy(), network(asked)[:7].numpy(), atol=1e-6)
+
+
 def test_an_exit_that_sees_nothing_is_not_taken():
     """Catches an exit that is fixed, whatever the states in front of it tell."""
     inputs, right, _ = planted()
@@ -198,12 +222,15 @@ def base(tmp_path_factory):
 def head():
     """A selector whose random weights send prompts to different programs."""
     at, hidden = 3, 32
-    network = SelectorNetwork(num_inputs(at, hidden), len(DEPLOYED), components=2, covariances=1)
+    network = SelectorNetwork(num_inputs(at, hidden), len(DEPLOYED), components=6, landmarks=5, covariances=1)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        network.weight.normal_(generator=draw)
         network.projection.normal_(generator=draw)
-        network.covariance.copy_(torch.eye(3))
+        network.weights.normal_(generator=draw)
+        network.scale.fill_(0.05)
+        network.landmarks.normal_(generator=draw)
+        network.of_landmarks.normal_(generator=draw)
+        network.covariance.copy_(torch.eye(7))
         network.noise.fill_(0.2)
     lengths = np.array(list(map(len, DEPLOYED)))
     rule = MenuChoice(lengths=lengths, static=np.array([0.4, 0.3, 0.2, 0.1]), caution=0.0)
@@ -262,7 +289,8 @@ def test_it_is_saved_and_loaded(routed, tmp_path):
     routed.save_pretrained(tmp_path / "router")
     again = Router.load(tmp_path / "router")
     assert again.head.settings() == routed.router.head.settings()
-    assert torch.equal(again.head.network.weight, routed.router.head.network.weight)
+    weights = routed.router.head.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in again.head.network.state_dict().items())
     assert "A selector for" in (tmp_path / "router" / "README.md").read_text()
     config = json.loads((tmp_path / "router" / "config.json").read_text())
     for changed in (
@@ -271,7 +299,8 @@ def test_it_is_saved_and_loaded(routed, tmp_path):
         {"exit": 6},
         {"static": [0.1, 0.2]},
         {"caution": float("nan")},
-        {"components": 3},
+        {"components": 4},
+        {"landmarks": 4},
         {"covariances": 2},
     ):
         (tmp_path / "router" / "config.json").write_text(json.dumps({**config, **changed}))

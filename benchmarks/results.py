@@ -177,7 +177,7 @@ def headline(latest: Json, recorded: Json) -> str:
     routed, base, ceiling = (
         cells(recorded, "routers", row) for row in ("routed (`train`)", "base model", "search that knows the answers")
     )
-    selector, selector_base = (cells(recorded, "selector", row) for row in ("selector", "base"))
+    selector, selector_base = (cells(recorded, "selector", row) for row in ("selector, `--layer-price 0.01`", "base"))
     first, all_renderings = cells(recorded, "permutations", "corrected, of the 90 others")
     verdicts = latest["details"]["verdicts"].values()
     compared, different = (sum(v[key] for v in verdicts) for key in ("verdicts_compared", "verdicts_different"))

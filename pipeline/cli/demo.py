@@ -21,6 +21,10 @@ MODEL = "smollm2"
 KINDS = ("larger", "comparisons", "rounded-tens", "rounded-hundreds")
 #: Shorter programs are right on too few of these examples, and would fill so small a menu.
 MIN_BUDGET = 0.9
+#: Programs race on the other examples; a router is trained on all.
+HELD_OUT = 0.6
+#: A layer that changes no answer is not worth its time.
+LAYER_PRICE = 0.01
 _ROUTER_HELP = "Router folder; a router that it holds is replaced."
 
 
@@ -28,10 +32,10 @@ _ROUTER_HELP = "Router folder; a router that it holds is replaced."
 @click.option("--out", type=LOCATION, default=Path("runs/demo"), show_default=True, help="Run folder.")
 @click.option("--menu", type=LOCATION, default=Path("menus/demo"), show_default=True, help="Menu folder.")
 @click.option("--router", type=LOCATION, default=Path("routers/demo"), show_default=True, help=_ROUTER_HELP)
-@click.option("--limit", default=12, show_default=True, help="Examples to search.")
-@click.option("--menu-limit", default=480, show_default=True, help="Examples that programs race on.")
-@click.option("--evaluations", default=11_000, show_default=True, help="Programs times examples of the race, about.")
-@click.option("--held-out", default=600, show_default=True, help="Examples to evaluate on.")
+@click.option("--limit", default=8, show_default=True, help="Examples to search.")
+@click.option("--menu-limit", default=500, show_default=True, help="Examples of the menu.")
+@click.option("--evaluations", default=10_000, show_default=True, help="Programs times examples of the race, about.")
+@click.option("--held-out", default=400, show_default=True, help="Examples to evaluate on.")
 @click.pass_context
 def demo(
     context: click.Context,
@@ -69,13 +73,14 @@ def demo(
     race = {
         "--model": MODEL,
         "--limit": menu_limit,
-        "--size": 6,
+        "--size": 10,
+        "--held-out": HELD_OUT,
         "--min-budget": MIN_BUDGET,
         "--evaluations": evaluations,
     }
     _run(context, "menu", {**examples, **race, "--out": menu})
     click.echo(step("\n3. Train: a router that chooses among them", bold=True))
-    _run(context, "train", {"--menu": menu, "--out": router}, "--overwrite")
+    _run(context, "train", {"--menu": menu, "--out": router, "--layer-price": LAYER_PRICE}, "--overwrite")
     click.echo(step("\n4. Use it", bold=True))
     question = {"--prompt": "The larger of 12 and 31 is 31\nThe larger of 47 and 26 is", "--max-new-tokens": 3}
     _run(context, "generate", {"--router": router, **question})

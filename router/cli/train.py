@@ -44,7 +44,7 @@ Examples:
   drllm-pipeline train --data runs/arc --data runs/gsm8k --out routers/mixed --epochs 40
   drllm-pipeline train --data runs/sums --out routers/sums-early-exit --head early-exit --short 0.9
 
-With --menu a selector is trained instead: one linear map from the states behind the first layers to the chance that
+With --menu a selector is trained instead: one regression from the states behind the first layers to the chance that
 each program of the menu is right. It is validated in folds beside the base model, the best static program, nearest
 neighbours and the oracle, and runs the best static program where no other one is clearly better.
 

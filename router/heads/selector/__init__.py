@@ -1,1 +1,1 @@
-"""A selector: one linear map from the first layers' states to every menu program's chance of being right."""
+"""A selector: from the first layers' states every menu program's chance of being right, and the choice among them."""

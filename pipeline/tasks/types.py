@@ -5,7 +5,7 @@ data --read--> Example --prepare--> PreparedExample --score with a program--> Ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -74,6 +74,25 @@ class Example:
             if not fields[name]:
                 del fields[name]
         return fields
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Example:
+        """The example that ``to_json`` gave.
+
+        Raises:
+            KeyError, TypeError: It is none.
+        """
+        prompt = fields.get("prompt")
+        return cls(
+            id=str(fields["id"]),
+            task=str(fields["task"]),
+            question=str(fields["question"]),
+            answer=str(fields["answer"]),
+            options=tuple(map(str, fields.get("options", ()))),
+            renderings=tuple(Rendering(**one) for one in fields.get("renderings", ())),
+            prompt=None if prompt is None else str(prompt),
+            also_accepted=tuple(map(str, fields.get("also_accepted", ()))),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

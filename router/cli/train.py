@@ -1,7 +1,8 @@
-"""The command ``drllm-pipeline train``: a router from path data sets."""
+"""The command ``drllm-pipeline train``: a router from path data sets, or from a menu."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,7 @@ from router.heads.per_layer.per_layer_request import PerLayerRequest
 from router.heads.requests import HEAD_REQUESTS, OLD_NAMES
 from router.heads.selector.selector_request import SelectorRequest
 from router.probes.probe_requests import ProbeKind
+from router.training.menu_train_request import MenuTrainRequest
 from router.training.train_request import TrainRequest
 
 if TYPE_CHECKING:
@@ -51,6 +53,12 @@ neighbours and the oracle, and runs the best static program where no other one i
 \b
   drllm-pipeline train --menu menus/sums --out routers/selector
 
+With --menu and --head per-layer the matrix labels every example, and the small networks of all layers are trained on
+the states along those labels, then on the states along their own programs too (--rounds).
+
+\b
+  drllm-pipeline train --menu menus/sums --head per-layer --out routers/per-layer
+
 A search for training should keep more programs than the default four (search --keep 64): there are then more
 that many examples share, which routers can learn.
 """,
@@ -62,27 +70,38 @@ that many examples share, which routers can learn.
     default="per-layer",
     show_default=True,
     metavar="|".join(HEAD_REQUESTS),
-    help="A router for every layer, or one classifier behind the first layers.",
+    help="A router for every layer, or one classifier behind the first layers; with --menu a selector, unless given.",
 )
 @request_options(PerLayerRequest)
 @request_options(EarlyExitRequest, "early", "short")
 @request_options(SelectorRequest, "menu", "exit", "feedback", menu={"default": None})
+@request_options(MenuTrainRequest, "rounds")
 @request_options(ProbeKind, "aggregator", aggregator={"help": "Of --head early-exit; see probe train."})
 @request_options(TrainRequest, "features", "base", "wandb", "overwrite", "resources")
 def train(
     data: tuple[AnyPath, ...], more_runs: tuple[AnyPath, ...], head: str, menu: AnyPath | None, **options: Any
 ) -> None:
     """Train a router."""
-    if menu is not None:
+    if menu is not None and not _is_given("head"):
         _train_selector(menu, options)
         return
-    for field in ("exit", "feedback"):
-        if _is_given(field):
-            raise UserError(f"--{field} goes with --menu")
-    _check_price(options["labels"])
-    request = filled(TrainRequest, options, data=(*data, *more_runs), head=_head_request(head, options))
-    from router.training.train import train as run
+    run: Callable[..., TrainedRouter]
+    request: TrainRequest | MenuTrainRequest
+    if menu is not None:
+        request = _on_menu(menu, head, options)
+        from router.training.train_on_menu import train_on_menu as run
+    else:
+        for field in ("exit", "feedback", "rounds"):
+            if _is_given(field):
+                raise UserError(f"--{field} goes with --menu")
+        _check_price(options["labels"])
+        request = filled(TrainRequest, options, data=(*data, *more_runs), head=_head_request(head, options))
+        from router.training.train import train as run
+    _train(request, run)
 
+
+def _train(request: TrainRequest | MenuTrainRequest, run: Callable[..., TrainedRouter]) -> None:
+    """Run a training, and show its epochs and what the router is worth."""
     console = Console()
 
     def on_epoch(record: dict[str, float]) -> None:
@@ -130,16 +149,36 @@ def _verdict_on(trained: TrainedRouter) -> str:
     )
 
 
+def _on_menu(menu: AnyPath, head: str, options: dict[str, Any]) -> MenuTrainRequest:
+    """The request of per-layer routers on a menu.
+
+    Raises:
+        UserError: Another kind of router is asked for, or an option has no effect.
+    """
+    if OLD_NAMES.get(head, head) != PerLayerRequest.name:
+        raise UserError(
+            f"--head {head} does not go with --menu; leave --head out, or give --head {PerLayerRequest.name}"
+        )
+    _refuse_others({*option_names(MenuTrainRequest), *option_names(PerLayerRequest), "head"}, "--menu --head per-layer")
+    if not _is_given("layer_price"):
+        options = {name: value for name, value in options.items() if name != "layer_price"}
+    return filled(MenuTrainRequest, options, menu=menu, head=filled(PerLayerRequest, options))
+
+
+def _refuse_others(known: set[str], given_with: str) -> None:
+    """Refuse an option that is given and is not known.
+
+    Raises:
+        UserError: There is one.
+    """
+    for parameter in click.get_current_context().command.params:
+        if parameter.name is not None and parameter.name not in known and _is_given(parameter.name):
+            raise UserError(f"{parameter.opts[0]} has no effect with {given_with}; leave it out")
+
+
 def _train_selector(menu: AnyPath, options: dict[str, Any]) -> None:
     """Train a selector on a menu, and show how it validates."""
-    known = {*option_names(SelectorRequest), "fit", "seed"}
-    others = [
-        parameter.opts[0]
-        for parameter in click.get_current_context().command.params
-        if parameter.name not in known and parameter.name is not None and _is_given(parameter.name)
-    ]
-    if others:
-        raise UserError(f"{others[0]} has no effect with --menu; leave it out")
+    _refuse_others({*option_names(SelectorRequest), "fit", "seed"}, "--menu")
     if not _is_given("layer_price"):
         options = {name: value for name, value in options.items() if name != "layer_price"}
     request = filled(SelectorRequest, options, menu=menu)

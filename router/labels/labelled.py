@@ -22,12 +22,14 @@ class Labelled:
         task: Name of its task.
         prompt: The exact text given to the tokenizer.
         counts: Number of times that each layer should run, 0 to 2.
+        shares: What is expected of each number of each layer, ``[L][3]``; None where the label is certain.
     """
 
     example_id: str
     task: str
     prompt: str
     counts: tuple[int, ...]
+    shares: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def program(self) -> LayerProgram:

@@ -5,6 +5,7 @@ MENU/examples.parquet    one row for each example, in the order of the race
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pandas as pd
@@ -23,6 +24,7 @@ SCHEMA = pa.schema(
         pa.field("task", pa.string(), metadata={"description": "Name of its task."}),
         pa.field("prompt", pa.string(), metadata={"description": "The exact text given to the tokenizer."}),
         pa.field("answer", pa.string(), metadata={"description": "The reference answer."}),
+        pa.field("example", pa.string(), metadata={"description": "The whole example, as JSON."}),
     ]
 )
 
@@ -35,6 +37,7 @@ def encoded_examples(examples: Sequence[Example]) -> bytes:
         [example.task for example in examples],
         [example.prompt for example in examples],
         [example.answer for example in examples],
+        [json.dumps(example.to_json(), ensure_ascii=False) for example in examples],
     ]
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=SCHEMA), buffer, compression="zstd")
@@ -56,3 +59,15 @@ def read_menu_examples(menu: AnyPath) -> pd.DataFrame:
         raise UserError(f"{menu / FILE} has other columns than this release writes")
     rows: pd.DataFrame = table.to_pandas()
     return rows
+
+
+def examples_of_menu(rows: pd.DataFrame) -> list[Example]:
+    """The examples in a menu's table, whole.
+
+    Raises:
+        UserError: The table is damaged.
+    """
+    try:
+        return [Example.from_json(json.loads(text)) for text in rows.example]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{FILE} of the menu holds an example that cannot be read: {error}") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from router.fitting import EpochRecord
-from router.training.train_request import TrainRequest
+from router.heads.head_request import HeadRequest
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -19,12 +19,20 @@ class EpochWriter(ExitStack):
     """Writes every epoch's record to files, and to Weights & Biases where a project is named; a context manager.
 
     Args:
-        request: The training.
+        head: The configuration of the training.
         folder: Folder of the files.
         on_epoch: Receives every record first.
+        wandb_project: Project of Weights & Biases; None for none.
     """
 
-    def __init__(self, request: TrainRequest, folder: Path, on_epoch: Callable[[EpochRecord], None]) -> None:
+    def __init__(
+        self,
+        head: HeadRequest,
+        folder: Path,
+        on_epoch: Callable[[EpochRecord], None],
+        *,
+        wandb_project: str | None = None,
+    ) -> None:
         super().__init__()
         self._on_epoch = on_epoch
         from torch.utils.tensorboard import SummaryWriter
@@ -33,10 +41,10 @@ class EpochWriter(ExitStack):
         self._board = SummaryWriter(str(folder / "tensorboard"))
         self.callback(self._board.close)
         self._wandb_run: Any = None
-        if request.wandb is not None:
+        if wandb_project is not None:
             import wandb
 
-            self._wandb_run = wandb.init(project=request.wandb, config=asdict(request.head))
+            self._wandb_run = wandb.init(project=wandb_project, config=asdict(head))
             self.callback(self._wandb_run.finish)
 
     def write(self, record: EpochRecord) -> None:

@@ -7,9 +7,10 @@ better program is kept as its fallback.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from pipeline.distributed.actor_pool import ActorPool
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.search.config import PRESETS
-from pipeline.tasks import Example, get_task
+from pipeline.tasks import Example, TaskOptions, get_task
+from pipeline.tasks.prompting import Prompting
 from router.evaluation.answering_actor import Answer, AnsweringActor, Ask
 from router.evaluation.asking import Asking, answering_config
 from router.heads.kind import ModelService
@@ -27,6 +29,31 @@ from router.menu.candidates import SearchedRun
 from router.menu.expected_labels import candidate_set
 from router.routed.checkpoint import Router
 from router.training.model_service import FrozenModelService
+
+
+class AskedTask(Protocol):
+    """The task of examples that a router is asked."""
+
+    @property
+    def task(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        """Most tokens of a generated answer; None for the task's default."""
+        ...
+
+    @property
+    def task_options(self) -> TaskOptions:
+        """The task's options."""
+        ...
+
+    @property
+    def prompting(self) -> Prompting:
+        """The settings of the prompts."""
+        ...
+
 
 #: Most held-out examples that are judged: more would cost more than they say.
 MOST_JUDGED = 512
@@ -99,6 +126,41 @@ class HeldOutJudgement:
         }
 
 
+def judge(
+    router: Router | None,
+    asked: Sequence[tuple[AskedTask, Sequence[Example]]],
+    static: LayerProgram,
+    service: FrozenModelService,
+    *,
+    layer_price: float,
+    show: Callable[[str, int, int], None] = lambda method, done, total: None,
+) -> HeldOutJudgement:
+    """Judge a router beside a static program and the base model.
+
+    Args:
+        router: The router; None where none was trained.
+        asked: The held-out examples, by their task.
+        static: The best static program that is known, or the identity program.
+        service: The base model at work.
+        layer_price: Price of a layer, in right answers an example.
+        show: Receives for each method how many of its examples are done, of how many.
+
+    Raises:
+        UserError: The model cannot be loaded.
+    """
+    answers: dict[str, list[Answer]] = {ROUTER: [], STATIC: [], BASE: []}
+    for task, examples in asked:
+        if examples:
+            for method, found in _answers(router, task, examples, static, service, show).items():
+                answers[method] += found
+    return HeldOutJudgement(
+        examples=len(answers[BASE]),
+        static=static,
+        judged=[_judged(method, found) for method, found in answers.items()],
+        layer_price=layer_price,
+    )
+
+
 def judge_on_held_out(
     router: Router | None,
     labels: TrainingLabels,
@@ -138,17 +200,7 @@ def judge_on_held_out(
         if request.labels == "expected"
         else LayerProgram.identity(depth)
     )
-    answers: dict[str, list[Answer]] = {ROUTER: [], STATIC: [], BASE: []}
-    for run, examples in zip(runs, asked):
-        if examples:
-            for method, found in _answers(router, run, examples, static, service, show).items():
-                answers[method] += found
-    return HeldOutJudgement(
-        examples=len(answers[BASE]),
-        static=static,
-        judged=[_judged(method, found) for method, found in answers.items()],
-        layer_price=price,
-    )
+    return judge(router, list(zip(runs, asked)), static, service, layer_price=price, show=show)
 
 
 def best_static(
@@ -177,34 +229,50 @@ def best_static(
 
 def _answers(
     router: Router | None,
-    run: SearchedRun,
+    of_task: AskedTask,
     examples: Sequence[Example],
     static: LayerProgram,
     service: FrozenModelService,
     show: Callable[[str, int, int], None],
 ) -> dict[str, list[Answer]]:
-    """The answers of each method to the examples of a run."""
-    source, placement = service.on_ray()
-    task = get_task(run.task, max_new_tokens=run.max_new_tokens, options=run.task_options, prompting=run.prompting)
-    config = answering_config(
-        run.task,
-        source,
-        examples,
-        task,
-        placement,
-        max_new_tokens=run.max_new_tokens,
-        task_options=run.task_options,
-        search=PRESETS["default"]["drllm"],
-    )
+    """The answers of each method to the examples of a task."""
     identity = LayerProgram.identity(static.num_layers)
-    routers = [] if router is None else [router]
-    actors: ActorPool[Ask] = ActorPool(AnsweringActor, (routers, source, config, None), placement.pool)
-    with actors:
-        asking = Asking(actors, show)
+    with asking_of([] if router is None else [router], of_task, examples, service, show) as asking:
         base = asking.answers(BASE, examples, programs=[identity] * len(examples))
         of_static = base if static == identity else asking.answers(STATIC, examples, programs=[static] * len(examples))
         routed = of_static if router is None else asking.answers(ROUTER, examples)
     return {ROUTER: routed, STATIC: of_static, BASE: base}
+
+
+@contextmanager
+def asking_of(
+    routers: Sequence[Router],
+    of_task: AskedTask,
+    examples: Sequence[Example],
+    service: FrozenModelService,
+    show: Callable[[str, int, int], None],
+) -> Iterator[Asking]:
+    """Actors with the base model and some routers, for the examples of a task."""
+    source, placement = service.on_ray()
+    task = get_task(
+        of_task.task,
+        max_new_tokens=of_task.max_new_tokens,
+        options=of_task.task_options,
+        prompting=of_task.prompting,
+    )
+    config = answering_config(
+        of_task.task,
+        source,
+        examples,
+        task,
+        placement,
+        max_new_tokens=of_task.max_new_tokens,
+        task_options=of_task.task_options,
+        search=PRESETS["default"]["drllm"],
+    )
+    actors: ActorPool[Ask] = ActorPool(AnsweringActor, (list(routers), source, config, None), placement.pool)
+    with actors:
+        yield Asking(actors, show)
 
 
 def _judged(method: str, answers: Sequence[Answer]) -> Judged:

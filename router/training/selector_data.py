@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.storage import AnyPath
 from pipeline.tasks.arithmetic_kinds import kind_of
+from pipeline.tasks.prompting import is_day
+from router.artifact.base_model import BaseModelRef, lasting_name, text_fingerprint
 from router.features.prompt_template import PromptTemplate
+from router.heads.head import Head
 from router.heads.selector.feedback import Feedback, read_feedback
 from router.heads.selector.fit import FittedSelector, SeenOutcomes, fit_at_best_exit, places_behind
 from router.heads.selector.selector_head import SELECTIONS, depths_of
@@ -25,6 +29,7 @@ from router.menu.example_table import read_menu_examples
 from router.menu.label_scores import LabelScores, read_label_scores
 from router.menu.matrix import read_matrix
 from router.menu.menu import Menu, read_menu
+from router.routed.checkpoint import Router
 from router.training.model_service import FrozenModelService
 
 Array = np.ndarray[Any, Any]
@@ -131,6 +136,34 @@ def read_selector_data(
         judged=np.arange(len(rows)) >= len(rows) - menu.settings.num_held_out,
         label_scores=read_label_scores(request.menu),
         seen=seen,
+    )
+
+
+def router_of_menu(
+    data: SelectorData, head: Head, sample: torch.Tensor, *, base: str | None, made: Mapping[str, Any]
+) -> Router:
+    """A router that was trained on a menu.
+
+    Args:
+        data: The menu.
+        head: The head.
+        sample: The head's predictions on held-out prompts, ``[N, *sample_shape]``.
+        base: The base model, if it lies elsewhere now than the menu says.
+        made: Settings and metrics of the training.
+    """
+    settings, rows = data.menu.settings, data.rows
+    known = {text_fingerprint(str(prompt)) for prompt in rows.prompt}
+    known |= {
+        text_fingerprint(str(task), str(example)) for task, example in zip(rows.task, rows.example_id, strict=True)
+    }
+    day = settings.others.get("day")
+    return Router(
+        base=BaseModelRef(name=lasting_name(base or settings.base.name), revision=settings.base.revision),
+        head=head,
+        held_out=sample,
+        trained_on=frozenset(known),
+        add_special_tokens=settings.add_special_tokens,
+        made={"data": [], "days": [day] if is_day(day) else [], **made},
     )
 
 

@@ -113,9 +113,9 @@ def train(
             )
         with uploaded(request.out) as folder:
             folder.mkdir(parents=True, exist_ok=True)
-            with EpochWriter(request, folder, on_epoch) as writer:
+            with EpochWriter(request.head, folder, on_epoch, wandb_project=request.wandb) as writer:
                 trained: TrainedHead = kind.fit(labels, features, request.head, writer.write)
-            _draw(kind, trained, folder / PICTURE_FILE, announce)
+            draw(kind, trained, folder / PICTURE_FILE, announce)
         router = _router(request, runs, labels, trained)
         with service:
             judgement = judge_on_held_out(router, labels, request, service, show=show)
@@ -125,7 +125,7 @@ def train(
         raise UserError(f"no router can be trained on {', '.join(map(str, request.data))}: {error}") from None
     except OSError as error:
         raise UserError(f"router folder {request.out} cannot be written: {error.strerror or error}") from None
-    router = _judged(router, judgement)
+    router = judged(router, judgement)
     router.save(request.out)
     return TrainedRouter(router=router, head=trained, judgement=judgement)
 
@@ -140,13 +140,20 @@ def _check_output(request: TrainRequest) -> None:
     if is_there(request.out / "run.json"):
         raise UserError(f"{request.out} is a run folder; give another one to --out")
     check_output_folder(request.out, "router", overwrite=request.overwrite)
-    if request.wandb is not None and importlib.util.find_spec("wandb") is None:
+    check_wandb(request.wandb)
+
+
+def check_wandb(project: str | None) -> None:
+    """Refuse a project of Weights & Biases where its package is missing.
+
+    Raises:
+        UserError: It is.
+    """
+    if project is not None and importlib.util.find_spec("wandb") is None:
         raise UserError("--wandb needs its package: pip install 'drllm-pipeline[wandb]'")
 
 
-def _draw(
-    kind: HeadKind[Any, Any, Any, Any], trained: TrainedHead, file: Path, announce: Callable[[str], None]
-) -> None:
+def draw(kind: HeadKind[Any, Any, Any, Any], trained: TrainedHead, file: Path, announce: Callable[[str], None]) -> None:
     """Draw the training; a picture that cannot be written does not stop the router from being written."""
     try:
         kind.draw(trained, file)
@@ -172,7 +179,7 @@ def _static_router(
     return router if judgement is None else replace(router, made=router.made | {"judgement": judgement.to_settings()})
 
 
-def _judged(router: Router, judgement: HeldOutJudgement | None) -> Router:
+def judged(router: Router, judgement: HeldOutJudgement | None) -> Router:
     """The router with its judgement, and with a fallback where one program is worth more."""
     if judgement is None:
         return router

@@ -17,8 +17,6 @@ import torch
 from pipeline.distributed.cluster import check_output
 from pipeline.program import LayerProgram
 from pipeline.storage import write_whole
-from pipeline.tasks.prompting import is_day
-from router.artifact.base_model import BaseModelRef, lasting_name, text_fingerprint
 from router.artifact.folder import check_output_folder, make_early
 from router.heads.per_layer.fit import KEPT_HELD_OUT
 from router.heads.selector.choice import MenuChoice
@@ -27,7 +25,7 @@ from router.heads.selector.selector_head import SELECTIONS, SelectorHead, Select
 from router.heads.selector.selector_request import SelectorRequest
 from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated, gap_closed
 from router.routed.checkpoint import Router
-from router.training.selector_data import SelectorData, read_selector_data
+from router.training.selector_data import SelectorData, read_selector_data, router_of_menu
 
 Array = np.ndarray[Any, Any]
 
@@ -102,7 +100,6 @@ def fallback_of(
 
 
 def _router(request: SelectorRequest, data: SelectorData, fitted: FittedSelector, closed: float) -> Router:
-    settings, rows = data.menu.settings, data.rows
     network = SelectorNetwork.of(fitted.beliefs)
     head = SelectorHead(
         network=network,
@@ -111,23 +108,15 @@ def _router(request: SelectorRequest, data: SelectorData, fitted: FittedSelector
         hidden_size=len(network.projection) // (len(depths_of(fitted.exit)) * len(SELECTIONS)),
         choice=fitted.choice,
     )
-    known = {text_fingerprint(str(prompt)) for prompt in rows.prompt}
-    known |= {
-        text_fingerprint(str(task), str(example)) for task, example in zip(rows.task, rows.example_id, strict=True)
-    }
-    day = settings.others.get("day")
-    return Router(
-        base=BaseModelRef(name=lasting_name(request.base or settings.base.name), revision=settings.base.revision),
-        head=head,
-        held_out=torch.from_numpy(fitted.left_out[:KEPT_HELD_OUT].astype(np.float32)),
-        trained_on=frozenset(known),
-        add_special_tokens=settings.add_special_tokens,
+    return router_of_menu(
+        data,
+        head,
+        torch.from_numpy(fitted.left_out[:KEPT_HELD_OUT].astype(np.float32)),
+        base=request.base,
         made={
-            "data": [],
             "menu": str(request.menu),
-            "questions": len(rows),
+            "questions": len(data.rows),
             "layer_price": request.layer_price,
-            "days": [day] if is_day(day) else [],
             "gap_closed": closed,
             **({} if request.feedback is None else {"feedback": str(request.feedback)}),
         },

@@ -36,6 +36,11 @@ class Rows(Protocol):
         """Labels ``[N, L]``: the count of each layer, 0 to 2."""
         ...
 
+    @property
+    def shares(self) -> np.ndarray[Any, Any]:
+        """What is expected of each count of each layer, ``[N, L, 3]``; 1 and 0 where the label is certain."""
+        ...
+
     def features(self, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Features of some rows, ``[B, L, W, D]``."""
         ...
@@ -94,7 +99,8 @@ def fit(
     totals = np.bincount(train.counts.ravel(), minlength=NUM_CLASSES)
     if (totals > 0).sum() < 2:
         raise ValueError(f"every label is '{CLASSES[int(totals.argmax())]}': there is nothing to learn")
-    class_weights = effective_number_weights(torch.from_numpy(totals), beta=config.beta).to(device)
+    expected = torch.from_numpy(train.shares).sum((0, 1))
+    class_weights = effective_number_weights(expected, beta=config.beta).to(device)
     standardize = Standardization.of(train, device)
     routers = LayerRouters(shape, seed=config.seed)
     # A layer with the same label in every row has nothing to learn, and a prompt need not wait for its router.
@@ -102,12 +108,12 @@ def fit(
     routers.make_constant(constant, _frequencies(train.counts).log())
     routers.to(device)
     rng = np.random.default_rng(config.seed)
-    targets = torch.from_numpy(held_out.counts).to(device)
+    targets = torch.from_numpy(held_out.shares).float().to(device)
 
     def loss(indices: np.ndarray[Any, Any]) -> tuple[torch.Tensor, int]:
-        labels = torch.from_numpy(train.counts[indices]).to(device)
+        shares = torch.from_numpy(train.shares[indices]).float().to(device)
         logits = routers(standardize(train.features(indices)))
-        return focal_loss(logits, labels, class_weights, gamma=config.gamma), len(indices)
+        return focal_loss(logits, shares, class_weights, gamma=config.gamma), len(indices)
 
     def evaluate() -> EpochRecord:
         logits = _logits(routers, held_out, standardize)

@@ -37,18 +37,18 @@ def effective_number_weights(counts: torch.Tensor, *, beta: float = 0.999) -> to
 def focal_loss(
     logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, *, gamma: float = 2.0
 ) -> torch.Tensor:
-    """Mean of −w (1 − p)^γ log p over the targets, weighted (Lin et al., 1708.02002).
+    """Mean of −t w (1 − p)^γ log p over the targets and classes, weighted (Lin et al., 1708.02002).
 
     Args:
         logits: Logits of the C classes, ``[…, C]``.
-        targets: Classes, ``[…]``.
-        weights: Of the classes, ``[C]``; γ = 0 gives ``cross_entropy(…, weight=weights)``.
+        targets: Share t of each class, ``[…, C]``: 1 for a label, 0 for the others, or what is expected of each.
+        weights: Of the classes, ``[C]``; γ = 0 and labels give ``cross_entropy(…, weight=weights)``.
         gamma: Exponent of the focusing factor: the larger, the less well-classified examples count.
 
     Returns:
         A scalar.
     """
-    log_p = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    weight = weights[targets]
+    log_p = logits.log_softmax(-1)
+    weight = targets * weights
     losses = -weight * (1 - log_p.exp()) ** gamma * log_p
     return losses.sum() / weight.sum().clamp(min=1e-12)

@@ -19,29 +19,44 @@ from router.heads.per_layer.routers import RouterConfig
 from router.heads.per_layer.training_plot import draw_training
 from router.labels.from_runs import RunData, consensus_labels, shortest_labels
 from router.labels.label_request import LabelRequest
-from router.labels.labelled import Labelled, TrainingLabels, describe_left_out, split
+from router.labels.labelled import NUM_CLASSES, Labelled, TrainingLabels, describe_left_out, split
 from router.menu.candidates import SearchedRun
 from router.menu.expected_labels import expected_labels
 
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Labelled rows whose features a store has."""
+    """Labelled examples whose features a store has; N of them.
+
+    Attributes:
+        store: The store.
+        paths: The programs along which the features are, and the prompts.
+        counts: The label of each, ``[N, L]``.
+        shares: What is expected of each count of each layer, ``[N, L, 3]``.
+    """
 
     store: FeatureStore
-    rows: Sequence[Labelled]
+    paths: Sequence[Labelled]
     counts: np.ndarray[Any, Any]
+    shares: np.ndarray[Any, Any]
 
     @classmethod
-    def of(cls, store: FeatureStore, rows: Sequence[Labelled]) -> StoredRows:
-        """The rows with their labels as an array."""
-        return cls(store, rows, np.array([row.counts for row in rows], dtype=np.int64))
+    def of(
+        cls, store: FeatureStore, rows: Sequence[Labelled], *, along: Sequence[Labelled] | None = None
+    ) -> StoredRows:
+        """Labelled examples, with the features along their labels, or along other programs."""
+        counts = np.array([row.counts for row in rows], dtype=np.int64)
+        shares = np.eye(NUM_CLASSES)[counts]
+        for index, row in enumerate(rows):
+            if row.shares is not None:
+                shares[index] = row.shares
+        return cls(store, rows if along is None else along, counts, shares)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.paths)
 
     def features(self, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return self.store.read([self.rows[index] for index in indices])
+        return self.store.read([self.paths[index] for index in indices])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +107,22 @@ def extract_per_layer(labels: TrainingLabels, head: PerLayerRequest, service: Mo
 
 
 def fit_per_layer(
-    labels: TrainingLabels, store: FeatureStore, head: PerLayerRequest, on_epoch: Callable[[EpochRecord], None]
+    labels: TrainingLabels,
+    store: FeatureStore,
+    head: PerLayerRequest,
+    on_epoch: Callable[[EpochRecord], None],
+    *,
+    others: Sequence[tuple[Labelled, Labelled]] = (),
 ) -> TrainedPerLayer:
     """Step 3: fit the routers.
+
+    Args:
+        labels: The labels.
+        store: Has the features along them, and along the others.
+        head: The configuration.
+        on_epoch: Receives every epoch's record.
+        others: Further rows to train on: training examples with their labels, and the same with the programs along
+            which their states are read.
 
     Raises:
         ValueError: There is nothing to learn, or the loss is not finite.
@@ -106,8 +134,12 @@ def fit_per_layer(
         num_windows=head.num_windows,
         width=head.width,
     )
-    train, held_out = StoredRows.of(store, labels.train), StoredRows.of(store, labels.held_out)
-    fitted = fit(train, held_out, shape, head.fit, on_epoch=on_epoch)
+    train = StoredRows.of(
+        store,
+        [*labels.train, *(label for label, _ in others)],
+        along=[*labels.train, *(path for _, path in others)],
+    )
+    fitted = fit(train, StoredRows.of(store, labels.held_out), shape, head.fit, on_epoch=on_epoch)
     return TrainedPerLayer(
         head=PerLayerHead(fitted.routers),
         sample=fitted.held_out,

@@ -28,6 +28,10 @@ class Planted:
     def __len__(self):
         return len(self.inputs)
 
+    @property
+    def shares(self):
+        return np.eye(3)[self.counts]
+
     def features(self, indices):
         return self.inputs[indices]
 

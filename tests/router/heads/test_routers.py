@@ -89,7 +89,7 @@ def test_the_focal_loss_at_gamma_zero_is_the_cross_entropy():
     logits, targets = torch.randn(6, 5, 3, generator=generator), torch.randint(3, (6, 5), generator=generator)
     weights = torch.tensor([2.0, 0.25, 3.0])
     expected = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), weight=weights)
-    torch.testing.assert_close(focal_loss(logits, targets, weights, gamma=0.0), expected)
+    torch.testing.assert_close(focal_loss(logits, nn.functional.one_hot(targets, 3), weights, gamma=0.0), expected)
 
 
 def test_the_focal_loss_counts_what_is_well_classified_little():
@@ -98,7 +98,11 @@ def test_the_focal_loss_counts_what_is_well_classified_little():
     p = logits.softmax(-1)[0]
     for target in range(3):
         expected = -((1 - p[target]) ** 2) * p[target].log()
-        torch.testing.assert_close(focal_loss(logits, torch.tensor([target]), weights), expected)
+        torch.testing.assert_close(focal_loss(logits, torch.eye(3)[[target]], weights), expected)
+    # Shares of two classes are the mean of both losses.
+    halves = focal_loss(logits, torch.tensor([[0.5, 0.5, 0.0]]), weights)
+    single = [focal_loss(logits, torch.eye(3)[[target]], weights) for target in (0, 1)]
+    torch.testing.assert_close(halves, (single[0] + single[1]) / 2)
 
 
 def test_class_weights_follow_the_effective_number():

@@ -105,7 +105,7 @@ def test_it_is_evaluated_on_other_examples(playground, selector):
         (("--exit", 0), "--exit must be at least 1"),
         (("--epochs", 3), "--epochs has no effect with --menu; leave it out"),
         (("--data", "elsewhere"), "--data has no effect with --menu; leave it out"),
-        (("--head", "early-exit"), "--head has no effect with --menu; leave it out"),
+        (("--head", "early-exit"), "--head early-exit does not go with --menu"),
         (("--base", "nowhere"), "nowhere"),
     ],
 )

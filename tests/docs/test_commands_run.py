@@ -45,7 +45,7 @@ NOT_RUN = {"lm-eval": "test_lm_eval.py"}
 #: Models of the pages; the tiny model stands for each.
 MODELS = ("smollm2", "meta-llama/Llama-3.2-3B-Instruct", "Qwen/Qwen3-8B")
 #: Data of the pages; the tiny model's questions stand for each.
-DATA = ("allenai/ai2_arc:ARC-Easy", "s3://bucket/arc.jsonl", "arc_easy.jsonl")
+DATA = ("allenai/ai2_arc:ARC-Easy", "s3://bucket/arc.jsonl", "arc_easy.jsonl", "emotion.jsonl")
 #: Smaller values, so that the commands end soon; None leaves an option out.
 SMALLER = {
     "--limit": "12",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import importlib
 import re
 import runpy
 import shlex
@@ -103,6 +104,11 @@ def check(command: str) -> None:
                 assert f"$({variable.partition('=')[0]})" in makefile, f"make knows no {variable}"
         case ["python", "-m", "benchmarks", *arguments]:
             parse(benchmarks_main, "benchmarks", arguments)
+        case ["python", "-m", module, *arguments] if module.startswith("benchmarks."):
+            script = importlib.import_module(module).main
+            parameters = {option for parameter in script.params for option in parameter.opts}
+            given = {argument for argument in arguments if argument.startswith("--")}
+            assert given <= parameters, f"{module} has no {', '.join(sorted(given - parameters))}"
         case ["python", script, *_] if script.startswith("examples/"):
             assert (REPOSITORY / script).is_file(), f"there is no {script}"
         case ["pip", "install", "--constraint", "constraints.txt", package]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import importlib
 import re
 import runpy
 import shlex

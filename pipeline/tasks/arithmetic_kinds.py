@@ -49,7 +49,7 @@ class ProblemKind:
         numbers: The numbers of each problem.
         text: The text of a problem's numbers.
         answer: The answer to a problem's numbers.
-        symmetric: Whether the order of the numbers makes no other question.
+        symmetric: Whether a problem in another order of its numbers tells the answer to this one.
         sign: What stands between the numbers in an example's id.
         fixed_worked: Whether every prompt shows the same solved problems, which are never asked themselves, and no
             question is asked in two orders. The former kinds draw other problems for each question.
@@ -146,9 +146,12 @@ def _both_orders(some: Iterable[int], others: Iterable[int]) -> Callable[[], Ite
 
 
 def _claims() -> Iterator[Numbers]:
-    """Sums with a right or a wrong total, about as many of each; no rule but the sum itself tells which."""
+    """Sums with a right or a wrong total, about as many of each; no rule but the sum itself tells which.
+
+    Both orders of a sum claim the same total, so that one of them is asked.
+    """
     for a, b in product(range(1, 40), range(1, 40)):
-        drawn = hashlib.sha256(f"claim {a} {b}".encode()).digest()
+        drawn = hashlib.sha256(f"claim {min(a, b)} {max(a, b)}".encode()).digest()
         yield a, b, a + b + (0 if drawn[0] % 2 else drawn[1] % 9 + 1)
 
 
@@ -162,7 +165,13 @@ def _between(number: int, unit: int) -> str:
 
 
 _OBJECTS = ("apples", "books", "coins", "stamps", "eggs", "pens", "cards", "shells")
-_WHAT = range(len(_OBJECTS))
+
+
+def _objects(*numbers: int) -> str:
+    """The objects of a story, which its numbers alone decide: with other objects it would be the same question."""
+    drawn = hashlib.sha256(f"objects {sorted(numbers)}".encode()).digest()
+    return _OBJECTS[drawn[0] % len(_OBJECTS)]
+
 
 #: The kinds of runs from before there was a choice.
 _FORMER = (
@@ -308,36 +317,39 @@ _DEFAULT = (
         numbers=_different(range(10, 100), 2),
         text="{} > {}:".format,
         answer=lambda a, b: "Yes" if a > b else "No",
+        symmetric=True,
     ),
     ProblemKind(
         name="true-or-false",
         numbers=_claims,
         text="{} + {} = {}:".format,
         answer=lambda a, b, c: "true" if a + b == c else "false",
+        symmetric=True,
     ),
     ProblemKind(
         name="finds",
-        numbers=_all(range(3, 100), _WHAT),
-        text=lambda a, what: f"Ann has {a} {_OBJECTS[what]} and finds one more. Now she has",
-        answer=lambda a, what: a + 1,
+        numbers=_each(range(3, 1000)),
+        text=lambda a: f"Ann has {a} {_objects(a)} and finds one more. Now she has",
+        answer=lambda a: a + 1,
     ),
     ProblemKind(
         name="gains",
-        numbers=_all(range(11, 40), range(2, 10), _WHAT),
-        text=lambda a, b, what: f"Ann has {a} {_OBJECTS[what]} and gets {b} more: {a} + {b} =",
-        answer=lambda a, b, what: a + b,
+        numbers=_all(range(11, 100), range(2, 10)),
+        text=lambda a, b: f"Ann has {a} {_objects(a, b)} and gets {b} more: {a} + {b} =",
+        answer=lambda a, b: a + b,
     ),
     ProblemKind(
         name="losses",
-        numbers=_all(range(10, 30), range(1, 10), _WHAT),
-        text=lambda a, b, what: f"Ann has {a} {_OBJECTS[what]} and gives {b} away: {a} - {b} =",
-        answer=lambda a, b, what: a - b,
+        numbers=_all(range(10, 100), range(1, 10)),
+        text=lambda a, b: f"Ann has {a} {_objects(a, b)} and gives {b} away: {a} - {b} =",
+        answer=lambda a, b: a - b,
     ),
     ProblemKind(
         name="groups",
-        numbers=_all(range(2, 10), range(6, 21), _WHAT),
-        text=lambda a, b, what: f"There are {a} bags with {b} {_OBJECTS[what]} each: {a} * {b} =",
-        answer=lambda a, b, what: a * b,
+        numbers=_all(range(2, 10), range(6, 61)),
+        text=lambda a, b: f"There are {a} bags with {b} {_objects(a, b)} each: {a} * {b} =",
+        answer=lambda a, b: a * b,
+        symmetric=True,
     ),
 )
 

@@ -139,6 +139,18 @@ def test_a_question_is_asked_in_one_order():
 
 
 @pytest.mark.parametrize("name", FIXED)
+def test_no_two_questions_have_the_same_numbers(name):
+    """Catches twins that no key tells apart, on the two sides of a split: the same story about eggs and about pens."""
+    kind = KINDS[name]
+    numbers = [
+        sorted(re.findall(r"\d+", problem.text)) if kind.symmetric else re.findall(r"\d+", problem.text)
+        for problems in (kind.worked(), kind.asked("train"), kind.asked("test"))
+        for problem in problems
+    ]
+    assert len(set(map(tuple, numbers))) == len(numbers)
+
+
+@pytest.mark.parametrize("name", FIXED)
 def test_worked_answers_are_balanced(name):
     """Catches a yes/no kind that shows one answer more often than the other, or the same one twice in a row."""
     answers = [problem.answer for problem in KINDS[name].worked()]

@@ -18,6 +18,9 @@ Array = np.ndarray[Any, Any]
 
 #: Most principal components of the inputs.
 COMPONENTS = 256
+#: A component whose deviation is below this share of the first one's is left out: of few examples, or of ones that are
+#: alike, the last components are rounding, and a direction that is arbitrary tells nothing of a further example.
+_LEAST_DEVIATION = 1e-3
 #: Ridge penalties that are tried, in units of the inputs' mean variance.
 RIDGES = np.geomspace(1e-3, 1e4, 22)
 
@@ -128,7 +131,7 @@ def components(inputs: Array) -> Array:
 
 
 def principal_components(inputs: Array) -> PrincipalComponents:
-    """Principal components of standardized inputs, ``[N, …]``."""
+    """Principal components of standardized inputs, ``[N, …]``: at most ``COMPONENTS``, and none of rounding alone."""
     from sklearn.decomposition import PCA
 
     flat = inputs.reshape(len(inputs), -1)
@@ -139,9 +142,11 @@ def principal_components(inputs: Array) -> PrincipalComponents:
     number = min(COMPONENTS, *standardized.shape)
     pca = PCA(number, svd_solver="randomized", random_state=0)
     scores = pca.fit_transform(standardized)
+    spread = scores.std(0)
+    told = spread >= _LEAST_DEVIATION * spread.max()
     return PrincipalComponents(
         mean=mean,
         deviation=deviation,
-        directions=np.asarray(pca.components_.T),
-        scores=np.asarray(scores - scores.mean(0)),
+        directions=np.asarray(pca.components_.T[:, told]),
+        scores=np.asarray((scores - scores.mean(0))[:, told]),
     )

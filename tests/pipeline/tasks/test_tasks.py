@@ -227,10 +227,10 @@ def test_no_two_kinds_ask_one_question():
         ("comparisons", (87, 31), "87 > 31:", "Yes"),
         ("true-or-false", (24, 33, 57), "24 + 33 = 57:", "true"),
         ("true-or-false", (5, 22, 32), "5 + 22 = 32:", "false"),
-        ("finds", (9, 1), "Ann has 9 books and finds one more. Now she has", "10"),
-        ("gains", (19, 4, 1), "Ann has 19 books and gets 4 more: 19 + 4 =", "23"),
-        ("losses", (12, 4, 1), "Ann has 12 books and gives 4 away: 12 - 4 =", "8"),
-        ("groups", (3, 12, 1), "There are 3 bags with 12 books each: 3 * 12 =", "36"),
+        ("finds", (9,), "Ann has 9 cards and finds one more. Now she has", "10"),
+        ("gains", (19, 4), "Ann has 19 shells and gets 4 more: 19 + 4 =", "23"),
+        ("losses", (12, 4), "Ann has 12 apples and gives 4 away: 12 - 4 =", "8"),
+        ("groups", (3, 12), "There are 3 bags with 12 coins each: 3 * 12 =", "36"),
     ],
 )
 def test_a_kinds_answers_are_right(name, numbers, text, answer):

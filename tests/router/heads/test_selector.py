@@ -16,9 +16,11 @@ from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
 from router import RoutedCausalLM
 from router.artifact.base_model import BaseModelRef
+from router.heads.selector.chances import fit_chances
 from router.heads.selector.choice import MenuChoice
 from router.heads.selector.feedback import read_feedback
 from router.heads.selector.fit import CAUTIONS, fit_at_best_exit, fit_selector, places_behind
+from router.heads.selector.landmarks import Landmarks
 from router.heads.selector.selector_head import (
     SELECTIONS,
     SelectorHead,
@@ -41,6 +43,7 @@ from router.heads.selector.validation import (
     validate,
 )
 from router.heads.static.static_head import StaticHead
+from router.menu.ridge import principal_components
 from router.routed.checkpoint import Router
 
 IDENTITY, SHORT, LONG, EARLY, BLOCK = (
@@ -63,6 +66,33 @@ def test_the_static_program_runs_unless_another_is_clearly_better():
     assert choice().best_static == 1
     assert choice().choose(chances).tolist() == [1, 2, 0]
     assert choice(caution=CAUTIONS[-1]).choose(chances).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("number", [60, 300])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_what_few_examples_tell_holds_for_others(number, copies):
+    """Catches components that are rounding alone: they set every further example apart from all landmarks.
+
+    There are fewer examples than inputs, and copies of some, so that not all components have a variance.
+    """
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(6, 500)) * 2
+
+    def drawn(count):
+        kinds = np.tile(np.arange(6), count // 6)
+        return (centres[kinds] + rng.normal(size=(len(kinds), 500))).astype(np.float32), kinds
+
+    inputs, kinds = drawn(number)
+    found = principal_components(np.tile(inputs, (copies, 1)))
+    others, of_others = drawn(60)
+    scores = found.of(others)
+    landmarks = Landmarks.among(found.scores, 512)
+    assert landmarks.similarities(scores).max(1).min() > 0.01
+    # The kinds of even number are right: no linear function of one direction.
+    right = np.column_stack([np.full(number, 0.5), kinds % 2 == 0]).astype(float)
+    beliefs = fit_chances(found, np.tile(right, (copies, 1)), num_landmarks=512).beliefs
+    said = beliefs.chances(others)[:, 1] > 0.5
+    assert (said == (of_others % 2 == 0)).mean() > 0.9
 
 
 def test_a_limit_holds_for_the_static_program_too():

@@ -102,6 +102,11 @@ class LayerProgram:
         return ",".join(f"{s[0]}-{s[-1]}" if len(s) > 1 else f"{s[0]}" for s in spans)
 
     @property
+    def described(self) -> str:
+        """The program in a sentence: the identity program is the base model itself."""
+        return "the base model" if self.is_identity else f"the program {self}"
+
+    @property
     def is_identity(self) -> bool:
         """True for the identity program."""
         return self.layers == tuple(range(self.num_layers))

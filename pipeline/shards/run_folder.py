@@ -52,6 +52,7 @@ from pipeline.storage import (
     locate,
     writer_of,
 )
+from pipeline.storage.parquet import parquet_bytes
 from pipeline.tasks.task_options import TASK_OPTION, TaskOptions
 
 #: The notes of ``run.json`` that an extension replaces.
@@ -367,9 +368,7 @@ class RunFolder:
 
     def _write_table(self, name: str, table: pa.Table) -> str:
         """Write a table as Parquet; returns the file's SHA-256."""
-        buffer = pa.BufferOutputStream()
-        pq.write_table(table, buffer, compression="zstd")
-        written = buffer.getvalue().to_pybytes()
+        written = parquet_bytes(table)
         self._store.write(name, written, check=partial(self._check_written, table))
         return hashlib.sha256(written).hexdigest()
 

@@ -112,7 +112,7 @@ class TaskOptions:
             if key.startswith(TASK_OPTION):
                 kind = bool if name == "chat" else str
                 if name not in values or not isinstance(value, kind):
-                    raise UserError(f"run.json holds no valid {key}")
+                    raise UserError(f"the settings hold no valid {key}")
                 values[name] = value
         return cls(**values)
 

@@ -22,6 +22,7 @@ from pipeline.storage import (
     AnyPath,
     PathOrUrl,
     content,
+    entries,
     is_folder,
     is_there,
     local_copy,
@@ -37,6 +38,13 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 EVALUATION_FILE, EVALUATION_PICTURE = "evaluation.json", "evaluation.png"
+#: What trainings leave beside the weights: each kind of router or probe some of it.
+METRICS_FILE, PICTURE_FILE, VALIDATION_FILE, TENSORBOARD = (
+    "metrics.jsonl",
+    "training.png",
+    "validation.json",
+    "tensorboard",
+)
 _Described = TypeVar("_Described")
 #: For each kind, a key that only its configuration has.
 _SIGNATURE_KEYS = {"router": "head", "probe": "labels"}
@@ -90,6 +98,22 @@ def make_early(folder: AnyPath, kind: str) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{kind} folder {folder} cannot be written: {error.strerror or error}") from None
+
+
+def remove_training_records(folder: AnyPath) -> None:
+    """Remove what an earlier training left beside the weights, so that no record of it lies beside new ones.
+
+    Raises:
+        UserError: A file stays.
+    """
+    try:
+        for name in (METRICS_FILE, PICTURE_FILE, VALIDATION_FILE):
+            remove(folder / name)
+        if is_folder(folder / TENSORBOARD):
+            for file in entries(folder / TENSORBOARD):
+                remove(file)
+    except OSError as error:
+        raise UserError(f"an older training's files in {folder} cannot be removed: {error}") from None
 
 
 def write_folder(
@@ -233,7 +257,8 @@ def read_described(
     check_version(config, folder, kind)
     try:
         return describe(config), folder
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch has no memory for the sizes
+    # RuntimeError: torch has no memory for the sizes.
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         raise UserError(f"{folder / CONFIG_FILE} is no {kind}'s configuration: {error!r}") from None
 
 

@@ -18,7 +18,7 @@ def model_card(config: dict[str, Any], *, describe: Callable[[Mapping[str, Any]]
 
 {describe(config)}
 The base model is not included: it is `{base["name"]}` at revision `{base["revision"]}`; other weights are refused.
-
+{_fallback(config)}
 ```python
 from router import RoutedCausalLM
 
@@ -28,6 +28,16 @@ lm.last_programs  # which layers ran
 ```
 
 {_table(config["made"])}
+"""
+
+
+def _fallback(config: Mapping[str, Any]) -> str:
+    """What runs in the router's place, where it did not pay on held-out prompts."""
+    if "fallback" not in config:
+        return ""
+    return f"""
+**On held-out prompts one program for all was worth more than this router: `{config["fallback"]}`.** It runs in the
+router's place, unless `RoutedCausalLM.from_pretrained` is told `fallback=False`, or `generate` `--no-fallback`.
 """
 
 

@@ -58,7 +58,8 @@ Examples:
 def train(**options: Any) -> None:
     """Train a probe."""
     request = filled(ProbeTrainRequest, options)
-    from router.probes.train import PICTURE_FILE, train_probe
+    from router.artifact.folder import PICTURE_FILE
+    from router.probes.train import train_probe
 
     console = Console()
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=RequestCommand,
-    short_help="Train a router on path data sets, or a selector on a menu.",
-    help="""Train a router on the path data sets that `search` wrote, or a selector on a menu.
+    short_help="Train a router on path data sets, or on a menu.",
+    help="""Train a router on the path data sets that `search` wrote, or on a menu.
 
 Each layer gets a small network that reads the prompt as it enters that layer and says whether the layer is
 skipped, run, or run twice (--head per-layer). Or one classifier reads the hidden states behind the first layers, and
@@ -120,7 +120,13 @@ def _train(request: TrainRequest | MenuTrainRequest, run: Callable[..., TrainedR
             best, f1 = trained.head.best, trained.head.f1
             by_class = ", ".join(f"{name} {score:.3f}" for name, score in f1.items())
             console.say(f"Kept epoch {best['epoch']:.0f}: held-out macro-F1 {best['macro_f1']:.3f} ({by_class}).")
-        console.say(_verdict_on(trained))
+        advice = (
+            "Make a menu of more examples, or train a selector on it: train --menu without --head."
+            if isinstance(request, MenuTrainRequest)
+            else "Search more examples, or train on a menu of programs that are good on many: drllm-pipeline menu, "
+            "then train --menu."
+        )
+        console.say(_verdict_on(trained, advice))
         picture = f"Picture: {request.out / 'training.png'}\n" if trained.head is not None else ""
         console.say(
             f"Router:  {request.out}\n"
@@ -131,21 +137,24 @@ def _train(request: TrainRequest | MenuTrainRequest, run: Callable[..., TrainedR
         )
 
 
-def _verdict_on(trained: TrainedRouter) -> str:
-    """What the router is worth beside one program for all prompts, and what to do where it is worth less."""
+def _verdict_on(trained: TrainedRouter, advice: str) -> str:
+    """What the router is worth beside one program for all prompts, and what to do where it is worth less.
+
+    Args:
+        trained: The end of the training.
+        advice: What to do.
+    """
     judgement = trained.judgement
     if judgement is None:
         return "The router was not judged: its training's examples cannot be read again."
     best = judgement.best_program
-    program = "the base model" if best.is_identity else f"the program {best}"
     if trained.head is None:
-        return f"{judgement.describe()}\nThe router runs {program} for all prompts, the best that is known."
+        return f"{judgement.describe()}\nThe router runs {best.described} for all prompts, the best that is known."
     if not judgement.router_is_worse:
         return judgement.describe()
     return (
-        f"{judgement.describe()}\nThe router is worth less than {program} for all prompts, which it runs unless told "
-        "otherwise (generate --no-fallback). Search more examples, or train on a menu of programs that are good on "
-        "many: drllm-pipeline menu, then train --menu."
+        f"{judgement.describe()}\nThe router is worth less than {best.described} for all prompts, which it runs unless "
+        f"told otherwise (generate --no-fallback). {advice}"
     )
 
 
@@ -160,9 +169,14 @@ def _on_menu(menu: AnyPath, head: str, options: dict[str, Any]) -> MenuTrainRequ
             f"--head {head} does not go with --menu; leave --head out, or give --head {PerLayerRequest.name}"
         )
     _refuse_others({*option_names(MenuTrainRequest), *option_names(PerLayerRequest), "head"}, "--menu --head per-layer")
-    if not _is_given("layer_price"):
-        options = {name: value for name, value in options.items() if name != "layer_price"}
+    options = _without_price_of_runs(options)
     return filled(MenuTrainRequest, options, menu=menu, head=filled(PerLayerRequest, options))
+
+
+def _without_price_of_runs(options: dict[str, Any]) -> dict[str, Any]:
+    """The options without the price of a layer, unless it is given: its default for a menu is another one."""
+    given = _is_given("layer_price")
+    return {name: value for name, value in options.items() if given or name != "layer_price"}
 
 
 def _refuse_others(known: set[str], given_with: str) -> None:
@@ -173,17 +187,18 @@ def _refuse_others(known: set[str], given_with: str) -> None:
     """
     for parameter in click.get_current_context().command.params:
         if parameter.name is not None and parameter.name not in known and _is_given(parameter.name):
-            raise UserError(f"{parameter.opts[0]} has no effect with {given_with}; leave it out")
+            named = "a run folder" if isinstance(parameter, click.Argument) else parameter.opts[0]
+            raise UserError(f"{named} has no effect with {given_with}; leave it out")
 
 
 def _train_selector(menu: AnyPath, options: dict[str, Any]) -> None:
     """Train a selector on a menu, and show how it validates."""
     _refuse_others({*option_names(SelectorRequest), "fit", "seed"}, "--menu")
-    if not _is_given("layer_price"):
-        options = {name: value for name, value in options.items() if name != "layer_price"}
+    options = _without_price_of_runs(options)
     request = filled(SelectorRequest, options, menu=menu)
+    from router.artifact.folder import VALIDATION_FILE
     from router.heads.selector.validation_table import describe_selector, validation_table
-    from router.training.train_selector import VALIDATION_FILE, train_selector
+    from router.training.train_selector import train_selector
 
     console = Console()
     with interruptible(console, "Stopped. Features that were computed are kept; run the same command again."):
@@ -192,8 +207,9 @@ def _train_selector(menu: AnyPath, options: dict[str, Any]) -> None:
         console.print(validation_table(trained.validated))
         console.say(describe_selector(trained.router.head, trained.best_static, trained.validated, trained.gap_closed))
         if (fallback := trained.router.fallback) is not None:
-            program = "the base model" if fallback.is_identity else f"the program {fallback}"
-            console.say(f"The router runs {program} for all prompts unless told otherwise (generate --no-fallback).")
+            console.say(
+                f"The router runs {fallback.described} for all prompts unless told otherwise (generate --no-fallback)."
+            )
         console.say(
             f"Router:     {request.out}\n"
             f"Validation: {request.out / VALIDATION_FILE}\n"

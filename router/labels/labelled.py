@@ -69,6 +69,11 @@ def is_held_out(row: Labelled, fraction: float, *, seed: int = 0) -> bool:
     return int.from_bytes(digest[:8]) < fraction * 2**64
 
 
+def held_out_prompts(rows: Sequence[Labelled], fraction: float, *, seed: int) -> frozenset[str]:
+    """The prompts of the examples that are held out, whose outcomes must decide no label."""
+    return frozenset(row.prompt for row in rows if is_held_out(row, fraction, seed=seed))
+
+
 def split(rows: Sequence[Labelled], fraction: float, *, seed: int) -> tuple[list[Labelled], list[Labelled]]:
     """The rows to train on, and the held-out ones.
 

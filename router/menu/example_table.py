@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.storage import AnyPath, content
+from pipeline.storage.parquet import parquet_bytes
 from pipeline.tasks import Example
 
 FILE = "examples.parquet"
@@ -39,10 +40,7 @@ def encoded_examples(examples: Sequence[Example]) -> bytes:
         [example.answer for example in examples],
         [json.dumps(example.to_json(), ensure_ascii=False) for example in examples],
     ]
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=SCHEMA), buffer, compression="zstd")
-    written: bytes = buffer.getvalue().to_pybytes()
-    return written
+    return parquet_bytes(pa.table(columns, schema=SCHEMA))
 
 
 def read_menu_examples(menu: AnyPath) -> pd.DataFrame:
@@ -69,5 +67,5 @@ def examples_of_menu(rows: pd.DataFrame) -> list[Example]:
     """
     try:
         return [Example.from_json(json.loads(text)) for text in rows.example]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{FILE} of the menu holds an example that cannot be read: {error}") from None

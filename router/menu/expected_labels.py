@@ -4,12 +4,13 @@ The programs that a search finds for an example are right there, often by luck; 
 luck. Here the programs that are right on most examples make a candidate set, which is run on all of them. An example's
 label is the candidate with the highest predicted value: its probability of being right, predicted by leave-one-out
 ridge regression from the base model's hidden states (``router.menu.ridge``), plus the price of the layers that it
-saves. An example without a right program has a label too.
+saves. An example without a right program has a label too. Outcomes on held-out examples decide nothing, neither the
+candidates nor the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from router.menu.candidates import (
     frequent_programs,
     screening_examples,
 )
-from router.menu.ridge import leave_one_out
+from router.menu.ridge import RidgeSolver, principal_components
 
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +51,12 @@ class ExpectedLabels:
 
 
 def expected_labels(
-    run: SearchedRun, service: LabelService, *, num_windows: int, layer_price: float = 0.0
+    run: SearchedRun,
+    service: LabelService,
+    *,
+    num_windows: int,
+    layer_price: float = 0.0,
+    held_out: Set[str] = frozenset(),
 ) -> ExpectedLabels:
     """Label every example of a run with the candidate of the highest predicted value.
 
@@ -59,14 +65,16 @@ def expected_labels(
         service: Runs programs on the examples, and reads their prompts.
         num_windows: Windows of a prompt that its summary is made of.
         layer_price: Price of a layer, in right answers an example.
+        held_out: Prompts of held-out examples.
 
     Returns:
         The labels, in the order of the examples.
     """
     base_labels = run.base_labels
-    candidates, right = candidate_set(run, service)
+    candidates, right = candidate_set(run, service, held_out=held_out)
     summaries = service.summaries(base_labels, num_windows=num_windows)
-    chosen = expected_choice(right, candidates, summaries, layer_price=layer_price)
+    known = np.array([row.prompt not in held_out for row in base_labels])
+    chosen = expected_choice(right, candidates, summaries, known=known, layer_price=layer_price)
     return ExpectedLabels(
         candidates=candidates,
         rows=[relabelled(row, candidates[choice]) for row, choice in zip(base_labels, chosen)],
@@ -76,15 +84,18 @@ def expected_labels(
     )
 
 
-def candidate_set(run: SearchedRun, service: LabelService) -> tuple[list[LayerProgram], Array]:
+def candidate_set(
+    run: SearchedRun, service: LabelService, *, held_out: Set[str] = frozenset()
+) -> tuple[list[LayerProgram], Array]:
     """The candidate set of a run, the identity program first, and whether each is right on each example, ``[N, M]``."""
-    screened = frequent_programs(run.rows, run.base_labels[0].program)
-    candidates = choose_candidates(screened, service.verdicts(run, screening_examples(run.examples), screened))
+    screened = frequent_programs(run.rows[~run.rows.prompt.isin(held_out)], run.base_labels[0].program)
+    training = [one for one in run.examples if one.prompt not in held_out]
+    candidates = choose_candidates(screened, service.verdicts(run, screening_examples(training), screened))
     return candidates, service.verdicts(run, run.examples, candidates)
 
 
 def expected_choice(
-    right: Array, programs: Sequence[LayerProgram], summaries: Array, *, layer_price: float
+    right: Array, programs: Sequence[LayerProgram], summaries: Array, *, known: Array, layer_price: float
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """For each example the program with the highest predicted value.
 
@@ -92,14 +103,26 @@ def expected_choice(
         right: Whether each program is right on each example, ``[N, M]``; the first is the identity program.
         programs: The M programs.
         summaries: Summaries of the base model's hidden states on the prompts, ``[N, …]``.
+        known: Whether an example's outcomes count, bool ``[N]``: its own never do in its own prediction.
         layer_price: Price of a layer, in right answers an example.
 
     Returns:
         Indices of programs, ``[N]``.
+
+    Raises:
+        ValueError: Too few outcomes count.
     """
+    if known.sum() < 2:
+        raise ValueError(
+            f"of {len(known)} examples {len(known) - known.sum()} are held out, which leaves too few to predict one "
+            "from the others; search more of them, or hold out fewer with --held-out"
+        )
     outcomes = right.astype(np.float64)
     # Gains over the base model vary less by chance than the outcomes themselves.
-    gain = leave_one_out(summaries, outcomes - outcomes[:, :1])
+    gain, inputs = outcomes - outcomes[:, :1], summaries.reshape(len(summaries), -1)
+    found = principal_components(inputs[known])
+    fitted = RidgeSolver(found.scores).fit(gain[known])
+    gain[known], gain[~known] = fitted.left_out, fitted.predict(found.of(inputs[~known]))
     return np.asarray((gain + layer_price * np.array([program.saved_layers for program in programs])).argmax(1))
 
 

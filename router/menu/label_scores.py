@@ -21,6 +21,7 @@ from pipeline.distributed.model_actor import TaskActor
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.storage import AnyPath, content, is_there
+from pipeline.storage.parquet import parquet_bytes
 from pipeline.tasks import Example, Task
 from pipeline.tasks.scoring.choice import Choice
 
@@ -91,11 +92,12 @@ class LabelScoresActor(TaskActor):
 
 
 def without_content(example: Example) -> list[Example]:
-    """The example with questions that say nothing, its wording kept where the task has one."""
-    return [
-        replace(example, question=_emptied(example.question, nothing), prompt=None, renderings=())
-        for nothing in CONTENT_FREE
-    ]
+    """The example with questions that say nothing, its wording kept where the task has one.
+
+    Without a wording an empty question is no prompt, and is left out.
+    """
+    questions = [_emptied(example.question, nothing) for nothing in CONTENT_FREE]
+    return [replace(example, question=one, prompt=None, renderings=()) for one in questions if one.strip()]
 
 
 def _emptied(question: str, nothing: str) -> str:
@@ -131,10 +133,7 @@ def encoded_scores(
         [list(map(float, row)) for row in scores],
         [list(map(float, bias))] * len(examples),
     ]
-    buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=_SCHEMA), buffer, compression="zstd")
-    written: bytes = buffer.getvalue().to_pybytes()
-    return written
+    return parquet_bytes(pa.table(columns, schema=_SCHEMA))
 
 
 def read_label_scores(menu: AnyPath) -> LabelScores | None:
@@ -152,9 +151,13 @@ def read_label_scores(menu: AnyPath) -> LabelScores | None:
     if not table.schema.equals(_SCHEMA) or not len(table):
         raise UserError(f"{menu / FILE} has other columns; remove it, and run the same menu command again")
     rows = table.to_pydict()
+    number = len(rows["labels"][0] or ())
+    widths = {len(row or ()) for name in ("labels", "scores", "content_free") for row in rows[name]}
+    if widths != {number} or not all(label is not None and 0 <= label < number for label in rows["label"]):
+        raise UserError(f"{menu / FILE} is damaged; remove it, and run the same menu command again")
     return LabelScores(
         labels=tuple(rows["labels"][0]),
         right=np.array(rows["label"]),
-        scores=np.array(rows["scores"]),
-        content_free=np.array(rows["content_free"][0]),
+        scores=np.array(rows["scores"], dtype=np.float64),
+        content_free=np.array(rows["content_free"][0], dtype=np.float64),
     )

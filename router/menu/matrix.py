@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from pipeline.storage import AnyPath, Writer, content, entries
+from pipeline.storage.parquet import parquet_bytes
 from router.menu.racing import Outcomes
 
 Array = np.ndarray[Any, Any]
@@ -178,7 +179,7 @@ class Matrix:
         table = table.replace_schema_metadata({_RUN: str(cost.run), _SEPARATELY: str(cost.separately)})
         named = "\n".join(f"{place} {program}" for place, program in zip(rows.place, rows.program))
         digest = hashlib.sha256(named.encode()).hexdigest()[:16]
-        written = _bytes(table)
+        written = parquet_bytes(table)
         writer.write(f"{FOLDER}/{chunk.places[0]:07d}-{digest}.parquet", written, _equals(written))
         for column, program in enumerate(chunk.programs):
             self._column(self._right, program)[list(chunk.places)] = outcomes.right[:, column]
@@ -251,13 +252,6 @@ def _read(shard: AnyPath) -> pa.Table:
 
 def _damaged(shard: AnyPath, reason: object) -> UserError:
     return UserError(f"{shard} is damaged ({reason}); remove it, and run the same menu command again")
-
-
-def _bytes(table: pa.Table) -> bytes:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
-    written: bytes = buffer.getvalue().to_pybytes()
-    return written
 
 
 def _equals(written: bytes) -> Callable[[bytes], None]:

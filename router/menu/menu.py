@@ -3,6 +3,7 @@
 MENU/menu.json           base model, examples, programs and figures; ``finished`` is true once the menu is chosen
 MENU/examples.parquet    the examples; see ``router.menu.example_table``
 MENU/matrix/*.parquet    outcomes of programs on examples; see ``router.menu.matrix``
+MENU/label_scores.parquet   scores of the labels, where all examples have the same; see ``router.menu.label_scores``
 MENU/README.md           card
 MENU/front.png           the front: length against right answers on held-out examples
 """
@@ -91,7 +92,7 @@ class Menu:
     Attributes:
         settings: What it is of.
         programs: Its programs, the identity program first.
-        notes: How it was found: rounds, evaluations and layers run.
+        notes: How it was found: rounds, evaluations, and the tokens that the layers ran.
     """
 
     settings: MenuSettings

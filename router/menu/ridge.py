@@ -122,7 +122,9 @@ class PrincipalComponents:
 
     def of(self, inputs: Array) -> Array:
         """Components of further examples, ``[N, F]`` to ``[N, K]``."""
-        return np.asarray(((inputs.reshape(len(inputs), -1) - self.mean) / self.deviation) @ self.directions)
+        return np.asarray(
+            ((inputs.reshape(len(inputs), len(self.mean)) - self.mean) / self.deviation) @ self.directions
+        )
 
 
 def components(inputs: Array) -> Array:

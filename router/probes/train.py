@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.model_source import ModelSource, resolve_model
 from pipeline.storage import is_there, uploaded, without_secrets
 from router.artifact.base_model import BaseModelRef
-from router.artifact.folder import check_output_folder, make_early
+from router.artifact.folder import METRICS_FILE, PICTURE_FILE, check_output_folder, make_early
 from router.features.hidden_states import StateStore
 from router.features.read_hidden_states import StateRequest, read_states
 from router.probes.fit import fit_probe
@@ -32,9 +32,6 @@ from router.probes.probe import Probe, chosen_labels
 from router.probes.probe_plot import draw_probe
 from router.probes.probe_requests import ProbeKind, ProbeTrainRequest
 from router.probes.texts import LabelledText, check_labels, labels_of, read_texts
-
-METRICS_FILE = "metrics.jsonl"
-PICTURE_FILE = "training.png"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A router on disk: ``config.json``, ``model.safetensors`` and a model card. The base model is named, not copied.
 
 ROUTER/config.json         kind, sizes, the base model by name and revision, how prompts are tokenized, how it was made
-ROUTER/model.safetensors   the weights, and the log-probabilities on held-out prompts
+ROUTER/model.safetensors   the weights, and what the head predicts on held-out prompts
 ROUTER/README.md           model card
 """
 
@@ -40,7 +40,7 @@ class Router:
     Attributes:
         base: The base model.
         head: The trained head.
-        held_out: The head's log-probabilities on held-out prompts, ``[N, …]``: budgets are planned on them.
+        held_out: The head's predictions on held-out prompts, ``[N, …]``: budgets are planned on them.
         trained_on: Fingerprints (see ``text_fingerprint``) of the prompts and examples that were searched for training:
             a fair evaluation leaves them out.
         add_special_tokens: Whether the tokenizer adds its special tokens to a prompt, as it did in training.

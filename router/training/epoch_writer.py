@@ -9,10 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from router.artifact.folder import METRICS_FILE, TENSORBOARD
 from router.fitting import EpochRecord
 from router.heads.head_request import HeadRequest
-
-METRICS_FILE = "metrics.jsonl"
 
 
 class EpochWriter(ExitStack):
@@ -38,8 +37,9 @@ class EpochWriter(ExitStack):
         from torch.utils.tensorboard import SummaryWriter
 
         self._lines = self.enter_context((folder / METRICS_FILE).open("w", encoding="utf-8"))
-        self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._board = SummaryWriter(str(folder / TENSORBOARD))
         self.callback(self._board.close)
+        self._written = 0
         self._wandb_run: Any = None
         if wandb_project is not None:
             import wandb
@@ -50,9 +50,10 @@ class EpochWriter(ExitStack):
     def write(self, record: EpochRecord) -> None:
         """Write the record of one epoch to every log, and pass it to ``on_epoch``."""
         self._on_epoch(record)
+        self._written += 1
         self._lines.write(json.dumps(record) + "\n")
         self._lines.flush()
         for name, value in record.items():
-            self._board.add_scalar(name, value, int(record["epoch"]))
+            self._board.add_scalar(name, value, self._written)
         if self._wandb_run is not None:
             self._wandb_run.log(record)

@@ -7,7 +7,7 @@ better program is kept as its fallback.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -184,13 +184,14 @@ def judge_on_held_out(
     Raises:
         UserError: The model cannot be loaded.
     """
-    held_out = {row.example_id for row in labels.held_out}
+    # By the prompt, as the split is: two runs may give one id to different examples.
+    held_out = {row.prompt for row in labels.held_out}
     try:
         runs = [SearchedRun.read(path, questions=questions) for path, questions in request.sources]
     except UserError as error:
         service.announce(f"The router is not compared with one program for all prompts: {error}")
         return None
-    asked = [[one for one in run.examples if one.id in held_out] for run in runs]
+    asked = [[one for one in run.examples if one.prompt in held_out] for run in runs]
     share = min(1.0, MOST_JUDGED / max(1, sum(map(len, asked))))
     asked = [examples[: max(1, round(share * len(examples)))] for examples in asked]
     price = request.layer_price if request.labels == "expected" else 0.0
@@ -204,23 +205,23 @@ def judge_on_held_out(
 
 
 def best_static(
-    runs: Sequence[SearchedRun], service: ModelService, held_out: set[str], *, layer_price: float
+    runs: Sequence[SearchedRun], service: ModelService, held_out: Set[str], *, layer_price: float
 ) -> LayerProgram:
     """Of the programs that are candidates in all runs, the one that is worth most on the training examples.
 
     Args:
         runs: The runs.
         service: Knows the candidates' verdicts from the labels.
-        held_out: Ids of the examples that do not count.
+        held_out: Prompts of the examples that do not count.
         layer_price: Price of a layer, in right answers an example.
     """
     right: dict[LayerProgram, list[float]] = {}
     for run in runs:
-        candidates, verdicts = candidate_set(run, service)
-        counts = [example.id not in held_out for example in run.examples]
+        candidates, verdicts = candidate_set(run, service, held_out=held_out)
+        counts = [example.prompt not in held_out for example in run.examples]
         for program, of_program in zip(candidates, np.asarray(verdicts).T):
             right.setdefault(program, []).append(float(of_program[counts].sum()))
-    training = sum(example.id not in held_out for run in runs for example in run.examples)
+    training = sum(example.prompt not in held_out for run in runs for example in run.examples)
     shared = {program: sum(found) for program, found in right.items() if len(found) == len(runs)}
     return min(
         shared, key=lambda program: (layer_price * len(program) - shared[program] / max(1, training), len(program))

@@ -2,7 +2,8 @@
 
 A search says which programs are right on one example, often by luck. A matrix says it of every program on every
 example, so that a regression can tell what examples have in common. The labels are its predictions, each example's own
-outcomes left out: the program that a selector would choose, and how much is left to expect of others' counts.
+outcomes left out: the program that a selector would choose, and how much others are to be expected beside it. What is
+expected of held-out examples comes from the others alone.
 
 Shapes: N examples, M programs, L layers.
 """
@@ -23,7 +24,7 @@ from router.menu.ridge import principal_components
 
 Array = np.ndarray[Any, Any]
 
-#: Right answers an example by which a program's value must be higher for e times the share.
+#: A program whose value is higher by this much, in right answers an example, has e times the share.
 _TEMPERATURE = 0.02
 
 
@@ -44,20 +45,24 @@ class MenuLabels:
     shares: Array
 
 
-def menu_labels(inputs: Array, right: Array, programs: Sequence[LayerProgram], *, layer_price: float) -> MenuLabels:
+def menu_labels(
+    inputs: Array, right: Array, programs: Sequence[LayerProgram], *, known: Array, layer_price: float
+) -> MenuLabels:
     """Label every example of a menu.
 
     Args:
         inputs: Inputs of each example, ``[N, F]``.
         right: Right answers of the menu's programs, ``[N, M]``.
         programs: The programs, the identity program first.
+        known: Whether an example is trained on, bool ``[N]``: no outcome of another one counts.
         layer_price: Price of a layer, in right answers an example.
     """
     places = [place for place, program in enumerate(programs) if expressible_as_counts(program.counts)]
     kept, of_kept = [programs[place] for place in places], right[:, places]
-    found = principal_components(inputs)
-    chances = fit_chances(found, of_kept, num_landmarks=LANDMARKS).left_out
-    rule = best_caution(chances, of_kept, kept, layer_price=layer_price)
+    fitted = fit_chances(principal_components(inputs[known]), of_kept[known], num_landmarks=LANDMARKS)
+    chances = np.empty(of_kept.shape)
+    chances[known], chances[~known] = fitted.left_out, fitted.beliefs.chances(inputs[~known])
+    rule = best_caution(fitted.left_out, of_kept[known], kept, layer_price=layer_price)
     chosen = rule.choose(chances)
     value = chances - layer_price * rule.lengths
     value[:, rule.best_static] += rule.caution

@@ -1,4 +1,4 @@
-"""The data of a selector's training: its menu's outcomes, and the first layers' states of its prompts."""
+"""The data of a selector's training: a menu with its prompts' states at each exit, folds, and outcomes of use."""
 
 from __future__ import annotations
 
@@ -8,28 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
-from pipeline.storage import AnyPath
 from pipeline.tasks.arithmetic_kinds import kind_of
-from pipeline.tasks.prompting import is_day
-from router.artifact.base_model import BaseModelRef, lasting_name, text_fingerprint
-from router.features.prompt_template import PromptTemplate
-from router.heads.head import Head
 from router.heads.selector.feedback import Feedback, read_feedback
 from router.heads.selector.fit import FittedSelector, SeenOutcomes, fit_at_best_exit, places_behind
-from router.heads.selector.selector_head import SELECTIONS, depths_of
 from router.heads.selector.selector_request import SelectorRequest
 from router.heads.selector.validation import Validated, folds_of, validate
-from router.labels.labelled import Labelled
-from router.menu.example_table import read_menu_examples
 from router.menu.label_scores import LabelScores, read_label_scores
-from router.menu.matrix import read_matrix
-from router.menu.menu import Menu, read_menu
-from router.routed.checkpoint import Router
+from router.menu.menu import Menu
+from router.training.menu_data import MenuData, prompt_inputs, read_menu_data, service_of_menu
 from router.training.model_service import FrozenModelService
 
 Array = np.ndarray[Any, Any]
@@ -39,30 +28,22 @@ _EXITS = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectorData:
+class SelectorData(MenuData):
     """The data of a selector's training; N examples, M programs.
 
     Attributes:
-        menu: The menu.
-        rows: Its examples, in the order of the race.
-        programs: Its programs, the identity program first.
-        right: Right answers, ``[N, M]``.
         inputs: By the exit, the inputs of each example, ``[N, F]``.
         folds: The fold of each example, ``[N]``.
-        judged: Whether figures are of an example, bool ``[N]``: those that the menu held out.
         label_scores: The labels, where all examples have the same ones.
         seen: Outcomes after deployment; None where there are none.
+        seen_prompts: Their prompts.
     """
 
-    menu: Menu
-    rows: pd.DataFrame
-    programs: list[LayerProgram]
-    right: Array
     inputs: Mapping[int, Array]
     folds: Array
-    judged: Array
     label_scores: LabelScores | None
     seen: SeenOutcomes | None
+    seen_prompts: Sequence[str] = ()
 
     def validate(
         self, *, layer_price: float, show: Callable[[int, int], None] = lambda done, total: None
@@ -98,6 +79,7 @@ class SelectorData:
             folds=self.folds[examples],
             judged=self.judged[examples],
             label_scores=scores and replace(scores, right=scores.right[examples], scores=scores.scores[examples]),
+            seen=self.seen and self.seen.of_programs(programs),
         )
 
 
@@ -117,70 +99,29 @@ def read_selector_data(
     Raises:
         UserError: Something in the request, or in the menu, is wrong.
     """
-    menu, rows = read_menu(request.menu), read_menu_examples(request.menu)
-    programs = [one.program for one in menu.programs]
-    right = right_answers(request.menu, programs, len(rows))
-    exits = exits_of(request, programs)
-    folds = folds_of(list(rows.prompt), seed=request.seed)
-    feedback = _feedback(request, programs, rows, announce)
-    with _service(request, menu, announce, show) as service:
-        inputs = _inputs(service, menu, list(rows.prompt), exits)
-        seen = _seen(service, menu, feedback, programs, exits)
+    data = read_menu_data(request.menu)
+    prompts, scores = list(data.rows.prompt), read_label_scores(request.menu)
+    exits = exits_of(request, data.programs)
+    folds = folds_of(prompts, seed=request.seed)
+    feedback = _feedback(request, data.programs, data.rows, announce)
+    with service_of_menu(
+        data.menu,
+        location=request.base,
+        features=request.features,
+        resources=request.resources,
+        announce=announce,
+        show=show,
+    ) as service:
+        inputs = prompt_inputs(service, data.menu, prompts, exits)
+        seen = _seen(service, data.menu, feedback, data.programs, exits)
     return SelectorData(
-        menu=menu,
-        rows=rows,
-        programs=programs,
-        right=right,
+        **vars(data),
         inputs=inputs,
         folds=folds,
-        judged=np.arange(len(rows)) >= len(rows) - menu.settings.num_held_out,
-        label_scores=read_label_scores(request.menu),
+        label_scores=scores,
         seen=seen,
+        seen_prompts=[one.prompt for one in feedback],
     )
-
-
-def router_of_menu(
-    data: SelectorData, head: Head, sample: torch.Tensor, *, base: str | None, made: Mapping[str, Any]
-) -> Router:
-    """A router that was trained on a menu.
-
-    Args:
-        data: The menu.
-        head: The head.
-        sample: The head's predictions on held-out prompts, ``[N, *sample_shape]``.
-        base: The base model, if it lies elsewhere now than the menu says.
-        made: Settings and metrics of the training.
-    """
-    settings, rows = data.menu.settings, data.rows
-    known = {text_fingerprint(str(prompt)) for prompt in rows.prompt}
-    known |= {
-        text_fingerprint(str(task), str(example)) for task, example in zip(rows.task, rows.example_id, strict=True)
-    }
-    day = settings.others.get("day")
-    return Router(
-        base=BaseModelRef(name=lasting_name(base or settings.base.name), revision=settings.base.revision),
-        head=head,
-        held_out=sample,
-        trained_on=frozenset(known),
-        add_special_tokens=settings.add_special_tokens,
-        made={"data": [], "days": [day] if is_day(day) else [], **made},
-    )
-
-
-def right_answers(menu: AnyPath, programs: Sequence[LayerProgram], num_examples: int) -> Array:
-    """Right answers of a menu's programs on its examples, ``[N, M]``.
-
-    Raises:
-        UserError: An outcome is missing.
-    """
-    frame = read_matrix(menu)
-    names = list(map(str, programs))
-    table = frame[frame.program.isin(names)].pivot(index="place", columns="program", values="right")
-    right = table.reindex(index=range(num_examples), columns=names).to_numpy(dtype=np.float64)
-    missing = int(np.isnan(right).sum())
-    if missing:
-        raise UserError(f"{missing} outcomes are missing in {menu}; run the menu command again, which fills them")
-    return right
 
 
 def exits_of(request: SelectorRequest, programs: Sequence[LayerProgram]) -> list[int]:
@@ -198,24 +139,6 @@ def exits_of(request: SelectorRequest, programs: Sequence[LayerProgram]) -> list
             "nothing to choose; give a smaller --exit, or a menu with more programs"
         )
     return found
-
-
-def _service(
-    request: SelectorRequest,
-    menu: Menu,
-    announce: Callable[[str], None],
-    show: Callable[[str, int, int], None],
-) -> FrozenModelService:
-    return FrozenModelService(
-        base=menu.settings.base,
-        location=request.base,
-        dtype=menu.settings.dtype,
-        add_special_tokens=menu.settings.add_special_tokens,
-        resources=request.resources,
-        folder=request.features or cache_folder() / "features",
-        announce=announce,
-        show=show,
-    )
 
 
 def _feedback(
@@ -246,23 +169,7 @@ def _seen(
     if not feedback:
         return None
     return SeenOutcomes(
-        inputs=_inputs(service, menu, [one.prompt for one in feedback], exits),
+        inputs=prompt_inputs(service, menu, [one.prompt for one in feedback], exits),
         places=np.array([programs.index(one.program) for one in feedback]),
         outcomes=np.array([one.score for one in feedback]),
     )
-
-
-def _inputs(service: FrozenModelService, menu: Menu, prompts: Sequence[str], exits: Sequence[int]) -> dict[int, Array]:
-    """By the exit, the inputs of each prompt, ``[N, F]``."""
-    template = PromptTemplate(add_special_tokens=menu.settings.add_special_tokens)
-    labelled = [
-        Labelled(example_id=prompt, task=menu.settings.task, prompt=prompt, counts=(1,) * menu.settings.num_layers)
-        for prompt in prompts
-    ]
-    stores = [
-        service.states(labelled, prompt_template=template, state_selection=selection, early=exits[-1])
-        for selection in SELECTIONS
-    ]
-    # [N, S, selections, D]
-    states = np.stack([np.stack([store.read(prompt)[0] for prompt in prompts]) for store in stores], axis=2)
-    return {at: states[:, depths_of(at)].reshape(len(prompts), -1).astype(np.float32) for at in exits}

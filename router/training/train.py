@@ -23,7 +23,7 @@ from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
 from pipeline.storage import absolute_path, is_there, uploaded
 from router.artifact.base_model import BaseModelRef, lasting_name
-from router.artifact.folder import check_output_folder, make_early
+from router.artifact.folder import PICTURE_FILE, check_output_folder, make_early, remove_training_records
 from router.fitting import EpochRecord
 from router.heads.head import Head
 from router.heads.kind import HeadKind, TrainedHead
@@ -39,7 +39,6 @@ from router.training.train_request import TrainRequest
 
 #: Held-out examples below which their figures are luck.
 FEW_HELD_OUT = 10
-PICTURE_FILE = "training.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +102,7 @@ def train(
             with service:
                 judgement = judge_on_held_out(None, labels, request, service, show=show)
             router = _static_router(request, runs, labels, judgement)
+            remove_training_records(request.out)
             router.save(request.out)
             return TrainedRouter(router=router, head=None, judgement=judgement)
         announce(f"Training {labels.description} on {len(labels.train)} examples, {len(labels.held_out)} held out.")
@@ -111,6 +111,7 @@ def train(
                 f"Warning: figures on {len(labels.held_out)} held-out examples say little; search more examples, or "
                 "hold out more with --held-out."
             )
+        remove_training_records(request.out)
         with uploaded(request.out) as folder:
             folder.mkdir(parents=True, exist_ok=True)
             with EpochWriter(request.head, folder, on_epoch, wandb_project=request.wandb) as writer:
@@ -172,11 +173,18 @@ def _static_router(
 ) -> Router:
     """The router that runs the best program that is known for all prompts."""
     program = LayerProgram.identity(runs.num_layers) if judgement is None else judgement.best_program
-    description = load_description(resolve_model(request.base or runs.base.name))[0]
-    head = StaticHead(program, description.hidden_size)
+    head = static_head(program, request.base or runs.base.name)
     made = {"reason": f"there was nothing to learn: {labels.nothing_to_learn}"}
-    router = _of_training(request, runs, labels, head, torch.ones(1), made)
-    return router if judgement is None else replace(router, made=router.made | {"judgement": judgement.to_settings()})
+    return judged(_of_training(request, runs, labels, head, torch.ones(1), made), judgement)
+
+
+def static_head(program: LayerProgram, base: str) -> StaticHead:
+    """The head of a router that runs one program of a base model for all prompts.
+
+    Raises:
+        UserError: The base model is not there.
+    """
+    return StaticHead(program, load_description(resolve_model(base))[0].hidden_size)
 
 
 def judged(router: Router, judgement: HeldOutJudgement | None) -> Router:
@@ -186,7 +194,9 @@ def judged(router: Router, judgement: HeldOutJudgement | None) -> Router:
     return replace(
         router,
         made=router.made | {"judgement": judgement.to_settings()},
-        fallback=judgement.best_program if judgement.router_is_worse else None,
+        fallback=judgement.best_program
+        if judgement.router_is_worse and not isinstance(router.head, StaticHead)
+        else None,
     )
 
 

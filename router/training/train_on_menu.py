@@ -11,28 +11,26 @@ The folder is that of ``router.training.train``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from pipeline.distributed.cluster import check_output
-from pipeline.engine.loading import cache_folder, load_description
 from pipeline.errors import UserError
-from pipeline.model_source import resolve_model
 from pipeline.program import LayerProgram
 from pipeline.storage import uploaded
 from pipeline.tasks import Example, TaskOptions
 from pipeline.tasks.prompting import Prompting, is_day
-from router.artifact.folder import check_output_folder, make_early
+from router.artifact.folder import PICTURE_FILE, check_output_folder, make_early, remove_training_records
 from router.fitting import EpochRecord
 from router.heads.head import Head
 from router.heads.per_layer.train import TrainedPerLayer, fit_per_layer
 from router.heads.registry import kind_of
-from router.heads.selector.selector_request import SelectorRequest
-from router.heads.static.static_head import StaticHead
-from router.labels.labelled import Labelled, TrainingLabels, split
+from router.heads.selector.choice import MenuChoice
+from router.labels.labelled import Labelled, TrainingLabels, held_out_prompts, split
 from router.menu.candidates import counts_of
 from router.menu.example_table import examples_of_menu
 from router.menu.expected_labels import relabelled
@@ -40,11 +38,11 @@ from router.menu.menu import MenuSettings
 from router.routed.checkpoint import Router
 from router.training.epoch_writer import EpochWriter
 from router.training.held_out_judgement import MOST_JUDGED, ROUTER, asking_of, judge
+from router.training.menu_data import MenuData, prompt_inputs, read_menu_data, service_of_menu
 from router.training.menu_labels import MenuLabels, menu_labels
 from router.training.menu_train_request import MenuTrainRequest
 from router.training.model_service import FrozenModelService
-from router.training.selector_data import SelectorData, read_selector_data, router_of_menu
-from router.training.train import PICTURE_FILE, TrainedRouter, check_wandb, draw, judged
+from router.training.train import TrainedRouter, check_wandb, draw, judged, static_head
 
 Array = np.ndarray[Any, Any]
 
@@ -104,32 +102,46 @@ def train_on_menu(
     check_output(request.out)
     check_output_folder(request.out, "router", overwrite=request.overwrite)
     check_wandb(request.wandb)
-    data = read_selector_data(_as_selector(request), announce=announce, show=show)
+    data = read_menu_data(request.menu)
     examples, task = examples_of_menu(data.rows), MenuTask.of(data.menu.settings)
-    made = menu_labels(data.inputs[max(data.inputs)], data.right, data.programs, layer_price=request.layer_price)
-    labels = _training_labels(request, data, made)
-    announce(_described(data, made))
-    make_early(request.out, "router")
-    trained: TrainedPerLayer | None = None
-    static = _best_static(request, data, made, labels)
-    with _service(request, data, announce, show) as service:
-        if labels.nothing_to_learn is not None:
-            announce(f"There is nothing to learn: {labels.nothing_to_learn}.")
-            location = resolve_model(request.base or data.menu.settings.base.name)
-            head: Head = StaticHead(static, load_description(location)[0].hidden_size)
-            made_of: Mapping[str, Any] = {"reason": f"there was nothing to learn: {labels.nothing_to_learn}"}
-            router = _router(request, data, labels, head, torch.ones(1), made_of)
-        else:
+    unlabelled = _unlabelled(data)
+    # Before any outcome is looked at: what is judged on must decide no label.
+    split(unlabelled, request.held_out, seed=request.head.seed)
+    prompts = held_out_prompts(unlabelled, request.held_out, seed=request.head.seed)
+    known = ~data.rows.prompt.isin(prompts).to_numpy()
+    with service_of_menu(
+        data.menu,
+        location=request.base,
+        features=request.features,
+        resources=request.resources,
+        announce=announce,
+        show=show,
+    ) as service:
+        at = max(1, data.menu.settings.num_layers // 2)
+        inputs = prompt_inputs(service, data.menu, list(data.rows.prompt), [at])[at]
+        made = menu_labels(inputs, data.right, data.programs, known=known, layer_price=request.layer_price)
+        labels = _training_labels(request, data, unlabelled, made)
+        announce(_described(data, made, known))
+        make_early(request.out, "router")
+        remove_training_records(request.out)
+        trained, router = None, None
+        if labels.nothing_to_learn is None:
             trained = _fitted(request, data, labels, examples, task, service, announce, show, on_epoch)
             router = _router(request, data, labels, trained.head, trained.sample, trained.made)
+        else:
+            announce(f"There is nothing to learn: {labels.nothing_to_learn}.")
         judgement = judge(
-            None if trained is None else router,
-            [(task, _judged_examples(data, labels, examples))],
-            static,
+            router,
+            [(task, _judged_examples(data, known, examples))],
+            _best_static(request, data, known),
             service,
             layer_price=request.layer_price,
             show=show,
         )
+    if router is None:
+        head = static_head(judgement.best_program, request.base or data.menu.settings.base.name)
+        reason = {"reason": f"there was nothing to learn: {labels.nothing_to_learn}"}
+        router = _router(request, data, labels, head, torch.ones(1), reason)
     router = judged(router, judgement)
     router.save(request.out)
     return TrainedRouter(router=router, head=trained, judgement=judgement)
@@ -137,7 +149,7 @@ def train_on_menu(
 
 def _fitted(
     request: MenuTrainRequest,
-    data: SelectorData,
+    data: MenuData,
     labels: TrainingLabels,
     examples: Sequence[Example],
     task: MenuTask,
@@ -146,7 +158,7 @@ def _fitted(
     show: Callable[[str, int, int], None],
     on_epoch: Callable[[EpochRecord], None],
 ) -> TrainedPerLayer:
-    """The routers of the best round.
+    """The routers of the last round.
 
     Raises:
         UserError: The routers cannot be trained on these labels, or the folder does not take a file.
@@ -166,7 +178,9 @@ def _fitted(
                         f"Round {number + 1} of {request.rounds + 1}: training {labels.description} on "
                         f"{len(labels.train) + len(others)} rows, {len(labels.held_out)} held out."
                     )
-                    trained = fit_per_layer(labels, store, request.head, writer.write, others=others)
+                    trained = fit_per_layer(
+                        labels, store, request.head, partial(_write, writer, number + 1), others=others
+                    )
                     if number == request.rounds:
                         break
                     router = _router(request, data, labels, trained.head, trained.sample, trained.made)
@@ -187,21 +201,27 @@ def _fitted(
     return trained
 
 
-def _training_labels(request: MenuTrainRequest, data: SelectorData, made: MenuLabels) -> TrainingLabels:
-    """The labels of a menu's examples.
+def _write(writer: EpochWriter, number: int, record: EpochRecord) -> None:
+    """Write an epoch's record with the number of its round; epochs count from 1 in each."""
+    writer.write({**record, "round": number})
 
-    Raises:
-        UserError: There are too few examples.
-    """
+
+def _unlabelled(data: MenuData) -> list[Labelled]:
+    """A menu's examples, each with the identity program as its label."""
+    counts = counts_of(data.programs[0])
+    return [
+        Labelled(example_id=str(row.example_id), task=str(row.task), prompt=str(row.prompt), counts=counts)
+        for row in data.rows.itertuples()
+    ]
+
+
+def _training_labels(
+    request: MenuTrainRequest, data: MenuData, unlabelled: Sequence[Labelled], made: MenuLabels
+) -> TrainingLabels:
+    """The labels of a menu's examples."""
     rows = [
-        Labelled(
-            example_id=str(row.example_id),
-            task=str(row.task),
-            prompt=str(row.prompt),
-            counts=counts_of(made.programs[place]),
-            shares=tuple(map(tuple, shares)),
-        )
-        for row, place, shares in zip(data.rows.itertuples(), made.chosen, made.shares.tolist(), strict=True)
+        replace(relabelled(row, made.programs[place]), shares=tuple(map(tuple, shares)))
+        for row, place, shares in zip(unlabelled, made.chosen, made.shares.tolist(), strict=True)
     ]
     train, held_out = split(rows, request.held_out, seed=request.head.seed)
     different = {row.program for row in train}
@@ -216,68 +236,33 @@ def _training_labels(request: MenuTrainRequest, data: SelectorData, made: MenuLa
     )
 
 
-def _described(data: SelectorData, made: MenuLabels) -> str:
-    """What the labels are, in a line for the user."""
-    right = data.right[:, made.places]
+def _described(data: MenuData, made: MenuLabels, known: Array) -> str:
+    """What the labels of the examples that are trained on are, in a line for the user."""
+    right, chosen = data.right[known][:, made.places], made.chosen[known]
     lengths = np.array([len(program) for program in made.programs])
     return (
         f"The labels of {len(right)} examples, from {len(made.programs)} of {len(data.programs)} programs that counts "
-        f"express, are right on {100 * right[np.arange(len(right)), made.chosen].mean():.1f} % with "
-        f"{lengths[made.chosen].mean():.2f} layers, the base model on {100 * right[:, 0].mean():.1f} %."
+        f"express, are right on {100 * right[np.arange(len(right)), chosen].mean():.1f} % with "
+        f"{lengths[chosen].mean():.2f} layers, the base model on {100 * right[:, 0].mean():.1f} %."
     )
 
 
-def _best_static(
-    request: MenuTrainRequest, data: SelectorData, made: MenuLabels, labels: TrainingLabels
-) -> LayerProgram:
+def _best_static(request: MenuTrainRequest, data: MenuData, known: Array) -> LayerProgram:
     """The program of the menu that is worth most on the examples that are trained on."""
-    held_out = {row.example_id for row in labels.held_out}
-    counts = ~data.rows.example_id.isin(held_out).to_numpy()
-    lengths = np.array([len(program) for program in data.programs])
-    value = data.right[counts].mean(0) - request.layer_price * lengths
-    return data.programs[min(range(len(value)), key=lambda place: (-value[place], lengths[place], place))]
+    choice = MenuChoice.of(data.programs, data.right[known], caution=0.0, layer_price=request.layer_price)
+    return data.programs[choice.best_static]
 
 
-def _judged_examples(data: SelectorData, labels: TrainingLabels, examples: Sequence[Example]) -> list[Example]:
+def _judged_examples(data: MenuData, known: Array, examples: Sequence[Example]) -> list[Example]:
     """The held-out examples; where there are any, those that took no part in the choice of the menu's programs."""
-    held_out = {row.example_id for row in labels.held_out}
-    asked = [(one, apart) for one, apart in zip(examples, data.judged, strict=True) if one.id in held_out]
-    return ([one for one, apart in asked if apart] or [one for one, _ in asked])[:MOST_JUDGED]
-
-
-def _as_selector(request: MenuTrainRequest) -> SelectorRequest:
-    return SelectorRequest(
-        menu=request.menu,
-        out=request.out,
-        base=request.base,
-        features=request.features,
-        resources=request.resources,
-        overwrite=request.overwrite,
-    )
-
-
-def _service(
-    request: MenuTrainRequest,
-    data: SelectorData,
-    announce: Callable[[str], None],
-    show: Callable[[str, int, int], None],
-) -> FrozenModelService:
-    settings = data.menu.settings
-    return FrozenModelService(
-        base=settings.base,
-        location=request.base,
-        dtype=settings.dtype,
-        add_special_tokens=settings.add_special_tokens,
-        resources=request.resources,
-        folder=request.features or cache_folder() / "features",
-        announce=announce,
-        show=show,
-    )
+    held_out = ~known
+    places = np.flatnonzero(held_out & data.judged) if (held_out & data.judged).any() else np.flatnonzero(held_out)
+    return [examples[place] for place in places[:MOST_JUDGED].tolist()]
 
 
 def _router(
     request: MenuTrainRequest,
-    data: SelectorData,
+    data: MenuData,
     labels: TrainingLabels,
     head: Head,
     sample: torch.Tensor,
@@ -290,4 +275,4 @@ def _router(
         "held_out_questions": len(labels.held_out),
         "rounds": request.rounds,
     }
-    return router_of_menu(data, head, sample, base=request.base, made={**of_training, **made})
+    return data.router(head, sample, base=request.base, made={**of_training, **made})

@@ -17,7 +17,7 @@ import torch
 from pipeline.distributed.cluster import check_output
 from pipeline.program import LayerProgram
 from pipeline.storage import write_whole
-from router.artifact.folder import check_output_folder, make_early
+from router.artifact.folder import VALIDATION_FILE, check_output_folder, make_early, remove_training_records
 from router.heads.per_layer.fit import KEPT_HELD_OUT
 from router.heads.selector.choice import MenuChoice
 from router.heads.selector.fit import FittedSelector
@@ -25,11 +25,9 @@ from router.heads.selector.selector_head import SELECTIONS, SelectorHead, Select
 from router.heads.selector.selector_request import SelectorRequest
 from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated, gap_closed
 from router.routed.checkpoint import Router
-from router.training.selector_data import SelectorData, read_selector_data, router_of_menu
+from router.training.selector_data import SelectorData, read_selector_data
 
 Array = np.ndarray[Any, Any]
-
-VALIDATION_FILE = "validation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +71,13 @@ def train_selector(
     announce(f"Validating a selector among {len(data.programs)} programs on {len(data.rows)} examples, in folds.")
     validated = data.validate(layer_price=request.layer_price, show=lambda done, total: show("folds", done, total))
     fitted = data.fit(layer_price=request.layer_price)
+    if data.seen is not None and (unused := int(np.isin(data.seen.places, fitted.places, invert=True).sum())):
+        announce(f"{unused} outcomes of {request.feedback} are of programs that change a layer before the exit.")
     closed = gap_closed(validated)
     static = MenuChoice.of(data.programs, data.right, caution=0.0, layer_price=request.layer_price).best_static
     fallback = fallback_of(validated, data.programs[static], layer_price=request.layer_price)
     router = replace(_router(request, data, fitted, closed), fallback=fallback)
+    remove_training_records(request.out)
     router.save(request.out)
     record = {"gap_closed": closed, "methods": [asdict(one) for one in validated]}
     write_whole(request.out / VALIDATION_FILE, (json.dumps(record, indent=1) + "\n").encode())
@@ -93,7 +94,7 @@ def fallback_of(
         best_static: The best static program of the whole menu.
         layer_price: Price of a layer, in right answers an example.
     """
-    value = {one.method: one.right - layer_price * one.layers for one in validated}
+    value = {one.method: one.value(layer_price) for one in validated}
     others = {BASE: LayerProgram.identity(best_static.num_layers), STATIC: best_static}
     best = max(others, key=lambda method: value[method])
     return others[best] if value[best] > value[SELECTOR] else None
@@ -108,11 +109,11 @@ def _router(request: SelectorRequest, data: SelectorData, fitted: FittedSelector
         hidden_size=len(network.projection) // (len(depths_of(fitted.exit)) * len(SELECTIONS)),
         choice=fitted.choice,
     )
-    return router_of_menu(
-        data,
+    return data.router(
         head,
         torch.from_numpy(fitted.left_out[:KEPT_HELD_OUT].astype(np.float32)),
         base=request.base,
+        further_prompts=data.seen_prompts,
         made={
             "menu": str(request.menu),
             "questions": len(data.rows),

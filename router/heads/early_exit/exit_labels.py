@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,6 +63,7 @@ def exit_labels(
     choice: str,
     num_windows: int,
     layer_price: float = 0.0,
+    held_out: Set[str] = frozenset(),
 ) -> ExitLabels:
     """Choose the classes' programs, and the class of every example.
 
@@ -75,6 +76,7 @@ def exit_labels(
             program is right on the example, the base model before a correction.
         num_windows: Windows of a prompt that its summary is made of.
         layer_price: Price of a layer, in right answers an example.
+        held_out: Prompts of held-out examples, whose outcomes decide nothing.
 
     Raises:
         UserError: The searches found no short program that begins with each of the first layers once.
@@ -82,7 +84,8 @@ def exit_labels(
     base_labels, positions = _all_examples(runs)
     identity = base_labels[0].program
     base_right = _verdicts(runs, positions, [identity], service)[:, 0]
-    programs = _class_programs(runs, service, identity, shares=shares, early=early)
+    known = np.array([row.prompt not in held_out for row in base_labels])
+    programs = _class_programs(runs, service, identity, shares=shares, early=early, held_out=held_out)
     names, chosen_from = list(programs), list(programs.values())
     right = _verdicts(runs, positions, chosen_from, service)
     if choice == "expected":
@@ -90,17 +93,22 @@ def exit_labels(
         order = sorted(range(len(names)), key=lambda index: names[index] != FULL)
         summaries = service.summaries(base_labels, num_windows=num_windows)
         of_order = expected_choice(
-            right[:, order], [chosen_from[index] for index in order], summaries, layer_price=layer_price
+            right[:, order],
+            [chosen_from[index] for index in order],
+            summaries,
+            known=known,
+            layer_price=layer_price,
         )
         chosen = np.array(order)[of_order]
     else:
         chosen = np.where(right.any(1), right.argmax(1), -1)
     kept = (chosen >= 0).nonzero()[0]
+    counted = ((chosen >= 0) & known).nonzero()[0]
     rows = [relabelled(base_labels[index], chosen_from[chosen[index]]) for index in kept]
     return ExitLabels(
         programs=programs,
         rows=rows,
-        worth=_worth(right[kept], chosen[kept], chosen_from, layer_price=layer_price),
+        worth=_worth(right[counted], chosen[counted], chosen_from, layer_price=layer_price),
         left_out={"no class is right": len(chosen) - len(kept)} if len(kept) < len(chosen) else {},
         right=float(right[kept, chosen[kept]].mean()) if len(kept) else 0.0,
         base_right=float(base_right[kept].mean()) if len(kept) else 0.0,
@@ -158,9 +166,9 @@ def _verdicts(
     return verdicts
 
 
-def _found_programs(run: SearchedRun, early: int) -> dict[str, list[Counts]]:
+def _found_programs(run: SearchedRun, early: int, held_out: Set[str]) -> dict[str, list[Counts]]:
     """For each example its right programs, with each of the layers before the exit run once."""
-    right = run.rows[run.rows.correct & (run.rows["rank"] > 0)]
+    right = run.rows[run.rows.correct & (run.rows["rank"] > 0) & ~run.rows.prompt.isin(held_out)]
     found: dict[str, list[Counts]] = {}
     for example_id, counts in zip(right.example_id, right.counts):
         if expressible_as_counts(counts):
@@ -168,11 +176,11 @@ def _found_programs(run: SearchedRun, early: int) -> dict[str, list[Counts]]:
     return found
 
 
-def _screening_positions(runs: Sequence[SearchedRun]) -> list[_Position]:
+def _screening_positions(runs: Sequence[SearchedRun], held_out: Set[str]) -> list[_Position]:
     """The examples that screen the classes' programs; the same ones each time."""
     positions = []
     for run_index, run in enumerate(runs):
-        indices = list(range(len(run.examples)))
+        indices = [index for index, one in enumerate(run.examples) if one.prompt not in held_out]
         random.Random("screening questions").shuffle(indices)
         positions += [_Position(run_index, index) for index in indices[:SCREENING_EXAMPLES]]
     return positions
@@ -185,13 +193,14 @@ def _class_programs(
     *,
     shares: Sequence[float],
     early: int,
+    held_out: Set[str],
 ) -> dict[str, LayerProgram]:
     """Each class's program: of those that were found most often, the one that is right on most screening examples.
 
     A correction is chosen by the examples on which the base model is wrong.
     """
-    found = [_found_programs(run, early) for run in runs]
-    positions = _screening_positions(runs)
+    found = [_found_programs(run, early, held_out) for run in runs]
+    positions = _screening_positions(runs, held_out)
     base_wrong = ~_verdicts(runs, positions, [identity], service)[:, 0]
     everywhere = Counter(counts for of_run in found for of_example in of_run.values() for counts in of_example)
     where_wrong = Counter(

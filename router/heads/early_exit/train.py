@@ -20,7 +20,7 @@ from router.heads.kind import ModelService, TrainedHead
 from router.heads.per_layer.fit import KEPT_HELD_OUT
 from router.labels.from_runs import RunData
 from router.labels.label_request import LabelRequest
-from router.labels.labelled import Labelled, TrainingLabels, describe_left_out, split
+from router.labels.labelled import Labelled, TrainingLabels, describe_left_out, held_out_prompts, split
 from router.menu.candidates import SearchedRun
 from router.probes.fit import FittedProbe, fit_probe
 from router.probes.metrics import metrics_of
@@ -72,9 +72,12 @@ def label_early_exit(
         UserError: The exit does not go with the model, or there are too few examples.
     """
     early = head.exit_of(runs.num_layers)
+    searched = [SearchedRun.read(path, questions=questions) for path, questions in request.sources]
+    every = [row for run in searched for row in run.base_labels]
     found = exit_labels(
-        [SearchedRun.read(path, questions=questions) for path, questions in request.sources],
+        searched,
         service,
+        held_out=held_out_prompts(every, request.held_out, seed=head.seed),
         early=early,
         shares=head.short,
         choice=request.labels,

@@ -26,7 +26,7 @@ from router.labels.labelled import NUM_CLASSES
 
 Array = np.ndarray[Any, Any]
 
-#: Prices tried, in nats a layer: beyond these every layer is skipped, or repeated.
+#: Prices tried, in nats (of a selector in right answers an example): beyond these all layers are skipped, or repeated.
 _MOST_EXTREME_PRICE = 32.0
 _BISECTIONS = 24
 
@@ -141,7 +141,7 @@ def price_for_average(sample: Array, average: float, *, limit: int | None = None
 
 
 def price_where(cheap_enough: Callable[[float], bool]) -> float:
-    """The lowest price of a layer at which ``cheap_enough`` holds, by bisection; the bounds are in nats."""
+    """The lowest price of a layer at which ``cheap_enough`` holds, by bisection."""
     low, high = -_MOST_EXTREME_PRICE, _MOST_EXTREME_PRICE
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

@@ -19,7 +19,7 @@ from router.heads.per_layer.routers import RouterConfig
 from router.heads.per_layer.training_plot import draw_training
 from router.labels.from_runs import RunData, consensus_labels, shortest_labels
 from router.labels.label_request import LabelRequest
-from router.labels.labelled import NUM_CLASSES, Labelled, TrainingLabels, describe_left_out, split
+from router.labels.labelled import NUM_CLASSES, Labelled, TrainingLabels, describe_left_out, held_out_prompts, split
 from router.menu.candidates import SearchedRun
 from router.menu.expected_labels import expected_labels
 
@@ -160,7 +160,13 @@ def _expected(request: LabelRequest, head: PerLayerRequest, service: ModelServic
     rows: dict[tuple[str, str], Labelled] = {}
     for path, questions in request.sources:
         run = SearchedRun.read(path, questions=questions)
-        found = expected_labels(run, service, num_windows=head.num_windows, layer_price=request.layer_price)
+        found = expected_labels(
+            run,
+            service,
+            num_windows=head.num_windows,
+            layer_price=request.layer_price,
+            held_out=held_out_prompts(run.base_labels, request.held_out, seed=head.seed),
+        )
         for row in found.rows:
             rows.setdefault((row.example_id, row.prompt), row)
         service.announce(

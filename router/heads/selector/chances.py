@@ -19,7 +19,8 @@ from router.menu.ridge import PrincipalComponents, RidgeSolver
 
 Array = np.ndarray[Any, Any]
 
-#: Variance of the similarities' features, in units of that of the components: a linear effect is the likelier one.
+#: Variance of the features that similarities make, as a share of the components' variance. It is below 1, so that the
+#: regression explains an outcome by a linear function where one does.
 _LOCAL_SHARE = 0.25
 
 

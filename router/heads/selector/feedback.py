@@ -34,7 +34,7 @@ class Feedback:
         """The outcome as a line of a file."""
         record: dict[str, Any] = {"prompt": self.prompt, "program": str(self.program)}
         record |= {"right": bool(self.score)} if self.score in (0, 1) else {"score": self.score}
-        return json.dumps(record, ensure_ascii=False) + "\n"
+        return json.dumps(record) + "\n"
 
 
 def read_feedback(file: Path, *, num_layers: int) -> list[Feedback]:
@@ -48,7 +48,7 @@ def read_feedback(file: Path, *, num_layers: int) -> list[Feedback]:
         UserError: The file cannot be read, or a line is no outcome; the message says which and why.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--feedback {file} cannot be read: {error}") from None
     return [
@@ -76,15 +76,25 @@ def _outcome(line: str, where: str, num_layers: int) -> Feedback:
         record = json.loads(line)
     except ValueError as error:
         raise UserError(f"{where}: no JSON ({error})") from None
-    if not isinstance(record, dict) or not isinstance(record.get("prompt"), str) or not record["prompt"]:
+    if not isinstance(record, dict) or not _is_text(record.get("prompt")):
         raise UserError(f"{where}: 'prompt' must be a text")
     if ("right" in record) == ("score" in record):
         raise UserError(f"{where}: give either 'right' (true or false) or 'score' (0 to 1)")
     score = record.get("right", record.get("score"))
+    if "right" in record and score not in (True, False):
+        raise UserError(f"{where}: 'right' must be true or false, found {score!r}; a number is a 'score'")
     if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
-        raise UserError(f"{where}: 'right' must be true or false, and 'score' a number from 0 to 1, found {score!r}")
+        raise UserError(f"{where}: 'score' must be a number from 0 to 1, found {score!r}")
     try:
         program = LayerProgram.parse(str(record.get("program")), num_layers)
     except ValueError as error:
         raise UserError(f"{where}: 'program': {error}") from None
     return Feedback(prompt=record["prompt"], program=program, score=float(score))
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a text that a tokenizer takes: not empty, and without half a character of JSON's escapes."""
+    try:
+        return isinstance(value, str) and bool(value.encode())
+    except UnicodeEncodeError:
+        return False

@@ -44,20 +44,19 @@ class SeenOutcomes:
     places: Array
     outcomes: Array
 
-    def behind(self, places: Sequence[int], at: int) -> SeenOutcomes:
-        """Those of the programs at some places, which become 0, 1, and so on, with the inputs of one exit."""
+    def of_programs(self, places: Sequence[int]) -> SeenOutcomes:
+        """Those of the programs at some places, which become 0, 1, and so on."""
         index = {place: new for new, place in enumerate(places)}
         kept = np.array([place in index for place in self.places], dtype=bool)
         return SeenOutcomes(
-            inputs={at: self.inputs[at][kept]},
+            inputs={at: of_exit[kept] for at, of_exit in self.inputs.items()},
             places=np.array([index[place] for place in self.places[kept]], dtype=np.int64),
             outcomes=self.outcomes[kept],
         )
 
-    def added_to(self, beliefs: Beliefs) -> Beliefs:
-        """Beliefs after these outcomes, which have the inputs of one exit."""
-        [inputs] = self.inputs.values()
-        return beliefs.updated(inputs, self.places, self.outcomes) if len(inputs) else beliefs
+    def added_to(self, beliefs: Beliefs, *, at: int) -> Beliefs:
+        """Beliefs from the inputs of an exit, after these outcomes."""
+        return beliefs.updated(self.inputs[at], self.places, self.outcomes) if len(self.places) else beliefs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +143,7 @@ def fit_selector(
     beliefs, left_out = fitted.beliefs, fitted.left_out
     if seen is not None:
         before = beliefs.chances(inputs)
-        beliefs = seen.behind(places, at).added_to(beliefs)
+        beliefs = seen.of_programs(places).added_to(beliefs, at=at)
         left_out = left_out + beliefs.chances(inputs) - before
     choice = best_caution(left_out, of_places, behind, layer_price=layer_price)
     return FittedSelector(

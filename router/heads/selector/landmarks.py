@@ -45,8 +45,9 @@ class Landmarks:
             number: Most landmarks.
         """
         drawn = scores[np.random.default_rng(0).permutation(len(scores))[:number]]
-        # The first components tell kinds of examples apart, later ones the examples of a kind: the root of its
-        # deviation gives each component its say, and no component that is noise alone the same as the first.
+        # The first components tell kinds of examples apart, the later ones the examples of a kind. Undivided, the first
+        # ones alone would decide who is near; divided by their deviations, all would count alike, noise too. Divided by
+        # the roots of their deviations, the later ones count, and count less.
         scale = 1 / np.sqrt(np.maximum(scores.std(0), 1e-9))
         half = len(drawn) // 2
         apart = float(np.median(_squared_distances(drawn[:half] * scale, drawn[half:] * scale)))

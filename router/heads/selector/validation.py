@@ -68,6 +68,10 @@ class Validated:
     p_value: float | None
     p_static: float | None
 
+    def value(self, layer_price: float) -> float:
+        """Right answers an example, less the price of the layers."""
+        return self.right - layer_price * self.layers
+
 
 def folds_of(prompts: Sequence[str], *, seed: int = 0) -> Array:
     """The fold of each example, by its prompt, ``[N]``.

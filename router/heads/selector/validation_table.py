@@ -39,7 +39,7 @@ def validation_table(validated: Sequence[Validated]) -> Table:
 
 
 def describe_selector(head: Any, best_static: LayerProgram, validated: Sequence[Validated], gap_closed: float) -> str:
-    """What the router does, and whether it is better than running one program for all prompts.
+    """What the router does, and whether it is worth more than one program for all prompts, layers priced.
 
     Args:
         head: The ``SelectorHead``.
@@ -52,9 +52,10 @@ def describe_selector(head: Any, best_static: LayerProgram, validated: Sequence[
     best = head.programs[head.choice.best_static]
     what = (
         f"The selector chooses among {len(head.programs)} programs after {head.exit} layers; where no other one is "
-        f"clearly better it runs {'the base model' if best.is_identity else best}."
+        f"clearly better it runs {best.described}."
     )
-    if selector.right > static.right:
+    worth = {one.method: one.value(head.choice.layer_price) for one in (selector, static, base)}
+    if worth[SELECTOR] > worth[STATIC]:
         how = f"It closes {100 * gap_closed:.0f} % of the gap between the best static program and the oracle."
     else:
         cure = (
@@ -63,9 +64,9 @@ def describe_selector(head: Any, best_static: LayerProgram, validated: Sequence[
             else f"one program does as well: {best_static} (drllm-pipeline export --program {best_static})."
         )
         how = (
-            "It is not better than the best static program on left-out examples. More examples in the menu may help; "
-            f"until then {cure}"
+            "It is not worth more than the best static program on left-out examples. More examples in the menu may "
+            f"help; until then {cure}"
         )
-    if max(selector.right, static.right) < base.right:
-        how += " Neither is better than the base model there."
+    if max(worth[SELECTOR], worth[STATIC]) < worth[BASE]:
+        how += " Neither is worth more than the base model there."
     return f"{what} {how}"

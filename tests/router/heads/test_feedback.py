@@ -103,11 +103,12 @@ def test_exploring_has_less_regret_than_the_best_static_program():
 
 
 def test_outcomes_are_read_as_they_were_written(tmp_path):
-    """Catches a score that becomes right or wrong, and texts that lose their characters."""
+    """Catches a score that becomes right or wrong, and texts that lose characters, or are cut at some."""
     written = [
         Feedback(prompt="7 + 5 =\n", program=MENU[0], score=1.0),
         Feedback(prompt="größer?", program=MENU[1], score=0.0),
         Feedback(prompt="x", program=MENU[2], score=0.25),
+        Feedback(prompt="two\u2028lines\x85of one\rprompt", program=MENU[2], score=1.0),
     ]
     file = tmp_path / "outcomes.jsonl"
     append_feedback(file, written[:1])
@@ -123,7 +124,9 @@ def test_outcomes_are_read_as_they_were_written(tmp_path):
         ("[]", "line 2: 'prompt' must be a text"),
         ('{"prompt": "a", "program": "0-5"}', "line 2: give either 'right'"),
         ('{"prompt": "a", "program": "0-5", "right": true, "score": 1}', "line 2: give either 'right'"),
-        ('{"prompt": "a", "program": "0-5", "score": 3}', "line 2: 'right' must be true or false, .* found 3"),
+        ('{"prompt": "a", "program": "0-5", "score": 3}', "line 2: 'score' must be a number from 0 to 1, found 3"),
+        ('{"prompt": "a", "program": "0-5", "right": 0.5}', "line 2: 'right' must be true or false, found 0.5"),
+        ('{"prompt": "\\ud800", "program": "0-5", "right": true}', "line 2: 'prompt' must be a text"),
         ('{"prompt": "a", "program": "0-5", "right": "yes"}', "line 2: 'right' must be"),
         ('{"prompt": "a", "program": "0-9", "right": true}', "line 2: 'program': "),
         ('{"prompt": "a", "right": true}', "line 2: 'program': "),

@@ -64,7 +64,10 @@ class World:
     def __init__(self, questions=600):
         rng = np.random.default_rng(2)
         self.easy = rng.random(questions) < 0.5
-        self.examples = [Example(id=f"q{number}", task="made", question="", answer="") for number in range(questions)]
+        self.examples = [
+            Example(id=f"q{number}", task="made", question="", answer="", prompt=f"prompt of q{number}")
+            for number in range(questions)
+        ]
         chances = {
             WHOLE: np.where(self.easy, 0.7, 0.3),
             SHORT: np.where(self.easy, 0.9, 0.1),
@@ -113,6 +116,23 @@ def test_a_label_is_what_should_be_expected_and_not_what_was_lucky():
     assert found.right > found.base_right + 0.05
     assert found.layers == pytest.approx(np.mean([sum(row.counts) for row in found.rows]))
     assert found.rows[3].prompt == "prompt of q3"
+
+
+def test_outcomes_on_held_out_examples_decide_no_label():
+    """Catches a label, or a candidate, that the outcomes decide on which the router is judged."""
+    world, other = World(), World()
+    held_out = frozenset(f"prompt of q{number}" for number in range(0, 600, 5))
+    for right in other.right.values():
+        right[::5] ^= True
+    other.rows["correct"] ^= other.rows.prompt.isin(held_out)
+    other.rows["rank"] = other.rows.correct.astype(int)
+    first, second = (
+        expected_labels(one.searched, one, num_windows=8, layer_price=0.01, held_out=held_out) for one in (world, other)
+    )
+    assert first.candidates == second.candidates
+    assert [row.counts for row in first.rows] == [row.counts for row in second.rows]
+    labels = np.array([row.counts == SHORT for row in first.rows])
+    assert (labels == world.easy)[::5].mean() > 0.97
 
 
 def test_a_price_makes_labels_shorter():

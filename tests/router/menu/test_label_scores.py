@@ -40,6 +40,12 @@ def test_a_prompt_without_content_keeps_its_wording():
     assert questions == ["Question: N/A\nAnswer:", "Question: [MASK]\nAnswer:", "Question: \nAnswer:"]
 
 
+def test_a_question_without_wording_is_never_empty():
+    """Catches a menu that never ends, since an empty text is no prompt."""
+    bare = Example(id="a", task="mine", question="so sad", answer="joy", options=LABELS)
+    assert [one.question for one in without_content(bare)] == ["N/A", "[MASK]"]
+
+
 def test_a_bias_is_calibrated_away():
     """Catches a bias that is added instead of taken away, or taken from the wrong label."""
     bias = content_free([[-1.0, -3.0], [-1.0, -3.0]])
@@ -62,6 +68,11 @@ def test_scores_come_back(tmp_path):
     read = read_label_scores(tmp_path)
     assert read is not None and read.labels == LABELS and read.right.tolist() == [1, 0]
     assert read.scores.tolist() == [[-1.0, -2.0], [-3.0, -4.0]] and read.content_free.tolist() == [-0.5, -1.5]
-    (tmp_path / FILE).write_bytes(b"no table")
-    with pytest.raises(UserError, match="is damaged"):
-        read_label_scores(tmp_path)
+    for damaged in (
+        b"no table",
+        encoded_scores(rows, LABELS, [[-1.0], [-3.0, -4.0]], [-0.5, -1.5]),
+        encoded_scores(rows, LABELS, [[-1.0, -2.0], [-3.0, -4.0]], []),
+    ):
+        (tmp_path / FILE).write_bytes(damaged)
+        with pytest.raises(UserError, match="is damaged"):
+            read_label_scores(tmp_path)

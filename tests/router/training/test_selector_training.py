@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import command
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
 from pipeline.program import LayerProgram
 from router import RoutedCausalLM
+from router.heads.selector.choice import MenuChoice
 from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated
+from router.heads.selector.validation_table import describe_selector
 from router.menu.matrix import shards_of
 from router.routed.checkpoint import Router
 from router.training.train_selector import fallback_of
@@ -66,7 +70,7 @@ def test_a_training_ends_with_what_it_is_worth(playground, selector):
     for method in (*methods, "base, bias removed", "label probe"):
         assert method in said
     assert "The selector chooses among" in said
-    assert "It closes" in said or "It is not better than the best static program on left-out examples" in said
+    assert "It closes" in said or "It is not worth more than the best static program on left-out examples" in said
     stored = json.loads((out / "validation.json").read_text())
     assert {one["method"] for one in stored["methods"]} >= {"base", "selector", "oracle *"}
     lm = RoutedCausalLM.from_pretrained(out)
@@ -184,5 +188,9 @@ def test_a_selector_that_is_worse_has_a_fallback():
     assert fallback_of(found(0.5, 0.6, 0.6), program, layer_price=0.0) is None
     assert fallback_of(found(0.5, 0.6, 0.55), program, layer_price=0.0) == program
     assert fallback_of(found(0.7, 0.6, 0.55), program, layer_price=0.0) == LayerProgram.identity(6)
-    # Layers have a price.
+    # Layers have a price, in the choice of the fallback and in what is said of the selector.
     assert fallback_of(found(0.5, 0.6, 0.605, layers=6.0), program, layer_price=0.01) == program
+    for price, said in ((0.0, "It closes 5 % of the gap"), (0.01, "It is not worth more than the best static program")):
+        choice = MenuChoice.of([program], np.ones((2, 1)), caution=0.0, layer_price=price)
+        head = SimpleNamespace(choice=choice, programs=[program], exit=2)
+        assert said in describe_selector(head, program, found(0.5, 0.6, 0.605, layers=6.0), 0.05)

@@ -208,6 +208,7 @@ def test_a_router_that_is_worse_says_so_and_steps_aside(playground, monkeypatch)
     answered = command("generate", "--router", out, "--prompt", "a b", "--max-new-tokens", 2)
     assert f"layers ran: {best}" in answered and "--no-fallback routes" in answered
     assert Router.load(out).fallback == best
+    assert f"one program for all was worth more than this router: `{best}`" in (out / "README.md").read_text()
     routed = command("generate", "--router", out, "--prompt", "a b", "--max-new-tokens", 2, "--no-fallback")
     # A budget that the program does not keep leaves the choice to the router.
     within = command("generate", "--router", out, "--prompt", "a b", "--max-new-tokens", 2, "--budget", 0.5)

@@ -23,8 +23,8 @@ from router.training.model_service import FrozenModelService
 
 Array = np.ndarray[Any, Any]
 
-#: Exits that are tried, as fractions of the depth.
-_EXITS = (1 / 6, 1 / 4, 1 / 3, 1 / 2)
+#: Most exits that are tried: each costs a fit in every fold.
+MOST_EXITS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,20 +125,29 @@ def read_selector_data(
 
 
 def exits_of(request: SelectorRequest, programs: Sequence[LayerProgram]) -> list[int]:
-    """The exits that are tried, those with no program but the identity left out.
+    """The exits that are tried, ascending: those with a program to choose beside the identity program.
+
+    An early exit leaves more programs to choose from, and of two exits with the same programs the later one sees more.
+    So for each set of programs its latest exit is tried, within the first half of the layers.
 
     Raises:
         UserError: No exit has a program to choose, or the one that is asked for has none.
     """
     depth = programs[0].num_layers
-    wanted = sorted({max(1, round(share * depth)) for share in _EXITS}) if request.exit is None else [request.exit]
+    if request.exit is None:
+        last = max(1, depth // 2)
+        behind = {at: places_behind(programs, at) for at in range(1, last + 2)}
+        wanted = [at for at in range(1, last + 1) if at == last or behind[at] != behind[at + 1]]
+    else:
+        wanted = [request.exit]
     found = [at for at in wanted if at < depth and len(places_behind(programs, at)) > 1]
     if not found:
         raise UserError(
-            f"no program of {request.menu} leaves the first {wanted[0]} of {depth} layers as they are: there is "
+            f"no program of {request.menu} leaves the first {request.exit or 1} of {depth} layers as they are: there is "
             "nothing to choose; give a smaller --exit, or a menu with more programs"
         )
-    return found
+    spread = np.linspace(0, len(found) - 1, min(len(found), MOST_EXITS)).round().astype(int)
+    return [found[place] for place in spread]
 
 
 def _feedback(

@@ -91,7 +91,7 @@ class SelectorNetwork(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Mean chance of each program, ``[B, F]`` to ``[B, K]``."""
         components = self._components(inputs)
-        # Without a matrix product, whose rounding depends on the other rows.
+        # Not by the products of the points, whose differences lose small distances to rounding.
         apart = torch.cdist(
             components[:, :-1] * self.scale, self.landmarks, compute_mode="donot_use_mm_for_euclid_dist"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,18 +12,37 @@ import pytest
 from command_line import command
 from tiny import NUM_LAYERS, save_tiny_model, write_questions
 
+from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from router import RoutedCausalLM
 from router.heads.selector.choice import MenuChoice
+from router.heads.selector.selector_request import SelectorRequest
 from router.heads.selector.validation import BASE, SELECTOR, STATIC, Validated
 from router.heads.selector.validation_table import describe_selector
 from router.menu.matrix import shards_of
 from router.routed.checkpoint import Router
+from router.training.selector_data import MOST_EXITS, exits_of
 from router.training.train_selector import fallback_of
 
 pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("local_actors")]
 
 QUESTIONS = 80
+
+
+def test_the_exits_that_are_tried():
+    """Catches a selector that never sees programs which change an early layer, or reads less than it could."""
+    programs = [LayerProgram.parse(text, 12) for text in ("0-11", "0,2-11", "0-3,3-11", "0-3,5-11", "0-9,11")]
+
+    def tried(menu, at=None):
+        return exits_of(SelectorRequest(menu=Path("menu"), out=Path("out"), exit=at), menu)
+
+    assert tried(programs) == [1, 3, 4, 6]
+    assert tried(programs[:4]) == [1, 3, 4], "behind layer 4 there is nothing to choose"
+    assert tried(programs, at=2) == [2]
+    many = [LayerProgram.identity(40), *(LayerProgram.identity(40).skip(layer) for layer in range(1, 40))]
+    assert len(tried(many)) == MOST_EXITS and tried(many)[0] == 1 and tried(many)[-1] == 20
+    with pytest.raises(UserError, match="leaves the first 1 of 12 layers"):
+        tried([programs[0], LayerProgram.parse("1-11", 12)])
 
 
 class Playground:

@@ -13,13 +13,35 @@ Shapes: N examples, M programs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.program import LayerProgram
+from router.menu.ridge import leave_one_out
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectorComplements:
+    """Chooses programs by what the simplest selector would gain from them, beside others.
+
+    Attributes:
+        summaries: Summaries of the base model's hidden states on the prompts, ``[N, …]``, in the order of the race.
+        layer_price: Price of a layer, in right answers an example.
+    """
+
+    summaries: Array
+    layer_price: float
+
+    def __call__(
+        self, right: Array, programs: Sequence[LayerProgram], *, given: Sequence[int], number: int
+    ) -> list[int]:
+        """Places of programs, the given ones first; see ``router.menu.racing.Complements``."""
+        predicted = leave_one_out(self.summaries[: len(right)], right - right[:, given[:1]])
+        return cover(right, predicted, programs, given=given, size=number, layer_price=self.layer_price)
 
 
 def front(right: Array, programs: Sequence[LayerProgram]) -> list[int]:

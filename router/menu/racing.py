@@ -2,7 +2,9 @@
 
 Candidates race by successive halving (Karnin et al., ICML 2013): all run on the first few examples, the better half of
 them on as many again, and so on. All see the same examples, so that two candidates differ by their answers alone, and
-not by their luck with the examples. Which programs go together is decided later; see ``router.menu.choice``.
+not by their luck with the examples. Half of those that go on are the best ones alone. The other half are those that
+most would be gained from beside them: a program that is right on one kind of examples is worth much to a menu, and is
+right on few examples of all kinds.
 
 Shapes: N examples, M programs.
 """
@@ -45,6 +47,16 @@ class RunsPrograms(Protocol):
         ...
 
 
+class Complements(Protocol):
+    """Chooses programs by what is gained from them beside others; see ``router.menu.choice.complements``."""
+
+    def __call__(
+        self, right: Array, programs: Sequence[LayerProgram], *, given: Sequence[int], number: int
+    ) -> list[int]:
+        """Places of at most ``number`` programs, the given ones first, by right answers ``[N, M]`` of the programs."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """One round of a race.
@@ -66,10 +78,12 @@ class RaceResult:
 
     Attributes:
         ranked: The programs that finished, the best first.
+        kept: Those of them that go on, as after every round.
         rounds: The rounds.
     """
 
     ranked: list[LayerProgram]
+    kept: list[LayerProgram]
     rounds: list[Round] = field(repr=False)
 
     @property
@@ -101,6 +115,7 @@ def race(
     sizes: Sequence[int],
     finishers: int,
     compare_margins: bool,
+    complements: Complements | None = None,
     on_round: Callable[[Round], None] = lambda one: None,
 ) -> RaceResult:
     """Let candidates race.
@@ -109,8 +124,9 @@ def race(
         candidates: The programs; each once.
         run: Runs programs on examples.
         sizes: Examples of each round, ascending.
-        finishers: Programs that the last round has, at least: a round keeps the better half, and no fewer than these.
+        finishers: Programs that the last round has, at least: a round keeps half of its own, and no fewer than these.
         compare_margins: Whether margins, squashed, rank programs with equally many right answers.
+        complements: Chooses the second half of those that go on; None for the best ones alone.
         on_round: Called with each round.
 
     Raises:
@@ -118,19 +134,19 @@ def race(
     """
     if not candidates or not sizes:
         raise ValueError("a race needs a candidate and a round")
-    racing, rounds = list(candidates), []
-    for number, size in enumerate(sizes):
+    racing, rounds, ranked = list(candidates), [], list(candidates)
+    for size in sizes:
         outcomes = run(racing, range(size))
         order = ranking(outcomes, racing, compare_margins=compare_margins)
-        right = outcomes.right.mean(0)
-        rounds.append(
-            Round(examples=size, programs=[racing[one] for one in order], right=[float(right[one]) for one in order])
-        )
+        ranked, right = [racing[one] for one in order], outcomes.right[:, order]
+        rounds.append(Round(examples=size, programs=ranked, right=right.mean(0).tolist()))
         on_round(rounds[-1])
-        racing = [racing[one] for one in order]
-        if number + 1 < len(sizes):
-            racing = survivors(racing, max(finishers, math.ceil(len(racing) / 2)))
-    return RaceResult(ranked=racing, rounds=rounds)
+        number = finishers if size == sizes[-1] else max(finishers, math.ceil(len(ranked) / 2))
+        first = list(range(len(ranked)))
+        if complements is not None and number < len(ranked):
+            first = complements(right, ranked, given=first[: math.ceil(number / 2)], number=number)
+        racing = survivors([ranked[one] for one in dict.fromkeys([*first, *range(len(ranked))])], number)
+    return RaceResult(ranked=ranked, kept=racing, rounds=rounds)
 
 
 def ranking(outcomes: Outcomes, programs: Sequence[LayerProgram], *, compare_margins: bool) -> list[int]:

@@ -44,13 +44,13 @@ class RidgeRegression:
         weights: Weights of the features, ``[K, M]``.
         mean: Mean of each outcome, ``[M]``: its prediction where all features are 0.
         left_out: Prediction of each example from all other examples, ``[N, M]``.
-        ridge: The penalty.
+        ridges: The penalty of each outcome, ``[M]``.
     """
 
     weights: Array
     mean: Array
     left_out: Array
-    ridge: float
+    ridges: Array
 
     def predict(self, features: Array) -> Array:
         """Predictions for further examples, ``[N, K]`` to ``[N, M]``."""
@@ -74,28 +74,29 @@ class RidgeSolver:
         """Fit outcomes, ``[N, M]``.
 
         Returns:
-            The regression with the penalty whose left-out predictions have the least squared error, the same for all
-            outcomes.
+            The regression in which each outcome has the penalty whose left-out predictions have the least squared
+            error: a program of which the inputs tell much is not to be smoothed as one of which they tell nothing.
         """
         left, variance = self._left, self._variance
         mean = outcomes.mean(0)
         projected = left.T @ (outcomes - mean)
         squares = np.square(left)
-        best_error, best, best_ridge = np.inf, np.broadcast_to(mean, outcomes.shape), np.inf
+        best_error, best_ridges = np.full(len(mean), np.inf), np.full(len(mean), np.inf)
+        best = np.broadcast_to(mean, outcomes.shape).copy()
         for ridge in RIDGES * max(variance.mean() if len(variance) else 0.0, 1e-12):
             shrunk = variance / (variance + ridge)
             fitted = mean + left @ (shrunk[:, None] * projected)
             # The leverage: how much an example's own outcome counts in its fitted value, through the mean too.
             own = np.minimum(squares @ shrunk + 1 / len(outcomes), 1 - 1e-6)
             expected = outcomes - (outcomes - fitted) / (1 - own)[:, None]
-            error = float(np.square(outcomes - expected).mean())
-            if error < best_error:
-                best_error, best, best_ridge = error, expected, ridge
+            error = np.square(outcomes - expected).mean(0)
+            better = error < best_error
+            best_error[better], best_ridges[better], best[:, better] = error[better], ridge, expected[:, better]
         return RidgeRegression(
-            weights=self._directions @ ((np.sqrt(variance) / (variance + best_ridge))[:, None] * projected),
+            weights=self._directions @ (np.sqrt(variance)[:, None] / (variance[:, None] + best_ridges) * projected),
             mean=mean,
-            left_out=np.asarray(best),
-            ridge=float(best_ridge),
+            left_out=best,
+            ridges=best_ridges,
         )
 
 

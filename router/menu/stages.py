@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pipeline.program import LayerProgram
 from router.menu.block_edits import BlockEdit, combined_edits, edited, go_together, single_edits
 from router.menu.race_plan import CHAIN_WIDTH, PAIRED, TRIPLED, RacePlan
-from router.menu.racing import RaceResult, Round, RunsPrograms, race, ranking, survivors
+from router.menu.racing import Complements, RaceResult, Round, RunsPrograms, race, ranking
 
 
 def finalists(
@@ -23,6 +23,7 @@ def finalists(
     num_layers: int,
     found: Sequence[LayerProgram] = (),
     compare_margins: bool,
+    complements: Complements | None = None,
     on_round: Callable[[str, Round], None] = lambda stage, one: None,
 ) -> list[LayerProgram]:
     """Let all candidates race.
@@ -33,6 +34,7 @@ def finalists(
         num_layers: Depth L of the model.
         found: Programs that a search found right on most examples.
         compare_margins: Whether margins, squashed, rank programs with equally many right answers.
+        complements: Chooses half of those that go on, by what is gained from them; None for the best ones alone.
         on_round: Called with the name of the race and each of its rounds.
 
     Returns:
@@ -49,6 +51,7 @@ def finalists(
             sizes=sizes,
             finishers=plan.finishers,
             compare_margins=compare_margins,
+            complements=complements,
             on_round=lambda one: on_round(stage, one),
         )
 
@@ -74,9 +77,7 @@ def finalists(
     )
     candidates = [*(edited(some, num_layers) for some in combined), *within]
     combinations = raced("combinations", candidates, plan.screening) if candidates else None
-    going_on = survivors(singles.ranked, plan.finishers)
-    if combinations is not None:
-        going_on += survivors(combinations.ranked, plan.finishers)
+    going_on = singles.kept + (combinations.kept if combinations is not None else [])
     last = raced("finalists", [*going_on, *chained], plan.final)
     run([identity], range(plan.final[-1]))
     return list(dict.fromkeys([*last.ranked, identity]))

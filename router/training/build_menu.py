@@ -24,7 +24,7 @@ from pipeline.tasks import Example, Task, get_task
 from pipeline.tasks.prompting import is_day, today
 from router.labels.labelled import Labelled, describe_left_out
 from router.menu.card import menu_card
-from router.menu.choice import cover, front
+from router.menu.choice import SelectorComplements, cover, front
 from router.menu.example_table import FILE as EXAMPLES_FILE
 from router.menu.example_table import encoded_examples
 from router.menu.figures import menu_programs
@@ -101,6 +101,9 @@ def build_menu(
                 rounds.append(_round_note(stage, one))
                 announce(_described_round(stage, one))
 
+            # Before the actors of the race, which hold all resources.
+            with _service(request, given, placement, announce, show) as service:
+                summaries = service.summaries(_identity_rows(given, plan.final[-1]), num_windows=_NUM_WINDOWS)
             actors = _actors(given, placement)
             run = RayRuns(
                 examples=given.examples,
@@ -116,15 +119,12 @@ def build_menu(
                     num_layers=given.num_layers,
                     found=given.found,
                     compare_margins=_task(given).scoring.margins_compare,
+                    complements=SelectorComplements(summaries=summaries, layer_price=request.layer_price),
                     on_round=on_round,
                 )
                 raced = matrix.evaluations
                 right = run(finished, range(plan.final[-1])).right
-            # The actors of the race hold all resources: others read the prompts once they are gone.
-            with _service(request, given, placement, announce, show) as service:
-                summaries = service.summaries(_identity_rows(given, plan.final[-1]), num_windows=_NUM_WINDOWS)
-            chosen = choose(request, finished, right, summaries)
-            with actors:
+                chosen = choose(request, finished, right, summaries)
                 on_all = run(chosen, range(len(given.examples))).right
             _write_label_scores(request.out, given, placement, writer, show)
             menu = Menu(

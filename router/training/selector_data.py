@@ -143,8 +143,8 @@ def exits_of(request: SelectorRequest, programs: Sequence[LayerProgram]) -> list
     found = [at for at in wanted if at < depth and len(places_behind(programs, at)) > 1]
     if not found:
         raise UserError(
-            f"no program of {request.menu} leaves the first {request.exit or 1} of {depth} layers as they are: there is "
-            "nothing to choose; give a smaller --exit, or a menu with more programs"
+            f"no program of {request.menu} leaves the first {request.exit or 1} of {depth} layers as they are: there "
+            "is nothing to choose; give a smaller --exit, or a menu with more programs"
         )
     spread = np.linspace(0, len(found) - 1, min(len(found), MOST_EXITS)).round().astype(int)
     return [found[place] for place in spread]

@@ -67,14 +67,18 @@ def fit_chances(found: PrincipalComponents, right: Array, *, num_landmarks: int)
         weights=np.concatenate([linear, (mean - centre @ of_features)[None]]),
         landmarks=landmarks,
         of_landmarks=to_features @ of_features,
-        precision=_precision(scores, ridge=base.ridge if gain is None else gain.ridge),
+        precision=_precision(scores, ridges=base.ridges if gain is None else gain.ridges),
         noise=np.square(right - left_out).mean(0),
     )
     return FittedChances(beliefs=beliefs, left_out=left_out)
 
 
-def _precision(scores: Array, *, ridge: float) -> Array:
-    """The precision of the components' weights after these examples, the constant's last, ``[1, K + 1, K + 1]``."""
+def _precision(scores: Array, *, ridges: Array) -> Array:
+    """The precision of the components' weights after these examples, the constant's last, ``[1, K + 1, K + 1]``.
+
+    All programs share it, with the geometric mean of their penalties: one for each would make a router's file large.
+    """
+    ridge = np.exp(np.log(ridges).mean())
     number = scores.shape[1]
     precision = np.zeros((1, number + 1, number + 1))
     precision[0, :number, :number] = scores.T @ scores + ridge * np.eye(number)

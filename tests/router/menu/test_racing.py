@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.program import LayerProgram
 from router.menu.block_edits import edited, single_edits
+from router.menu.choice import SelectorComplements
 from router.menu.menu_request import MenuRequest
 from router.menu.race_plan import RacePlan
 from router.menu.racing import Outcomes, race, ranking, round_sizes, squashed, survivors
@@ -56,6 +57,39 @@ def test_the_best_program_wins_with_few_evaluations():
     assert found.ranked[0] == best and len(found.rounds[-1].programs) >= 3
     assert found.evaluations == made.evaluations < 0.4 * len(skips()) * 1000
     assert set(found.order) == set(skips()) and found.order[0] == best
+
+
+def test_a_program_for_one_kind_of_examples_goes_on():
+    """Catches a race of the best ones alone: what is right on one kind of examples is wrong on all others.
+
+    And a race that keeps a program for its luck: where prompts tell nothing, the best ones go on.
+    """
+    rng = np.random.default_rng(0)
+    kind = rng.random(1000) < 0.3
+    special = skips()[9]
+
+    def outcomes(programs, examples):
+        right = [
+            kind[examples]
+            if program == special
+            else np.random.default_rng(program.layers).random(1000)[examples] < 0.45 - 0.1 * kind[examples]
+            for program in programs
+        ]
+        return Outcomes(right=np.stack(right, axis=1).astype(float), margins=np.zeros((len(examples), len(programs))))
+
+    def finishing(summaries):
+        complements = SelectorComplements(summaries=summaries, layer_price=0.0)
+        found = race(
+            skips(), outcomes, sizes=[64, 128, 256], finishers=4, compare_margins=False, complements=complements
+        )
+        assert found.ranked[:2] == found.kept[:2]
+        return found.kept
+
+    telling = np.column_stack([kind + 0.1 * rng.normal(size=1000), rng.normal(size=(1000, 5))])
+    assert special in finishing(telling)
+    assert special not in finishing(rng.normal(size=(1000, 6)))
+    alone = race(skips(), outcomes, sizes=[64, 128, 256], finishers=4, compare_margins=False)
+    assert special not in alone.kept
 
 
 def test_every_program_of_a_round_sees_the_same_examples():

@@ -32,6 +32,7 @@ class RacePlan:
         screening: Examples of each round of a screening.
         final: Examples of each round of the last race.
         finishers: Programs that finish each race, at least.
+        all_singles: Single edits within the budgets.
         num_singles: Most single edits that race.
         num_combined: Most combinations of edits that race.
         chain_steps: Steps of the greedy chain.
@@ -44,6 +45,7 @@ class RacePlan:
     screening: list[int]
     final: list[int]
     finishers: int
+    all_singles: int
     num_singles: int
     num_combined: int
     chain_steps: int
@@ -81,6 +83,7 @@ class RacePlan:
             screening=screening,
             final=final,
             finishers=finishers,
+            all_singles=singles,
             num_singles=singles,
             num_combined=math.comb(min(PAIRED, singles), 2) + math.comb(min(TRIPLED, singles), 3),
             chain_steps=num_layers - least,
@@ -89,6 +92,13 @@ class RacePlan:
         )
         rest = request.size * (num_racing + num_held_out - final[-1])
         return whole._within(request.evaluations, matrix=max(0, rest))
+
+    def describe(self) -> str:
+        """What is run, in words for the user."""
+        some = (
+            f", {self.num_singles} of {self.all_singles} single edits race (a higher --evaluations lets more of them)"
+        )
+        return f"about {self.evaluations} evaluations{some if self.num_singles < self.all_singles else ''}"
 
     def _within(self, bound: int | None, *, matrix: int) -> RacePlan:
         """This plan, with as many candidates as the bound on evaluations allows."""

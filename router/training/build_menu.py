@@ -92,7 +92,7 @@ def build_menu(
             matrix = Matrix(request.out, [example.id for example in given.examples], num_layers=given.num_layers)
             announce(
                 f"{given.num_racing} examples of {given.task} to choose programs on, {given.num_held_out} held out"
-                f"{describe_left_out(given.left_out)}; about {plan.evaluations} evaluations, {matrix.evaluations} "
+                f"{describe_left_out(given.left_out)}; {plan.describe()}, {matrix.evaluations} "
                 f"known already; {placement.describe()}."
             )
             rounds: list[dict[str, Any]] = []

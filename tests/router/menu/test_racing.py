@@ -191,6 +191,7 @@ def test_a_bound_on_evaluations_holds(bound):
     found = finalists(plan, made, num_layers=DEPTH, compare_margins=False)
     made([*found[:4]], range(500))
     assert plan.evaluations <= bound and made.evaluations <= 1.15 * bound
+    assert (f"{plan.num_singles} of {plan.all_singles} single edits race" in plan.describe()) == (bound < 20_000)
 
 
 def test_a_bound_that_is_too_low_is_refused():

@@ -52,9 +52,9 @@ def _written(rows: list[tuple[str, str, str]], labels: list[str]) -> list[dict[s
     shown = {label: next(row for row in rows if row[2] == label) for label in labels}
     head = "".join(f"{question}{_LEAD} {label}\n" for _, question, label in shown.values())
     return [
-        {"id": name, "question": f"{head}{question}{_LEAD}", "answer": label}
+        {"id": name, "prompt": f"{head}{question}{_LEAD}", "answer": label}
         for name, question, label in rows
-        if (name, question, label) not in shown.values()
+        if question not in {of_shown for _, of_shown, _ in shown.values()}
     ]
 
 

@@ -178,6 +178,7 @@ def headline(latest: Json, recorded: Json) -> str:
         cells(recorded, "routers", row) for row in ("routed (`train`)", "base model", "search that knows the answers")
     )
     selector, selector_base = (cells(recorded, "selector", row) for row in ("selector, `--layer-price 0.01`", "base"))
+    [judged_on] = [table["columns"][0].partition(";")[0] for table in recorded["tables"] if table["id"] == "selector"]
     first, all_renderings = cells(recorded, "permutations", "corrected, of the 90 others")
     verdicts = latest["details"]["verdicts"].values()
     compared, different = (sum(v[key] for v in verdicts) for key in ("verdicts_compared", "verdicts_different"))
@@ -201,7 +202,7 @@ def headline(latest: Json, recorded: Json) -> str:
             f"{figures['chaos_differing_files']:.0f}; {figures['chaos_more_layers']:.1%}".replace("%", " %"),
         ),
         (
-            "a selector among 24 programs: correct on 4,060 held-out problems of 22 kinds (base model)",
+            f"a selector among 24 programs: correct on {judged_on} (base model)",
             f"{selector[0]} ({selector_base[0]}), {selector[-1]} layers",
         ),
         (

@@ -38,7 +38,7 @@ class LabelRequest:
     consensus_price: float = field(default=0.01, metadata=option(at_least=0, advanced=True))
     """Price of a layer in nats, for --labels consensus."""
     held_out: float = field(default=0.1, metadata=option(above=0, below=1))
-    """Share of the examples that early stopping is decided on."""
+    """Share of the examples that decide no label: early stopping is decided on them, and the router judged."""
 
     def __post_init__(self) -> None:
         check_fields(self)

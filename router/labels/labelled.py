@@ -70,7 +70,7 @@ def is_held_out(row: Labelled, fraction: float, *, seed: int = 0) -> bool:
 
 
 def held_out_prompts(rows: Sequence[Labelled], fraction: float, *, seed: int) -> frozenset[str]:
-    """The prompts of the examples that are held out, whose outcomes must decide no label."""
+    """The prompts of the examples that are held out, whose outcomes decide no label that programs share."""
     return frozenset(row.prompt for row in rows if is_held_out(row, fraction, seed=seed))
 
 

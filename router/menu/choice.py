@@ -76,7 +76,7 @@ def cover(
 
     Args:
         right: Right answers, ``[N, M]``.
-        predicted: Predicted gains over the base model, each from other examples alone, ``[N, M]``.
+        predicted: Predicted gains over one program for all, each from other examples alone, ``[N, M]``.
         programs: The programs.
         given: Places of the programs that the menu has.
         size: Programs of the menu.

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.program import LayerProgram
 from router.labels.labelled import Labelled
 from router.menu.candidates import (
@@ -69,11 +70,19 @@ def expected_labels(
 
     Returns:
         The labels, in the order of the examples.
+
+    Raises:
+        UserError: Too few examples are not held out.
     """
     base_labels = run.base_labels
+    known = np.array([row.prompt not in held_out for row in base_labels])
+    if known.sum() < 2:
+        raise UserError(
+            f"{run.run} has {known.sum()} examples that are not held out, of {len(known)}: too few to predict one from "
+            "the others; leave it out, hold out fewer with --held-out, or train with --labels consensus"
+        )
     candidates, right = candidate_set(run, service, held_out=held_out)
     summaries = service.summaries(base_labels, num_windows=num_windows)
-    known = np.array([row.prompt not in held_out for row in base_labels])
     chosen = expected_choice(right, candidates, summaries, known=known, layer_price=layer_price)
     return ExpectedLabels(
         candidates=candidates,
@@ -108,15 +117,7 @@ def expected_choice(
 
     Returns:
         Indices of programs, ``[N]``.
-
-    Raises:
-        ValueError: Too few outcomes count.
     """
-    if known.sum() < 2:
-        raise ValueError(
-            f"of {len(known)} examples {len(known) - known.sum()} are held out, which leaves too few to predict one "
-            "from the others; search more of them, or hold out fewer with --held-out"
-        )
     outcomes = right.astype(np.float64)
     # Gains over the base model vary less by chance than the outcomes themselves.
     gain, inputs = outcomes - outcomes[:, :1], summaries.reshape(len(summaries), -1)

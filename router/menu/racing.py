@@ -48,7 +48,7 @@ class RunsPrograms(Protocol):
 
 
 class Complements(Protocol):
-    """Chooses programs by what is gained from them beside others; see ``router.menu.choice.complements``."""
+    """Chooses programs by what is gained from them beside others; see ``router.menu.choice.SelectorComplements``."""
 
     def __call__(
         self, right: Array, programs: Sequence[LayerProgram], *, given: Sequence[int], number: int
@@ -144,8 +144,9 @@ def race(
         number = finishers if size == sizes[-1] else max(finishers, math.ceil(len(ranked) / 2))
         first = list(range(len(ranked)))
         if complements is not None and number < len(ranked):
-            first = complements(right, ranked, given=first[: math.ceil(number / 2)], number=number)
-        racing = survivors([ranked[one] for one in dict.fromkeys([*first, *range(len(ranked))])], number)
+            gained_from = complements(right, ranked, given=first[: math.ceil(number / 2)], number=number)
+            first = list(dict.fromkeys([*gained_from, *first]))
+        racing = survivors(ranked, first[:number])
     return RaceResult(ranked=ranked, kept=racing, rounds=rounds)
 
 
@@ -164,13 +165,13 @@ def squashed(margins: Array) -> Array:
     return np.tanh(finite / (scale or 1.0))
 
 
-def survivors(ranked: Sequence[LayerProgram], number: int) -> list[LayerProgram]:
-    """The first programs, and those that are among the first of their length below the depth; in their order."""
+def survivors(ranked: Sequence[LayerProgram], chosen: Sequence[int]) -> list[LayerProgram]:
+    """The programs at the chosen places, and those among the first of their length below the depth; in their order."""
     at_length: dict[int, int] = {}
-    kept = []
+    going_on, places = [], set(chosen)
     for place, program in enumerate(ranked):
         better = at_length.get(len(program), 0)
         at_length[len(program)] = better + 1
-        if place < number or (program.saved_layers > 0 and better < KEPT_AT_A_LENGTH):
-            kept.append(program)
-    return kept
+        if place in places or (program.saved_layers > 0 and better < KEPT_AT_A_LENGTH):
+            going_on.append(program)
+    return going_on

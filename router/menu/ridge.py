@@ -90,7 +90,7 @@ class RidgeSolver:
             own = np.minimum(squares @ shrunk + 1 / len(outcomes), 1 - 1e-6)
             expected = outcomes - (outcomes - fitted) / (1 - own)[:, None]
             error = np.square(outcomes - expected).mean(0)
-            better = error < best_error
+            better = error <= best_error  # of equal ones the largest: an outcome that never varies tells nothing
             best_error[better], best_ridges[better], best[:, better] = error[better], ridge, expected[:, better]
         return RidgeRegression(
             weights=self._directions @ (np.sqrt(variance)[:, None] / (variance[:, None] + best_ridges) * projected),
@@ -146,7 +146,8 @@ def principal_components(inputs: Array) -> PrincipalComponents:
     pca = PCA(number, svd_solver="randomized", random_state=0)
     scores = pca.fit_transform(standardized)
     spread = scores.std(0)
-    told = spread >= _LEAST_DEVIATION * spread.max()
+    told = spread > _LEAST_DEVIATION * spread.max()
+    told[0] = True  # where all inputs are alike, one component that says so
     return PrincipalComponents(
         mean=mean,
         deviation=deviation,

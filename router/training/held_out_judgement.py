@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -153,12 +153,12 @@ def judge(
         if examples:
             for method, found in _answers(router, task, examples, static, service, show).items():
                 answers[method] += found
-    return HeldOutJudgement(
-        examples=len(answers[BASE]),
-        static=static,
-        judged=[_judged(method, found) for method, found in answers.items()],
-        layer_price=layer_price,
-    )
+    results = [_judged(method, of_method) for method, of_method in answers.items()]
+    judgement = HeldOutJudgement(examples=len(answers[BASE]), static=static, judged=results, layer_price=layer_price)
+    if router is None:  # the router is then the better program
+        better = results[1] if judgement.best_program == static else results[2]
+        return replace(judgement, judged=[replace(better, method=ROUTER), *results[1:]])
+    return judgement
 
 
 def judge_on_held_out(

@@ -32,7 +32,7 @@ class MenuTrainRequest:
     layer_price: float = field(default=0.0, metadata=option(at_least=0))
     """Price of a layer, in right answers per example."""
     held_out: float = field(default=0.1, metadata=option(above=0, below=1))
-    """Share of the examples that early stopping is decided on."""
+    """Share of the examples that decide no label: early stopping is decided on them, and the router judged."""
     features: Path | None = field(default=None, metadata=option(unset="the user's cache"))
     """Folder of the prompts' features."""
     resources: Resources = field(default_factory=Resources)

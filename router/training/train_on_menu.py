@@ -109,6 +109,8 @@ def train_on_menu(
     split(unlabelled, request.held_out, seed=request.head.seed)
     prompts = held_out_prompts(unlabelled, request.held_out, seed=request.head.seed)
     known = ~data.rows.prompt.isin(prompts).to_numpy()
+    if known.sum() < 2:
+        raise UserError(f"{len(known)} examples are too few: {known.sum()} to train on; hold out fewer (--held-out)")
     with service_of_menu(
         data.menu,
         location=request.base,
@@ -254,7 +256,7 @@ def _best_static(request: MenuTrainRequest, data: MenuData, known: Array) -> Lay
 
 
 def _judged_examples(data: MenuData, known: Array, examples: Sequence[Example]) -> list[Example]:
-    """The held-out examples; where there are any, those that took no part in the choice of the menu's programs."""
+    """The held-out examples; of them those alone that the menu held out too, if there are any."""
     held_out = ~known
     places = np.flatnonzero(held_out & data.judged) if (held_out & data.judged).any() else np.flatnonzero(held_out)
     return [examples[place] for place in places[:MOST_JUDGED].tolist()]

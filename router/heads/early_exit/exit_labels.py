@@ -79,12 +79,18 @@ def exit_labels(
         held_out: Prompts of held-out examples, whose outcomes decide nothing.
 
     Raises:
-        UserError: The searches found no short program that begins with each of the first layers once.
+        UserError: Too few examples are not held out, or the searches found no short program that begins with each of
+            the first layers once.
     """
     base_labels, positions = _all_examples(runs)
+    known = np.array([row.prompt not in held_out for row in base_labels])
+    if known.sum() < 2:
+        raise UserError(
+            f"{known.sum()} examples are not held out, of {len(known)}: too few to predict one from the others; search "
+            "more of them, or hold out fewer with --held-out"
+        )
     identity = base_labels[0].program
     base_right = _verdicts(runs, positions, [identity], service)[:, 0]
-    known = np.array([row.prompt not in held_out for row in base_labels])
     programs = _class_programs(runs, service, identity, shares=shares, early=early, held_out=held_out)
     names, chosen_from = list(programs), list(programs.values())
     right = _verdicts(runs, positions, chosen_from, service)

@@ -77,12 +77,12 @@ def _outcome(line: str, where: str, num_layers: int) -> Feedback:
     except ValueError as error:
         raise UserError(f"{where}: no JSON ({error})") from None
     if not isinstance(record, dict) or not _is_text(record.get("prompt")):
-        raise UserError(f"{where}: 'prompt' must be a text")
+        raise UserError(f"{where}: 'prompt' must be a text of whole characters")
     if ("right" in record) == ("score" in record):
         raise UserError(f"{where}: give either 'right' (true or false) or 'score' (0 to 1)")
     score = record.get("right", record.get("score"))
     if "right" in record and score not in (True, False):
-        raise UserError(f"{where}: 'right' must be true or false, found {score!r}; a number is a 'score'")
+        raise UserError(f"{where}: 'right' must be true or false, found {score!r}; a share is a 'score'")
     if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
         raise UserError(f"{where}: 'score' must be a number from 0 to 1, found {score!r}")
     try:

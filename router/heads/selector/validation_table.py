@@ -55,7 +55,12 @@ def describe_selector(head: Any, best_static: LayerProgram, validated: Sequence[
         f"clearly better it runs {best.described}."
     )
     worth = {one.method: one.value(head.choice.layer_price) for one in (selector, static, base)}
-    if worth[SELECTOR] > worth[STATIC]:
+    if worth[SELECTOR] > worth[STATIC] and gap_closed <= 0:
+        how = (
+            f"It runs {static.layers - selector.layers:.2f} layers fewer than the best static program; at their price "
+            "that is worth more than the right answers that it has less."
+        )
+    elif worth[SELECTOR] > worth[STATIC]:
         how = f"It closes {100 * gap_closed:.0f} % of the gap between the best static program and the oracle."
     else:
         cure = (

@@ -150,6 +150,23 @@ def test_no_two_questions_have_the_same_numbers(name):
     assert len(set(map(tuple, numbers))) == len(numbers)
 
 
+def test_no_calculation_is_asked_by_two_kinds():
+    """Catches a story that asks what another kind asks without one: 12 - 3 with apples and without."""
+    by_kind = {}
+    for name in FIXED:
+        calculations = by_kind[name] = set()
+        for problem in KINDS[name].problems():
+            # A whole calculation, no part of a longer one.
+            if match := re.search(r"(?:^|: )(\d+) ([-+*]) (\d+) =$", problem.text):
+                first, sign, second = match.groups()
+                calculations.add((sign, *((first, second) if sign == "-" else sorted((first, second)))))
+    every = [one for calculations in by_kind.values() for one in calculations]
+    assert len(every) > 2500 and len(set(every)) == len(every)
+    assert all(
+        by_kind[name] for name in ("small-differences", "products", "round-products", "gains", "losses", "groups")
+    )
+
+
 @pytest.mark.parametrize("name", FIXED)
 def test_worked_answers_are_balanced(name):
     """Catches a yes/no kind that shows one answer more often than the other, or the same one twice in a row."""

@@ -10,7 +10,7 @@ from router.menu.block_edits import edited, single_edits
 from router.menu.choice import SelectorComplements
 from router.menu.menu_request import MenuRequest
 from router.menu.race_plan import RacePlan
-from router.menu.racing import Outcomes, race, ranking, round_sizes, squashed, survivors
+from router.menu.racing import KEPT_AT_A_LENGTH, Outcomes, race, ranking, round_sizes, squashed, survivors
 from router.menu.stages import finalists, greedy_chain
 
 DEPTH = 8
@@ -123,9 +123,13 @@ def test_margins_that_are_no_numbers_rank_last():
 def test_short_programs_stay_however_many_longer_ones_are_better():
     """Catches a front without short programs: they lose to longer ones in every round."""
     ranked = sorted(skips(), key=len, reverse=True)
-    kept = survivors(ranked, 4)
+    kept = survivors(ranked, range(4))
     assert {len(program) for program in kept} == {len(program) for program in ranked}
     assert kept[:4] == ranked[:4] and len(kept) < len(ranked)
+    # The best ones of a length, and not those that were chosen for what others gain from them.
+    shortest = [place for place, program in enumerate(ranked) if len(program) == len(ranked[-1])]
+    kept = survivors(ranked, [0, *shortest[-2:]])
+    assert {ranked[place] for place in (0, *shortest[:KEPT_AT_A_LENGTH], *shortest[-2:])} <= set(kept)
 
 
 def test_a_chain_drops_the_layer_whose_absence_hurts_least():

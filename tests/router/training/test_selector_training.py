@@ -214,3 +214,4 @@ def test_a_selector_that_is_worse_has_a_fallback():
         choice = MenuChoice.of([program], np.ones((2, 1)), caution=0.0, layer_price=price)
         head = SimpleNamespace(choice=choice, programs=[program], exit=2)
         assert said in describe_selector(head, program, found(0.5, 0.6, 0.605, layers=6.0), 0.05)
+    assert "It runs 1.00 layers fewer" in describe_selector(head, program, found(0.5, 0.6, 0.595, layers=4.0), -0.05)

@@ -99,7 +99,7 @@ def playground(tmp_path_factory, local_actors):
 @pytest.fixture(scope="module")
 def router(playground):
     out, text = playground.train("router")
-    assert "Reading" in text and "Kept epoch" in text
+    assert "Kept epoch" in text  # another test may have read the features
     return out
 
 

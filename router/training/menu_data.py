@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.distributed.cluster import Resources
 from pipeline.engine.loading import cache_folder
 from pipeline.errors import UserError
 from pipeline.program import LayerProgram
@@ -21,11 +19,13 @@ from router.artifact.base_model import BaseModelRef, lasting_name, text_fingerpr
 from router.features.prompt_template import PromptTemplate
 from router.heads.head import Head
 from router.heads.selector.selector_head import SELECTIONS, depths_of
+from router.heads.selector.selector_request import SelectorRequest
 from router.labels.labelled import Labelled
 from router.menu.example_table import read_menu_examples
 from router.menu.matrix import read_matrix
 from router.menu.menu import Menu, read_menu
 from router.routed.checkpoint import Router
+from router.training.menu_train_request import MenuTrainRequest
 from router.training.model_service import FrozenModelService
 
 Array = np.ndarray[Any, Any]
@@ -102,10 +102,8 @@ def read_menu_data(folder: AnyPath) -> MenuData:
 
 def service_of_menu(
     menu: Menu,
+    request: SelectorRequest | MenuTrainRequest,
     *,
-    location: str | None,
-    features: Path | None,
-    resources: Resources,
     announce: Callable[[str], None],
     show: Callable[[str, int, int], None],
 ) -> FrozenModelService:
@@ -113,19 +111,17 @@ def service_of_menu(
 
     Args:
         menu: The menu.
-        location: The base model, if it lies elsewhere now than the menu says.
-        features: Folder of all kept results; None for the user's cache.
-        resources: Resources of the actors.
+        request: The training, which says where the model and all kept results lie, and what the actors may use.
         announce: Receives a line for the user.
         show: Receives the name of a step, how much of the step is done, and of how much.
     """
     return FrozenModelService(
         base=menu.settings.base,
-        location=location,
+        location=request.base,
         dtype=menu.settings.dtype,
         add_special_tokens=menu.settings.add_special_tokens,
-        resources=resources,
-        folder=features or cache_folder() / "features",
+        resources=request.resources,
+        folder=request.features or cache_folder() / "features",
         announce=announce,
         show=show,
     )

@@ -104,14 +104,7 @@ def read_selector_data(
     exits = exits_of(request, data.programs)
     folds = folds_of(prompts, seed=request.seed)
     feedback = _feedback(request, data.programs, data.rows, announce)
-    with service_of_menu(
-        data.menu,
-        location=request.base,
-        features=request.features,
-        resources=request.resources,
-        announce=announce,
-        show=show,
-    ) as service:
+    with service_of_menu(data.menu, request, announce=announce, show=show) as service:
         inputs = prompt_inputs(service, data.menu, prompts, exits)
         seen = _seen(service, data.menu, feedback, data.programs, exits)
     return SelectorData(

@@ -111,14 +111,7 @@ def train_on_menu(
     known = ~data.rows.prompt.isin(prompts).to_numpy()
     if known.sum() < 2:
         raise UserError(f"{len(known)} examples are too few: {known.sum()} to train on; hold out fewer (--held-out)")
-    with service_of_menu(
-        data.menu,
-        location=request.base,
-        features=request.features,
-        resources=request.resources,
-        announce=announce,
-        show=show,
-    ) as service:
+    with service_of_menu(data.menu, request, announce=announce, show=show) as service:
         at = max(1, data.menu.settings.num_layers // 2)
         inputs = prompt_inputs(service, data.menu, list(data.rows.prompt), [at])[at]
         made = menu_labels(inputs, data.right, data.programs, known=known, layer_price=request.layer_price)
